@@ -1,0 +1,56 @@
+//! What only agents need of a job: the command and its surroundings.
+
+use crate::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Kept once per content, counted, by [`Hash`]; never in the interned scheduling part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    pub name: Name,
+    pub run: Run,
+    pub env: BTreeMap<String, String>,
+    /// Absolute path on the nodes; `None` = the attempt's own directory.
+    pub workdir: Option<String>,
+    pub logs: LogLimits,
+    /// One map per array element with the variables of its grid point, line or JSON object.
+    pub elements: Vec<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// Given to `/bin/sh -c`.
+    Script(String),
+    Argv(Vec<String>),
+}
+
+/// Bounds on what one rank may write to each of its two streams before the oldest part goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    pub file_bytes: u64,
+    pub files: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { file_bytes: 10 * 1024 * 1024, files: 10 }
+    }
+}
+
+/// SHA-256 of a content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Hash(pub [u8; 32]);
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

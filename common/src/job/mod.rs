@@ -1,0 +1,14 @@
+//! A job as the house passes it on: the scheduling part, which the engine reads and interns, and
+//! the launch part, which only agents read. What a user writes is a job file (`job::file`).
+
+mod launch;
+mod scheduling;
+
+pub use launch::{Hash, Launch, LogLimits, Run};
+pub use scheduling::{
+    ArraySpec, CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget, Scheduling,
+    StopSignal,
+};
+
+/// The largest job file, in bytes.
+pub const SPEC_BYTES_MAX: usize = 256 * 1024;

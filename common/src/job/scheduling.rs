@@ -1,0 +1,176 @@
+//! What the engine knows of a job. Equal parts are interned in State, so an array of a million
+//! elements or a user's thousand alike jobs cost one record.
+
+use crate::resources::Share;
+use crate::topology::TopologyRequest;
+use crate::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Scheduling {
+    pub queue: Name,
+    pub account: Name,
+    /// Priority class.
+    pub class: Name,
+    /// The roles inside one gang. One for now; the record keeps a list so that the log's format
+    /// need not change when there are more.
+    pub groups: Vec<GroupRequest>,
+    pub array: Option<ArraySpec>,
+    pub limits: Limits,
+    pub retry: RetryBudget,
+    pub checkpoint: CheckpointSpec,
+    /// May be stopped for the sake of others.
+    pub preemptible: bool,
+    /// How long a silent node keeps its ranks before they count as lost. `None` = the cluster's.
+    pub fence_after_ms: Option<u64>,
+    /// Not to start before this moment of state time, in ms.
+    pub begin_at_ms: Option<u64>,
+}
+
+impl Scheduling {
+    /// How many gangs the job has: one, or one per array element.
+    pub fn gangs(&self) -> u32 {
+        self.array.as_ref().map_or(1, |array| array.count)
+    }
+
+    /// Devices of one gang.
+    pub fn devices(&self) -> u64 {
+        self.groups.iter().map(GroupRequest::devices).sum()
+    }
+}
+
+/// One role of a gang: how many devices, of which kind, how far apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupRequest {
+    pub name: Name,
+    pub count: Count,
+    /// Acceptable models, the preferred first. Empty = any.
+    pub models: Vec<Name>,
+    /// Share of each device; less than whole only with `Count::Nodes`.
+    pub share: Share,
+    /// Per node. `None` = the node's CPUs in proportion to the devices taken, at least one CPU a rank.
+    pub cpu_milli_per_node: Option<u64>,
+    /// Per node. `None` = no memory is set aside.
+    pub memory_bytes_per_node: Option<u64>,
+    pub topology: Vec<TopologyRequest>,
+    /// Labels a node must carry, with equal value.
+    pub labels: BTreeMap<Name, String>,
+    /// Nodes never to use, by name.
+    pub exclude: Vec<Name>,
+    /// Ranks on each node: 1 for a launcher per node, or one per device.
+    pub ranks: RanksPerNode,
+}
+
+/// How ranks are laid out on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RanksPerNode {
+    /// So many on every node.
+    Fixed(u32),
+    /// As many as devices taken on that node.
+    PerDevice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Count {
+    /// Exactly so many nodes with exactly so many devices on each. `per_node` 0 = CPU only.
+    Nodes { nodes: u32, per_node: u32 },
+    /// So many devices in all, spread as fits.
+    Total(DeviceTotal),
+}
+
+/// A number of devices, with what each node may carry of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceTotal {
+    pub devices: u32,
+    pub per_node_min: u32,
+    pub per_node_max: u32,
+    /// Devices on a node come in multiples of this, except the remainder on one node.
+    pub step: u32,
+}
+
+impl GroupRequest {
+    pub fn devices(&self) -> u64 {
+        match &self.count {
+            Count::Nodes { nodes, per_node } => u64::from(*nodes) * u64::from(*per_node),
+            Count::Total(total) => u64::from(total.devices),
+        }
+    }
+
+    /// Ranks on a node that gives `devices` of its devices.
+    pub fn ranks_on(&self, devices: u32) -> u32 {
+        match self.ranks {
+            RanksPerNode::Fixed(ranks) => ranks,
+            RanksPerNode::PerDevice => devices.max(1),
+        }
+    }
+}
+
+/// Elements `0..count`; each is a gang of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ArraySpec {
+    pub count: u32,
+    /// At most so many at a time.
+    pub at_once: Option<u32>,
+    /// After so many failed elements nothing more of the array is started.
+    pub stop_after_failures: Option<u32>,
+}
+
+impl ArraySpec {
+    pub const COUNT_MAX: u32 = 1_000_000;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Hard stop of an attempt.
+    pub time_ms: Option<u64>,
+    /// What the user expects; for backfill and estimates, never kills.
+    pub expected_ms: Option<u64>,
+    /// Give up queueing after this.
+    pub wait_ms: Option<u64>,
+    /// The run time a simulator knows exactly. Never set by users of a live cluster.
+    pub exact_ms: Option<u64>,
+}
+
+/// How often a gang may be tried again. Attempts = 1 + what is used of both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RetryBudget {
+    /// After faults that are not the job's: a node, a device, a preparation that failed.
+    pub infra: u32,
+    /// After a rank ended other than with 0.
+    pub app: u32,
+    /// Keep later attempts off the node where one failed.
+    pub exclude_failed_node: bool,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { infra: 3, app: 0, exclude_failed_node: false }
+    }
+}
+
+/// How a gang is told to stop: `signal` first (when given), then SIGTERM, then after `grace_ms`
+/// SIGKILL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckpointSpec {
+    pub signal: Option<StopSignal>,
+    pub grace_ms: u64,
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        Self { signal: None, grace_ms: 30_000 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StopSignal {
+    Usr1,
+    Usr2,
+    Term,
+    Int,
+    Hup,
+}
