@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::cargo::{Verdict, test};
 use super::copy::sync;
@@ -36,11 +36,18 @@ pub fn run(root: &Path, mutations: &[Mutation], limit: Duration, report: &mut Re
             mutation.suite.as_str(),
             mutation.test.as_str(),
         );
-        if !proven.contains(&wanted) {
-            bench.prove_unmutated(mutation)?;
-            proven.push(wanted);
-        }
-        let outcome = bench.outcome(mutation)?;
+        let doubt = if proven.contains(&wanted) {
+            None
+        } else {
+            bench.doubt(mutation)?
+        };
+        let outcome = match doubt {
+            Some(doubt) => Outcome::Invalid(doubt),
+            None => {
+                proven.push(wanted);
+                bench.outcome(mutation)?
+            }
+        };
         report.add("code", &mutation.id, &mutation.rule, outcome);
     }
     Ok(())
@@ -52,22 +59,19 @@ impl Bench {
         sync(&self.root, &self.tree, &self.paths).map(|_| ())
     }
 
-    /// A test that fails anyway, or that does not exist, would prove nothing.
-    fn prove_unmutated(&self, mutation: &Mutation) -> Result<()> {
-        match self.test(mutation, "unmutated")? {
-            Verdict::Passed(0) => bail!(
-                "{}: no test is named `{}` in {}",
-                mutation.id,
-                mutation.test,
-                mutation.package
-            ),
-            Verdict::Passed(_) => Ok(()),
-            other => bail!(
-                "{}: `{}` does not pass before the mutation: {other:?}",
-                mutation.id,
+    /// Why the test proves nothing: it fails without the mutation too, or it does not exist.
+    fn doubt(&self, mutation: &Mutation) -> Result<Option<String>> {
+        Ok(match self.test(mutation, "unmutated")? {
+            Verdict::Passed(0) => Some(format!(
+                "no test is named `{}` in {}",
+                mutation.test, mutation.package
+            )),
+            Verdict::Passed(_) => None,
+            other => Some(format!(
+                "`{}` does not pass before the mutation: {other:?}",
                 mutation.test
-            ),
-        }
+            )),
+        })
     }
 
     fn outcome(&self, mutation: &Mutation) -> Result<Outcome> {

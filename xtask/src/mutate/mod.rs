@@ -66,7 +66,9 @@ impl Options {
     }
 
     fn wants(&self, id: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only == id)
+        self.only
+            .as_ref()
+            .is_none_or(|only| report::short(only) == report::short(id))
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(options.only.as_deref(), Some("4.6a"));
         assert!(options.code && !options.model && !options.list);
         assert_eq!(options.limit, Duration::from_secs(5));
-        assert!(options.wants("4.6a") && !options.wants("4.6"));
+        assert!(options.wants("4.6a") && options.wants("6a") && !options.wants("4.6"));
     }
 
     #[test]

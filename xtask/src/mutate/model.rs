@@ -1,22 +1,23 @@
-//! The rules taken out of the small model. The model lists its clauses itself and leaves one out
+//! The rules taken out of the small model. The model keeps its clauses in a table and leaves one out
 //! when an environment variable names it; its search must then find a state that breaks a rule.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::cargo::{Verdict, test};
 use super::report::{Outcome, Report};
+use crate::source::{after_matching, mask};
+use crate::tree::Tree;
 
 const PACKAGE: &str = "muster-tests";
-/// Prints one line for each clause: `clause ID: what it says`.
-const LIST_TEST: &str = "list_clauses";
 /// Searches the model and fails where an invariant breaks.
 const RULES_TEST: &str = "all_rules_hold";
 const WITHOUT: &str = "MUSTER_MODEL_WITHOUT";
 const FOLDER: &str = "tests/src/model";
+const TABLE: &str = "const CLAUSES";
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Clause {
@@ -24,36 +25,61 @@ pub struct Clause {
     pub rule: String,
 }
 
-/// Asks the model for its clauses; none where there is no model.
+/// The clauses of the model's table, read from its source; none where there is no model.
 pub fn clauses(root: &Path) -> Result<Vec<Clause>> {
-    if !root.join(FOLDER).exists() && !root.join(format!("{FOLDER}.rs")).exists() {
+    let tree = Tree::read(root)?;
+    let mut sources = tree.under(FOLDER).peekable();
+    if sources.peek().is_none() {
         println!("mutate: there is no model in {FOLDER}");
         return Ok(Vec::new());
     }
-    let output = command(root, LIST_TEST, None)
-        .output()
-        .context("cannot start cargo")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!(
-            "the model cannot list its clauses:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+    let Some(source) = sources.find(|file| mask(&file.text).contains(TABLE)) else {
+        bail!("no file of {FOLDER} holds the table `{TABLE}`");
+    };
+    match in_table(&source.text) {
+        clauses if clauses.is_empty() => bail!("the table `{TABLE}` of {} has no row to read", source.path),
+        clauses => Ok(clauses),
     }
-    let clauses: Vec<Clause> = text.lines().filter_map(clause).collect();
-    if clauses.is_empty() {
-        bail!("the test `{LIST_TEST}` of {PACKAGE} printed no line `clause ID: rule`");
-    }
-    Ok(clauses)
 }
 
-/// libtest may put its own `test name ... ` before the first line that a test prints.
-fn clause(line: &str) -> Option<Clause> {
-    let after_name = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
-    let (id, rule) = after_name.strip_prefix("clause ")?.split_once(": ")?;
-    Some(Clause {
-        id: id.to_string(),
-        rule: rule.to_string(),
+/// The rows of the table: of each element the first two string literals, its id and its text.
+fn in_table(text: &str) -> Vec<Clause> {
+    let code = mask(text);
+    let bytes = code.as_bytes();
+    let Some(table) = code.find(TABLE) else {
+        return Vec::new();
+    };
+    let Some(open) = code[table..]
+        .find('=')
+        .and_then(|at| code[table + at..].find('[').map(|more| table + at + more))
+    else {
+        return Vec::new();
+    };
+    let close = after_matching(bytes, open) - 1;
+    let mut found = Vec::new();
+    let mut at = open + 1;
+    while let Some(element) = code[at..close].find(['(', '{']).map(|offset| at + offset) {
+        at = after_matching(bytes, element);
+        let mut literals = literals(&text[element..at], &code[element..at]);
+        if let (Some(id), Some(rule)) = (literals.next(), literals.next()) {
+            found.push(Clause { id, rule });
+        }
+    }
+    found
+}
+
+/// The plain string literals of a piece of source; `code` is the same piece masked.
+fn literals<'a>(text: &'a str, code: &'a str) -> impl Iterator<Item = String> + 'a {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let quote = |from: usize| text[from..].find('"').map(|offset| from + offset);
+        let open = quote(at).filter(|open| code.as_bytes()[*open] == b' ')?;
+        let mut close = quote(open + 1)?;
+        while text[..close].ends_with('\\') {
+            close = quote(close + 1)?;
+        }
+        at = close + 1;
+        Some(text[open + 1..close].replace("\\\"", "\""))
     })
 }
 
@@ -81,7 +107,6 @@ fn command(root: &Path, name: &str, without: Option<&str>) -> Command {
     command
         .args(["test", "--locked", "--package", PACKAGE, "--lib", name])
         .current_dir(root);
-    command.args(["--", "--nocapture", "--test-threads=1"]);
     match without {
         Some(id) => command.env(WITHOUT, id),
         None => command.env_remove(WITHOUT),
@@ -94,17 +119,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clauses_are_read_from_among_other_lines() {
-        let text = "running 1 test\ntest model::list_clauses ... clause 4.3a: lower tokens: refused\nclause 4.6b: leases end\nok\n";
-        let clauses: Vec<Clause> = text.lines().filter_map(clause).collect();
-        assert_eq!(clauses.len(), 2);
-        assert_eq!(
-            clauses[0],
-            Clause {
-                id: "4.3a".into(),
-                rule: "lower tokens: refused".into()
-            }
-        );
-        assert_eq!(clauses[1].id, "4.6b");
+    fn clauses_are_read_from_the_table_in_either_shape() {
+        let text = r#"
+const OTHER: &[u8] = b"x";
+// "a comment"
+pub const CLAUSES: &[Clause] = &[
+    clause("3a", "a \"lower\" token, refused (always)", "s", |r| { r.x = false }),
+    Clause { id: "6b", text: "leases end", remove: f },
+];
+const AFTER: &[(&str, &str)] = &[("no", "no")];
+"#;
+        let clause = |id: &str, rule: &str| Clause {
+            id: id.into(),
+            rule: rule.into(),
+        };
+        let expected = [
+            clause("3a", "a \"lower\" token, refused (always)"),
+            clause("6b", "leases end"),
+        ];
+        assert_eq!(in_table(text), expected);
+    }
+
+    #[test]
+    fn a_file_without_the_table_has_no_clauses() {
+        assert_eq!(in_table("// const CLAUSES = [(\"a\", \"b\")]"), []);
     }
 }

@@ -77,23 +77,33 @@ impl Report {
     }
 
     fn rules_without_kill(&self) -> Vec<String> {
-        let rules = (1..=RULES).map(|number| format!("4.{number}"));
+        let rules = (1..=RULES).map(|number| format!("{SECTION}{number}"));
         rules
-            .filter(|rule| !self.held.iter().any(|id| rule_of(id) == rule))
+            .filter(|rule| !self.held.iter().any(|id| rule_of(id) == *rule))
             .collect()
     }
 }
 
-/// `4.6` of `4.6a`.
-fn rule_of(id: &str) -> &str {
-    id.trim_end_matches(|c: char| !c.is_ascii_digit())
+/// `4.6` of `4.6a` and of `6a`.
+fn rule_of(id: &str) -> String {
+    let number = short(id).trim_end_matches(|c: char| !c.is_ascii_digit());
+    format!("{SECTION}{number}")
+}
+
+/// The rules' section in the design, which an id may leave out.
+const SECTION: &str = "4.";
+
+/// `6a` of `4.6a` and of `6a`: what makes two ids equal.
+pub fn short(id: &str) -> &str {
+    id.strip_prefix(SECTION).unwrap_or(id)
 }
 
 fn line(part: &str, id: &str, rule: &str, outcome: &Outcome) -> String {
+    let id = short(id);
     match outcome {
-        Outcome::Killed(test) => format!("{part} {id} killed by {test}"),
-        Outcome::Survived => format!("{part} {id} SURVIVED: {rule}"),
-        Outcome::Invalid(why) => format!("{part} {id} INVALID: {why}"),
+        Outcome::Killed(test) => format!("{part} {SECTION}{id} killed by {test}"),
+        Outcome::Survived => format!("{part} {SECTION}{id} SURVIVED: {rule}"),
+        Outcome::Invalid(why) => format!("{part} {SECTION}{id} INVALID: {why}"),
     }
 }
 

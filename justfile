@@ -1,0 +1,38 @@
+# Short names for the commands of every day. Each is plain cargo, so nothing needs just.
+
+default:
+    @just --list
+
+# Everything a change must pass.
+ci:
+    .ci/run
+
+# A quick look, without tests.
+check:
+    cargo fmt --all --check
+    cargo xtask tidy
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Rewrites what a machine can set right.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty
+
+test *args:
+    cargo test --workspace --locked {{ args }}
+
+# The house rules.
+tidy:
+    cargo xtask tidy
+
+# Removes each safety rule and names the test that notices.
+mutate *args:
+    cargo xtask mutate {{ args }}
+
+# Known weaknesses of dependencies; needs cargo-deny and the network.
+advisories:
+    cargo deny check advisories
+
+# A cluster of this machine's own, with a first job.
+dev:
+    cargo run --release -- dev --run examples/allreduce.toml
