@@ -26,6 +26,11 @@ const SEAMS: &[(&str, &[Outside], &str)] = &[
     ("agent/src/shim", &[Clock, Files, Processes], "the shim process"),
     ("agent/src/launcher", &[Clock, Files, Processes], "Launcher"),
     ("agent/src/device/", &[Clock, Files], "Probe"),
+    (
+        "agent/src/procfs",
+        &[Files],
+        "Launcher, what it sees of processes",
+    ),
     ("agent/src/inventory", &[Files], "Probe, for what is no device"),
     ("agent/src/config.rs", &[Files], "the start-up configuration"),
 ];
