@@ -106,25 +106,34 @@ impl Bench {
     }
 
     fn test(&self, mutation: &Mutation, step: &str) -> Result<Verdict> {
-        let home = self.tree.parent().context("the copy lies in a folder")?;
-        let mut command = Command::new("cargo");
-        command.args(["test", "--locked", "--package", &mutation.package]);
+        if !mutation.build.is_empty() {
+            let build = ["build", "--locked", "--package", &mutation.build];
+            match self.cargo(&build, mutation, &format!("{step}-build"))? {
+                Verdict::Passed(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let mut args = vec!["test", "--locked", "--package", &mutation.package];
         match mutation.suite.as_str() {
             "" => {}
-            "lib" => {
-                command.arg("--lib");
-            }
-            suite => {
-                command.args(["--test", suite]);
-            }
+            "lib" => args.push("--lib"),
+            suite => args.extend(["--test", suite]),
         }
+        args.push(&mutation.test);
+        self.cargo(&args, mutation, step)
+    }
+
+    fn cargo(&self, args: &[&str], mutation: &Mutation, step: &str) -> Result<Verdict> {
+        let home = self.tree.parent().context("the copy lies in a folder")?;
+        let mut command = Command::new("cargo");
         command
-            .arg(&mutation.test)
+            .args(args)
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", home.join("target"));
-        for inherited in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
-            command.env_remove(inherited);
-        }
+        // What cargo tells xtask about its own package is not for the copy.
+        command
+            .env_remove("CARGO_MANIFEST_DIR")
+            .env_remove("CARGO_PKG_NAME");
         test(
             command,
             self.limit,
@@ -164,6 +173,7 @@ mod tests {
             rule: "r".into(),
             edits,
             package: "p".into(),
+            build: String::new(),
             suite: String::new(),
             test: "t".into(),
         };

@@ -15,6 +15,8 @@ pub struct Mutation {
     pub rule: String,
     pub edits: Vec<Edit>,
     pub package: String,
+    /// A package whose binary the test starts, built before it; may be empty.
+    pub build: String,
     /// `lib`, or the name of an integration test; empty runs all the package's targets.
     pub suite: String,
     /// The filter given to the test binary.
@@ -66,7 +68,7 @@ fn parse_row(row: &Table) -> Result<Mutation> {
     allow_keys(
         row,
         &[
-            "id", "rule", "file", "find", "replace", "package", "suite", "test", "also",
+            "id", "rule", "file", "find", "replace", "package", "build", "suite", "test", "also",
         ],
     )?;
     let mut edits = vec![parse_edit(row)?];
@@ -74,17 +76,20 @@ fn parse_row(row: &Table) -> Result<Mutation> {
         allow_keys(also, &["file", "find", "replace"])?;
         edits.push(parse_edit(also)?);
     }
-    let suite = if row.contains_key("suite") {
-        string(row, "suite")?
-    } else {
-        String::new()
+    let optional = |key| {
+        if row.contains_key(key) {
+            string(row, key)
+        } else {
+            Ok(String::new())
+        }
     };
     Ok(Mutation {
         id: filled(row, "id")?,
         rule: filled(row, "rule")?,
         edits,
         package: filled(row, "package")?,
-        suite,
+        build: optional("build")?,
+        suite: optional("suite")?,
         test: filled(row, "test")?,
     })
 }
@@ -158,6 +163,7 @@ file = "agent/src/store.rs"
 find = "token < highest"
 replace = "false"
 package = "muster-agent"
+build = "muster-cli"
 suite = "lib"
 test = "store::"
 "#;
@@ -169,7 +175,10 @@ test = "store::"
         assert_eq!(mutations.len(), 1);
         assert_eq!(mutations[0].edits.len(), 2);
         assert_eq!(mutations[0].edits[1].replace, "");
-        assert_eq!(mutations[0].suite, "lib");
+        assert_eq!(
+            (mutations[0].suite.as_str(), mutations[0].build.as_str()),
+            ("lib", "muster-cli")
+        );
     }
 
     #[test]

@@ -31,7 +31,11 @@ const SEAMS: &[(&str, &[Outside], &str)] = &[
         &[Files],
         "Launcher, what it sees of processes",
     ),
-    ("agent/src/inventory", &[Files], "Probe, for what is no device"),
+    (
+        "agent/src/inventory",
+        &[Files, Processes],
+        "Probe, for what is no device",
+    ),
     ("agent/src/config.rs", &[Files], "the start-up configuration"),
 ];
 
