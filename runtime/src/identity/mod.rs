@@ -1,1 +1,27 @@
+//! Who is who: the cluster's own certificate authority, names inside certificates, and TLS 1.3 on both ends of a wire.
+//!
+//! A certificate carries exactly one name, `muster://<cluster>/<role>/<name>`, compared whole and never by prefix.
+//! Times given as `now_ms` are wall-clock milliseconds since the Unix epoch.
 
+mod authority;
+mod dial;
+mod error;
+mod folder;
+mod listen;
+mod name;
+mod peer;
+mod request;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, CA_VALID_MS, DAY_MS, LEAF_VALID_MS, Sans};
+pub use dial::{DialError, connect, connect_anonymous, connect_pinned, explain_transport};
+pub use error::IdentityError;
+pub use folder::{Credentials, Identity};
+pub use listen::{ConnectInfo, ListenLimits, TlsIncoming, TlsIo, connect_info, server_builder};
+pub use name::{Name, Role, check_word};
+pub use peer::{Fingerprint, Peer};
+pub use request::KeyRequest;
+pub use tls::{Expect, Trust, client_config, install_crypto, server_config};

@@ -1,0 +1,370 @@
+//! The listening side: TLS handshakes beside each other, bounded in number and time, and the peer handed to handlers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use super::{Credentials, Identity, IdentityError, Peer, server_config};
+use crate::shutdown::Shutdown;
+
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Finished handshakes that wait to be served.
+const READY_QUEUE: usize = 64;
+/// How long accepting rests after a fault such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long and how much is read from a refused client, so that it sees the reason and not a reset.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: u64 = 64 << 10;
+
+const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
+const MOST_STREAMS: u32 = 1_024;
+const LARGEST_HEADERS_BYTES: u32 = 32 << 10;
+
+/// Bounds of one listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenLimits {
+    /// A handshake that is not done by then is dropped.
+    pub handshake_timeout_ms: u64,
+    /// Handshakes at one time; further connections wait in the kernel's queue.
+    pub max_handshakes: usize,
+    /// Handshakes at one time from one address; further ones from it are dropped, so that it cannot keep others out.
+    pub max_handshakes_per_address: usize,
+    /// Open connections; at the limit no more are accepted until one closes.
+    pub max_connections: usize,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout_ms: 5_000,
+            max_handshakes: 256,
+            max_handshakes_per_address: 128,
+            max_connections: 16_384,
+        }
+    }
+}
+
+/// Who is at the other end of a request's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectInfo {
+    /// Its address.
+    pub peer_addr: SocketAddr,
+    /// Its verified certificate; `None` if it showed none, which is allowed for joining only.
+    pub peer: Option<Peer>,
+}
+
+/// Reads the caller of a request from its extensions.
+pub fn connect_info(extensions: &http::Extensions) -> Option<&ConnectInfo> {
+    extensions.get::<ConnectInfo>()
+}
+
+/// A tonic server with the keepalive and the bounds that every Muster port has.
+pub fn server_builder() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
+        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE))
+        .max_concurrent_streams(MOST_STREAMS)
+        .http2_max_header_list_size(LARGEST_HEADERS_BYTES)
+}
+
+/// A listener as the stream of connections that tonic's `serve_with_incoming` wants. It closes its port when the
+/// [`Shutdown`] is triggered or when it is dropped.
+#[derive(Debug)]
+pub struct TlsIncoming {
+    ready: mpsc::Receiver<TlsIo>,
+    local_addr: SocketAddr,
+    _stop: StopOnDrop,
+}
+
+#[derive(Debug)]
+struct StopOnDrop(Shutdown);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
+}
+
+impl TlsIncoming {
+    /// Binds `address` and begins to accept.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or an identity that cannot be used.
+    pub async fn bind(
+        address: SocketAddr,
+        credentials: Credentials,
+        limits: ListenLimits,
+        shutdown: &Shutdown,
+    ) -> io::Result<Self> {
+        Self::from_listener(TcpListener::bind(address).await?, credentials, limits, shutdown)
+    }
+
+    /// Begins to accept on a listener that is there already.
+    ///
+    /// # Errors
+    /// An identity that cannot be used.
+    pub fn from_listener(
+        listener: TcpListener,
+        credentials: Credentials,
+        limits: ListenLimits,
+        shutdown: &Shutdown,
+    ) -> io::Result<Self> {
+        let local_addr = listener.local_addr()?;
+        let (to, ready) = mpsc::channel(READY_QUEUE);
+        let stop = shutdown.child();
+        let gate = Gate::new(credentials, limits).map_err(io::Error::other)?;
+        let accepting = stop.clone();
+        tokio::spawn(async move {
+            accepting.unless(gate.accept(&listener, &to, &accepting)).await;
+        });
+        Ok(Self {
+            ready,
+            local_addr,
+            _stop: StopOnDrop(stop),
+        })
+    }
+
+    /// The address it is bound to, with the port the system chose if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Stream for TlsIncoming {
+    type Item = io::Result<TlsIo>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ready.poll_recv(cx).map(|io| io.map(Ok))
+    }
+}
+
+/// What the accept loop needs: settings made from the current identity, and the counters of its bounds.
+struct Gate {
+    credentials: Credentials,
+    identity: Arc<Identity>,
+    config: Arc<ServerConfig>,
+    limits: ListenLimits,
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+}
+
+impl Gate {
+    fn new(credentials: Credentials, limits: ListenLimits) -> Result<Self, IdentityError> {
+        let identity = credentials.current();
+        Ok(Self {
+            config: server_config(&identity, &ALPN)?,
+            credentials,
+            identity,
+            limits,
+            handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            by_address: Arc::default(),
+        })
+    }
+
+    async fn accept(mut self, listener: &TcpListener, to: &mpsc::Sender<TlsIo>, stop: &Shutdown) {
+        loop {
+            let connection = self.connections.clone().acquire_owned().await;
+            let handshake = self.handshakes.clone().acquire_owned().await;
+            let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
+                return;
+            };
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(turn) = self.turn_of(from.ip()) else {
+                tracing::warn!(%from, "dropped: too many unfinished handshakes from this address");
+                continue;
+            };
+            tune(&stream);
+            self.refresh();
+            let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
+            let work = shake(
+                stream,
+                from,
+                self.config.clone(),
+                self.identity.clone(),
+                connection,
+            );
+            let (to, stop) = (to.clone(), stop.clone());
+            tokio::spawn(async move {
+                let done = stop.unless(tokio::time::timeout(limit, work)).await;
+                drop((turn, handshake));
+                match done {
+                    // Nobody to hand it to: the listener is gone.
+                    Some(Ok(Some(io))) => to.send(io).await.unwrap_or_default(),
+                    Some(Err(_elapsed)) => tracing::debug!(%from, "handshake timed out"),
+                    Some(Ok(None)) | None => {}
+                }
+            });
+        }
+    }
+
+    /// Follows a replaced identity; one that cannot be used leaves the old settings in force.
+    fn refresh(&mut self) {
+        let identity = self.credentials.current();
+        if Arc::ptr_eq(&identity, &self.identity) {
+            return;
+        }
+        match server_config(&identity, &ALPN) {
+            Ok(config) => self.config = config,
+            Err(error) => tracing::error!(%error, "the renewed identity cannot be used"),
+        }
+        self.identity = identity;
+    }
+
+    fn turn_of(&self, address: IpAddr) -> Option<Turn> {
+        let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= self.limits.max_handshakes_per_address {
+            return None;
+        }
+        *count += 1;
+        Some(Turn {
+            address,
+            counts: self.by_address.clone(),
+        })
+    }
+}
+
+/// One unfinished handshake in its address's count.
+struct Turn {
+    address: IpAddr,
+    counts: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Small requests must not wait for more bytes. A peer that vanished is noticed by HTTP/2 pings first; the kernel only backs them up.
+pub(super) fn tune(stream: &TcpStream) {
+    stream.set_nodelay(true).ok();
+    setsockopt(stream, sockopt::KeepAlive, &true).ok();
+}
+
+async fn shake(
+    stream: TcpStream,
+    peer_addr: SocketAddr,
+    config: Arc<ServerConfig>,
+    identity: Arc<Identity>,
+    connection: OwnedSemaphorePermit,
+) -> Option<TlsIo> {
+    let stream = match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            tracing::debug!(%peer_addr, %error, "handshake refused");
+            linger(stream).await;
+            return None;
+        }
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = match certificate.map(|der| Peer::from_der(der)).transpose() {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%peer_addr, %error, "connection refused");
+            return None;
+        }
+    };
+    if let Some(stranger) = peer
+        .as_ref()
+        .filter(|peer| peer.cluster != identity.name().cluster)
+    {
+        tracing::warn!(%peer_addr, cluster = %stranger.cluster, "connection refused: another cluster's certificate");
+        return None;
+    }
+    Some(TlsIo {
+        stream,
+        info: ConnectInfo { peer_addr, peer },
+        _connection: connection,
+    })
+}
+
+/// Closing a socket with unread bytes resets it, and the reset can overtake the alert that says why.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    tokio::time::timeout(LINGER, drained).await.ok();
+}
+
+/// One accepted connection after its handshake.
+#[derive(Debug)]
+pub struct TlsIo {
+    stream: TlsStream<TcpStream>,
+    info: ConnectInfo,
+    _connection: OwnedSemaphorePermit,
+}
+
+impl Connected for TlsIo {
+    type ConnectInfo = ConnectInfo;
+
+    fn connect_info(&self) -> ConnectInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for TlsIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

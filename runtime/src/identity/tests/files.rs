@@ -1,0 +1,192 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::*;
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).expect("written").permissions().mode() & 0o777
+}
+
+#[test]
+fn an_identity_survives_its_folder_and_its_key_is_private() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let at = folder.path().join("server");
+    let ca = authority();
+    let saved = issue(&ca, Role::Server, "s1");
+    saved.save(&at).expect("saved");
+    assert_eq!(mode(&at.join("identity.key")), 0o600);
+    let loaded = Identity::load(&at, now_ms()).expect("loaded");
+    assert_eq!((loaded.name(), loaded.peer()), (saved.name(), saved.peer()));
+    assert_eq!(loaded.ca_fingerprint(), ca.fingerprint());
+    assert!(!format!("{loaded:?}{ca:?}").contains("PRIVATE"));
+
+    ca.save(&at).expect("saved");
+    assert_eq!(mode(&at.join("ca.key")), 0o600);
+    let ca = Authority::load(&at, now_ms()).expect("loaded");
+    assert_eq!(
+        (ca.cluster(), ca.fingerprint()),
+        (CLUSTER, loaded.ca_fingerprint())
+    );
+    issue(&ca, Role::User, "ada")
+        .check(now_ms())
+        .expect("signed by the loaded CA");
+}
+
+#[test]
+fn each_fault_of_a_folder_has_its_own_words() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, ca) = (folder.path(), authority());
+    let fault = |now_ms| {
+        Identity::load(at, now_ms)
+            .expect_err("must be refused")
+            .to_string()
+    };
+    let error = fault(now_ms());
+    assert!(
+        error.contains("identity.crt does not exist; create an identity"),
+        "{error}"
+    );
+
+    issue(&ca, Role::Agent, "n1").save(at).expect("saved");
+    assert!(
+        fault(now_ms() + 91 * DAY_MS).contains("agent n1 expired at 20"),
+        "{}",
+        fault(now_ms() + 91 * DAY_MS)
+    );
+    assert!(fault(now_ms() - DAY_MS).contains("not valid yet; check this machine's clock"));
+    Identity::load(at, now_ms() - 4 * 60_000).expect("issued five minutes back for slow clocks");
+
+    let key = at.join("identity.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o640)).expect("changed");
+    assert!(fault(now_ms()).contains("has mode 0640: others can read it; run: chmod 600"));
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("changed");
+
+    fs::write(at.join("ca.crt"), authority().ca_pem()).expect("written");
+    assert!(fault(now_ms()).contains("was not signed by the CA sha256:"));
+    fs::write(at.join("ca.crt"), "not a certificate").expect("written");
+    assert!(fault(now_ms()).contains("CA certificate is not valid PEM"));
+    fs::write(at.join("ca.crt"), ca.ca_pem()).expect("written");
+    fs::write(&key, issue(&ca, Role::Agent, "n1").key_pem()).expect("written");
+    assert!(fault(now_ms()).contains("private key does not belong to the certificate of agent n1"));
+}
+
+#[test]
+fn a_bundle_of_two_cas_accepts_certificates_of_both() {
+    let (old, new) = (authority(), authority());
+    let bundle = format!("{}{}", old.ca_pem(), new.ca_pem());
+    for ca in [&old, &new] {
+        let issued = issue(ca, Role::Agent, "n1");
+        Identity::from_pem(issued.cert_pem(), issued.key_pem(), &bundle, now_ms()).expect("known CA");
+    }
+}
+
+#[test]
+fn the_signer_chooses_every_name_and_the_request_none() {
+    let ca = authority();
+    let request = KeyRequest::new().expect("a key");
+    let sans = Sans {
+        dns: vec!["node-1.example".to_owned()],
+        ip: vec!["10.0.0.1".parse().expect("an address")],
+    };
+    let pem = ca
+        .sign(
+            request.csr_pem(),
+            &name(Role::Agent, "n1"),
+            &sans,
+            now_ms(),
+            DAY_MS,
+        )
+        .expect("signed");
+    let joined = request.finish(&pem, ca.ca_pem(), now_ms()).expect("fits");
+    assert_eq!(joined.name(), &name(Role::Agent, "n1"));
+    assert!(joined.not_after_ms() <= now_ms() + DAY_MS);
+
+    let greedy_key = KeyPair::generate().expect("a key");
+    let mut greedy = CertificateParams::new(vec!["server.muster.internal".to_owned()]).expect("params");
+    let uri = "muster://c1/admin/eve".try_into().expect("ASCII");
+    greedy.subject_alt_names.push(rcgen::SanType::URI(uri));
+    greedy.is_ca = rcgen::IsCa::NoCa;
+    let csr = greedy
+        .serialize_request(&greedy_key)
+        .and_then(|csr| csr.pem())
+        .expect("a request");
+    let pem = ca
+        .sign(&csr, &name(Role::Agent, "n2"), &Sans::default(), now_ms(), DAY_MS)
+        .expect("signed");
+    let der = tls::certificates(&pem, "test").expect("PEM").swap_remove(0);
+    let peer = Peer::from_der(&der).expect("exactly one name");
+    assert!(peer.is_named(Role::Agent, "n2") && !peer.is(Role::Admin));
+    let raw = String::from_utf8_lossy(&der).into_owned();
+    assert!(
+        !raw.contains("eve") && !raw.contains("server.muster"),
+        "nothing of the request's names"
+    );
+}
+
+#[test]
+fn requests_that_prove_nothing_are_refused() {
+    let ca = authority();
+    let request = KeyRequest::new().expect("a key");
+    let sign = |csr: &str, who: &Name, sans: &Sans| ca.sign(csr, who, sans, now_ms(), DAY_MS);
+    let agent = name(Role::Agent, "n1");
+    for bad in ["", "hello", &"x".repeat(20_000), ca.ca_pem()] {
+        let answer = sign(bad, &agent, &Sans::default());
+        assert!(matches!(answer, Err(IdentityError::BadRequest(_))), "{answer:?}");
+    }
+    let stranger = Name::new("c2", Role::Agent, "n1").expect("valid");
+    assert!(sign(request.csr_pem(), &stranger, &Sans::default()).is_err());
+    let forged = Name {
+        cluster: CLUSTER.to_owned(),
+        role: Role::Agent,
+        name: "a/../admin".to_owned(),
+    };
+    assert!(matches!(
+        sign(request.csr_pem(), &forged, &Sans::default()),
+        Err(IdentityError::BadWord { .. })
+    ));
+    let sans = Sans {
+        dns: vec!["bad name".to_owned()],
+        ip: Vec::new(),
+    };
+    assert!(sign(request.csr_pem(), &agent, &sans).is_err());
+    // The signer's answer to somebody else's request does not fit this key.
+    let other = KeyRequest::new().expect("a key");
+    let pem = sign(other.csr_pem(), &agent, &Sans::default()).expect("signed");
+    assert!(matches!(
+        request.finish(&pem, ca.ca_pem(), now_ms()),
+        Err(IdentityError::KeyMismatch { .. })
+    ));
+}
+
+#[test]
+fn a_certificate_names_one_principal_or_none() {
+    let ca = authority();
+    let der = tls::certificates(ca.ca_pem(), "test")
+        .expect("PEM")
+        .swap_remove(0);
+    assert!(Peer::from_der(&der).is_err(), "a CA is nobody");
+    let self_signed = |uris: &[&str]| {
+        let mut params = CertificateParams::default();
+        let san = |uri: &&str| rcgen::SanType::URI((*uri).try_into().expect("ASCII"));
+        params.subject_alt_names = uris.iter().map(san).collect();
+        params
+            .self_signed(&KeyPair::generate().expect("a key"))
+            .expect("signed")
+            .der()
+            .to_vec()
+    };
+    Peer::from_der(&self_signed(&["muster://c1/user/ada"])).expect("one name");
+    for bad in [
+        &[][..],
+        &["muster://c1/user/ada", "muster://c1/admin/ada"],
+        &["https://x"],
+        &["muster://c1/user/"],
+    ] {
+        assert!(Peer::from_der(&self_signed(bad)).is_err(), "{bad:?}");
+    }
+    let mut trailing = self_signed(&["muster://c1/user/ada"]);
+    trailing.push(0);
+    assert!(Peer::from_der(&trailing).is_err());
+}
