@@ -4,3 +4,11 @@
 pub mod agent {
     tonic::include_proto!("muster.agent.v1");
 }
+
+/// What people and programs say to the cluster.
+#[allow(clippy::all, missing_docs)]
+pub mod client {
+    tonic::include_proto!("muster.client.v1");
+}
+
+pub mod convert;

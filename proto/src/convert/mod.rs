@@ -1,0 +1,3 @@
+//! Conversions between the wire and the house.
+
+pub mod error;
