@@ -1,1 +1,6 @@
-//! placeholder
+//! The node daemon: prepares, starts, watches and ends the ranks that the scheduler places here.
+
+mod procfs;
+pub mod shim;
+
+pub use shim::shim_main;
