@@ -91,4 +91,13 @@ mod tests {
         other.triggered().await;
         assert_eq!(Shutdown::new().unless(async { 3 }).await, Some(3));
     }
+
+    #[tokio::test]
+    async fn a_first_signal_asks_to_stop() {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals().expect("handlers are installed");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).expect("sent to this process");
+        let stopped = tokio::time::timeout(std::time::Duration::from_secs(20), shutdown.triggered());
+        stopped.await.expect("the signal is heard");
+    }
 }

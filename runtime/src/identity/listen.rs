@@ -1,6 +1,7 @@
 //! The listening side: TLS handshakes beside each other, bounded in number and time, and the peer handed to handlers.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
@@ -45,6 +47,10 @@ pub struct ListenLimits {
     pub max_handshakes_per_address: usize,
     /// Open connections; at the limit no more are accepted until one closes.
     pub max_connections: usize,
+    /// Open connections without a certificate; further ones are dropped, so that strangers cannot use up the rest.
+    pub max_anonymous: usize,
+    /// A connection without a certificate is cut after this time: joining is short.
+    pub anonymous_life_ms: u64,
 }
 
 impl Default for ListenLimits {
@@ -54,6 +60,8 @@ impl Default for ListenLimits {
             max_handshakes: 256,
             max_handshakes_per_address: 128,
             max_connections: 16_384,
+            max_anonymous: 512,
+            anonymous_life_ms: 30_000,
         }
     }
 }
@@ -160,6 +168,7 @@ struct Gate {
     limits: ListenLimits,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    anonymous: Arc<Semaphore>,
     by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
 }
 
@@ -173,6 +182,7 @@ impl Gate {
             limits,
             handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
+            anonymous: Arc::new(Semaphore::new(limits.max_anonymous)),
             by_address: Arc::default(),
         })
     }
@@ -199,20 +209,19 @@ impl Gate {
             tune(&stream);
             self.refresh();
             let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
-            let work = shake(
-                stream,
-                from,
-                self.config.clone(),
-                self.identity.clone(),
-                connection,
-            );
+            let work = shake(stream, from, self.config.clone(), self.identity.clone());
+            let (anonymous, life_ms) = (self.anonymous.clone(), self.limits.anonymous_life_ms);
             let (to, stop) = (to.clone(), stop.clone());
             tokio::spawn(async move {
                 let done = stop.unless(tokio::time::timeout(limit, work)).await;
                 drop((turn, handshake));
                 match done {
                     // Nobody to hand it to: the listener is gone.
-                    Some(Ok(Some(io))) => to.send(io).await.unwrap_or_default(),
+                    Some(Ok(Some((stream, info)))) => {
+                        if let Some(io) = TlsIo::new(stream, info, connection, &anonymous, life_ms) {
+                            to.send(io).await.unwrap_or_default();
+                        }
+                    }
                     Some(Err(_elapsed)) => tracing::debug!(%from, "handshake timed out"),
                     Some(Ok(None)) | None => {}
                 }
@@ -276,8 +285,7 @@ async fn shake(
     peer_addr: SocketAddr,
     config: Arc<ServerConfig>,
     identity: Arc<Identity>,
-    connection: OwnedSemaphorePermit,
-) -> Option<TlsIo> {
+) -> Option<(TlsStream<TcpStream>, ConnectInfo)> {
     let stream = match TlsAcceptor::from(config).accept(stream).into_fallible().await {
         Ok(stream) => stream,
         Err((error, stream)) => {
@@ -301,11 +309,7 @@ async fn shake(
         tracing::warn!(%peer_addr, cluster = %stranger.cluster, "connection refused: another cluster's certificate");
         return None;
     }
-    Some(TlsIo {
-        stream,
-        info: ConnectInfo { peer_addr, peer },
-        _connection: connection,
-    })
+    Some((stream, ConnectInfo { peer_addr, peer }))
 }
 
 /// Closing a socket with unread bytes resets it, and the reset can overtake the alert that says why.
@@ -322,7 +326,45 @@ async fn linger(mut stream: TcpStream) {
 pub struct TlsIo {
     stream: TlsStream<TcpStream>,
     info: ConnectInfo,
+    /// Its share of the bound on connections.
     _connection: OwnedSemaphorePermit,
+    stranger: Option<Stranger>,
+}
+
+/// What limits a connection without a certificate: its share of their bound, and its end.
+#[derive(Debug)]
+struct Stranger {
+    _share: OwnedSemaphorePermit,
+    end: Pin<Box<Sleep>>,
+}
+
+impl TlsIo {
+    fn new(
+        stream: TlsStream<TcpStream>,
+        info: ConnectInfo,
+        connection: OwnedSemaphorePermit,
+        anonymous: &Arc<Semaphore>,
+        life_ms: u64,
+    ) -> Option<Self> {
+        let stranger = if info.peer.is_none() {
+            let Ok(share) = anonymous.clone().try_acquire_owned() else {
+                tracing::warn!(from = %info.peer_addr, "dropped: too many connections without a certificate");
+                return None;
+            };
+            Some(Stranger {
+                _share: share,
+                end: Box::pin(tokio::time::sleep(Duration::from_millis(life_ms))),
+            })
+        } else {
+            None
+        };
+        Some(Self {
+            stream,
+            info,
+            _connection: connection,
+            stranger,
+        })
+    }
 }
 
 impl Connected for TlsIo {
@@ -339,6 +381,11 @@ impl AsyncRead for TlsIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(stranger) = &mut self.stranger
+            && stranger.end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

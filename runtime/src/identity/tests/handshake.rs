@@ -222,6 +222,57 @@ async fn one_address_cannot_take_every_handshake() {
     assert!(matches!(dropped, Ok(0) | Err(_)));
 }
 
+async fn open_anonymous(served: &Served, ca: &Authority) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let trust = Trust::Ca(ca.ca_pem().to_owned());
+    let config = client_config(None, &trust, Expect::server(), &[b"h2"]).expect("settings");
+    let stream = TcpStream::connect(&served.address).await.expect("accepted");
+    let to = ServerName::try_from(Role::Server.dns()).expect("a name");
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(to, stream)
+        .await
+        .expect("a good server")
+}
+
+#[tokio::test]
+async fn strangers_are_few_and_hold_up_no_member() {
+    let ca = authority();
+    let limits = ListenLimits {
+        max_anonymous: 1,
+        ..ListenLimits::default()
+    };
+    let served = serve(issue(&ca, Role::Server, "s1"), limits).await;
+    let mut greeting = [0; 1];
+    let mut first = open_anonymous(&served, &ca).await;
+    first
+        .read_exact(&mut greeting)
+        .await
+        .expect("the one stranger is served");
+    let mut second = open_anonymous(&served, &ca).await;
+    let dropped = tokio::time::timeout(DEADLINE, second.read(&mut greeting)).await;
+    assert!(matches!(dropped.expect("dropped for the bound"), Ok(0) | Err(_)));
+    let member = issue(&ca, Role::Agent, "n1");
+    ask_as(&served, member, Expect::server())
+        .await
+        .expect("members are not held up");
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_stay() {
+    let ca = authority();
+    let limits = ListenLimits {
+        anonymous_life_ms: 100,
+        ..ListenLimits::default()
+    };
+    let served = serve(issue(&ca, Role::Server, "s1"), limits).await;
+    let mut stranger = open_anonymous(&served, &ca).await;
+    let mut rest = Vec::new();
+    let reading = stranger.read_to_end(&mut rest);
+    tokio::time::timeout(DEADLINE, reading)
+        .await
+        .expect("cut at its end")
+        .ok();
+}
+
 #[tokio::test]
 async fn tls_1_2_and_plain_text_are_refused() {
     let ca = authority();
