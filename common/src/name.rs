@@ -31,7 +31,9 @@ impl Name {
 
     pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
         let text = text.into();
-        let Some(first) = text.chars().next() else { return Err(NameError::Empty) };
+        let Some(first) = text.chars().next() else {
+            return Err(NameError::Empty);
+        };
         for (position, character) in text.chars().enumerate() {
             if !(character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')) {
                 return Err(NameError::Character { character, position });

@@ -1,8 +1,8 @@
 //! What an agent reports about its machine.
 
+use crate::Name;
 use crate::resources::Amount;
 use crate::topology::Place;
-use crate::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,7 +38,10 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn amount(&self) -> Amount {
-        Amount { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes }
+        Amount {
+            cpu_milli: self.cpu_milli,
+            memory_bytes: self.memory_bytes,
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the engine knows of a job. Equal parts are interned in State, so an array of a million
 //! elements or a user's thousand alike jobs cost one record.
 
+use crate::Name;
 use crate::resources::Share;
 use crate::topology::TopologyRequest;
-use crate::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -147,7 +147,11 @@ pub struct RetryBudget {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { infra: 3, app: 0, exclude_failed_node: false }
+        Self {
+            infra: 3,
+            app: 0,
+            exclude_failed_node: false,
+        }
     }
 }
 
@@ -161,7 +165,10 @@ pub struct CheckpointSpec {
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self { signal: None, grace_ms: 30_000 }
+        Self {
+            signal: None,
+            grace_ms: 30_000,
+        }
     }
 }
 

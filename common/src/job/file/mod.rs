@@ -1,0 +1,194 @@
+//! The job file: what a user writes (as TOML) and a program sends (as JSON, schema `muster.job/1`),
+//! and its translation into what the house passes on.
+//!
+//! The types here take only what can be meant: unknown keys and wrong types are refused while
+//! reading. [`compile`] checks the rest, and reports everything that is wrong at once, each with the
+//! dotted path of the value, so that whoever has the text can point at it.
+
+mod array;
+mod compile;
+mod env;
+mod error;
+mod gang;
+mod text;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub use compile::compile;
+pub use error::{SpecError, SpecErrorKind};
+pub use text::{DurationText, SizeText, TextError, parse_duration_ms, parse_size_bytes};
+pub use value::{Command, Inline, Later, NodeCount, Ranks, Scalar};
+
+/// A job file. Everything except `gang.run` has a default.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobFile {
+    /// `muster.job/1`; may be left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Priority class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// May be stopped for the sake of others; true unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemptible: Option<bool>,
+    /// Absolute on the nodes once it reaches a server; the command line makes it so, relative to
+    /// the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gang: Option<Gang>,
+    pub limits: Limits,
+    pub retry: Retry,
+    pub checkpoint: Checkpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array: Option<Array>,
+    pub logs: Logs,
+    pub fence: Fence,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Later>,
+}
+
+/// All nodes or none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gang {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus_per_node: Option<u32>,
+    /// In all; without `nodes` and `gpus_per_node` they are spread as fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    /// Acceptable models, the preferred first: `H100 | H200`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Of each device, above 0 and at most 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus_per_node: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_per_node: Option<SizeText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks_per_node: Option<Ranks>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<Command>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Later>,
+}
+
+/// How far apart the nodes may be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topology {
+    /// A level of the cluster's fabric, such as `leaf`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Wait rather than use more domains of that level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<u32>,
+    /// Use so few if it can start now, more if not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Hard stop of an attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<DurationText>,
+    /// For backfill and estimates; never kills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<DurationText>,
+    /// Give up queueing after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<DurationText>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub infra: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_failed_node: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// `USR1`, `USR2`, `TERM`, `INT` or `HUP`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<DurationText>,
+}
+
+/// Exactly one of `range`, `grid`, `lines` and `json`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Array {
+    /// `0-99`, or with a step `0-99:10`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
+    /// Every combination; each name becomes a variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<BTreeMap<String, Vec<Scalar>>>,
+    /// One element a line, given as the variable `line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Inline<String>>,
+    /// One element an object; each key becomes a variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<Inline<BTreeMap<String, Scalar>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_after_failures: Option<u32>,
+}
+
+/// Per rank and stream, before the oldest part goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_size: Option<SizeText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fence {
+    /// How long a silent node keeps its ranks before they count as lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<DurationText>,
+}

@@ -1,0 +1,116 @@
+//! Policy, fabric, cluster-wide times, generation and feature level.
+
+use super::{Applying, Result};
+use crate::command::{ConfigChange, Principal, Settings};
+use crate::outcome::{Event, Refusal, Response};
+use crate::state::change::Key;
+use muster_common::topology::FabricSpec;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The newest feature level this version can compute.
+pub const FEATURE_LEVEL: u32 = 1;
+
+impl Applying<'_> {
+    pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
+        let what = match change {
+            ConfigChange::Policy(policy) => {
+                policy
+                    .validate()
+                    .map_err(|error| Refusal::Invalid(error.to_string()))?;
+                self.state.policy = Arc::new(policy.clone());
+                "policy"
+            }
+            ConfigChange::Fabric(fabric) => {
+                check_fabric(fabric)?;
+                self.state.fabric = Arc::new(fabric.clone());
+                "fabric"
+            }
+            ConfigChange::Settings(settings) => {
+                check_settings(settings)?;
+                if self.state.gangs.values().any(|gang| gang.current().is_some())
+                    && *settings != self.state.settings
+                {
+                    let same_timers = settings.start_within_ms == self.state.settings.start_within_ms
+                        && settings.fence_after_ms >= self.state.settings.fence_after_ms;
+                    if !same_timers {
+                        let why = "start_within_ms may not change, nor fence_after_ms shrink, while gangs run: \
+                                   their leases were given under the old times";
+                        return Err(Refusal::Invalid(why.into()));
+                    }
+                }
+                self.state.settings = *settings;
+                "settings"
+            }
+            ConfigChange::Cluster { id } => {
+                if !self.state.cluster.id.is_empty() {
+                    return Ok(Response::Noop);
+                }
+                self.state.cluster.id = id.clone();
+                self.state.cluster.generation = 1;
+                self.state.cluster.feature_level = FEATURE_LEVEL;
+                "cluster"
+            }
+            ConfigChange::RaiseGeneration => {
+                self.state.cluster.generation += 1;
+                "generation"
+            }
+            ConfigChange::FeatureLevel(level) => {
+                if *level < self.state.cluster.feature_level || *level > FEATURE_LEVEL {
+                    let now = self.state.cluster.feature_level;
+                    let why =
+                        format!("feature level {level} is not between the present {now} and {FEATURE_LEVEL}");
+                    return Err(Refusal::Invalid(why));
+                }
+                self.state.cluster.feature_level = *level;
+                "feature level"
+            }
+        };
+        self.state.config_version += 1;
+        self.state.touch(Key::Config);
+        let version = self.state.config_version;
+        self.event(Event::Configured {
+            what: what.into(),
+            by: by.clone(),
+            version,
+        });
+        Ok(Response::Done)
+    }
+}
+
+fn check_fabric(fabric: &FabricSpec) -> Result<()> {
+    let mut trees = BTreeSet::new();
+    let mut levels = BTreeSet::new();
+    for tree in &fabric.trees {
+        if !trees.insert(&tree.name) {
+            return Err(Refusal::Invalid(format!(
+                "there are two fabric trees called `{}`",
+                tree.name
+            )));
+        }
+        for level in &tree.levels {
+            if level.as_str() == "node" || !levels.insert(level) {
+                return Err(Refusal::Invalid(format!(
+                    "the level name `{level}` is used twice; `node` is implied"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_settings(settings: &Settings) -> Result<()> {
+    if settings.suspect_after_ms == 0 || settings.start_within_ms == 0 || settings.key_horizon_ms == 0 {
+        return Err(Refusal::Invalid(
+            "suspect_after_ms, start_within_ms and key_horizon_ms must be above 0".into(),
+        ));
+    }
+    let floor_ms = settings.fence_floor_ms();
+    if settings.fence_after_ms < floor_ms {
+        return Err(Refusal::Invalid(format!(
+            "fence_after_ms is {}; with these suspect_after_ms, kill_bound_ms and drift_ms it must be at least {floor_ms}",
+            settings.fence_after_ms
+        )));
+    }
+    Ok(())
+}

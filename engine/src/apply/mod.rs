@@ -1,0 +1,123 @@
+//! The only way State changes. Total: whatever was committed can be applied, and a command that no
+//! longer makes sense is a recorded no-op.
+
+mod admin;
+mod cancel;
+mod configure;
+mod expire;
+mod gang;
+mod part;
+mod placement;
+mod register;
+mod reports;
+mod silence;
+mod submit;
+mod token;
+
+use crate::command::{Command, Entry, STEP_MS_MAX};
+use crate::digest;
+use crate::outcome::{Event, Outcome, Refusal, Response};
+use crate::state::State;
+use crate::state::timer::Timer;
+use muster_common::{Time, Token};
+
+/// Applies one committed entry. Entries come in log order, each once.
+pub fn apply(state: &mut State, entry: &Entry) -> Outcome {
+    assert!(
+        entry.index > state.applied_index,
+        "entry {} applied after {}",
+        entry.index,
+        state.applied_index
+    );
+    state.applied_index = entry.index;
+    state.applied_term = entry.term;
+    state.now = advanced(state.now, entry);
+    let mut applying = Applying {
+        state,
+        entry,
+        events: Vec::new(),
+    };
+    let response = applying.dispatch();
+    let events = applying.events;
+    for event in &events {
+        state.events_hash = digest::chained(&state.events_hash, event);
+    }
+    Outcome { response, events }
+}
+
+/// Rule 14: one wrong clock must not poison the time everybody shares.
+fn advanced(now: Time, entry: &Entry) -> Time {
+    match entry.command {
+        Command::AdvanceTime { to } => now.max(to),
+        _ => now.max(entry.at.min(now.plus_ms(STEP_MS_MAX))),
+    }
+}
+
+/// One entry being applied: State, and the facts found so far.
+struct Applying<'a> {
+    state: &'a mut State,
+    entry: &'a Entry,
+    events: Vec<Event>,
+}
+
+impl Applying<'_> {
+    fn dispatch(&mut self) -> Response {
+        let entry = self.entry;
+        let result = match &entry.command {
+            Command::Nothing | Command::AdvanceTime { .. } => Ok(Response::Done),
+            Command::Submit(submit) => self.submit(submit),
+            Command::Cancel(cancel) => self.cancel(cancel),
+            Command::Hold { job, hold, by } => self.hold(*job, *hold, by),
+            Command::RegisterNode(registration) => self.register(registration),
+            Command::NodeSeen { node, epoch } => self.node_seen(*node, *epoch),
+            Command::Reports { reports } => Ok(self.reports(reports)),
+            Command::CommitPlan(plan) => Ok(self.commit_plan(plan)),
+            Command::Expire { timers } => Ok(self.expire(timers)),
+            Command::NodeSilent { node, epoch, term } => self.node_silent(*node, *epoch, *term),
+            Command::NodeFenced {
+                node,
+                epoch,
+                term,
+                waited_ms,
+            } => self.node_fenced(*node, *epoch, *term, *waited_ms),
+            Command::NodeAdmin { node, action, by } => self.node_admin(*node, action, by),
+            Command::IssueToken {
+                hash,
+                node,
+                expires_at,
+                by,
+            } => self.issue_token(*hash, node.clone(), *expires_at, by),
+            Command::UseToken { hash, node } => self.use_token(*hash, node),
+            Command::Configure { change, by } => self.configure(change, by),
+        };
+        result.unwrap_or_else(Response::Refused)
+    }
+
+    fn now(&self) -> Time {
+        self.state.now
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// The fencing token of whatever this entry places.
+    fn token(&self) -> Token {
+        Token {
+            generation: self.state.cluster.generation,
+            index: self.entry.index,
+        }
+    }
+
+    fn set_timer(&mut self, at: Time, timer: Timer) {
+        if at < Time::NEVER {
+            self.state.timers.insert((at, timer), ());
+        }
+    }
+
+    fn drop_timer(&mut self, at: Time, timer: Timer) {
+        self.state.timers.remove(&(at, timer));
+    }
+}
+
+type Result<T = Response, E = Refusal> = std::result::Result<T, E>;

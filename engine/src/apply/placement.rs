@@ -1,0 +1,338 @@
+//! Committing a plan: each gang is checked as a whole against the present state, with the
+//! predicates the cycle used, and placed whole or not at all.
+
+use super::Applying;
+use crate::command::{CommitPlan, PlacedPart, Placement, PlanStep};
+use crate::outcome::{Event, Rejection, Response};
+use crate::plan::feasible;
+use crate::state::change::Key;
+use crate::state::gang::{Allocation, Attempt, Cause, GangRecord, GangState, Parked, PartState};
+use crate::state::job::JobRecord;
+use crate::state::node::{Holder, NodeRecord};
+use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::timer::Timer;
+use muster_common::job::Scheduling;
+use muster_common::{AttemptNo, GangId};
+use std::sync::Arc;
+
+impl Applying<'_> {
+    pub(super) fn commit_plan(&mut self, plan: &CommitPlan) -> Response {
+        let mut accepted = 0;
+        let mut rejected = Vec::new();
+        for step in &plan.steps {
+            match step {
+                PlanStep::Place(placement) => match self.check_place(placement) {
+                    Ok(scheduling) => {
+                        self.place(placement, &scheduling);
+                        accepted += 1;
+                    }
+                    Err(why) => {
+                        self.note_rejection(placement.gang, plan.made_at, &why);
+                        rejected.push((placement.gang, why));
+                    }
+                },
+                PlanStep::Stop { gang, attempt, by } => {
+                    let same = self
+                        .state
+                        .gangs
+                        .get(gang)
+                        .is_some_and(|record| record.attempt == *attempt);
+                    if same && self.stop(*gang, Cause::Preempted { by: *by }) {
+                        accepted += 1;
+                    }
+                }
+                PlanStep::Reserve(reservation) => accepted += u32::from(self.reserve(reservation)),
+                PlanStep::Unreserve { gang } => {
+                    self.forget_reservation(*gang);
+                    accepted += 1;
+                }
+            }
+        }
+        Response::Plan { accepted, rejected }
+    }
+
+    fn check_place(&self, placement: &Placement) -> Result<Arc<Scheduling>, Rejection> {
+        let job = self
+            .state
+            .jobs
+            .get(&placement.gang.job)
+            .ok_or(Rejection::NotWaiting)?;
+        let scheduling = self.check_waiting(job, placement)?;
+        feasible::check_placement_shape(&scheduling, placement, self.state)?;
+        for part in &placement.parts {
+            self.check_part(part, placement.gang)?;
+        }
+        let first = placement
+            .parts
+            .first()
+            .ok_or_else(|| Rejection::Shape("no node".into()))?;
+        let node = self
+            .state
+            .nodes
+            .get(&first.node)
+            .ok_or(Rejection::NodeChanged(first.node))?;
+        node.free_port().ok_or(Rejection::Port(first.node))?;
+        Ok(scheduling)
+    }
+
+    fn check_waiting(&self, job: &JobRecord, placement: &Placement) -> Result<Arc<Scheduling>, Rejection> {
+        let gang = placement.gang;
+        if job.held || job.cancelled {
+            return Err(Rejection::Held);
+        }
+        let revision = job.revision();
+        let scheduling = self.state.interned(revision.scheduling).scheduling.clone();
+        let expected = match self.state.gangs.get(&gang) {
+            Some(record) => match record.state {
+                GangState::Queued { not_before } if not_before <= self.now() => {
+                    AttemptNo(record.attempt.0 + 1)
+                }
+                _ => return Err(Rejection::NotWaiting),
+            },
+            None if job.unstarted.contains(gang.ordinal) => AttemptNo(1),
+            None => return Err(Rejection::NotWaiting),
+        };
+        if expected != placement.attempt || revision.number != placement.revision {
+            return Err(Rejection::NotWaiting);
+        }
+        if scheduling.begin_at_ms.is_some_and(|at| at > self.now().0) {
+            return Err(Rejection::NotWaiting);
+        }
+        let at_once = scheduling.array.as_ref().and_then(|array| array.at_once);
+        if at_once.is_some_and(|most| job.gangs_active >= most) {
+            return Err(Rejection::AtOnce);
+        }
+        Ok(scheduling)
+    }
+
+    fn check_part(&self, part: &PlacedPart, gang: GangId) -> Result<(), Rejection> {
+        let node = self
+            .state
+            .nodes
+            .get(&part.node)
+            .ok_or(Rejection::NodeChanged(part.node))?;
+        if node.epoch != part.epoch {
+            return Err(Rejection::NodeChanged(part.node));
+        }
+        if !node.is_open() {
+            return Err(Rejection::NodeClosed(part.node));
+        }
+        if !node.free_amount().covers(&part.amount) {
+            return Err(Rejection::Amount(part.node));
+        }
+        let reserved = |slot: u16| {
+            self.state.reservations.values().any(|reservation| {
+                reservation.gang != gang
+                    && matches!(
+                        reservation.kind,
+                        ReservationKind::Victims | ReservationKind::Wounded
+                    )
+                    && reservation
+                        .witness
+                        .iter()
+                        .any(|device| device.node == part.node && device.slot == slot)
+            })
+        };
+        for (at, (slot, milli)) in part.devices.iter().enumerate() {
+            let twice = part.devices[..at].iter().any(|(other, _)| other == slot);
+            let taken = Rejection::DeviceTaken {
+                node: part.node,
+                slot: *slot,
+            };
+            let device = node
+                .devices
+                .get(usize::from(*slot))
+                .ok_or_else(|| taken.clone())?;
+            // A token is per entry, so one entry gives a device to one gang only (rule 3).
+            let same_entry = device.holders().iter().any(|holder| holder.token == self.token());
+            if twice || *milli == 0 || device.free_milli() < *milli || same_entry || reserved(*slot) {
+                return Err(taken);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, placement: &Placement, scheduling: &Scheduling) {
+        let now = self.now();
+        let gang = placement.gang;
+        let token = self.token();
+        self.forget_waiting(gang);
+        let parts = allocations(placement, scheduling);
+        let port = self.hold_parts(gang, placement.attempt, &parts);
+        let attempt = Attempt {
+            number: placement.attempt,
+            token,
+            placed_at: now,
+            started_at: None,
+            stopping_at: None,
+            master_port: port,
+            world_size: parts.iter().map(|part| part.ranks).sum(),
+            parts,
+        };
+        self.event(Event::GangPlaced {
+            gang,
+            attempt: attempt.number,
+            token,
+            nodes: attempt.parts.iter().map(|part| part.node).collect(),
+            devices: attempt.devices(),
+        });
+        let start_by = now.plus_ms(self.state.settings.start_within_ms);
+        self.set_timer(
+            start_by,
+            Timer::StartDeadline {
+                gang,
+                attempt: attempt.number,
+            },
+        );
+        self.enter_starting(gang, placement.revision, attempt);
+    }
+
+    fn enter_starting(&mut self, gang: GangId, revision: u32, attempt: Attempt) {
+        let job = self
+            .state
+            .jobs
+            .get_mut(&gang.job)
+            .expect("checked before placing");
+        let first = job.unstarted.remove(gang.ordinal);
+        job.gangs_active += 1;
+        if first {
+            job.gangs_live += 1;
+            let queued_at = job.submitted_at;
+            let record = GangRecord {
+                id: gang,
+                revision,
+                attempt: attempt.number,
+                state: GangState::Starting(Box::new(attempt)),
+                queued_at,
+                infra_used: 0,
+                app_used: 0,
+                preempted: 0,
+                excluded: Vec::new(),
+                past: Vec::new(),
+                served_ms: 0,
+            };
+            self.state.gangs.insert(gang, record);
+        } else {
+            let record = self
+                .state
+                .gangs
+                .get_mut(&gang)
+                .expect("a gang that was placed before has a record");
+            record.attempt = attempt.number;
+            record.revision = revision;
+            record.state = GangState::Starting(Box::new(attempt));
+        }
+        self.state.touch(Key::Gang(gang));
+        self.state.touch(Key::Job(gang.job));
+    }
+
+    /// Makes the gang the holder of its devices, CPU, memory and port. Returns the port.
+    fn hold_parts(&mut self, gang: GangId, attempt: AttemptNo, parts: &[Allocation]) -> u16 {
+        let token = self.token();
+        let mut port = 0;
+        for (at, part) in parts.iter().enumerate() {
+            let node = self.node_mut(part.node);
+            node.gangs.insert(gang);
+            node.used = node.used.plus(&part.amount);
+            for (slot, milli) in &part.devices {
+                hold_device(
+                    node,
+                    *slot,
+                    Holder {
+                        gang,
+                        attempt,
+                        token,
+                        milli: *milli,
+                    },
+                );
+            }
+            if at == 0 {
+                port = node.free_port().expect("checked before placing");
+                node.ports.insert(port, gang);
+            }
+        }
+        port
+    }
+
+    /// A plan refused by the very state it was made from is the planner's fault: twice, and the gang
+    /// is parked. A stale plan is normal and counts for nothing.
+    fn note_rejection(&mut self, gang: GangId, made_at: u64, why: &Rejection) {
+        if made_at + 1 != self.entry.index || !self.is_waiting(gang) {
+            return;
+        }
+        let times = self.state.parked.get(&gang).map_or(0, |parked| parked.times);
+        self.state.parked.insert(
+            gang,
+            Parked {
+                made_at,
+                times: times + 1,
+                why: why.clone(),
+            },
+        );
+        self.state.touch(Key::Gang(gang));
+    }
+
+    fn is_waiting(&self, gang: GangId) -> bool {
+        match self.state.gangs.get(&gang) {
+            Some(record) => matches!(record.state, GangState::Queued { .. }),
+            None => self
+                .state
+                .jobs
+                .get(&gang.job)
+                .is_some_and(|job| job.unstarted.contains(gang.ordinal)),
+        }
+    }
+
+    fn reserve(&mut self, reservation: &Reservation) -> bool {
+        let gang = reservation.gang;
+        if !self.is_waiting(gang) {
+            return false;
+        }
+        self.forget_reservation(gang);
+        self.set_timer(reservation.end, Timer::Reservation { gang });
+        self.state.reservations.insert(gang, reservation.clone());
+        self.state.touch(Key::Gang(gang));
+        self.event(Event::Reserved {
+            gang,
+            start: reservation.start,
+        });
+        true
+    }
+
+    pub(super) fn forget_reservation(&mut self, gang: GangId) {
+        if let Some(reservation) = self.state.reservations.remove(&gang) {
+            self.drop_timer(reservation.end, Timer::Reservation { gang });
+            self.state.touch(Key::Gang(gang));
+            self.event(Event::Unreserved { gang });
+        }
+    }
+}
+
+fn hold_device(node: &mut NodeRecord, slot: u16, holder: Holder) {
+    use crate::state::node::DeviceState;
+    match &mut node.devices[usize::from(slot)] {
+        DeviceState::Ok(holders) => holders.push(holder),
+        other => unreachable!("a device in state {other:?} was placed on"),
+    }
+}
+
+fn allocations(placement: &Placement, scheduling: &Scheduling) -> Vec<Allocation> {
+    let mut rank_base = 0;
+    let group = &scheduling.groups[0];
+    let allocate = |part: &PlacedPart| {
+        let ranks = group.ranks_on(part.devices.len() as u32);
+        let allocation = Allocation {
+            node: part.node,
+            epoch: part.epoch,
+            devices: part.devices.clone(),
+            amount: part.amount,
+            rank_base,
+            ranks,
+            state: PartState::Placed,
+            exits: vec![None; ranks as usize],
+        };
+        rank_base += ranks;
+        allocation
+    };
+    placement.parts.iter().map(allocate).collect()
+}

@@ -1,0 +1,240 @@
+//! A node comes, or comes again: a new epoch, and evidence about what ran before.
+
+use super::{Applying, Result};
+use crate::command::{HeldToken, Registration};
+use crate::outcome::{Event, Evidence, Refusal, Response};
+use crate::state::NODES_MAX;
+use crate::state::gang::Cause;
+use crate::state::node::{DeviceState, Liveness, NodeRecord};
+use muster_common::node::Inventory;
+use muster_common::resources::Amount;
+use muster_common::{GangId, NodeId, Token};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most devices on one node.
+pub const DEVICES_MAX: usize = 256;
+
+impl Applying<'_> {
+    pub(super) fn register(&mut self, registration: &Registration) -> Result {
+        check_inventory(&registration.inventory)?;
+        match self.state.node_names.get(&registration.name).copied() {
+            None => self.register_new(registration),
+            Some(node) => self.register_again(node, registration),
+        }
+    }
+
+    fn register_new(&mut self, registration: &Registration) -> Result {
+        if self.state.nodes.len() as u64 >= NODES_MAX {
+            return Err(Refusal::Full {
+                what: "nodes".into(),
+                limit: NODES_MAX,
+            });
+        }
+        let node = NodeId(self.entry.index);
+        let devices = registration.inventory.devices.len();
+        self.state.node_names.insert(registration.name.clone(), node);
+        self.state.nodes.insert(
+            node,
+            NodeRecord {
+                id: node,
+                name: registration.name.clone(),
+                epoch: self.entry.index,
+                registered_at: self.now(),
+                store_id: registration.store_id.clone(),
+                instance: registration.instance.clone(),
+                inventory: registration.inventory.clone(),
+                liveness: Liveness::Up,
+                closed: None,
+                devices: vec![DeviceState::Ok(Vec::new()); devices],
+                used: Amount::default(),
+                ports: BTreeMap::new(),
+                gangs: BTreeSet::new(),
+                orphans: Vec::new(),
+                reports_applied: 0,
+            },
+        );
+        Ok(self.registered(node, registration, false))
+    }
+
+    fn register_again(&mut self, node: NodeId, registration: &Registration) -> Result {
+        let record = self.state.nodes.get(&node).expect("named by the name table");
+        let rebooted = record.inventory.boot_id != registration.inventory.boot_id;
+        let same_hardware = record.inventory.hardware_id == registration.inventory.hardware_id;
+        let idle = record.gangs.is_empty() && record.orphans.is_empty();
+        if !idle && !same_hardware {
+            let why = format!(
+                "node name `{}` belongs to other hardware whose work is not proven gone; \
+                 state it released with `muster node state-released`, or register under another name",
+                registration.name
+            );
+            return Err(Refusal::Invalid(why));
+        }
+        if !idle && rebooted && registration.old_boot_silent {
+            self.settle_all(node, Evidence::Reboot, |_, _| true, Cause::NodeLost { node });
+        } else if !idle
+            && !rebooted
+            && !registration.store_lost
+            && registration.store_id == self.store_id(node)
+        {
+            let held = registration.held.clone();
+            self.settle_all(
+                node,
+                Evidence::NeverHeld,
+                move |gang, token| !holds(&held, gang, token),
+                Cause::Vanished { node },
+            );
+        } else if !idle {
+            // No evidence: the agent is told to stop what it can no longer name, and answers.
+            for gang in self
+                .state
+                .nodes
+                .get(&node)
+                .map(|record| record.gangs.clone())
+                .unwrap_or_default()
+            {
+                self.stop(gang, Cause::Vanished { node });
+            }
+        }
+        self.renew_record(node, registration);
+        Ok(self.registered(node, registration, rebooted))
+    }
+
+    fn store_id(&self, node: NodeId) -> String {
+        self.state
+            .nodes
+            .get(&node)
+            .map(|record| record.store_id.clone())
+            .unwrap_or_default()
+    }
+
+    fn settle_all(
+        &mut self,
+        node: NodeId,
+        evidence: Evidence,
+        gone: impl Fn(GangId, Token) -> bool,
+        cause: Cause,
+    ) {
+        let record = self.state.nodes.get(&node).expect("seen by the caller");
+        let orphans: Vec<(GangId, Token)> = record
+            .orphans
+            .iter()
+            .map(|orphan| (orphan.gang, orphan.token))
+            .collect();
+        for gang in record.gangs.clone() {
+            let token = self
+                .state
+                .gangs
+                .get(&gang)
+                .and_then(|record| record.current())
+                .map(|attempt| attempt.token);
+            if token.is_some_and(|token| gone(gang, token)) {
+                self.stop(gang, cause.clone());
+                self.release_on(node, gang, evidence);
+            }
+        }
+        for (gang, token) in orphans {
+            if gone(gang, token) {
+                self.release_orphan(node, gang, token, evidence);
+            }
+        }
+    }
+
+    fn renew_record(&mut self, node: NodeId, registration: &Registration) {
+        let (epoch, now) = (self.entry.index, self.now());
+        let record = self.node_mut(node);
+        let idle = record.gangs.is_empty() && record.orphans.is_empty();
+        if record.store_id != registration.store_id {
+            record.reports_applied = 0;
+        }
+        record.epoch = epoch;
+        record.registered_at = now;
+        record.store_id = registration.store_id.clone();
+        record.instance = registration.instance.clone();
+        record.liveness = Liveness::Up;
+        let same_devices = uuids(&record.inventory).eq(uuids(&registration.inventory));
+        if same_devices {
+            record.inventory = registration.inventory.clone();
+            return;
+        }
+        if idle {
+            let devices = registration.inventory.devices.len();
+            record.inventory = registration.inventory.clone();
+            record.devices = vec![DeviceState::Ok(Vec::new()); devices];
+            return;
+        }
+        self.keep_slots(node, &registration.inventory);
+    }
+
+    /// Slots stay as they are while anything is held; a device that is gone is quarantined.
+    fn keep_slots(&mut self, node: NodeId, inventory: &Arc<Inventory>) {
+        let present: BTreeSet<&str> = uuids(inventory).collect();
+        let record = self.node_mut(node);
+        let missing: Vec<u16> = record
+            .inventory
+            .devices
+            .iter()
+            .enumerate()
+            .filter(|(_, device)| !present.contains(device.uuid.as_str()))
+            .map(|(slot, _)| slot as u16)
+            .collect();
+        let mut kept = (**inventory).clone();
+        kept.devices = record.inventory.devices.clone();
+        kept.links = record.inventory.links.clone();
+        record.inventory = Arc::new(kept);
+        for slot in missing {
+            let holders = self
+                .state
+                .nodes
+                .get(&node)
+                .map(|record| record.devices[usize::from(slot)].holders().to_vec());
+            for holder in holders.unwrap_or_default() {
+                self.stop(holder.gang, Cause::DeviceFailed { node, slot });
+            }
+            self.quarantine_device(node, slot, "missing from the inventory");
+        }
+    }
+
+    fn registered(&mut self, node: NodeId, registration: &Registration, rebooted: bool) -> Response {
+        self.state.touch(crate::state::change::Key::Node(node));
+        let devices = registration.inventory.devices.len() as u16;
+        let epoch = self.entry.index;
+        self.event(Event::NodeRegistered {
+            node,
+            name: registration.name.clone(),
+            epoch,
+            devices,
+            rebooted,
+        });
+        Response::Registered { node, epoch }
+    }
+}
+
+fn uuids(inventory: &Inventory) -> impl Iterator<Item = &str> {
+    inventory.devices.iter().map(|device| device.uuid.as_str())
+}
+
+fn holds(held: &[HeldToken], gang: GangId, token: Token) -> bool {
+    held.iter()
+        .any(|known| known.gang == gang && known.token == token)
+}
+
+fn check_inventory(inventory: &Inventory) -> Result<()> {
+    let devices = inventory.devices.len();
+    if devices > DEVICES_MAX {
+        return Err(Refusal::Invalid(format!(
+            "{devices} devices; at most {DEVICES_MAX} are allowed on a node"
+        )));
+    }
+    let square = inventory.links.len() == devices && inventory.links.iter().all(|row| row.len() == devices);
+    if !square {
+        return Err(Refusal::Invalid(format!(
+            "the link matrix is not {devices} x {devices}"
+        )));
+    }
+    let distinct: BTreeSet<&str> = uuids(inventory).collect();
+    if distinct.len() != devices {
+        return Err(Refusal::Invalid("two devices have one UUID".into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Submit: one entry, one job; a repeated key gives the same job.
+
+use super::{Applying, Result};
+use crate::command::Submit;
+use crate::digest;
+use crate::outcome::{Event, Refusal, Response};
+use crate::plan::feasible;
+use crate::state::change::Key;
+use crate::state::job::{JobRecord, KeyRecord, Ranges, Revision, Tally};
+use crate::state::timer::Timer;
+use crate::state::{Interned, JOBS_MAX, LaunchRecord};
+use muster_common::job::{Hash, Scheduling};
+use muster_common::{JobId, Time};
+use std::sync::Arc;
+
+impl Applying<'_> {
+    pub(super) fn submit(&mut self, submit: &Submit) -> Result {
+        if let Some(known) = self.state.keys.get(&submit.key) {
+            if known.body_hash != submit.body_hash {
+                return Err(Refusal::KeyReused { job: known.job });
+            }
+            return Ok(Response::Submitted {
+                job: known.job,
+                existing: true,
+            });
+        }
+        let horizon_ms = self.state.settings.key_horizon_ms;
+        if submit
+            .key_made_at
+            .is_some_and(|made| made.plus_ms(horizon_ms) < self.now())
+        {
+            return Err(Refusal::KeyTooOld { horizon_ms });
+        }
+        if self.state.jobs.len() as u64 >= JOBS_MAX {
+            return Err(Refusal::Full {
+                what: "jobs".into(),
+                limit: JOBS_MAX,
+            });
+        }
+        self.check_scheduling(&submit.scheduling)?;
+        Ok(self.accept(submit))
+    }
+
+    fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
+        if self.state.policy.class_rank(&scheduling.class).is_none() {
+            let known: Vec<&str> = self
+                .state
+                .policy
+                .classes
+                .keys()
+                .map(|name| name.as_str())
+                .collect();
+            let known = if known.is_empty() {
+                "low, normal, high".into()
+            } else {
+                known.join(", ")
+            };
+            return Err(Refusal::Invalid(format!(
+                "there is no priority class `{}`; there is: {known}",
+                scheduling.class
+            )));
+        }
+        feasible::check_request(scheduling, &self.state.fabric).map_err(Refusal::Invalid)
+    }
+
+    fn accept(&mut self, submit: &Submit) -> Response {
+        let id = JobId(self.entry.index);
+        let now = self.now();
+        let revision = Revision {
+            number: 1,
+            scheduling: self.intern(&submit.scheduling),
+            launch: self.keep_launch(submit),
+        };
+        let gangs = submit.scheduling.gangs();
+        if let Some(wait_ms) = submit.scheduling.limits.wait_ms {
+            self.set_timer(now.plus_ms(wait_ms), Timer::WaitLimit { job: id });
+        }
+        if let Some(begin_at_ms) = submit.scheduling.begin_at_ms.filter(|at| *at > now.0) {
+            self.set_timer(
+                Time(begin_at_ms),
+                Timer::NotBefore {
+                    gang: muster_common::GangId::new(id, 0),
+                },
+            );
+        }
+        self.remember_key(submit, id);
+        self.state.jobs.insert(
+            id,
+            JobRecord {
+                id,
+                name: submit.name.clone(),
+                principal: submit.principal.clone(),
+                key: submit.key.clone(),
+                body_hash: submit.body_hash,
+                submitted_at: now,
+                revisions: vec![revision],
+                held: submit.hold,
+                cancelled: false,
+                unstarted: Ranges::upto(gangs),
+                gangs_live: 0,
+                gangs_active: 0,
+                tally: Tally::default(),
+                retry_of: submit.retry_of,
+            },
+        );
+        self.state.touch(Key::Job(id));
+        self.event(Event::JobSubmitted {
+            job: id,
+            name: submit.name.clone(),
+            principal: submit.principal.clone(),
+            gangs,
+        });
+        Response::Submitted {
+            job: id,
+            existing: false,
+        }
+    }
+
+    fn intern(&mut self, scheduling: &Scheduling) -> Hash {
+        let key = digest::of(scheduling);
+        match self.state.schedulings.get_mut(&key) {
+            Some(interned) => interned.count += 1,
+            None => {
+                let interned = Interned {
+                    scheduling: Arc::new(scheduling.clone()),
+                    count: 1,
+                };
+                self.state.schedulings.insert(key, interned);
+            }
+        }
+        key
+    }
+
+    fn keep_launch(&mut self, submit: &Submit) -> Hash {
+        let hash = digest::launch_hash(&submit.launch);
+        match self.state.launches.get_mut(&hash) {
+            Some(record) => record.count += 1,
+            None => {
+                self.state.launches.insert(
+                    hash,
+                    LaunchRecord {
+                        launch: submit.launch.clone(),
+                        count: 1,
+                    },
+                );
+            }
+        }
+        hash
+    }
+
+    fn remember_key(&mut self, submit: &Submit, job: JobId) {
+        let now = self.now();
+        if self.state.keys.is_empty() {
+            self.set_timer(now.plus_ms(self.state.settings.key_horizon_ms), Timer::Keys);
+        }
+        self.state.keys.insert(
+            submit.key.clone(),
+            KeyRecord {
+                job,
+                body_hash: submit.body_hash,
+                at: now,
+            },
+        );
+        self.state.key_ages.insert((now, submit.key.clone()), ());
+    }
+
+    /// Forgets keys past the horizon, and comes back when the next one is due.
+    pub(super) fn forget_old_keys(&mut self) {
+        let horizon_ms = self.state.settings.key_horizon_ms;
+        while let Some(((at, key), ())) = self.state.key_ages.first().map(|(k, v)| (k.clone(), *v)) {
+            let due = at.plus_ms(horizon_ms);
+            if due > self.now() {
+                self.set_timer(due, Timer::Keys);
+                return;
+            }
+            self.state.keys.remove(&key);
+            self.state.key_ages.remove(&(at, key));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The event loop with ideal agents: plays the present forward.

@@ -1,0 +1,241 @@
+//! Scheduling policy as data: replicated state, written as TOML, dispatched in `plan`.
+//!
+//! What belongs to a simulator's world (the order of events at one instant, how often a cycle
+//! runs, what a preemption costs) is never policy.
+
+pub mod formula;
+
+use muster_common::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// How a cycle decides. Every field has a production default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub order: Order,
+    pub admission: Admission,
+    pub backfill: Backfill,
+    pub domains: Domains,
+    pub score: Score,
+    pub device: DeviceChoice,
+    pub replan: Replan,
+    /// Where run times come from, the first source that knows wins.
+    pub runtime: Vec<RuntimeSource>,
+    pub budget: Budget,
+    /// Priority classes by name; higher goes first under `order = "priority"`.
+    pub classes: BTreeMap<Name, i32>,
+}
+
+/// Which waiting gang goes first. Lower score first; ties by submit time, then id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// By submit time.
+    Fifo,
+    /// By priority class, then by time waited: a class higher by one is worth `hours_per_class`
+    /// hours of waiting, so nothing starves.
+    Priority { hours_per_class: u32 },
+    #[default]
+    /// `Priority` with 24 hours a class.
+    Default,
+    /// Shortest run time first.
+    Sjf,
+    /// Shortest remaining run time first.
+    Srtf,
+    /// Fewest devices first.
+    Smallest,
+    /// F1 of Carastan-Santos and de Camargo, "Obtaining dynamic scheduling policies with
+    /// simulation and machine learning", SC'17: log10(run) x devices + 870 log10(submit).
+    F1,
+    /// An expression over `run`, `remaining`, `devices`, `wait`, `submit`, `class`; see
+    /// [`formula`].
+    Formula(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Admission {
+    /// A gang that cannot start is passed over.
+    #[default]
+    Skip,
+    /// Nothing behind a gang that cannot start is started, except as backfill. `sticky`: once
+    /// a gang is the blocked head it stays so until it starts, even if a better one arrives.
+    HeadOfLine { sticky: bool },
+}
+
+/// Filling around gangs that wait, without delaying them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backfill {
+    /// How many blocked gangs hold a booking. 0 = no backfill; 1 = EASY.
+    pub reserve_depth: u32,
+    pub filler_order: FillerOrder,
+    pub edge: Edge,
+    /// A filler may also run past the booking on devices the booked gang will not need.
+    pub spare: bool,
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self {
+            reserve_depth: 1,
+            filler_order: FillerOrder::Policy,
+            edge: Edge::AtOrBefore,
+            spare: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FillerOrder {
+    Policy,
+    Submit,
+}
+
+/// Whether a filler may end exactly when the booking starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edge {
+    Before,
+    AtOrBefore,
+}
+
+/// Which domain a gang without a topology wish is put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Domains {
+    /// The lowest level at which one domain holds it, the fullest such domain first.
+    #[default]
+    LowestFit,
+    /// One node if it fits on one; else whole nodes and one for the remainder, anywhere.
+    NodeThenLevel,
+    /// Any free devices.
+    Anywhere,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Score {
+    /// The node with the fewest sufficient free devices; the lowest id on ties.
+    #[default]
+    BestFit,
+    /// The node with the most free devices.
+    Spread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// The set with the best links, leaving the best links for those who come later.
+    #[default]
+    Links,
+    /// The lowest free slots.
+    FirstFit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Replan {
+    /// What runs keeps running.
+    #[default]
+    Keep,
+    /// The order is filled again from an empty cluster at every cycle; what falls out is stopped
+    /// and queued again.
+    Refill {
+        min_run_ms: u64,
+        max_victims_per_cycle: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeSource {
+    /// A simulator's oracle.
+    Exact,
+    /// The user's `expected`.
+    Expected,
+    /// The time limit.
+    Limit,
+}
+
+/// Bounds of one cycle, in steps of work (a gang looked at, a node tried), never in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    pub steps: u64,
+    /// Gangs looked at from the top of the order.
+    pub depth: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            steps: 50_000_000,
+            depth: 100_000,
+        }
+    }
+}
+
+/// Why a policy is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    #[error("order.formula: {0}")]
+    Formula(#[from] formula::FormulaError),
+    #[error("backfill.reserve_depth is {0}; at most 1 is built so far")]
+    Depth(u32),
+    #[error("budget.{0} must be at least 1")]
+    Budget(&'static str),
+    #[error("order.priority.hours_per_class must be between 1 and 87600")]
+    Hours,
+}
+
+impl Policy {
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        match &self.order {
+            Order::Formula(text) => {
+                formula::Formula::parse(text)?;
+            }
+            Order::Priority { hours_per_class } if !(1..=87_600).contains(hours_per_class) => {
+                return Err(PolicyError::Hours);
+            }
+            _ => {}
+        }
+        if self.backfill.reserve_depth > 1 {
+            return Err(PolicyError::Depth(self.backfill.reserve_depth));
+        }
+        if self.budget.steps == 0 {
+            return Err(PolicyError::Budget("steps"));
+        }
+        if self.budget.depth == 0 {
+            return Err(PolicyError::Budget("depth"));
+        }
+        Ok(())
+    }
+
+    /// The order in which sources are asked; by default all of them, the most exact first.
+    pub fn runtime_sources(&self) -> &[RuntimeSource] {
+        const ALL: &[RuntimeSource] = &[
+            RuntimeSource::Exact,
+            RuntimeSource::Expected,
+            RuntimeSource::Limit,
+        ];
+        if self.runtime.is_empty() {
+            ALL
+        } else {
+            &self.runtime
+        }
+    }
+
+    /// The weight of a class; `low`, `normal` and `high` exist without being configured.
+    pub fn class_rank(&self, class: &Name) -> Option<i32> {
+        self.classes.get(class).copied().or(match class.as_str() {
+            "low" => Some(-1),
+            "normal" => Some(0),
+            "high" => Some(1),
+            _ => None,
+        })
+    }
+}

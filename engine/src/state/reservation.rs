@@ -1,0 +1,31 @@
+//! What one cycle decided and a later one must honour.
+
+use muster_common::{DeviceId, GangId, Time};
+use serde::{Deserialize, Serialize};
+
+/// A record that holds capacity, or a place in the order, for a waiting gang.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    pub gang: GangId,
+    pub kind: ReservationKind,
+    pub start: Time,
+    pub end: Time,
+    /// Fabric tree and path of the domain, when one is named.
+    pub domain: Option<(u16, Vec<muster_common::Name>)>,
+    /// One set of devices that would do; another may be taken.
+    pub witness: Vec<DeviceId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ReservationKind {
+    /// The committed head of the queue: nothing goes before it but backfill.
+    Head,
+    /// A start in the future that fillers may not delay.
+    Booked,
+    /// Devices about to be freed by victims, for this gang only.
+    Victims,
+    /// Nodes kept while a failed one is replaced.
+    Wounded,
+    /// An operator's hold for a window of time.
+    Advance,
+}
