@@ -1,6 +1,7 @@
 //! A job as the house passes it on: the scheduling part, which the engine reads and interns, and
 //! the launch part, which only agents read. What a user writes is a job file (`job::file`).
 
+pub mod file;
 mod launch;
 mod scheduling;
 

@@ -1,3 +1,4 @@
 //! Conversions between the wire and the house.
 
+pub mod agent;
 pub mod error;
