@@ -182,6 +182,7 @@ async fn half_open_handshakes_keep_nobody_out_and_are_dropped_in_time() {
     let ca = authority();
     let limits = ListenLimits {
         handshake_timeout_ms: 300,
+        max_handshakes: 101,
         ..ListenLimits::default()
     };
     let served = serve(issue(&ca, Role::Server, "s1"), limits).await;
@@ -201,6 +202,10 @@ async fn half_open_handshakes_keep_nobody_out_and_are_dropped_in_time() {
             "a silent client must get nothing"
         );
     }
+    // Each of them has given its place back.
+    ask_as(&served, issue(&ca, Role::Agent, "n1"), Expect::server())
+        .await
+        .expect("served afterwards");
 }
 
 #[tokio::test]
