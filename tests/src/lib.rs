@@ -1,1 +1,3 @@
-//! placeholder
+//! Whole-system tests of Muster, and the small model of its safety protocol.
+
+pub mod model;
