@@ -1,5 +1,7 @@
 //! The node daemon: prepares, starts, watches and ends the ranks that the scheduler places here.
 
+pub mod device;
+pub mod inventory;
 mod procfs;
 pub mod shim;
 
