@@ -1,0 +1,293 @@
+//! Random commands against State: no invariant breaks, nothing panics, and a snapshot with the tail
+//! of the log gives the same state as the whole log.
+
+mod support;
+
+use muster_common::job::ArraySpec;
+use muster_common::resources::Share;
+use muster_common::{AttemptNo, GangId, JobId, NodeId, Time, Token};
+use muster_engine::command::*;
+use muster_engine::{Command, State, apply};
+use proptest::prelude::*;
+use support::*;
+
+/// One step: which kind, and four numbers it draws its details from.
+type Op = (u8, u32, u32, u32, u32);
+
+fn pick<T: Clone>(items: &[T], at: u32) -> Option<T> {
+    (!items.is_empty()).then(|| items[at as usize % items.len()].clone())
+}
+
+fn random_scheduling(a: u32, b: u32, c: u32) -> muster_common::job::Scheduling {
+    let mut spec = scheduling(1 + a % 3, b % 3);
+    if b % 3 == 1 && c % 4 == 0 {
+        spec.groups[0].share = Share(400);
+    }
+    if c % 5 == 0 {
+        spec.array = Some(ArraySpec {
+            count: 1 + c % 7,
+            at_once: Some(1 + a % 2),
+            stop_after_failures: Some(2),
+        });
+    }
+    spec.limits.time_ms = (a % 2 == 0).then_some(30_000);
+    spec.limits.wait_ms = (b % 4 == 0).then_some(600_000);
+    (spec.retry.app, spec.retry.infra) = (a % 2, b % 3);
+    spec.retry.exclude_failed_node = c % 2 == 0;
+    spec
+}
+
+fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
+    let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
+    let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
+    let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
+    match kind % 16 {
+        0 | 1 => {
+            cluster.submit(random_scheduling(a, b, c));
+        }
+        2..=4 => place_some(cluster, &jobs, a, b),
+        5 | 6 => prepare(cluster, &gangs, a),
+        7 | 8 => report(cluster, &gangs, a, b, c, d),
+        9 => {
+            if let Some(job) = pick(&jobs, a) {
+                let ordinal = (b % 2 == 0).then_some(c % 3);
+                cluster.apply(Command::Cancel(Cancel {
+                    job,
+                    ordinal,
+                    reason: "test".into(),
+                    by: principal(),
+                }));
+            }
+        }
+        10 => {
+            cluster.pass(u64::from(a % 100_000));
+            cluster.expire();
+        }
+        11 => administer(cluster, &nodes, a, b, c),
+        12 => observe_silence(cluster, &nodes, a, b),
+        13 => register_again(cluster, &nodes, a, b, c),
+        14 => stray_report(cluster, &nodes, &gangs, a, b),
+        _ => {
+            if let Some(job) = pick(&jobs, a) {
+                cluster.apply(Command::Hold {
+                    job,
+                    hold: b % 2 == 0,
+                    by: principal(),
+                });
+            }
+        }
+    }
+}
+
+fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
+    let Some(job) = pick(jobs, a) else { return };
+    let record = cluster.state.job(job).unwrap();
+    let ordinal = if b % 3 == 0 {
+        b % 5
+    } else {
+        record.unstarted.first().unwrap_or(b % 5)
+    };
+    if let Some(placement) = cluster.naive_placement(GangId::new(job, ordinal)) {
+        let plan = cluster.plan(vec![
+            PlanStep::Place(placement.clone()),
+            PlanStep::Place(placement),
+        ]);
+        cluster.apply(plan);
+    }
+}
+
+fn prepare(cluster: &mut Cluster, gangs: &[GangId], a: u32) {
+    let Some(gang) = pick(gangs, a) else { return };
+    for node in cluster.parts(gang) {
+        if cluster
+            .state
+            .gang(gang)
+            .is_some_and(|record| record.current().is_some())
+        {
+            cluster.report(node, gang, ReportBody::Prepared);
+        }
+    }
+}
+
+fn report(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32, d: u32) {
+    let Some(gang) = pick(gangs, a) else { return };
+    let Some(node) = pick(&cluster.parts(gang), b) else {
+        return;
+    };
+    let body = match c % 8 {
+        0 => ReportBody::PrepareFailed {
+            infra: d % 2 == 0,
+            why: "test".into(),
+        },
+        1..=3 => ReportBody::Exited {
+            rank: d % 6,
+            exit: OK,
+            why: String::new(),
+        },
+        4 => ReportBody::Exited {
+            rank: d % 6,
+            exit: Exit::Code(1),
+            why: String::new(),
+        },
+        5 => ReportBody::DeviceFault {
+            slot: (d % 3) as u16,
+            xid: 79,
+            why: "test".into(),
+            fatal: d % 2 == 0,
+        },
+        6 if d % 4 == 0 => ReportBody::Quarantined {
+            slots: vec![(d % 3) as u16],
+            why: "test".into(),
+        },
+        _ => ReportBody::Released {
+            lease_expired: d % 2 == 0,
+        },
+    };
+    cluster.report(node, gang, body);
+}
+
+fn administer(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let reason = String::from("test");
+    let action = match b % 8 {
+        0 => NodeAction::Cordon { reason },
+        1 | 2 => NodeAction::Uncordon,
+        3 => NodeAction::Drain {
+            reason,
+            deadline_ms: (c % 2 == 0).then_some(u64::from(c % 50_000)),
+        },
+        4 => NodeAction::Undrain,
+        5 => NodeAction::StateReleased { reason },
+        6 => NodeAction::EndQuarantine {
+            slot: (c % 3) as u16,
+            reason,
+        },
+        _ => NodeAction::Remove { reason },
+    };
+    cluster.apply(Command::NodeAdmin {
+        node,
+        action,
+        by: principal(),
+    });
+}
+
+fn observe_silence(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let epoch = cluster.state.node(node).unwrap().epoch;
+    let term = if b % 5 == 0 {
+        cluster.term + 1
+    } else {
+        cluster.term
+    };
+    let command = match b % 3 {
+        0 => Command::NodeSilent { node, epoch, term },
+        1 => Command::NodeFenced {
+            node,
+            epoch,
+            term,
+            waited_ms: u64::from(b % 600_000),
+        },
+        _ => Command::NodeSeen { node, epoch },
+    };
+    cluster.apply(command);
+}
+
+fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let name = match pick(nodes, a) {
+        Some(node) => cluster.state.node(node).unwrap().name.to_string(),
+        None => "n9".into(),
+    };
+    let mut again = registration(&name, 3);
+    let mut inventory = (*again.inventory).clone();
+    inventory.boot_id = format!("boot-{}", b % 3);
+    if b % 11 == 0 {
+        inventory.hardware_id = "other".into();
+    }
+    if b % 7 == 0 {
+        inventory.devices.pop();
+        inventory.links.pop();
+        inventory.links.iter_mut().for_each(|row| {
+            row.pop();
+        });
+    }
+    again.inventory = inventory.into();
+    again.old_boot_silent = c % 2 == 0;
+    again.store_lost = c % 5 == 0;
+    if again.store_lost {
+        again.store_id = format!("store-{c}");
+    }
+    if c % 3 != 0 {
+        let held = |gang: &muster_engine::state::gang::GangRecord| {
+            let attempt = gang.current()?;
+            Some(HeldToken {
+                gang: gang.id,
+                attempt: attempt.number,
+                token: attempt.token,
+            })
+        };
+        again.held = cluster.state.gangs().values().filter_map(held).collect();
+    }
+    cluster.apply(Command::RegisterNode(Box::new(again)));
+}
+
+/// Old, wrong and unknown tokens are no-ops.
+fn stray_report(cluster: &mut Cluster, nodes: &[NodeId], gangs: &[GangId], a: u32, b: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let gang = pick(gangs, b).unwrap_or(GangId::new(JobId(u64::from(b)), 0));
+    let token = (
+        AttemptNo(b % 4),
+        Token {
+            generation: 1,
+            index: u64::from(a),
+        },
+    );
+    cluster.report_as(node, gang, token, ReportBody::Released { lease_expired: false });
+}
+
+fn replayed(log: &[Entry]) -> State {
+    let mut state = State::new("test");
+    for entry in log {
+        apply(&mut state, entry);
+    }
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_commands_breaks_an_invariant(
+        ops in proptest::collection::vec(any::<Op>(), 1..120),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut cluster = Cluster::new(3, 3);
+        for op in ops {
+            step(&mut cluster, op);
+        }
+        let cut = cut.index(cluster.log.len());
+        let mut restored = State::decode(&replayed(&cluster.log[..cut]).encode()).unwrap();
+        for entry in &cluster.log[cut..] {
+            apply(&mut restored, entry);
+        }
+        prop_assert_eq!(restored.hash(), cluster.state.hash());
+    }
+}
+
+/// 300 unless MUSTER_CASES says otherwise.
+fn cases() -> u32 {
+    std::env::var("MUSTER_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(300)
+}
+
+#[test]
+fn time_that_jumps_to_the_end_of_its_range_never_overflows() {
+    let mut cluster = Cluster::new(1, 1);
+    let gang = GangId::new(cluster.submit(random_scheduling(0, 1, 1)), 0);
+    cluster.start(gang);
+    cluster.at = Time(u64::MAX);
+    cluster.apply(Command::AdvanceTime { to: Time(u64::MAX) });
+    cluster.expire();
+    assert_eq!(cluster.word(gang), "STOPPING");
+}
