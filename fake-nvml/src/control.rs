@@ -1,7 +1,7 @@
 //! What tests do to the machine. Every function returns an NVML code: 0 is done, 2 is an argument that
 //! names nothing, 1 is a machine that is not loaded yet.
 
-use crate::node::{CHANGED, Event, Node, lock, with_node};
+use crate::node::{CHANGED, Event, Lost, Node, lock, with_node};
 use crate::write::{INVALID, OK};
 use nvml_wrapper_sys::bindings::*;
 use std::ffi::{CStr, c_char, c_uint};
@@ -68,10 +68,15 @@ pub extern "C" fn fake_set_recovery(gpu: c_uint, action: c_uint) -> nvmlReturn_t
     change(gpu, |node, gpu| node.gpus[gpu].recovery = action)
 }
 
-/// The device falls off the bus (1), or comes back (0).
+/// The device falls off the bus (1: refuses everything, 2: still tells its name), or comes back (0).
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_set_lost(gpu: c_uint, lost: c_uint) -> nvmlReturn_t {
-    change(gpu, |node, gpu| node.gpus[gpu].lost = lost != 0)
+    let lost = match lost {
+        0 => Lost::No,
+        1 => Lost::Wholly,
+        _ => Lost::ButNamed,
+    };
+    change(gpu, |node, gpu| node.gpus[gpu].lost = lost)
 }
 
 /// A compute process appears on the device; with `instance` below 0xffffffff on that MIG instance.

@@ -1,6 +1,6 @@
 //! NVML's calls about what a device is.
 
-use crate::node::{Handle, with_device};
+use crate::node::{Handle, with_device, with_identity};
 use crate::write::{INVALID, NOT_SUPPORTED, OK, put, put_text};
 use nvml_wrapper_sys::bindings::*;
 use std::ffi::{c_char, c_uint, c_ulong};
@@ -14,7 +14,7 @@ pub unsafe extern "C" fn nvmlDeviceGetName(
     name: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    with_device(device, |node, handle| {
+    with_identity(device, |node, handle| {
         let part = if handle.instance.is_some() { " MIG 1g" } else { "" };
         unsafe { put_text(name, length, &format!("{}{part}", node.product.product)) }
     })
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(
     uuid: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    with_device(device, |node, handle| unsafe {
+    with_identity(device, |node, handle| unsafe {
         put_text(uuid, length, &node.uuid(handle))
     })
 }
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn nvmlDeviceGetSerial(
     serial: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    with_device(device, |node, handle| {
+    with_identity(device, |node, handle| {
         let whole = Handle {
             instance: None,
             ..handle
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
     device: nvmlDevice_t,
     pci: *mut nvmlPciInfo_t,
 ) -> nvmlReturn_t {
-    with_device(device, |node, handle| {
+    with_identity(device, |node, handle| {
         let gpu = &node.machine.gpus[handle.gpu];
         match pci_info(&gpu.pci_bus_id, &gpu.pci_device_id) {
             Some(info) => unsafe { put(pci, info) },

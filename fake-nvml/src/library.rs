@@ -1,6 +1,6 @@
 //! NVML's calls about the library, and the ways to a device's handle.
 
-use crate::node::{FIXTURE_VARIABLE, Handle, Node, lock, with_device, with_node};
+use crate::node::{FIXTURE_VARIABLE, Handle, Node, lock, with_identity, with_node};
 use crate::write::{INVALID, OK, put, put_text, text_of};
 use nvml_wrapper_sys::bindings::*;
 use std::ffi::{c_char, c_uint};
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
         instance: None,
     }
     .encode();
-    with_device(wanted, |_, _| unsafe { put(device, wanted) })
+    with_identity(wanted, |_, _| unsafe { put(device, wanted) })
 }
 
 #[unsafe(no_mangle)]
@@ -87,5 +87,5 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(
     let Some(found) = found else {
         return nvmlReturn_enum_NVML_ERROR_NOT_FOUND;
     };
-    with_device(found.encode(), |_, _| unsafe { put(device, found.encode()) })
+    with_identity(found.encode(), |_, _| unsafe { put(device, found.encode()) })
 }

@@ -31,7 +31,7 @@ pub struct Node {
 /// What tests may change of one GPU.
 #[derive(Default)]
 pub struct GpuState {
-    pub lost: bool,
+    pub lost: Lost,
     pub temperature_c: u32,
     pub links_down: BTreeSet<u32>,
     pub remap_pending: bool,
@@ -40,6 +40,15 @@ pub struct GpuState {
     pub pids: BTreeMap<Option<u32>, Vec<u32>>,
     /// MIG instances; `None` is MIG off.
     pub instances: Option<u32>,
+}
+
+/// How a device is off the bus: some drivers then refuse everything, others still tell its name.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    #[default]
+    No,
+    Wholly,
+    ButNamed,
 }
 
 #[derive(Default)]
@@ -171,6 +180,22 @@ pub fn with_device(
     device: nvmlDevice_t,
     call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
 ) -> nvmlReturn_t {
+    with(device, |lost| lost != Lost::No, call)
+}
+
+/// As [`with_device`], for what a driver remembers of a device when it is gone.
+pub fn with_identity(
+    device: nvmlDevice_t,
+    call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
+) -> nvmlReturn_t {
+    with(device, |lost| lost == Lost::Wholly, call)
+}
+
+fn with(
+    device: nvmlDevice_t,
+    refused: impl FnOnce(Lost) -> bool,
+    call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
+) -> nvmlReturn_t {
     let hanging = |node: &mut Option<Node>| node.as_ref().is_some_and(|node| node.hangs);
     let mut guard = CHANGED
         .wait_while(lock(), hanging)
@@ -180,7 +205,7 @@ pub fn with_device(
     };
     match Handle::decode(device) {
         Some(handle) if handle.gpu < node.gpus.len() => {
-            if node.gpus[handle.gpu].lost {
+            if refused(node.gpus[handle.gpu].lost) {
                 return nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST;
             }
             call(node, handle)

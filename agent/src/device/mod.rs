@@ -14,7 +14,7 @@ mod source;
 pub use none::NoDevices;
 pub use nvml::NvmlProbe;
 pub use simulated::{SimulatedControl, SimulatedProbe};
-pub use source::DeviceSource;
+pub use source::{DeviceSource, open_auto};
 
 use muster_common::node::{Device, Link, Nic, NumaNode};
 use serde::{Deserialize, Serialize};

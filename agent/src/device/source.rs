@@ -43,8 +43,8 @@ impl DeviceSource {
     }
 }
 
-/// What `auto` does, with the library's path open to tests.
-pub(super) fn open_auto(library: Option<&Path>, sysfs_root: &Path) -> Result<Box<dyn Probe>, ProbeError> {
+/// What `auto` does, with another library than the driver's own if one is given.
+pub fn open_auto(library: Option<&Path>, sysfs_root: &Path) -> Result<Box<dyn Probe>, ProbeError> {
     match NvmlProbe::open(library) {
         Ok(probe) => Ok(Box::new(probe)),
         Err(ProbeError::LibraryMissing { cause, .. }) => {

@@ -143,8 +143,15 @@ fn sorted(folder: &Path) -> Vec<(String, PathBuf)> {
     named
 }
 
+/// `None` for interfaces without hardware, and for virtual functions beside their physical one, which
+/// are lent to guests.
 fn place_of(folder: &Path) -> Option<PciPlace> {
-    PciPlace::of(&std::fs::canonicalize(folder.join("device")).ok()?)
+    let device = std::fs::canonicalize(folder.join("device")).ok()?;
+    if device.join("physfn").exists() {
+        None
+    } else {
+        PciPlace::of(&device)
+    }
 }
 
 /// `400 Gb/sec (4X NDR)` of the fastest port; 0 when none is told.

@@ -1,6 +1,7 @@
 //! How far apart two PCI devices are, by their places in the kernel's device tree.
 
 use muster_common::node::Link;
+use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 /// A device's place: the parts of its real path from the root complex to the function, such as
@@ -18,9 +19,17 @@ impl PciPlace {
         Self::of(&path)
     }
 
-    /// From the real path of the device's folder.
+    /// From the real path of a device's folder, or of a folder below it (a virtio card's own device is).
     pub fn of(path: &Path) -> Option<Self> {
-        let names = path.components().filter_map(|part| match part {
+        let mut folder = path;
+        while !folder
+            .file_name()
+            .and_then(OsStr::to_str)
+            .is_some_and(is_function)
+        {
+            folder = folder.parent()?;
+        }
+        let names = folder.components().filter_map(|part| match part {
             Component::Normal(name) => name.to_str(),
             _ => None,
         });
@@ -28,11 +37,11 @@ impl PciPlace {
             .skip_while(|name| !is_root_complex(name))
             .map(str::to_owned)
             .collect();
-        let numa = std::fs::read_to_string(path.join("numa_node"))
-            .ok()
-            .and_then(|text| text.trim().parse::<i32>().ok());
+        let numa = std::fs::read_to_string(folder.join("numa_node")).ok();
         // Virtual machines and single-socket boards say -1.
-        let numa = numa.and_then(|numa| u16::try_from(numa).ok());
+        let numa = numa
+            .and_then(|text| text.trim().parse::<i32>().ok())
+            .and_then(|numa| u16::try_from(numa).ok());
         (parts.len() >= 2).then_some(Self { parts, numa })
     }
 
@@ -68,12 +77,23 @@ impl PciPlace {
 
 /// `pci0000:15`, and not `pci_bus` or a driver's folder.
 fn is_root_complex(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("pci") else {
-        return false;
-    };
-    let hex = |text: &str, digits: usize| text.len() >= digits && text.chars().all(|c| c.is_ascii_hexdigit());
-    rest.split_once(':')
-        .is_some_and(|(domain, bus)| hex(domain, 4) && hex(bus, 2))
+    let bus = name.strip_prefix("pci").and_then(|rest| rest.split_once(':'));
+    bus.is_some_and(|(domain, bus)| is_hex(domain, 4) && is_hex(bus, 2))
+}
+
+/// `0000:1b:00.0`.
+fn is_function(name: &str) -> bool {
+    let mut parts = name.split(':');
+    let (domain, bus, rest) = (parts.next(), parts.next(), parts.next());
+    let function = rest.and_then(|rest| rest.split_once('.'));
+    parts.next().is_none()
+        && domain.is_some_and(|text| is_hex(text, 4))
+        && bus.is_some_and(|text| is_hex(text, 2))
+        && function.is_some_and(|(device, function)| is_hex(device, 2) && is_hex(function, 1))
+}
+
+fn is_hex(text: &str, digits_min: usize) -> bool {
+    text.len() >= digits_min && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -141,5 +161,7 @@ mod tests {
             Link::Sys
         );
         assert!(PciPlace::of(Path::new("/sys/devices/virtual/net/lo")).is_none());
+        let virtio = place("/sys/devices/pci0000:00/0000:00:03.0/virtio2", None);
+        assert_eq!(virtio.address(), "0000:00:03.0");
     }
 }

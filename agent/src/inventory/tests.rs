@@ -163,6 +163,9 @@ fn storage_ports_and_the_default_route_are_not_for_compute() {
     tree.card("eth0", "pci0000:35/0000:35:01.0/0000:36:00.0", 0, "25000\n");
     tree.card("eth1", "pci0000:45/0000:45:01.0/0000:46:00.0", -1, "-1\n");
     tree.default_route("eth0");
+    let guest = "pci0000:15/0000:15:01.0/0000:18:00.1";
+    tree.rdma("mlx5_11", guest, 0, "400 Gb/sec (4X NDR)\n");
+    tree.file(&format!("sys/devices/{guest}/physfn/numa_node"), "0\n");
     let inventory = none(&tree);
     let nics: Vec<_> = inventory
         .nics

@@ -7,15 +7,18 @@ use fake::{FakeNvml, NO_INSTANCE, fixture_path};
 use muster_agent::device::fixture::{self, Fixture};
 use muster_agent::device::{
     DeviceEventKind, DeviceReport, DeviceSource, FabricState, NvmlProbe, Probe, ProbeError, Recovery,
-    SimulatedProbe,
+    SimulatedProbe, open_auto,
 };
-use muster_agent::inventory::{InventoryConfig, collect, describe};
+use muster_agent::inventory::{InventoryConfig, InventoryError, collect, describe};
 use muster_common::Name;
 use muster_common::node::Link;
 use serde_json::Value;
 use std::path::Path;
 
 const WAIT_MS: u64 = 20_000;
+/// The two ways in which drivers treat a device that is off the bus.
+const REFUSES_ALL: u32 = 1;
+const TELLS_ITS_NAME: u32 = 2;
 
 fn report(fixture: &str) -> DeviceReport {
     FakeNvml::playing(fixture).probe().devices().unwrap()
@@ -221,10 +224,16 @@ fn an_xid_arrives_with_its_device_and_stays_in_its_health() {
 
 #[test]
 fn a_device_off_the_bus_keeps_its_slot_and_its_xid_is_still_named() {
+    for kind in [REFUSES_ALL, TELLS_ITS_NAME] {
+        lose_a_device(kind);
+    }
+}
+
+fn lose_a_device(kind: u32) {
     let fake = FakeNvml::playing("dgx-h100");
     let mut probe = fake.probe();
     let before = probe.devices().unwrap();
-    fake.set("set_lost", [3, 1]);
+    fake.set("set_lost", [3, kind]);
     fake.inject_xid(3, 79);
     let events = probe.events(WAIT_MS);
     assert_eq!(
@@ -424,6 +433,45 @@ fn a_library_that_is_missing_foreign_or_without_a_driver_is_told_apart() {
     let idle = FakeNvml::idle();
     if std::env::var_os("MUSTER_FAKE_NVML").is_none() {
         assert!(matches!(open(idle.path()), Err(ProbeError::Init { .. })));
+    }
+}
+
+#[test]
+fn auto_joins_without_devices_only_where_there_is_no_hardware() {
+    if std::env::var_os("MUSTER_FAKE_NVML").is_some() {
+        return;
+    }
+    let idle = FakeNvml::idle();
+    let sysfs = tempfile::tempdir().unwrap();
+    let mut probe = open_auto(Some(idle.path()), sysfs.path()).unwrap();
+    assert!(probe.devices().unwrap().devices.is_empty());
+    let card = sysfs.path().join("bus/pci/devices/0000:1b:00.0");
+    std::fs::create_dir_all(&card).unwrap();
+    std::fs::write(card.join("vendor"), "0x10de\n").unwrap();
+    std::fs::write(card.join("class"), "0x030200\n").unwrap();
+    let error = open_auto(Some(idle.path()), sysfs.path())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("must not join as CPU-only"), "{error}");
+    let playing = FakeNvml::playing("pcie-8x");
+    let mut whole = open_auto(Some(playing.path()), sysfs.path()).unwrap();
+    assert_eq!(whole.devices().unwrap().devices.len(), 8);
+}
+
+#[test]
+fn this_machine_has_an_inventory() {
+    let address = Some("127.0.0.1".to_owned());
+    let config = InventoryConfig {
+        address,
+        ..InventoryConfig::new(Name::literal("here"))
+    };
+    match collect(&DeviceSource::None, &config) {
+        Ok(inventory) => {
+            assert!(inventory.cpu_milli >= 1000 && inventory.memory_bytes > 0 && !inventory.numa.is_empty());
+            println!("{}", describe(&inventory));
+        }
+        Err(error @ InventoryError::NoIdentity { .. }) => println!("skipped: {error}"),
+        Err(error) => panic!("{error}"),
     }
 }
 

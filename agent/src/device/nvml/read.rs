@@ -282,8 +282,13 @@ fn facts(device: &Device<'_>, pci_address: String) -> Result<DeviceFacts, NvmlEr
         uuid: device.uuid()?,
         model: model::model_of(&product),
         product,
-        // Some integrated GPUs have no memory of their own to tell of.
-        memory_bytes: device.memory_info().map(|memory| memory.total).unwrap_or(0),
+        memory_bytes: match device.memory_info() {
+            Ok(memory) => memory.total,
+            // Some integrated GPUs have no memory of their own to tell of.
+            Err(NvmlError::NotSupported) => 0,
+            // Names may come from a driver's memory; this question shows that a device is gone.
+            Err(error) => return Err(error),
+        },
         pci_address,
         numa: None,
         parent: None,
