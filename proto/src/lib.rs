@@ -11,4 +11,10 @@ pub mod client {
     tonic::include_proto!("muster.client.v1");
 }
 
+/// What the scheduler servers say to each other.
+#[allow(clippy::all, missing_docs)]
+pub mod peer {
+    tonic::include_proto!("muster.peer.v1");
+}
+
 pub mod convert;

@@ -1,0 +1,461 @@
+//! The handle everything else in a server holds: propose, read, watch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_proto::peer as pb;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError};
+use openraft::{ChangeMembers, Precondition};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::config::ConsensusConfig;
+use super::error::{MembershipError, ProposeError, ReadError};
+use super::log_store::LogStore;
+use super::machine::{Machine, Viewed};
+use super::network::{Lane, Net};
+use super::reads::{self, Reads};
+use super::service::{CallerCheck, PeerService};
+use super::snapshot::SnapshotStore;
+use super::status::{self, Status};
+use super::types::{Answer, LogPos, Member, Payload, Raft, Reply, TypeConfig};
+use super::watching::Leadership;
+
+/// Between two tries while there is no leader.
+const RETRY_MS: u64 = 10;
+const IDENTIFY_MS: u64 = 3_000;
+
+/// What a proposal became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied<R> {
+    /// The entry's index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// What the machine answered.
+    pub response: R,
+}
+
+/// Everything about a server's consensus that does not depend on the machine.
+pub(crate) struct Core {
+    pub(crate) raft: Raft,
+    pub(crate) net: Arc<Net>,
+    pub(crate) disk_id: String,
+    pub(crate) reads: Reads,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) log: LogStore,
+    pub(crate) progress: watch::Receiver<Option<LogPos>>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) config: ConsensusConfig,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A server's consensus. Cheap to clone.
+pub struct ConsensusHandle<M: Machine> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) views: watch::Receiver<Viewed<M::View>>,
+}
+
+impl<M: Machine> Clone for ConsensusHandle<M> {
+    fn clone(&self) -> Self {
+        ConsensusHandle {
+            core: self.core.clone(),
+            views: self.views.clone(),
+        }
+    }
+}
+
+impl<M: Machine> ConsensusHandle<M> {
+    /// Replicates a payload and answers once it is applied here.
+    pub async fn propose(&self, bytes: Bytes) -> Result<Applied<M::Response>, ProposeError> {
+        let limit = self.core.config.entry_bytes_max;
+        self.answer(self.core.propose(Payload { in_term: 0, bytes }, limit).await)
+    }
+
+    /// The same for the few payloads that may be larger.
+    pub async fn propose_large(&self, bytes: Bytes) -> Result<Applied<M::Response>, ProposeError> {
+        let limit = self.core.config.large_entry_bytes_max;
+        self.answer(self.core.propose(Payload { in_term: 0, bytes }, limit).await)
+    }
+
+    /// Replicates a payload that is void in any other term: refused here at once, or passed over when it is applied.
+    pub async fn propose_in_term(
+        &self,
+        term: u64,
+        bytes: Bytes,
+    ) -> Result<Applied<M::Response>, ProposeError> {
+        let now = self.core.leadership.borrow().clone();
+        if now.term != term || !now.is_leader {
+            return Err(ProposeError::StaleTerm {
+                wanted: term,
+                now: now.term,
+            });
+        }
+        let limit = self.core.config.entry_bytes_max;
+        self.answer(self.core.propose(Payload { in_term: term, bytes }, limit).await)
+            .map_err(|error| match error {
+                ProposeError::StaleTerm { now, .. } => ProposeError::StaleTerm { wanted: term, now },
+                other => other,
+            })
+    }
+
+    fn answer(
+        &self,
+        reply: Result<(LogPos, Reply), ProposeError>,
+    ) -> Result<Applied<M::Response>, ProposeError> {
+        let (at, reply) = reply?;
+        match reply.0 {
+            Answer::Machine(response) => {
+                let response = response
+                    .downcast()
+                    .expect("one machine answers all proposals of a server");
+                Ok(Applied {
+                    index: at.index,
+                    term: at.term,
+                    response: *response,
+                })
+            }
+            Answer::StaleTerm => Err(ProposeError::StaleTerm {
+                wanted: 0,
+                now: at.term,
+            }),
+            Answer::Nothing => Err(ProposeError::Unknown {
+                why: "the entry came back empty".to_owned(),
+            }),
+        }
+    }
+
+    /// Waits until this server's view includes everything acknowledged before the call, on any server. Returns the index
+    /// the view includes. On a follower the leader is asked.
+    pub async fn read_barrier(&self) -> Result<u64, ReadError> {
+        self.core.read_barrier().await
+    }
+
+    /// The same, but only if this server leads; nobody else is asked.
+    pub async fn leader_read_barrier(&self) -> Result<u64, ReadError> {
+        let index = self.core.reads.index().await?;
+        self.core.applied_to(index).await?;
+        Ok(index)
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.core.leadership.clone()
+    }
+
+    /// The last entry applied; the view of that entry is already out.
+    pub fn applied(&self) -> watch::Receiver<Option<LogPos>> {
+        self.core.progress.clone()
+    }
+
+    /// The index of the last entry applied; 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        self.core.progress.borrow().map_or(0, |at| at.index)
+    }
+
+    /// The machine's state after the last entry applied here.
+    pub fn view(&self) -> M::View {
+        self.views.borrow().view.clone()
+    }
+
+    /// The state together with the entry it includes, and a way to wait for the next.
+    pub fn views(&self) -> watch::Receiver<Viewed<M::View>> {
+        self.views.clone()
+    }
+
+    /// Forms the cluster. Called once in its life, on one server; `members` are all first voters with their addresses.
+    pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
+        let members: BTreeMap<u64, Member> = members
+            .into_iter()
+            .map(|(id, addr)| (id, Member { addr }))
+            .collect();
+        match self.core.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Err(MembershipError::AlreadyInitialised)
+            }
+            Err(RaftError::APIError(error)) => Err(MembershipError::Refused {
+                why: error.to_string(),
+            }),
+            Err(RaftError::Fatal(_)) => Err(MembershipError::ShuttingDown),
+        }
+    }
+
+    /// Adds a server that receives the log but does not vote yet, and waits until it has nearly all of it. It must be
+    /// running, of this cluster, and new: one that has voted before is refused.
+    pub async fn add_learner(&self, id: u64, addr: String) -> Result<(), MembershipError> {
+        self.core.check_newcomer(id, &addr).await?;
+        let added = self.core.raft.add_learner(id, Member { addr }, true).await;
+        added.map(drop).map_err(|error| self.core.not_changed(error))
+    }
+
+    /// Makes exactly these servers the voters; each new one must have been added as a learner. Others leave the cluster.
+    pub async fn change_membership(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
+        let known = *self
+            .core
+            .raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .log_id();
+        // Two changes at once could otherwise interleave.
+        let only_if = [Precondition::LastMembershipLogId {
+            last_membership_log_id: known,
+        }];
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        let changed = self.core.raft.change_membership_if(change, false, only_if).await;
+        changed.map(drop).map_err(|error| self.core.not_changed(error))
+    }
+
+    /// Asks server `to` to lead, and waits until this server has seen another leader. Leader only.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
+        let mut leadership = self.leadership();
+        if !leadership.borrow().is_leader {
+            let leader = self.core.known_leader();
+            return Err(MembershipError::NotLeader { leader });
+        }
+        self.core
+            .raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|_| MembershipError::ShuttingDown)?;
+        let within = Duration::from_millis(self.core.config.leader_wait_ms);
+        let moved = timeout(within, leadership.wait_for(|now| now.leader == Some(to))).await;
+        match moved {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(MembershipError::ShuttingDown),
+            Err(_) => Err(MembershipError::Refused {
+                why: format!("server {to} did not take over in time"),
+            }),
+        }
+    }
+
+    /// What this server knows of the cluster.
+    pub fn status(&self) -> Status {
+        status::status(&self.core)
+    }
+
+    /// Makes a snapshot of everything applied so far and waits until it is on disk.
+    pub async fn snapshot_now(&self) -> Result<Option<LogPos>, ReadError> {
+        let want = *self.core.progress.borrow();
+        self.core
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|_| ReadError::ShuttingDown)?;
+        let mut metrics = self.core.raft.data_metrics();
+        loop {
+            let have = metrics.borrow_watched().snapshot.as_ref().map(LogPos::of);
+            if have >= want {
+                return Ok(have);
+            }
+            metrics.changed().await.map_err(|_| ReadError::ShuttingDown)?;
+        }
+    }
+
+    /// The service the other servers call. `check` says by the connection whether a caller is a scheduler server.
+    pub fn peer_service(&self, check: CallerCheck) -> pb::peer_server::PeerServer<PeerService> {
+        PeerService::server(self.core.clone(), check)
+    }
+
+    /// Waits until consensus has stopped on this server, and says why. After a failure the process must go down: a
+    /// failed sync or an entry that cannot be applied is never survived.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.core.raft.metrics();
+        loop {
+            if let Err(error) = &metrics.borrow_watched().running_state {
+                return error.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft stopped".to_owned();
+            }
+        }
+    }
+
+    /// Stops consensus on this server and lets go of its files. The data stays.
+    pub async fn shutdown(&self) {
+        self.core.stop.cancel();
+        if let Err(error) = self.core.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        let log = self.core.log.clone();
+        // Joins the engine's flush worker.
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::warn!("the log engine panicked while it was closed");
+        }
+    }
+}
+
+impl Core {
+    fn known_leader(&self) -> Option<(u64, String)> {
+        let now = self.leadership.borrow();
+        Some((now.leader?, now.leader_addr.clone()?)).filter(|(id, _)| *id != self.net.server_id)
+    }
+
+    async fn propose(&self, payload: Payload, limit: usize) -> Result<(LogPos, Reply), ProposeError> {
+        let bytes = payload.bytes.len();
+        if bytes > limit {
+            return Err(ProposeError::TooLarge { bytes, limit });
+        }
+        let start = Instant::now();
+        let answer_by = start + Duration::from_millis(self.config.answer_wait_ms);
+        let leader_by = start + Duration::from_millis(self.config.leader_wait_ms);
+        loop {
+            let written = timeout_at(answer_by, self.raft.client_write(payload.clone())).await;
+            let Ok(written) = written else {
+                let why = format!("no quorum answered in {} ms", self.config.answer_wait_ms);
+                return Err(ProposeError::Unknown { why });
+            };
+            match written {
+                Ok(reply) => return Ok((LogPos::of(&reply.log_id), reply.data)),
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                    if let Some(leader) = self.other_leader(forward) {
+                        return Err(ProposeError::NotLeader { leader });
+                    }
+                    // Rejected before it was appended, so it is safe to try again.
+                    if Instant::now() >= leader_by {
+                        return Err(ProposeError::NoLeader);
+                    }
+                    sleep(Duration::from_millis(RETRY_MS)).await;
+                }
+                Err(RaftError::APIError(error)) => {
+                    return Err(ProposeError::Unknown {
+                        why: error.to_string(),
+                    });
+                }
+                Err(RaftError::Fatal(_)) if self.stop.is_cancelled() => {
+                    return Err(ProposeError::ShuttingDown);
+                }
+                Err(RaftError::Fatal(error)) => {
+                    return Err(ProposeError::Unknown {
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The leader to go to; none if it is not known, or was this server a moment ago.
+    fn other_leader(&self, forward: ForwardToLeader<TypeConfig>) -> Option<(u64, String)> {
+        // The target of a transfer does not lead yet.
+        if forward.reason == ForwardReason::LeadershipTransfer {
+            return None;
+        }
+        let (id, addr) = reads::leader(forward)?;
+        (id != self.net.server_id).then(|| (id, self.net.peers.get(&id).cloned().unwrap_or(addr)))
+    }
+
+    async fn read_barrier(&self) -> Result<u64, ReadError> {
+        let give_up = Instant::now() + Duration::from_millis(self.config.leader_wait_ms);
+        loop {
+            let error = match self.any_read_index().await {
+                Ok(index) => {
+                    self.applied_to(index).await?;
+                    return Ok(index);
+                }
+                Err(ReadError::ShuttingDown) => return Err(ReadError::ShuttingDown),
+                Err(error) => error,
+            };
+            if Instant::now() >= give_up {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(RETRY_MS)).await;
+        }
+    }
+
+    async fn any_read_index(&self) -> Result<u64, ReadError> {
+        let leader = match self.reads.index().await {
+            Err(ReadError::NotLeader { leader: Some(leader) }) if leader.0 != self.net.server_id => leader,
+            answer => return answer,
+        };
+        let (id, addr) = leader;
+        let addr = self.net.peers.get(&id).cloned().unwrap_or(addr);
+        let mut client = self.net.client(id, &addr, Lane::Heartbeat);
+        let mut request = tonic::Request::new(pb::ReadIndexRequest {
+            envelope: Some(self.net.envelope(id)),
+        });
+        let within = Duration::from_millis(self.config.leader_wait_ms);
+        request.set_timeout(within);
+        let no_quorum = |why: String| ReadError::NoQuorum { why };
+        let reply = timeout(within, client.read_index(request)).await;
+        let reply = reply.map_err(|_| no_quorum(format!("server {id} did not answer")))?;
+        let reply = reply.map_err(|status| no_quorum(format!("server {id}: {}", status.message())))?;
+        match reply.into_inner().outcome {
+            Some(pb::read_index_reply::Outcome::Index(index)) => Ok(index),
+            Some(pb::read_index_reply::Outcome::NoQuorum(why)) => Err(no_quorum(why)),
+            _ => Err(ReadError::NotLeader { leader: None }),
+        }
+    }
+
+    async fn applied_to(&self, index: u64) -> Result<(), ReadError> {
+        let within = Duration::from_millis(self.config.answer_wait_ms);
+        let mut progress = self.progress.clone();
+        let there = progress.wait_for(|at| at.is_some_and(|at| at.index >= index));
+        match timeout(within, there).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::ShuttingDown),
+            Err(_) => Err(ReadError::Behind { index }),
+        }
+    }
+
+    async fn check_newcomer(&self, id: u64, addr: &str) -> Result<(), MembershipError> {
+        let unfit = |why: String| MembershipError::Unfit {
+            id,
+            addr: addr.to_owned(),
+            why,
+        };
+        let mut client = self.net.client(id, addr, Lane::Heartbeat);
+        let request = pb::IdentifyRequest {
+            cluster_id: self.net.cluster_id.clone(),
+            source_id: self.net.server_id,
+        };
+        let reply = timeout(Duration::from_millis(IDENTIFY_MS), client.identify(request)).await;
+        let reply = reply.map_err(|_| unfit(format!("it did not answer in {IDENTIFY_MS} ms")))?;
+        let reply = reply
+            .map_err(|status| unfit(status.message().to_owned()))?
+            .into_inner();
+        if reply.server_id != id {
+            return Err(unfit(format!("server {} answers there", reply.server_id)));
+        }
+        let known = self.net.identity.disk_of(id);
+        if !known.is_empty() && known != reply.disk_id {
+            return Err(unfit(
+                "another disk has had this id before; ids are never used again".to_owned(),
+            ));
+        }
+        let member = self
+            .raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .get_node(&id)
+            .is_some();
+        if reply.has_voted && !member {
+            return Err(unfit(
+                "it has voted before; start it with a new id and an empty folder".to_owned(),
+            ));
+        }
+        self.net
+            .identity
+            .meet(id, &reply.disk_id)
+            .map_err(|error| unfit(error.to_string()))
+    }
+
+    fn not_changed(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => MembershipError::NotLeader {
+                leader: self.other_leader(forward),
+            },
+            RaftError::APIError(error) => MembershipError::Refused {
+                why: error.to_string(),
+            },
+            RaftError::Fatal(_) => MembershipError::ShuttingDown,
+        }
+    }
+}

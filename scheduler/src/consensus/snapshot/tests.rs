@@ -1,0 +1,103 @@
+use super::*;
+
+fn meta(index: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        last_log_id: Some(LogPos { term: 2, index }.log_id()),
+        last_membership: StoredMembership::default(),
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_snapshots_are_kept_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    assert!(store.newest().is_none() && store.fallback().is_none());
+    for index in [10, 20, 30] {
+        store
+            .write(&meta(index), format!("state at {index}").as_bytes())
+            .unwrap();
+    }
+    assert_eq!(files(dir.path()).len(), 2);
+    assert_eq!(store.fallback().map(|last| last.index), Some(20));
+    let again = SnapshotStore::open(dir.path(), None).unwrap();
+    let newest = again.newest().unwrap();
+    assert_eq!(newest.meta().unwrap(), meta(30));
+    assert_eq!(newest.state().unwrap(), b"state at 30");
+}
+
+#[test]
+fn a_damaged_newest_is_moved_aside_and_the_older_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    store.write(&meta(10), b"older").unwrap();
+    let newest = store.write(&meta(20), b"newer").unwrap();
+    let mut bytes = fs::read(&newest.path).unwrap();
+    let middle = bytes.len() - SHA_BYTES - 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest.path, bytes).unwrap();
+    let purged = |index| Some(LogPos { term: 2, index });
+    let store = SnapshotStore::open(dir.path(), purged(10)).unwrap();
+    assert_eq!(store.newest().unwrap().state().unwrap(), b"older");
+    assert!(files(dir.path()).iter().any(|name| name.ends_with(".damaged")));
+    let gap = SnapshotStore::open(dir.path(), purged(11)).err().unwrap();
+    assert!(matches!(gap, SnapshotError::Gap { .. }), "{gap}");
+    assert!(gap.to_string().contains("under a new id"));
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    let good = store.write(&meta(10), b"some state").unwrap();
+    let bytes = fs::read(&good.path).unwrap();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x20;
+        let path = dir.path().join("flipped");
+        fs::write(&path, bad).unwrap();
+        assert!(SnapshotFile::open(&path).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_snapshot_in_parts_is_adopted_whole_or_not_at_all() {
+    let source_dir = tempfile::tempdir().unwrap();
+    let source = SnapshotStore::open(source_dir.path(), None)
+        .unwrap()
+        .write(&meta(10), &[7; 100_000])
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    let mut half = store.receive(source.file_bytes()).unwrap();
+    half.write(&source.read_at(0, 20).unwrap()).unwrap();
+    assert!(half.finish().is_err());
+    assert!(
+        files(dir.path()).is_empty(),
+        "the half stayed: {:?}",
+        files(dir.path())
+    );
+
+    let mut incoming = store.receive(source.file_bytes()).unwrap();
+    let mut at = 0;
+    while at < source.file_bytes() {
+        let part = source.read_at(at, 16).unwrap();
+        at += part.len() as u64;
+        incoming.write(&part).unwrap();
+    }
+    assert!(incoming.write(b"more").is_err());
+    let mut incoming = store.receive(source.file_bytes()).unwrap();
+    incoming.write(&source.read_at(0, usize::MAX).unwrap()).unwrap();
+    let whole = incoming.finish().unwrap();
+    assert!(store.newest().is_none(), "not adopted yet");
+    store.adopt(&whole).unwrap();
+    assert_eq!(store.newest().unwrap().state().unwrap(), vec![7; 100_000]);
+}

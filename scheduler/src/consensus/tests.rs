@@ -1,0 +1,8 @@
+//! Storage conformance, and three servers in one process over real loopback gRPC.
+
+mod cluster;
+mod elections;
+mod identity;
+mod snapshots;
+mod suite;
+mod toy;
