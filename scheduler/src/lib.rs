@@ -1,3 +1,19 @@
 //! The control plane of Muster: one of the servers that decide, replicated by Raft.
 
+pub mod agents;
+pub mod config;
 pub mod consensus;
+pub mod context;
+pub mod coordinator;
+pub mod history;
+pub mod leases;
+pub mod liveness;
+pub mod machine;
+pub mod proposer;
+pub mod records;
+pub mod reports;
+pub mod session;
+pub mod sessions;
+pub mod silence;
+pub mod translate;
+pub mod watch;

@@ -1,0 +1,203 @@
+use super::*;
+
+fn record(ordinal: u32, job: Option<u64>, bytes: &[u8]) -> Record {
+    Record {
+        ordinal,
+        kind: 1,
+        job,
+        bytes: Bytes::copy_from_slice(bytes),
+    }
+}
+
+fn filled(dir: &Path) -> HistoryStore {
+    let store = HistoryStore::open(dir).unwrap();
+    for index in 1..=20u64 {
+        let records = [
+            record(0, Some(index % 3), format!("a{index}").as_bytes()),
+            record(1, None, b"b"),
+        ];
+        store.append(index, &records).unwrap();
+    }
+    store
+}
+
+fn indexes(records: &[(u64, Record)]) -> Vec<u64> {
+    records.iter().map(|(index, _)| *index).collect()
+}
+
+#[test]
+fn records_come_back_in_order_and_by_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    filled(&path).flush_durable().unwrap();
+    let store = HistoryStore::open(&path).unwrap();
+    assert_eq!(store.watermark(), Some(20));
+    assert_eq!(store.moved_aside(), None);
+    let read = store.read_range(5, 3).unwrap();
+    assert_eq!(
+        indexes(&read),
+        [5, 5, 6, 6],
+        "an entry's records are never parted"
+    );
+    assert_eq!(read[0].1, record(0, Some(2), b"a5"));
+    let of_job = store.job_records(0).unwrap();
+    assert_eq!(indexes(&of_job), [3, 6, 9, 12, 15, 18]);
+    assert!(of_job.iter().all(|(_, record)| record.job == Some(0)));
+    assert!(store.job_records(77).unwrap().is_empty());
+}
+
+#[test]
+fn writing_an_entry_again_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("history"));
+    let before = store.read_range(0, 1000).unwrap();
+    for index in 10..=20u64 {
+        let records = [
+            record(0, Some(index % 3), format!("a{index}").as_bytes()),
+            record(1, None, b"b"),
+        ];
+        store.append(index, &records).unwrap();
+    }
+    assert_eq!(store.read_range(0, 1000).unwrap(), before);
+    assert_eq!(store.watermark(), Some(20));
+}
+
+#[test]
+fn large_records_are_split_and_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = HistoryStore::open(&dir.path().join("history")).unwrap();
+    let sizes = [
+        0,
+        1,
+        PART_BYTES - 1,
+        PART_BYTES,
+        PART_BYTES + 1,
+        5 * PART_BYTES + 7,
+    ];
+    for (index, size) in sizes.into_iter().enumerate() {
+        let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        store
+            .append(
+                index as u64,
+                &[record(0, Some(1), &bytes), record(1, None, b"after")],
+            )
+            .unwrap();
+    }
+    let read = store.read_range(0, 1000).unwrap();
+    for (index, size) in sizes.into_iter().enumerate() {
+        assert_eq!(read[2 * index].1.bytes.len(), size);
+        assert!(
+            read[2 * index]
+                .1
+                .bytes
+                .iter()
+                .enumerate()
+                .all(|(at, byte)| *byte == (at % 251) as u8)
+        );
+        assert_eq!(&read[2 * index + 1].1.bytes[..], b"after");
+    }
+    assert_eq!(store.job_records(1).unwrap().len(), sizes.len());
+    let error = store
+        .append(9, &[record(0, None, &vec![0; RECORD_BYTES_MAX + 1])])
+        .unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn entries_without_records_move_the_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    let store = filled(&path);
+    store.append(30, &[]).unwrap();
+    assert_eq!(store.watermark(), Some(30));
+    store.flush_durable().unwrap();
+    drop(store);
+    assert_eq!(HistoryStore::open(&path).unwrap().watermark(), Some(30));
+}
+
+#[test]
+fn retention_removes_records_and_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("history"));
+    assert_eq!(store.delete_below(11).unwrap(), 20);
+    assert_eq!(store.delete_below(11).unwrap(), 0);
+    assert_eq!(store.floor().unwrap(), 11);
+    assert_eq!(indexes(&store.read_range(0, 1).unwrap()), [11, 11]);
+    assert_eq!(indexes(&store.job_records(0).unwrap()), [12, 15, 18]);
+    assert_eq!(store.watermark(), Some(20));
+}
+
+#[test]
+fn a_jump_by_snapshot_leaves_a_gap_that_can_be_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("history"));
+    store.note_restore(15).unwrap();
+    assert!(store.gaps().unwrap().is_empty(), "nothing was missed");
+    store.note_restore(40).unwrap();
+    store.append(41, &[record(0, None, b"live")]).unwrap();
+    let gap = Gap { from: 21, to: 40 };
+    assert_eq!(store.gaps().unwrap(), [gap]);
+    store
+        .fill(gap, 30, &[(25, record(0, Some(5), b"fetched"))])
+        .unwrap();
+    let rest = Gap { from: 31, to: 40 };
+    assert_eq!(store.gaps().unwrap(), [rest]);
+    assert!(store.fill(rest, 40, &[(41, record(0, None, b"beyond"))]).is_err());
+    store.fill(rest, 40, &[]).unwrap();
+    assert!(store.gaps().unwrap().is_empty());
+    assert_eq!(indexes(&store.read_range(21, 9).unwrap()), [25, 41]);
+    assert_eq!(store.job_records(5).unwrap().len(), 1);
+}
+
+#[test]
+fn a_damaged_history_is_moved_aside_and_begun_anew() {
+    use std::os::unix::fs::FileExt;
+
+    let mut moved_aside = 0;
+    for at in (0..16).map(|step| step * 256) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history");
+        let store = filled(&path);
+        store.flush_durable().unwrap();
+        let before = store.read_range(0, 1000).unwrap();
+        drop(store);
+        let db = File::options().write(true).open(path.join("db")).unwrap();
+        db.write_all_at(&[0xAA; 256], at).unwrap();
+        drop(db);
+        let store = HistoryStore::open(&path).unwrap();
+        let Some(moved) = store.moved_aside() else {
+            // Not every byte of the file matters; but nothing may be missing without a word.
+            match store.read_range(0, 1000) {
+                Ok(read) => assert_eq!(read, before, "damage at {at} lost records silently"),
+                Err(error) => println!("damage at {at} is met while reading: {error}"),
+            }
+            continue;
+        };
+        moved_aside += 1;
+        assert!(moved.join("db").exists(), "the damaged history was deleted");
+        assert_eq!(store.watermark(), None);
+        store.note_restore(20).unwrap();
+        assert_eq!(store.gaps().unwrap(), [Gap { from: 0, to: 20 }]);
+        store.append(21, &[record(0, None, b"goes on")]).unwrap();
+    }
+    assert!(moved_aside > 0, "no damage was noticed at all");
+}
+
+#[test]
+fn damage_met_while_reading_is_moved_aside_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    let store = filled(&path);
+    store
+        .read()
+        .db
+        .insert(keys::record(7, 0, 0), b"nonsense")
+        .unwrap();
+    let error = store.read_range(0, 1000).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    store.append(21, &[record(0, None, b"still written")]).unwrap();
+    drop(store);
+    let store = HistoryStore::open(&path).unwrap();
+    assert!(store.moved_aside().is_some());
+    assert!(store.read_range(0, 1000).unwrap().is_empty());
+}
