@@ -1,1 +1,241 @@
-//! The event loop with ideal agents: plays the present forward.
+//! The event loop with ideal agents: plays the present forward. A simulator wraps [`Player`] and
+//! adds delays, faults and money; it writes no second loop.
+
+mod agents;
+mod estimate;
+
+pub use estimate::{Forecast, forecast};
+
+use crate::apply::apply;
+use crate::command::{Command, Entry, NodeReport, STEP_MS_MAX};
+use crate::cycle::{Cycle, Memo, cycle};
+use crate::outcome::Outcome;
+use crate::state::State;
+use muster_common::{AttemptNo, GangId, NodeId, Time};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// What belongs to the world that is played, never to the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct World {
+    pub at_one_instant: InstantOrder,
+    pub cycle_every: CycleEvery,
+    /// Does an attempt go on where the one before it was stopped?
+    pub kept_work: bool,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { at_one_instant: InstantOrder::EndsFirst, cycle_every: CycleEvery::Instant, kept_work: true }
+    }
+}
+
+/// Ends of one instant keep the order of their starts, arrivals the order in which they were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstantOrder {
+    EndsFirst,
+    ArrivalsFirst,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CycleEvery {
+    /// After each arrival and each end, with what agents answer at once.
+    Event,
+    /// After all that happens at one instant.
+    Instant,
+}
+
+/// What the world knows and the engine does not, and whoever watches.
+pub trait Hooks {
+    /// How long the whole work of the gang that starts now takes; `None` = it never ends by itself.
+    fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64>;
+
+    /// After every entry. An error stops the play; `State::check` belongs here.
+    fn on_entry(&mut self, _state: &State, _entry: &Entry, _outcome: &Outcome) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// After every cycle, before its commands are committed.
+    fn on_cycle(&mut self, _state: &State, _now: Time, _cycle: &Cycle) {}
+
+    /// From placement until all parts have prepared. 0 = before the next cycle.
+    fn prepare_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
+        0
+    }
+
+    /// From the order to stop until all parts are released. 0 = before the next cycle.
+    fn release_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
+        0
+    }
+}
+
+/// Why a play cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlayError {
+    #[error("after entry {index}: {why}")]
+    Broken { index: u64, why: String },
+    #[error("at {at} more than {rounds} cycles in a row decided something; the policy does not settle")]
+    Unsettled { at: Time, rounds: u32 },
+    #[error("stopped after {entries} entries")]
+    TooLong { entries: u64 },
+}
+
+/// Most cycles at one instant.
+const ROUNDS_MAX: u32 = 10_000;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub entries: u64,
+    pub cycles: u64,
+    pub spent: u64,
+    pub truncated: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Arrival(Box<Command>),
+    /// All ranks of the attempt exit with 0.
+    End { gang: GangId, attempt: AttemptNo },
+    /// A delayed answer of agents.
+    Prepare { gang: GangId, attempt: AttemptNo },
+    Release { gang: GangId, attempt: AttemptNo },
+}
+
+/// A State, its future, and the loop over both.
+#[derive(Debug)]
+pub struct Player {
+    pub state: State,
+    pub memo: Memo,
+    pub world: World,
+    /// By moment, kind and order of insertion.
+    queue: BTreeMap<(Time, u8, u64), Happening>,
+    inserted: u64,
+    wake: Option<Time>,
+    /// Report numbers used, by node.
+    numbers: BTreeMap<NodeId, u64>,
+    stats: Stats,
+}
+
+impl Player {
+    pub fn new(state: State, world: World) -> Self {
+        Self {
+            state,
+            memo: Memo::default(),
+            world,
+            queue: BTreeMap::new(),
+            inserted: 0,
+            wake: None,
+            numbers: BTreeMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// A command that somebody will propose at a moment: a submit, a node, a cancel.
+    pub fn at(&mut self, at: Time, command: Command) {
+        let rank = match self.world.at_one_instant {
+            InstantOrder::ArrivalsFirst => 0,
+            InstantOrder::EndsFirst => 2,
+        };
+        self.insert(at, rank, Happening::Arrival(Box::new(command)));
+    }
+
+    fn insert(&mut self, at: Time, rank: u8, happening: Happening) {
+        self.inserted += 1;
+        self.queue.insert((at, rank, self.inserted), happening);
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The next moment at which something happens.
+    pub fn next_at(&self) -> Option<Time> {
+        let queued = self.queue.keys().next().map(|key| key.0);
+        queued.into_iter().chain(self.wake).min()
+    }
+
+    /// Applies a command at a moment, and whatever ideal agents answer at once.
+    pub fn commit(&mut self, at: Time, command: Command, hooks: &mut dyn Hooks) -> Result<Outcome, PlayError> {
+        if at.since_ms(self.state.now()) > STEP_MS_MAX {
+            self.append(at, Command::AdvanceTime { to: at }, hooks)?;
+        }
+        let outcome = self.append(at, command, hooks)?;
+        self.answer(&outcome, at, hooks)?;
+        Ok(outcome)
+    }
+
+    fn append(&mut self, at: Time, command: Command, hooks: &mut dyn Hooks) -> Result<Outcome, PlayError> {
+        let (index, term) = (self.state.applied_index() + 1, self.state.applied_term().max(1));
+        let entry = Entry { index, term, at, command };
+        let outcome = apply(&mut self.state, &entry);
+        self.stats.entries += 1;
+        match hooks.on_entry(&self.state, &entry, &outcome) {
+            Ok(()) => Ok(outcome),
+            Err(why) => Err(PlayError::Broken { index, why }),
+        }
+    }
+
+    /// Plays the next event or instant, with its cycles. False when nothing is left to happen.
+    pub fn step(&mut self, hooks: &mut dyn Hooks) -> Result<bool, PlayError> {
+        let Some(at) = self.next_at() else { return Ok(false) };
+        let mut happened = self.happen(at, hooks)?;
+        while happened && self.world.cycle_every == CycleEvery::Instant {
+            happened = self.happen(at, hooks)?;
+        }
+        self.decide(at, hooks)?;
+        Ok(true)
+    }
+
+    /// One queued happening of this very moment.
+    fn happen(&mut self, at: Time, hooks: &mut dyn Hooks) -> Result<bool, PlayError> {
+        let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= at) else { return Ok(false) };
+        match entry.remove() {
+            Happening::Arrival(command) => {
+                self.commit(at, *command, hooks)?;
+            }
+            Happening::End { gang, attempt } => self.report_end(gang, attempt, at, hooks)?,
+            Happening::Prepare { gang, attempt } => self.report_prepared(gang, attempt, at, hooks)?,
+            Happening::Release { gang, attempt } => self.report_released(gang, attempt, at, hooks)?,
+        }
+        Ok(true)
+    }
+
+    /// Cycles until nothing more is decided.
+    pub fn decide(&mut self, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+        for _ in 0..ROUNDS_MAX {
+            let decided = cycle(&self.state, &mut self.memo, at);
+            self.stats.cycles += 1;
+            self.stats.spent += decided.spent;
+            self.stats.truncated += u64::from(decided.truncated);
+            hooks.on_cycle(&self.state, at, &decided);
+            self.wake = decided.wake_at;
+            if decided.commands.is_empty() {
+                return Ok(());
+            }
+            for command in decided.commands {
+                self.commit(at, command, hooks)?;
+            }
+        }
+        Err(PlayError::Unsettled { at, rounds: ROUNDS_MAX })
+    }
+
+    /// Plays until nothing is left to happen.
+    pub fn run(&mut self, hooks: &mut dyn Hooks, entries_max: u64) -> Result<(), PlayError> {
+        while self.step(hooks)? {
+            if self.stats.entries > entries_max {
+                return Err(PlayError::TooLong { entries: self.stats.entries });
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, node: NodeId) -> u64 {
+        let applied = self.state.node(node).map_or(0, |record| record.reports_applied);
+        let number = self.numbers.entry(node).or_insert(applied);
+        *number = (*number).max(applied) + 1;
+        *number
+    }
+}
+
+/// A report without its number, which is given when it is sent.
+type Unsent = Vec<NodeReport>;

@@ -1,0 +1,79 @@
+//! Start estimates: the present, played forward with expected run times.
+
+use super::{Hooks, Player, World};
+use crate::command::{Command, Entry};
+use crate::outcome::{Event, Outcome};
+use crate::plan::never::{NeverFits, fits_ever};
+use crate::plan::order::run_ms;
+use crate::state::State;
+use muster_common::{GangId, JobId, Time};
+use std::collections::BTreeMap;
+
+/// When what waits will start, if nothing new comes and everything runs as long as expected.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Forecast {
+    /// `None`: no start can be foreseen (a hold, or behind something without a known end). An
+    /// array's elements beyond the play's bound are missing.
+    pub starts: BTreeMap<GangId, Option<Time>>,
+    /// Of what runs now or starts in the play; `None` = its run time is not known.
+    pub ends: BTreeMap<GangId, Option<Time>>,
+    /// Could not even run on an empty cluster.
+    pub unplaceable: BTreeMap<JobId, NeverFits>,
+    /// False when the play was cut short, so that a missing start means nothing.
+    pub complete: bool,
+}
+
+/// Most entries of one play.
+const ENTRIES_MAX: u64 = 200_000;
+
+#[derive(Default)]
+struct Watch {
+    forecast: Forecast,
+}
+
+impl Hooks for Watch {
+    fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
+        let job = state.job(gang.job)?;
+        run_ms(state.policy(), &state.scheduling(job).limits)
+    }
+
+    fn on_entry(&mut self, _state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+        for event in &outcome.events {
+            match event {
+                Event::GangStarted { gang, .. } => {
+                    self.forecast.starts.entry(*gang).or_insert(None).get_or_insert(entry.at);
+                    self.forecast.ends.insert(*gang, None);
+                }
+                Event::GangEnded { gang, .. } => {
+                    self.forecast.ends.insert(*gang, Some(entry.at));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Plays the state forward from `now` until nothing more happens, within bounds.
+pub fn forecast(state: &State, now: Time) -> Forecast {
+    let mut watch = Watch::default();
+    for gang in state.gangs().values() {
+        match gang.current() {
+            Some(_) => drop(watch.forecast.ends.insert(gang.id, None)),
+            None => drop(watch.forecast.starts.insert(gang.id, None)),
+        }
+    }
+    for job in state.jobs().values() {
+        if let Some(first) = job.unstarted.first() {
+            watch.forecast.starts.insert(GangId::new(job.id, first), None);
+            if let Err(never) = fits_ever(state, state.scheduling(job)) {
+                watch.forecast.unplaceable.insert(job.id, never);
+            }
+        }
+    }
+    let mut player = Player::new(state.clone(), World::default());
+    let begun = player.commit(now, Command::Nothing, &mut watch).and_then(|_| player.adopt(now, &mut watch));
+    let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, ENTRIES_MAX));
+    watch.forecast.complete = played.is_ok();
+    watch.forecast
+}

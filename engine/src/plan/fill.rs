@@ -1,0 +1,300 @@
+//! Which nodes of a scope: best fit, spread, or the lowest ids.
+
+use super::feasible::per_node_max;
+use super::ledger::{DomainId, NodeView, Pool};
+use super::place::{Picked, Search};
+use super::scope::Scope;
+use crate::policy::{Domains, Score};
+use muster_common::NodeId;
+use muster_common::job::{Count, DeviceTotal, GroupRequest};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+/// The four ways in which a gang takes nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Whole { nodes: u32, per_node: u32 },
+    Shared { nodes: u32, per_node: u32 },
+    CpuOnly { nodes: u32 },
+    Total(DeviceTotal),
+}
+
+impl Kind {
+    pub fn of(group: &GroupRequest) -> Self {
+        match &group.count {
+            Count::Nodes { nodes, per_node: 0 } => Kind::CpuOnly { nodes: *nodes },
+            Count::Nodes { nodes, per_node } if group.share.is_whole() => {
+                Kind::Whole { nodes: *nodes, per_node: *per_node }
+            }
+            Count::Nodes { nodes, per_node } => Kind::Shared { nodes: *nodes, per_node: *per_node },
+            Count::Total(total) => Kind::Total(*total),
+        }
+    }
+
+    /// In the unit of [`Search::bound`]: nodes, or devices of a total.
+    pub fn need(&self) -> u64 {
+        match self {
+            Kind::Whole { nodes, .. } | Kind::Shared { nodes, .. } | Kind::CpuOnly { nodes } => u64::from(*nodes),
+            Kind::Total(total) => u64::from(total.devices),
+        }
+    }
+
+    pub fn fits_one_node(&self) -> bool {
+        match self {
+            Kind::Total(total) => total.devices <= per_node_max(total),
+            other => other.need() == 1,
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Nodes of a scope that together hold the gang.
+    pub fn fill(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
+        match (self.policy.domains, &self.kind) {
+            (_, Kind::Shared { nodes, per_node }) => self.shared(scope, *nodes, *per_node, steps),
+            (_, Kind::CpuOnly { nodes }) => self.cpu_only(scope, *nodes, steps),
+            (Domains::Anywhere, _) => self.lowest_ids(scope, steps),
+            (Domains::NodeThenLevel, Kind::Total(total)) => self.whole_nodes_and_rest(scope, total, steps),
+            (Domains::LowestFit, _) if self.policy.score == Score::BestFit && scope.bases.len() == 1 => self
+                .gathered(scope, scope.bases[0], self.kind.need(), steps)
+                .filter(|picked| self.is_whole(picked))
+                .or_else(|| self.flat(scope, self.kind.need(), steps)),
+            _ => self.flat(scope, self.kind.need(), steps),
+        }
+    }
+
+    fn is_whole(&self, picked: &Picked) -> bool {
+        match &self.kind {
+            Kind::Total(total) => {
+                super::feasible::total_allowed(total, &picked.iter().map(|(_, devices)| *devices).collect::<Vec<_>>())
+            }
+            _ => picked.len() as u64 == self.kind.need(),
+        }
+    }
+
+    /// As few sub-domains as will do: the roomiest whole ones, the rest in the least sufficient one.
+    fn gathered(&self, scope: &Scope, domain: DomainId, need: u64, steps: &mut u64) -> Option<Picked> {
+        let view = self.ledger.domain_view(domain);
+        let tree = if view.depth > 0 { view.tree } else { 0 };
+        let path = |id: &DomainId| &self.ledger.domain_view(*id).path;
+        let mut left: Vec<(u64, DomainId)> = view
+            .children
+            .iter()
+            .filter(|&&child| self.ledger.domain_view(child).tree == tree)
+            .map(|&child| (self.bound(child), child))
+            .filter(|(bound, _)| *bound > 0)
+            .collect();
+        if left.len() < 2 {
+            return self.flat(&Scope { bases: vec![domain], filters: scope.filters.clone() }, need, steps);
+        }
+        left.sort_by(|a, b| (a.0, path(&b.1)).cmp(&(b.0, path(&a.1))));
+        let mut picked = Vec::new();
+        let mut wanted = need;
+        while wanted > 0 {
+            // Of several equally full ones the lowest path, which stands last among its equals.
+            let enough = left.iter().find(|(bound, _)| *bound >= wanted).map(|(bound, _)| *bound);
+            let at = match enough {
+                Some(bound) => left.iter().rposition(|(other, _)| *other == bound)?,
+                None => left.len().checked_sub(1)?,
+            };
+            let (bound, child) = left.remove(at);
+            let here = bound.min(wanted);
+            picked.extend(self.gathered(scope, child, here, steps)?);
+            wanted -= here;
+        }
+        Some(picked)
+    }
+
+    /// By free devices alone, wherever in the scope.
+    fn flat(&self, scope: &Scope, need: u64, steps: &mut u64) -> Option<Picked> {
+        match &self.kind {
+            Kind::Whole { per_node, .. } => self.flat_nodes(scope, need as usize, *per_node, steps),
+            Kind::Total(total) => self.flat_total(scope, &DeviceTotal { devices: need as u32, ..*total }, steps),
+            _ => None,
+        }
+    }
+
+    fn pools<'s>(&'s self, scope: &'s Scope) -> impl Iterator<Item = &'s Pool> + 's {
+        scope.bases.iter().flat_map(move |&base| self.classes.iter().filter_map(move |&class| self.ledger.pool(base, class)))
+    }
+
+    /// Nodes that give at least `devices`, in ascending order of what is free, a few from each pool.
+    fn sufficient(&self, scope: &Scope, count: usize, devices: u32, steps: &mut u64) -> Vec<(u32, NodeId)> {
+        let mut found = Vec::new();
+        for pool in self.pools(scope) {
+            let mut fits = |&(_, id): &(u32, NodeId)| {
+                let view = self.view(id);
+                scope.holds(view) && self.gives(view, devices, steps)
+            };
+            let range = pool.by_free.range((devices, NodeId(0))..);
+            match self.policy.score {
+                Score::BestFit => found.extend(range.copied().filter(|node| fits(node)).take(count)),
+                Score::Spread => found.extend(range.copied().rev().filter(|node| fits(node))),
+            }
+        }
+        match self.policy.score {
+            Score::BestFit => found.sort_unstable(),
+            Score::Spread => found.sort_unstable_by_key(|&(free, id)| (Reverse(free), id)),
+        }
+        found.truncate(count);
+        found
+    }
+
+    fn flat_nodes(&self, scope: &Scope, nodes: usize, per_node: u32, steps: &mut u64) -> Option<Picked> {
+        let found = self.sufficient(scope, nodes, per_node, steps);
+        (found.len() == nodes).then(|| found.into_iter().map(|(_, id)| (id, per_node)).collect())
+    }
+
+    /// One node for all of it, or nothing.
+    pub fn one_node(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
+        match &self.kind {
+            Kind::Total(total) if self.kind.fits_one_node() => self.flat_nodes(scope, 1, total.devices, steps),
+            Kind::Total(_) => None,
+            other if other.need() == 1 => self.fill(scope, steps),
+            _ => None,
+        }
+    }
+
+    /// As few nodes as will do: the roomiest first, the rest on the least sufficient one.
+    fn flat_total(&self, scope: &Scope, total: &DeviceTotal, steps: &mut u64) -> Option<Picked> {
+        let max = per_node_max(total);
+        let mut picked = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut roomy: Vec<(u32, NodeId)> = self.pools(scope).flat_map(|pool| pool.by_free.range((1, NodeId(0))..)).copied().collect();
+        roomy.sort_unstable_by_key(|&(free, id)| (Reverse(free), id));
+        let mut left = total.devices;
+        let mut tried = 0;
+        let mut roomy = roomy.into_iter().peekable();
+        while left > 0 {
+            let most = roomy.peek().map_or(0, |(free, _)| *free);
+            if left <= max && left <= most && left != tried {
+                tried = left;
+                let last = self.sufficient(scope, used.len() + 1, left, steps);
+                if let Some((_, id)) = last.into_iter().find(|(_, id)| !used.contains(id)) {
+                    picked.push((id, left));
+                    return Some(picked);
+                }
+            }
+            let (_, id) = roomy.next()?;
+            let view = self.view(id);
+            let devices = if scope.holds(view) { self.gives_up_to(view, max.min(left), steps) } else { 0 };
+            let devices = whole_steps(devices, total);
+            if devices > 0 {
+                used.insert(id);
+                picked.push((id, devices));
+                left -= devices;
+            }
+        }
+        Some(picked)
+    }
+
+    /// Any free devices: nodes by id.
+    fn lowest_ids(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
+        let inside = |view: &NodeView| {
+            scope.holds(view) && scope.bases.iter().any(|&base| view.is_in(base)) && self.classes.contains(&view.facts.class)
+        };
+        let mut left = self.kind.need();
+        let mut picked = Vec::new();
+        let mut odd: Option<NodeId> = None;
+        for &id in self.ledger.with_free() {
+            let view = self.view(id);
+            if !inside(view) {
+                continue;
+            }
+            let devices = match &self.kind {
+                Kind::Whole { per_node, .. } => if self.gives(view, *per_node, steps) { *per_node } else { 0 },
+                Kind::Total(total) => {
+                    let most = per_node_max(total).min(left.min(u64::from(u32::MAX)) as u32);
+                    let devices = self.gives_up_to(view, most, steps);
+                    if u64::from(devices) < left && whole_steps(devices, total) == 0 && devices > 0 {
+                        odd = odd.or(Some(id));
+                    }
+                    if u64::from(devices) == left { devices } else { whole_steps(devices, total) }
+                }
+                _ => 0,
+            };
+            if devices > 0 {
+                picked.push((id, devices));
+                left -= if matches!(self.kind, Kind::Total(_)) { u64::from(devices) } else { 1 };
+            }
+            if left == 0 {
+                return Some(picked);
+            }
+        }
+        // A remainder may still fit on a node that was too small for a whole step.
+        let id = odd?;
+        let fits = matches!(self.kind, Kind::Total(_)) && self.gives(self.view(id), left as u32, steps);
+        fits.then(|| {
+            picked.push((id, left as u32));
+            picked
+        })
+    }
+
+    /// One node if it fits on one; else wholly free nodes, and one node for the remainder.
+    fn whole_nodes_and_rest(&self, scope: &Scope, total: &DeviceTotal, steps: &mut u64) -> Option<Picked> {
+        let sizes = self.classes.iter().map(|&class| self.ledger.classes()[class].devices.len() as u32);
+        let size = sizes.max()?.min(per_node_max(total)).max(1);
+        let (nodes, rest) = (total.devices / size, total.devices % size);
+        let mut picked = self.flat_nodes_of(scope, nodes as usize, size, steps)?;
+        if rest > 0 {
+            let last = self.sufficient(scope, picked.len() + 1, rest, steps);
+            let (_, id) = last.into_iter().find(|(_, id)| picked.iter().all(|(other, _)| other != id))?;
+            picked.push((id, rest));
+        }
+        Some(picked)
+    }
+
+    fn flat_nodes_of(&self, scope: &Scope, nodes: usize, size: u32, steps: &mut u64) -> Option<Picked> {
+        if nodes == 0 { Some(Vec::new()) } else { self.flat_nodes(scope, nodes, size, steps) }
+    }
+
+    /// Shares go where the least sufficient share is free, so that whole devices stay whole.
+    fn shared(&self, scope: &Scope, nodes: u32, per_node: u32, steps: &mut u64) -> Option<Picked> {
+        let milli = self.group.share.0;
+        let count = nodes as usize;
+        let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
+        for pool in self.pools(scope) {
+            let unbroken = pool.by_free.range((per_node, NodeId(0))..).map(|(_, id)| *id);
+            let fits = |id: &NodeId| scope.holds(self.view(*id)) && self.shared_slots(self.view(*id), per_node, milli, &mut 0).is_some();
+            candidates.extend(unbroken.filter(fits).take(count));
+        }
+        let mut found = Vec::new();
+        for id in candidates {
+            let view = self.view(id);
+            let inside = scope.bases.iter().any(|&base| view.is_in(base)) && self.classes.contains(&view.facts.class);
+            if !inside || !scope.holds(view) {
+                continue;
+            }
+            if let Some(slots) = self.shared_slots(view, per_node, milli, steps) {
+                let left: u32 = slots.iter().map(|&slot| u32::from(view.free[usize::from(slot)] - milli)).sum();
+                found.push((left, view.whole, id));
+            }
+        }
+        found.sort_unstable();
+        found.truncate(count);
+        (found.len() == count).then(|| found.into_iter().map(|(_, _, id)| (id, per_node)).collect())
+    }
+
+    /// Nodes with the fewest devices first, then those with the least sufficient CPU.
+    fn cpu_only(&self, scope: &Scope, nodes: u32, steps: &mut u64) -> Option<Picked> {
+        let mut found: Vec<(usize, u64, NodeId)> = Vec::new();
+        for &(_, id) in self.pools(scope).flat_map(|pool| &pool.by_free) {
+            let view = self.view(id);
+            if scope.holds(view) && self.gives(view, 0, steps) {
+                found.push((view.facts.inventory.devices.len(), view.amount.cpu_milli, id));
+            }
+        }
+        found.sort_unstable();
+        if self.policy.score == Score::Spread {
+            found.sort_unstable_by_key(|&(devices, cpu, id)| (devices, Reverse(cpu), id));
+        }
+        found.truncate(nodes as usize);
+        (found.len() == nodes as usize).then(|| found.into_iter().map(|(_, _, id)| (id, 0)).collect())
+    }
+}
+
+/// The largest number of devices a node may give that is whole steps and at least the minimum.
+fn whole_steps(devices: u32, total: &DeviceTotal) -> u32 {
+    let devices = devices - devices % total.step.max(1);
+    if devices >= total.per_node_min { devices } else { 0 }
+}

@@ -1,0 +1,324 @@
+//! What is free, indexed by node, class and domain. It mirrors State between cycles; inside a cycle
+//! it is written on and rolled back, so a trial costs what it touches and nothing else.
+
+use crate::state::State;
+use crate::state::node::{DeviceState, NodeRecord};
+use muster_common::node::Inventory;
+use muster_common::resources::Amount;
+use muster_common::topology::FabricSpec;
+use muster_common::{Name, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Index into [`Ledger::domains`]; 0 is the root, which holds every node.
+pub type DomainId = usize;
+pub type ClassId = usize;
+pub const ROOT: DomainId = 0;
+
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    nodes: BTreeMap<NodeId, NodeView>,
+    classes: Vec<Arc<Inventory>>,
+    domains: Vec<Domain>,
+    domain_ids: BTreeMap<(usize, Vec<Name>), DomainId>,
+    /// Open nodes with a device of which some share is taken and some is free.
+    partial: BTreeSet<NodeId>,
+    /// Open nodes with a wholly free device.
+    with_free: BTreeSet<NodeId>,
+    undo: Vec<Undo>,
+}
+
+/// A node as plans see it.
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    pub facts: Arc<Facts>,
+    pub open: bool,
+    /// Free thousandths by slot.
+    pub free: Vec<u16>,
+    pub amount: Amount,
+    pub ports: u32,
+    /// Wholly free devices.
+    pub whole: u32,
+}
+
+/// What does not change while the node keeps its epoch.
+#[derive(Debug)]
+pub struct Facts {
+    pub id: NodeId,
+    pub name: Name,
+    pub epoch: u64,
+    pub inventory: Arc<Inventory>,
+    pub class: ClassId,
+    /// Every domain the node is in, the root first.
+    pub domains: Vec<DomainId>,
+    /// Slots whose devices may be placed on at all.
+    pub usable: Vec<bool>,
+    /// Are all pairs of devices joined alike?
+    pub even_links: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Domain {
+    /// Tree of the fabric, and depth in it: 1 is the widest level; 0 only for the root.
+    pub tree: usize,
+    pub depth: usize,
+    pub path: Vec<Name>,
+    pub children: BTreeSet<DomainId>,
+    pools: BTreeMap<ClassId, Pool>,
+}
+
+/// The open nodes of one class in one domain.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    /// By wholly free devices.
+    pub by_free: BTreeSet<(u32, NodeId)>,
+    /// How many nodes have so many wholly free devices.
+    pub counts: Vec<u32>,
+    pub free_sum: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Undo {
+    node: NodeId,
+    free: Vec<u16>,
+    amount: Amount,
+    ports: u32,
+}
+
+/// A deviation from State, for `explain` and refilled orders: "if only ...".
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Suppose {
+    pub closed_are_open: bool,
+    pub unknown_are_free: bool,
+    pub nothing_runs: bool,
+}
+
+impl Ledger {
+    pub fn of(state: &State, suppose: Suppose) -> Self {
+        let mut ledger = Ledger { domains: vec![Domain::default()], ..Ledger::default() };
+        for record in state.nodes().values() {
+            ledger.put(state.fabric(), record, suppose);
+        }
+        ledger
+    }
+
+    /// Takes over what State says of a node now.
+    pub fn refresh(&mut self, state: &State, id: NodeId) {
+        debug_assert!(self.undo.is_empty(), "a refresh inside a trial");
+        if let Some(view) = self.nodes.remove(&id) {
+            self.unlist(&view);
+        }
+        if let Some(record) = state.node(id) {
+            self.put(state.fabric(), record, Suppose::default());
+        }
+    }
+
+    fn put(&mut self, fabric: &FabricSpec, record: &NodeRecord, suppose: Suppose) {
+        let facts = self.facts(fabric, record);
+        let free_of = |device: &DeviceState| match device {
+            DeviceState::Ok(_) if suppose.nothing_runs => 1000,
+            DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
+            device => device.free_milli(),
+        };
+        let free = record.devices.iter().zip(&facts.usable).map(|(device, usable)| if *usable { free_of(device) } else { 0 });
+        let free: Vec<u16> = free.collect();
+        let ports = u32::from(record.inventory.port_count).saturating_sub(record.ports.len() as u32);
+        let view = NodeView {
+            open: record.is_open() || suppose.closed_are_open,
+            whole: whole(&free),
+            free,
+            amount: if suppose.nothing_runs { record.inventory.amount() } else { record.free_amount() },
+            ports: if suppose.nothing_runs { u32::from(record.inventory.port_count) } else { ports },
+            facts,
+        };
+        self.list(&view);
+        self.nodes.insert(record.id, view);
+    }
+
+    fn facts(&mut self, fabric: &FabricSpec, record: &NodeRecord) -> Arc<Facts> {
+        let inventory = &record.inventory;
+        let class = match self.classes.iter().position(|known| same_class(known, inventory)) {
+            Some(class) => class,
+            None => {
+                self.classes.push(inventory.clone());
+                self.classes.len() - 1
+            }
+        };
+        let mut domains = vec![ROOT];
+        for (tree, spec) in fabric.trees.iter().enumerate() {
+            let Some(path) = inventory.place.get(&spec.name) else { continue };
+            let mut parent = ROOT;
+            for depth in 1..=path.len().min(spec.levels.len()) {
+                parent = self.domain(tree, &path[..depth], parent);
+                domains.push(parent);
+            }
+        }
+        let parents: BTreeSet<u16> = inventory.devices.iter().filter_map(|device| device.parent).collect();
+        let links: BTreeSet<_> = (0..inventory.links.len())
+            .flat_map(|a| inventory.links[a].iter().skip(a + 1))
+            .collect();
+        Arc::new(Facts {
+            id: record.id,
+            name: record.name.clone(),
+            epoch: record.epoch,
+            inventory: inventory.clone(),
+            class,
+            domains,
+            // A device that is split into instances is used through them.
+            usable: (0..inventory.devices.len()).map(|slot| !parents.contains(&(slot as u16))).collect(),
+            even_links: links.len() <= 1,
+        })
+    }
+
+    fn domain(&mut self, tree: usize, path: &[Name], parent: DomainId) -> DomainId {
+        if let Some(&id) = self.domain_ids.get(&(tree, path.to_vec())) {
+            return id;
+        }
+        let id = self.domains.len();
+        self.domains.push(Domain { tree, depth: path.len(), path: path.to_vec(), ..Domain::default() });
+        self.domain_ids.insert((tree, path.to_vec()), id);
+        self.domains[parent].children.insert(id);
+        id
+    }
+
+    fn list(&mut self, view: &NodeView) {
+        let id = view.facts.id;
+        if !view.open || view.ports == 0 {
+            return;
+        }
+        for &domain in &view.facts.domains {
+            self.domains[domain].pools.entry(view.facts.class).or_default().add(view.whole, id);
+        }
+        if view.whole > 0 {
+            self.with_free.insert(id);
+        }
+        if view.free.iter().any(|&milli| milli > 0 && milli < 1000) {
+            self.partial.insert(id);
+        }
+    }
+
+    fn unlist(&mut self, view: &NodeView) {
+        let id = view.facts.id;
+        if !view.open || view.ports == 0 {
+            return;
+        }
+        for &domain in &view.facts.domains {
+            if let Some(pool) = self.domains[domain].pools.get_mut(&view.facts.class) {
+                pool.remove(view.whole, id);
+            }
+        }
+        self.with_free.remove(&id);
+        self.partial.remove(&id);
+    }
+
+    /// Changes a node so that it can be taken back.
+    pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
+        let Some(mut view) = self.nodes.remove(&id) else { return };
+        self.undo.push(Undo { node: id, free: view.free.clone(), amount: view.amount, ports: view.ports });
+        self.unlist(&view);
+        change(&mut view);
+        view.whole = whole(&view.free);
+        self.list(&view);
+        self.nodes.insert(id, view);
+    }
+
+    pub fn mark(&self) -> usize {
+        self.undo.len()
+    }
+
+    pub fn rollback(&mut self, mark: usize) {
+        while self.undo.len() > mark {
+            let undo = self.undo.pop().expect("longer than the mark");
+            let Some(mut view) = self.nodes.remove(&undo.node) else { continue };
+            self.unlist(&view);
+            view.free = undo.free;
+            view.amount = undo.amount;
+            view.ports = undo.ports;
+            view.whole = whole(&view.free);
+            self.list(&view);
+            self.nodes.insert(undo.node, view);
+        }
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.get(&id)
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.values()
+    }
+
+    pub fn domain_view(&self, id: DomainId) -> &Domain {
+        &self.domains[id]
+    }
+
+    /// Domains of one depth of a tree, by path.
+    pub fn domains_at(&self, tree: usize, depth: usize) -> impl Iterator<Item = DomainId> + '_ {
+        let from = (tree, Vec::new());
+        let of_tree = self.domain_ids.range(from..).take_while(move |((t, _), _)| *t == tree);
+        of_tree.filter(move |((_, path), _)| path.len() == depth).map(|(_, &id)| id)
+    }
+
+    pub fn classes(&self) -> &[Arc<Inventory>] {
+        &self.classes
+    }
+
+    pub fn pool(&self, domain: DomainId, class: ClassId) -> Option<&Pool> {
+        self.domains[domain].pools.get(&class)
+    }
+
+    /// Wholly free devices of all open nodes.
+    pub fn free_total(&self) -> u64 {
+        self.domains[ROOT].pools.values().map(|pool| pool.free_sum).sum()
+    }
+
+    pub fn partial(&self) -> &BTreeSet<NodeId> {
+        &self.partial
+    }
+
+    pub fn with_free(&self) -> &BTreeSet<NodeId> {
+        &self.with_free
+    }
+}
+
+impl Pool {
+    fn add(&mut self, whole: u32, id: NodeId) {
+        self.by_free.insert((whole, id));
+        if self.counts.len() <= whole as usize {
+            self.counts.resize(whole as usize + 1, 0);
+        }
+        self.counts[whole as usize] += 1;
+        self.free_sum += u64::from(whole);
+    }
+
+    fn remove(&mut self, whole: u32, id: NodeId) {
+        if self.by_free.remove(&(whole, id)) {
+            self.counts[whole as usize] -= 1;
+            self.free_sum -= u64::from(whole);
+        }
+    }
+
+    /// Nodes with at least so many wholly free devices.
+    pub fn nodes_with(&self, devices: u32) -> u64 {
+        self.counts.iter().skip(devices as usize).map(|&count| u64::from(count)).sum()
+    }
+}
+
+fn whole(free: &[u16]) -> u32 {
+    free.iter().filter(|&&milli| milli == 1000).count() as u32
+}
+
+/// Nodes of one class answer every question about what they are alike.
+fn same_class(a: &Inventory, b: &Inventory) -> bool {
+    a.cpu_milli == b.cpu_milli
+        && a.memory_bytes == b.memory_bytes
+        && a.labels == b.labels
+        && a.devices.len() == b.devices.len()
+        && a.devices.iter().zip(&b.devices).all(|(a, b)| a.model == b.model)
+}
+
+impl NodeView {
+    pub fn is_in(&self, domain: DomainId) -> bool {
+        self.facts.domains.contains(&domain)
+    }
+}

@@ -1,0 +1,149 @@
+//! Could a gang run here if nothing else did? Against the whole inventory, closed nodes included.
+
+use super::feasible::{amount_on, labels_match, model_allowed, per_node_max};
+use super::ledger::{Ledger, Suppose};
+use super::place::{Request, place};
+use crate::state::State;
+use crate::state::node::NodeRecord;
+use muster_common::job::{Count, GroupRequest, Scheduling};
+use muster_common::topology::TopologyMode;
+use std::collections::BTreeSet;
+use thiserror::Error;
+
+/// Why this cluster can never run a gang.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what}; {have}")]
+pub struct NeverFits {
+    /// What was asked for, as in "64 devices on one node".
+    pub what: String,
+    /// What there is instead.
+    pub have: String,
+    /// What to change.
+    pub hint: String,
+}
+
+/// Looks at the cluster as if it were empty and all of it open.
+pub fn fits_ever(state: &State, scheduling: &Scheduling) -> Result<(), NeverFits> {
+    let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
+    fits_on(state, scheduling, &Ledger::of(state, suppose))
+}
+
+/// [`fits_ever`] on a ledger that was emptied before.
+pub fn fits_on(state: &State, scheduling: &Scheduling, empty: &Ledger) -> Result<(), NeverFits> {
+    let [group] = scheduling.groups.as_slice() else {
+        return never(format!("{} groups", scheduling.groups.len()), "one is supported", "split the job");
+    };
+    let request = Request { group, excluded: &[] };
+    if place(empty, state.fabric(), state.policy(), request, &mut 0).is_some() {
+        return Ok(());
+    }
+    let nodes: Vec<&NodeRecord> = state.nodes().values().collect();
+    check_inventory(group, &nodes)?;
+    check_levels(group, state)?;
+    check_numbers(group, &nodes)?;
+    match group.topology.iter().find(|request| request.mode == TopologyMode::Required) {
+        Some(level) => never(
+            format!("{} in at most {} of level `{}`", size(group), level.at_most, level.level),
+            "no domain of that level is large enough",
+            "prefer the level instead of requiring it, name a wider one, or ask for less",
+        ),
+        None => never(
+            size(group),
+            "the nodes that match its models, labels, CPU and memory are too few",
+            "ask for less per node, or loosen models and labels",
+        ),
+    }
+}
+
+fn never<T>(what: impl Into<String>, have: impl Into<String>, hint: impl Into<String>) -> Result<T, NeverFits> {
+    Err(NeverFits { what: what.into(), have: have.into(), hint: hint.into() })
+}
+
+fn size(group: &GroupRequest) -> String {
+    match &group.count {
+        Count::Nodes { nodes, per_node: 0 } => format!("{nodes} nodes"),
+        Count::Nodes { nodes, per_node } => format!("{nodes} nodes with {per_node} devices each"),
+        Count::Total(total) => format!("{} devices", total.devices),
+    }
+}
+
+/// Models and labels that nobody has.
+fn check_inventory(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), NeverFits> {
+    if nodes.is_empty() {
+        return never(size(group), "the cluster has no nodes yet", "join nodes with `muster agent join`");
+    }
+    let models: BTreeSet<&str> =
+        nodes.iter().flat_map(|node| &node.inventory.devices).map(|device| device.model.as_str()).collect();
+    let known = group.models.is_empty() || group.models.iter().any(|model| models.contains(model.as_str()));
+    if !known && group.devices() > 0 {
+        let wanted: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
+        let have: Vec<&str> = models.into_iter().collect();
+        let have = if have.is_empty() { "no devices at all".to_owned() } else { format!("only {}", have.join(", ")) };
+        let hint = format!("name one of the models there are: {have}");
+        return never(format!("device model {}", wanted.join(" or ")), format!("the cluster has {have}"), hint);
+    }
+    if !nodes.iter().any(|node| labels_match(group, &node.inventory)) {
+        let labels: Vec<String> = group.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        return never(
+            format!("nodes labelled {}", labels.join(", ")),
+            "no node carries these labels",
+            "see `muster node ls` for the labels there are",
+        );
+    }
+    Ok(())
+}
+
+fn check_levels(group: &GroupRequest, state: &State) -> Result<(), NeverFits> {
+    let fabric = state.fabric();
+    let unknown = group.topology.iter().find(|request| {
+        request.level.as_str() != "node" && fabric.find_level(request.level.as_str()).is_none()
+    });
+    match unknown {
+        Some(request) => never(
+            format!("topology level `{}`", request.level),
+            format!("the fabric has the levels {}", fabric.level_names().join(", ")),
+            "name one of these levels",
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Devices of a node, of the cluster, CPU and memory.
+fn check_numbers(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), NeverFits> {
+    let usable = |node: &NodeRecord| {
+        node.inventory.devices.iter().filter(|device| model_allowed(group, &device.model)).count() as u64
+    };
+    let matching: Vec<&&NodeRecord> = nodes.iter().filter(|node| labels_match(group, &node.inventory)).collect();
+    let largest = matching.iter().map(|node| usable(node)).max().unwrap_or(0);
+    let all: u64 = matching.iter().map(|node| usable(node)).sum();
+    let (per_node, wanted_nodes) = match &group.count {
+        Count::Nodes { nodes, per_node } => (u64::from(*per_node), u64::from(*nodes)),
+        Count::Total(total) => (u64::from(total.per_node_min.min(per_node_max(total))), 1),
+    };
+    if per_node > largest {
+        let hint = if largest == 0 {
+            "ask for a model and labels that go together".to_owned()
+        } else {
+            format!("ask for {} nodes with {largest} each, or a total", group.devices().div_ceil(largest))
+        };
+        return never(format!("{per_node} devices on one node"), format!("the largest node has {largest}"), hint);
+    }
+    if group.devices() > all {
+        return never(format!("{} devices", group.devices()), format!("the cluster has {all} that match"), "ask for fewer devices");
+    }
+    let covers = |node: &NodeRecord| node.inventory.amount().covers(&amount_on(group, &node.inventory, per_node.max(1) as u32));
+    if !matching.iter().any(|node| usable(node) >= per_node && covers(node)) {
+        let cpu = matching.iter().map(|node| node.inventory.cpu_milli).max().unwrap_or(0);
+        let memory = matching.iter().map(|node| node.inventory.memory_bytes).max().unwrap_or(0);
+        return never(
+            "the CPU and memory on each node".to_owned(),
+            format!("the largest node has {} CPUs and {} MiB", cpu / 1000, memory >> 20),
+            "ask for less CPU or memory, or fewer ranks on each node",
+        );
+    }
+    let fitting = matching.iter().filter(|node| usable(node) >= per_node).count() as u64;
+    if fitting < wanted_nodes {
+        return never(size(group), format!("{fitting} nodes have {per_node} matching devices"), "ask for fewer nodes");
+    }
+    Ok(())
+}

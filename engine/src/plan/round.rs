@@ -1,0 +1,222 @@
+//! One cycle's working state: what has been decided so far, on a ledger that is rolled back at the
+//! end, and the steps that are to be committed.
+
+use super::explain::Reason;
+use super::ledger::{Ledger, Suppose};
+use super::place::{Request, place};
+use super::waiting::{Item, Waiting};
+use crate::command::{PlacedPart, Placement, PlanStep};
+use crate::state::State;
+use crate::state::gang::GangState;
+use crate::state::job::JobRecord;
+use crate::state::reservation::ReservationKind;
+use muster_common::job::{Hash, Scheduling};
+use muster_common::{AttemptNo, GangId, JobId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub struct Round<'a> {
+    pub state: &'a State,
+    pub now: Time,
+    pub waiting: &'a Waiting,
+    pub ledger: &'a mut Ledger,
+    pub ever: &'a mut Ever,
+    pub steps: Vec<PlanStep>,
+    pub placed: BTreeSet<GangId>,
+    placed_of: BTreeMap<JobId, u32>,
+    /// Jobs whose wait is over at this very moment.
+    pub expiring: BTreeSet<JobId>,
+    /// Shapes that did not fit in this cycle; nothing is freed within one.
+    no_fit: BTreeSet<Hash>,
+    pub no_spare_fit: BTreeSet<Hash>,
+    pub spent: u64,
+    looked: u32,
+    pub truncated: u32,
+}
+
+/// Which shapes could run here if nothing else did. Void when an inventory changes.
+#[derive(Debug, Default)]
+pub struct Ever {
+    empty: Option<Ledger>,
+    fits: BTreeMap<Hash, bool>,
+}
+
+impl Ever {
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub fn fits(&mut self, state: &State, shape: Hash, scheduling: &Scheduling) -> bool {
+        if let Some(&known) = self.fits.get(&shape) {
+            return known;
+        }
+        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
+        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
+        let fits = super::never::fits_on(state, scheduling, empty).is_ok();
+        self.fits.insert(shape, fits);
+        fits
+    }
+}
+
+/// What came of looking at one gang.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tried {
+    Placed,
+    Waits(Reason),
+}
+
+impl<'a> Round<'a> {
+    pub fn new(state: &'a State, now: Time, waiting: &'a Waiting, ledger: &'a mut Ledger, ever: &'a mut Ever) -> Self {
+        Self {
+            state,
+            now,
+            waiting,
+            ledger,
+            ever,
+            steps: Vec::new(),
+            placed: BTreeSet::new(),
+            placed_of: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            no_fit: BTreeSet::new(),
+            no_spare_fit: BTreeSet::new(),
+            spent: 0,
+            looked: 0,
+            truncated: 0,
+        }
+    }
+
+    /// Devices kept for one gang are nobody else's.
+    pub fn mask_kept_devices(&mut self) {
+        for reservation in self.state.reservations().values() {
+            if !matches!(reservation.kind, ReservationKind::Victims | ReservationKind::Wounded) {
+                continue;
+            }
+            for device in &reservation.witness {
+                self.ledger.change(device.node, |view| {
+                    if let Some(free) = view.free.get_mut(usize::from(device.slot)) {
+                        *free = 0;
+                    }
+                });
+            }
+        }
+    }
+
+    /// Takes one more gang from the order, if the policy's budget allows.
+    pub fn may_look(&mut self) -> bool {
+        let budget = self.state.policy().budget;
+        if self.looked >= budget.depth || self.spent >= budget.steps {
+            self.truncated += 1;
+            return false;
+        }
+        self.looked += 1;
+        self.spent += 1;
+        true
+    }
+
+    /// Why the gang may not start now, whatever is free.
+    pub fn not_eligible(&self, gang: GangId, item: &Item) -> Option<Reason> {
+        let job = self.state.job(gang.job)?;
+        let placed = self.placed_of.get(&gang.job).copied().unwrap_or(0);
+        if self.expiring.contains(&gang.job) {
+            return Some(Reason::Cancelled);
+        }
+        not_eligible(self.state, job, gang, &item.scheduling, placed, self.now)
+    }
+
+    /// Starts the gang if it fits on what is free.
+    pub fn try_start(&mut self, gang: GangId, item: &Item) -> Tried {
+        match self.find(gang, item) {
+            Some(parts) => {
+                self.take(&parts);
+                self.place(gang, parts);
+                Tried::Placed
+            }
+            None => Tried::Waits(Reason::Nodes),
+        }
+    }
+
+    /// Parts for the gang on the ledger as it is.
+    pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        if self.no_fit.contains(&item.shape) {
+            return None;
+        }
+        let parts = self.search(gang, item);
+        if parts.is_none() && self.excluded(gang).is_empty() {
+            self.no_fit.insert(item.shape);
+        }
+        parts
+    }
+
+    /// Is it known of the item's shape that it does not fit?
+    pub fn does_not_fit(&self, item: &Item) -> bool {
+        self.no_fit.contains(&item.shape)
+    }
+
+    /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.
+    pub fn search(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        let [group] = item.scheduling.groups.as_slice() else { return None };
+        let request = Request { group, excluded: self.excluded(gang) };
+        place(self.ledger, self.state.fabric(), self.state.policy(), request, &mut self.spent)
+    }
+
+    fn excluded(&self, gang: GangId) -> &'a [muster_common::NodeId] {
+        self.state.gang(gang).map_or(&[], |gang| &gang.excluded)
+    }
+
+    pub fn could_ever(&mut self, item: &Item) -> bool {
+        self.ever.fits(self.state, item.shape, &item.scheduling)
+    }
+
+    /// Occupies the parts on the ledger.
+    pub fn take(&mut self, parts: &[PlacedPart]) {
+        for (at, part) in parts.iter().enumerate() {
+            self.ledger.change(part.node, |view| {
+                for &(slot, milli) in &part.devices {
+                    let free = &mut view.free[usize::from(slot)];
+                    *free = free.saturating_sub(milli);
+                }
+                view.amount = view.amount.minus(&part.amount).unwrap_or_default();
+                view.ports = view.ports.saturating_sub(u32::from(at == 0));
+            });
+        }
+    }
+
+    pub fn place(&mut self, gang: GangId, parts: Vec<PlacedPart>) {
+        let attempt = self.state.gang(gang).map_or(1, |record| record.attempt.0 + 1);
+        let revision = self.state.job(gang.job).map_or(1, |job| job.revision().number);
+        self.placed.insert(gang);
+        *self.placed_of.entry(gang.job).or_default() += 1;
+        self.steps.push(PlanStep::Place(Placement { gang, attempt: AttemptNo(attempt), revision, parts }));
+    }
+}
+
+/// Everything but devices that can keep a waiting gang from starting.
+pub fn not_eligible(
+    state: &State,
+    job: &JobRecord,
+    gang: GangId,
+    scheduling: &Scheduling,
+    placed_now: u32,
+    now: Time,
+) -> Option<Reason> {
+    if job.cancelled {
+        return Some(Reason::Cancelled);
+    }
+    if job.held {
+        return Some(Reason::Hold);
+    }
+    if state.parked(gang).is_some_and(|parked| parked.times > 1) {
+        return Some(Reason::Parked);
+    }
+    if scheduling.begin_at_ms.is_some_and(|at| at > now.0) {
+        return Some(Reason::BeginTime);
+    }
+    let backing_off = |state: &GangState| matches!(state, GangState::Queued { not_before } if *not_before > now);
+    if state.gang(gang).is_some_and(|record| backing_off(&record.state)) {
+        return Some(Reason::Backoff);
+    }
+    let array = scheduling.array.as_ref();
+    let full = array.and_then(|array| array.at_once).is_some_and(|most| job.gangs_active + placed_now >= most);
+    let failed = array.and_then(|array| array.stop_after_failures).is_some_and(|most| job.tally.failed >= most);
+    let unstarted = state.gang(gang).is_none();
+    (full || failed && unstarted).then_some(Reason::ArrayLimit)
+}

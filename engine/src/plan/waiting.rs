@@ -1,0 +1,198 @@
+//! The waiting gangs in order, and those that hold devices: kept up from the ring of changes.
+
+use super::order::{OrderKey, Scorer, run_ms};
+use crate::state::State;
+use crate::state::gang::{GangRecord, GangState};
+use crate::state::job::JobRecord;
+use muster_common::job::{Count, Hash, Scheduling};
+use muster_common::{GangId, JobId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// One place in the order: a gang that waits for another attempt, or all elements of a job that
+/// have never been placed (a lane; alike in every respect, taken in turn).
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub key: OrderKey,
+    pub lane: bool,
+    pub scheduling: Arc<Scheduling>,
+    pub shape: Hash,
+    pub run_ms: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub struct Waiting {
+    pub by_order: BTreeMap<OrderKey, Arc<Item>>,
+    pub by_submit: BTreeMap<(Time, GangId), Arc<Item>>,
+    queued: BTreeMap<GangId, OrderKey>,
+    lanes: BTreeMap<JobId, OrderKey>,
+    /// Gangs with a present attempt.
+    pub active: BTreeSet<GangId>,
+    /// Revision, and whether nothing of the job may start.
+    seen: BTreeMap<JobId, (u32, bool)>,
+    /// Items that ask for no device.
+    pub cpu_only: usize,
+}
+
+impl Waiting {
+    pub fn of(state: &State, scorer: &Scorer, now: Time) -> Self {
+        let mut waiting = Self::default();
+        for job in state.jobs().values() {
+            waiting.seen.insert(job.id, seen(job));
+            waiting.put_lane(state, scorer, job, now);
+        }
+        for gang in state.gangs().values() {
+            waiting.put_gang(state, scorer, gang, now);
+        }
+        waiting
+    }
+
+    pub fn refresh_job(&mut self, state: &State, scorer: &Scorer, id: JobId, now: Time) {
+        self.drop_lane(id);
+        let Some(job) = state.job(id) else {
+            self.seen.remove(&id);
+            return self.drop_gangs(id);
+        };
+        self.put_lane(state, scorer, job, now);
+        if self.seen.insert(id, seen(job)).is_some_and(|before| before != seen(job)) {
+            self.drop_gangs(id);
+            let from = GangId::new(id, 0);
+            for (_, gang) in state.gangs().range_from(&from).take_while(|(gang, _)| gang.job == id) {
+                self.put_gang(state, scorer, gang, now);
+            }
+        }
+    }
+
+    pub fn refresh_gang(&mut self, state: &State, scorer: &Scorer, id: GangId, now: Time) {
+        self.drop_gang(id);
+        if let Some(gang) = state.gang(id) {
+            self.put_gang(state, scorer, gang, now);
+        }
+    }
+
+    /// Scores everything again, for an order that moves with time.
+    pub fn rescore(&mut self, state: &State, scorer: &Scorer, now: Time) {
+        let queued: Vec<GangId> = self.queued.keys().copied().collect();
+        let lanes: Vec<JobId> = self.lanes.keys().copied().collect();
+        queued.into_iter().for_each(|gang| self.refresh_gang(state, scorer, gang, now));
+        lanes.into_iter().for_each(|job| self.refresh_job(state, scorer, job, now));
+    }
+
+    fn put_lane(&mut self, state: &State, scorer: &Scorer, job: &JobRecord, now: Time) {
+        let Some(first) = job.unstarted.first().filter(|_| !is_idle(job)) else { return };
+        let item = self.item(state, scorer, job, (GangId::new(job.id, first), None), now);
+        self.lanes.insert(job.id, item.key);
+        self.insert(item);
+    }
+
+    fn put_gang(&mut self, state: &State, scorer: &Scorer, gang: &GangRecord, now: Time) {
+        if !matches!(gang.state, GangState::Queued { .. }) {
+            self.active.insert(gang.id);
+            return;
+        }
+        let Some(job) = state.job(gang.id.job).filter(|job| !is_idle(job)) else { return };
+        let item = self.item(state, scorer, job, (gang.id, Some(gang)), now);
+        self.queued.insert(gang.id, item.key);
+        self.insert(item);
+    }
+
+    fn item(
+        &self,
+        state: &State,
+        scorer: &Scorer,
+        job: &JobRecord,
+        gang: (GangId, Option<&GangRecord>),
+        now: Time,
+    ) -> Item {
+        let scheduling = state.scheduling(job).clone();
+        Item {
+            key: scorer.key(state.policy(), job, &scheduling, gang, now),
+            lane: gang.1.is_none(),
+            shape: job.revision().scheduling,
+            run_ms: run_ms(state.policy(), &scheduling.limits),
+            scheduling,
+        }
+    }
+
+    fn insert(&mut self, item: Item) {
+        let item = Arc::new(item);
+        self.cpu_only += usize::from(item.is_cpu_only());
+        self.by_submit.insert((item.key.submitted_at, item.key.gang), item.clone());
+        self.by_order.insert(item.key, item);
+    }
+
+    fn remove(&mut self, key: OrderKey) {
+        self.by_submit.remove(&(key.submitted_at, key.gang));
+        if let Some(item) = self.by_order.remove(&key) {
+            self.cpu_only -= usize::from(item.is_cpu_only());
+        }
+    }
+
+    fn drop_lane(&mut self, job: JobId) {
+        if let Some(key) = self.lanes.remove(&job) {
+            self.remove(key);
+        }
+    }
+
+    fn drop_gang(&mut self, gang: GangId) {
+        self.active.remove(&gang);
+        if let Some(key) = self.queued.remove(&gang) {
+            self.remove(key);
+        }
+    }
+
+    fn drop_gangs(&mut self, job: JobId) {
+        let range = GangId::new(job, 0)..=GangId::new(job, u32::MAX);
+        let known: Vec<GangId> = self.queued.range(range.clone()).map(|(gang, _)| *gang).collect();
+        let active: Vec<GangId> = self.active.range(range).copied().collect();
+        known.into_iter().chain(active).for_each(|gang| self.drop_gang(gang));
+    }
+
+    /// The item in which a gang waits.
+    pub fn item_of(&self, state: &State, gang: GangId) -> Option<&Arc<Item>> {
+        let key = match self.queued.get(&gang) {
+            Some(key) => key,
+            None => self.lanes.get(&gang.job).filter(|_| {
+                state.job(gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal))
+            })?,
+        };
+        self.by_order.get(key)
+    }
+}
+
+impl Item {
+    pub fn is_cpu_only(&self) -> bool {
+        self.scheduling.devices() == 0
+    }
+
+    /// Are any so many free devices as good as any others?
+    pub fn is_fungible(&self) -> bool {
+        self.scheduling.groups.iter().all(|group| {
+            let Count::Total(total) = &group.count else { return false };
+            let free_form = total.step <= 1 && total.per_node_min <= 1 && group.models.is_empty() && group.labels.is_empty();
+            free_form
+                && (total.per_node_max == 0 || total.per_node_max >= total.devices)
+                && group.topology.is_empty()
+                && group.exclude.is_empty()
+                && group.cpu_milli_per_node.is_none()
+                && group.memory_bytes_per_node.is_none()
+        })
+    }
+
+    /// Gangs of the item in turn.
+    pub fn gangs<'a>(&'a self, state: &'a State) -> Box<dyn Iterator<Item = GangId> + 'a> {
+        let id = self.key.gang;
+        match state.job(id.job) {
+            Some(job) if self.lane => Box::new(job.unstarted.iter().map(move |ordinal| GangId::new(id.job, ordinal))),
+            _ => Box::new(std::iter::once(id)),
+        }
+    }
+}
+
+fn is_idle(job: &JobRecord) -> bool {
+    job.held || job.cancelled
+}
+
+fn seen(job: &JobRecord) -> (u32, bool) {
+    (job.revision().number, is_idle(job))
+}
