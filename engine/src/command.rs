@@ -158,6 +158,8 @@ pub struct NodeReport {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ReportBody {
+    /// Says nothing State acts on, but has its place in the agent's count.
+    Informational,
     Prepared,
     PrepareFailed {
         infra: bool,

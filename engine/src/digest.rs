@@ -42,3 +42,8 @@ pub fn launch_bytes(launch: &Launch) -> Vec<u8> {
 pub fn launch_hash(launch: &Launch) -> Hash {
     Hash(Sha256::digest(launch_bytes(launch)).into())
 }
+
+/// SHA-256 of a text, as it is.
+pub fn of_text(text: &str) -> Hash {
+    Hash(Sha256::digest(text.as_bytes()).into())
+}

@@ -61,7 +61,7 @@ impl Applying<'_> {
                 self.quarantine_part(gang, at, slots, why);
                 self.close_node(report.node, why);
             }
-            ReportBody::DeviceFault { .. } => {}
+            ReportBody::DeviceFault { .. } | ReportBody::Informational => {}
         }
         self.finish_if_settled(gang);
     }

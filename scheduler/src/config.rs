@@ -1,0 +1,91 @@
+//! A server's own file: addresses, paths and limits. Everything else is replicated state.
+
+use muster_common::Name;
+use muster_common::topology::{FabricSpec, TreeSpec};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `server.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Unique in the cluster's whole life.
+    pub id: u64,
+    pub name: String,
+    pub cluster_id: String,
+    /// Data folder: log, snapshots, history.
+    pub dir: PathBuf,
+    /// Folder with this server's certificate and key, and the cluster's CA.
+    pub identity: PathBuf,
+    pub listen: SocketAddr,
+    /// The first servers of the cluster, this one included.
+    pub members: Vec<Member>,
+    #[serde(default)]
+    pub timing: Timing,
+    /// Entries between snapshots.
+    pub snapshot_every: Option<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    pub id: u64,
+    pub name: String,
+    /// `host:port`, as the other servers, agents and users reach it.
+    pub address: String,
+}
+
+/// Elections. Longer on slow disks or between sites.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let timing = crate::consensus::Timing::default();
+        Self {
+            heartbeat_ms: timing.heartbeat_ms,
+            election_min_ms: timing.election_min_ms,
+            election_max_ms: timing.election_max_ms,
+        }
+    }
+}
+
+/// Why a server's file is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerConfigError {
+    #[error("`members` has no server with this server's id {0}; add it")]
+    NotAMember(u64),
+    #[error("`members` lists id {0} twice; ids are unique in the cluster's whole life")]
+    TwiceId(u64),
+    #[error("`members` lists {0} servers; use 1, 3 or 5, so that a majority is clear")]
+    Count(usize),
+}
+
+impl ServerConfig {
+    pub fn validate(&self) -> Result<(), ServerConfigError> {
+        let mut ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ServerConfigError::TwiceId(pair[0]));
+        }
+        if !ids.contains(&self.id) {
+            return Err(ServerConfigError::NotAMember(self.id));
+        }
+        if !matches!(ids.len(), 1 | 3 | 5) {
+            return Err(ServerConfigError::Count(ids.len()));
+        }
+        Ok(())
+    }
+}
+
+/// The fabric a cluster starts with: one network of leaves.
+pub fn default_fabric() -> FabricSpec {
+    let tree = TreeSpec { name: Name::literal("network"), levels: vec![Name::literal("leaf")] };
+    FabricSpec { trees: vec![tree] }
+}

@@ -1,0 +1,59 @@
+//! What every service of a server shares.
+
+use crate::consensus::ConsensusHandle;
+use crate::history::HistoryStore;
+use crate::machine::EngineMachine;
+use crate::proposer::Proposer;
+use crate::sessions::SessionsHandle;
+use crate::watch::WatchHandle;
+use muster_engine::State;
+use muster_runtime::clock::Clock;
+use muster_runtime::identity::{Credentials, Fingerprint};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub struct Context {
+    pub consensus: ConsensusHandle<EngineMachine>,
+    pub proposer: Proposer,
+    pub history: Arc<HistoryStore>,
+    pub watch: WatchHandle,
+    pub sessions: SessionsHandle,
+    pub clock: Arc<dyn Clock>,
+    pub credentials: Credentials,
+    pub server: ServerName,
+    /// Every server of the cluster as configured, by id.
+    pub members: BTreeMap<u64, MemberInfo>,
+    pub ca_fingerprint: Fingerprint,
+    pub version: &'static str,
+}
+
+/// This server.
+#[derive(Debug, Clone)]
+pub struct ServerName {
+    pub id: u64,
+    pub name: String,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberInfo {
+    pub name: String,
+    pub address: String,
+}
+
+impl Context {
+    /// The state as applied here; may be behind the leader's.
+    pub fn view(&self) -> Arc<State> {
+        self.consensus.view()
+    }
+
+    pub fn leads(&self) -> bool {
+        self.consensus.leadership().borrow().is_leader
+    }
+
+    /// The leader's id and address, when known.
+    pub fn leader(&self) -> Option<(u64, String)> {
+        let leadership = self.consensus.leadership().borrow().clone();
+        Some((leadership.leader?, leadership.leader_addr?))
+    }
+}

@@ -1,0 +1,99 @@
+//! The engine as the machine that consensus drives: State, and the history its events make.
+
+use crate::consensus::{FlushBeforePurge, Machine, MachineError};
+use crate::history::HistoryStore;
+use crate::records;
+use crate::watch::{AppliedEvents, WatchHandle};
+use muster_common::Time;
+use muster_engine::state::FORMAT;
+use muster_engine::{Command, Entry, Outcome, State, apply};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What is in a log entry, behind the format byte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    pub at: Time,
+    pub command: Command,
+}
+
+impl Proposal {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        bytes.extend(postcard::to_stdvec(self).expect("commands always encode"));
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, MachineError> {
+        let damaged = |why: String| MachineError(format!("a committed entry cannot be read: {why}"));
+        let (&format, rest) = bytes.split_first().ok_or_else(|| damaged("it is empty".into()))?;
+        if format != FORMAT {
+            return Err(damaged(format!("its format is {format}, this version reads {FORMAT}; upgrade this server")));
+        }
+        postcard::from_bytes(rest).map_err(|error| damaged(error.to_string()))
+    }
+}
+
+/// State behind consensus. Every server applies the same entries and writes the same history.
+pub struct EngineMachine {
+    state: State,
+    history: Arc<HistoryStore>,
+    watch: WatchHandle,
+}
+
+impl EngineMachine {
+    pub fn new(history: Arc<HistoryStore>, watch: WatchHandle) -> Self {
+        Self { state: State::default(), history, watch }
+    }
+
+    fn record(&self, index: u64, outcome: &mut Outcome) -> Result<(), MachineError> {
+        let events = std::mem::take(&mut outcome.events);
+        let at = self.state.now();
+        let failed = |error: std::io::Error| MachineError(format!("history of entry {index}: {error}"));
+        let records = records::encode(at, &events).map_err(failed)?;
+        self.history.append(index, &records).map_err(failed)?;
+        if !events.is_empty() {
+            self.watch.publish(AppliedEvents { index, at, events });
+        }
+        Ok(())
+    }
+}
+
+impl Machine for EngineMachine {
+    type Response = Outcome;
+    type View = Arc<State>;
+
+    fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Result<Outcome, MachineError> {
+        let Proposal { at, command } = Proposal::decode(payload)?;
+        let mut outcome = apply(&mut self.state, &Entry { index, term, at, command });
+        self.record(index, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// A blank or a membership entry: the state's index moves, its time does not.
+    fn skip(&mut self, index: u64, term: u64) -> Result<(), MachineError> {
+        // The membership a cluster is born with is entry 0, which State starts from.
+        if index > self.state.applied_index() {
+            apply(&mut self.state, &Entry { index, term, at: Time::ZERO, command: Command::Nothing });
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> Arc<State> {
+        Arc::new(self.state.clone())
+    }
+
+    fn encode(view: &Arc<State>) -> Result<Vec<u8>, MachineError> {
+        Ok(view.encode())
+    }
+
+    fn restore(&mut self, _index: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        self.state = State::decode(bytes).map_err(MachineError)?;
+        Ok(())
+    }
+
+    fn flush_before_purge(&self) -> FlushBeforePurge {
+        let history = self.history.clone();
+        Arc::new(move |_| history.flush_durable())
+    }
+}

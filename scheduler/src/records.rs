@@ -1,0 +1,71 @@
+//! Events as history keeps them.
+
+use crate::history::{HistoryStore, Record};
+use muster_common::{JobId, Time};
+use muster_engine::Event;
+use muster_engine::state::FORMAT;
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// One event with its place: an event's id is (index, ordinal).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    pub index: u64,
+    pub ordinal: u32,
+    pub at: Time,
+    pub event: Event,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    at: Time,
+    event: Event,
+}
+
+/// The job an event is about, for the index by job.
+pub fn job_of(event: &Event) -> Option<JobId> {
+    match event {
+        Event::JobSubmitted { job, .. } | Event::JobHeld { job, .. } | Event::JobCancelled { job, .. } => Some(*job),
+        Event::GangPlaced { gang, .. }
+        | Event::GangStarted { gang, .. }
+        | Event::RankExited { gang, .. }
+        | Event::GangStopping { gang, .. }
+        | Event::AttemptEnded { gang, .. }
+        | Event::GangQueued { gang, .. }
+        | Event::GangEnded { gang, .. }
+        | Event::Reserved { gang, .. }
+        | Event::Unreserved { gang } => Some(gang.job),
+        Event::JobEnded { record, .. } => Some(record.id),
+        _ => None,
+    }
+}
+
+/// The records of one entry's events.
+pub fn encode(at: Time, events: &[Event]) -> io::Result<Vec<Record>> {
+    events.iter().enumerate().map(|(ordinal, event)| encode_one(at, ordinal as u32, event)).collect()
+}
+
+fn encode_one(at: Time, ordinal: u32, event: &Event) -> io::Result<Record> {
+    let stored = Stored { at, event: event.clone() };
+    let bytes = postcard::to_stdvec(&stored).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Record { ordinal, kind: FORMAT, job: job_of(event).map(|job| job.0), bytes: bytes.into() })
+}
+
+fn decode(index: u64, record: &Record) -> io::Result<Recorded> {
+    if record.kind != FORMAT {
+        return Err(io::Error::other(format!("history has a record of format {} at index {index}", record.kind)));
+    }
+    let Stored { at, event } =
+        postcard::from_bytes(&record.bytes).map_err(|error| io::Error::other(format!("history at index {index}: {error}")))?;
+    Ok(Recorded { index, ordinal: record.ordinal, at, event })
+}
+
+/// Everything that happened to a job, in order.
+pub fn job_events(history: &HistoryStore, job: JobId) -> io::Result<Vec<Recorded>> {
+    history.job_records(job.0)?.iter().map(|(index, record)| decode(*index, record)).collect()
+}
+
+/// Events from an index on, at most `limit`.
+pub fn range(history: &HistoryStore, from_index: u64, limit: usize) -> io::Result<Vec<Recorded>> {
+    history.read_range(from_index, limit)?.iter().map(|(index, record)| decode(*index, record)).collect()
+}

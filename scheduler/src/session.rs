@@ -1,0 +1,318 @@
+//! One agent's control stream: pushes `desired`, takes reports, passes renewals on.
+
+use crate::consensus::{Leadership, Viewed};
+use crate::leases::Renewed;
+use crate::reports::Arrived;
+use crate::sessions::SessionsHandle;
+use crate::translate;
+use muster_common::NodeId;
+use muster_engine::command::Registration;
+use muster_engine::state::node::{Liveness, NodeRecord};
+use muster_engine::{Command, Desired, Response, State, desired};
+use muster_proto::agent as wire;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+use wire::agent_message::Body as FromAgent;
+use wire::server_message::Body as ToAgent;
+
+/// Messages on their way to one agent.
+const OUTGOING_MAX: usize = 1024;
+/// Within this the agent must say who it is.
+const HELLO_MS: u64 = 5_000;
+/// Largest wait between renewals; shorter when silence is noticed sooner.
+const RENEW_MS_MAX: u64 = 3_000;
+/// A renewal may be lost so many times in a row before the node counts as silent.
+const RENEWALS_PER_SUSPICION: u64 = 5;
+
+/// The way to one agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Outgoing {
+    messages: mpsc::Sender<Result<wire::ServerMessage, Status>>,
+    end: watch::Sender<Option<&'static str>>,
+}
+
+impl Outgoing {
+    fn new() -> (Self, mpsc::Receiver<Result<wire::ServerMessage, Status>>, watch::Receiver<Option<&'static str>>) {
+        let (messages, receiver) = mpsc::channel(OUTGOING_MAX);
+        let (end, ended) = watch::channel(None);
+        (Self { messages, end }, receiver, ended)
+    }
+
+    /// Drops the message when the agent does not keep up: leases and desired states are sent again.
+    pub fn try_send(&self, body: ToAgent) -> bool {
+        self.messages.try_send(Ok(wire::ServerMessage { body: Some(body) })).is_ok()
+    }
+
+    /// Ends the session; the agent connects again.
+    pub fn end(&self, why: &'static str) {
+        self.end.send_replace(Some(why));
+    }
+}
+
+/// Why a session ended or never began.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error("no hello within {HELLO_MS} ms")]
+    NoHello,
+    #[error("the first message was not a hello")]
+    NotHello,
+    #[error("the hello is of node `{hello}`, the certificate of `{certificate}`")]
+    WrongName { hello: String, certificate: String },
+    #[error("protocol version {0}; this server speaks {PROTOCOL_VERSION}")]
+    Version(u32),
+    #[error("{0}")]
+    Invalid(#[from] muster_proto::convert::agent::Invalid),
+    #[error("the registration was refused: {0}")]
+    Refused(String),
+    #[error("this server does not lead")]
+    NotLeader,
+    #[error("{0}")]
+    Ended(&'static str),
+    #[error("the stream broke: {0}")]
+    Stream(Status),
+}
+
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A session in progress.
+struct Session {
+    sessions: SessionsHandle,
+    outgoing: Outgoing,
+    number: u64,
+    node: NodeId,
+    epoch: u64,
+    /// What the agent was told last, without its position.
+    told: Option<Desired>,
+    acknowledged: u64,
+}
+
+/// Serves one control stream until it ends; returns what is to be sent.
+pub fn serve(
+    sessions: SessionsHandle,
+    certificate: String,
+    incoming: Streaming<wire::AgentMessage>,
+) -> mpsc::Receiver<Result<wire::ServerMessage, Status>> {
+    let (outgoing, receiver, ended) = Outgoing::new();
+    tokio::spawn(async move {
+        let error = match run(sessions, certificate, outgoing.clone(), incoming, ended).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        tracing::info!(%error, "an agent's session ended");
+        let status = match &error {
+            SessionError::NotLeader | SessionError::Ended(_) => Status::unavailable(error.to_string()),
+            SessionError::WrongName { .. } => Status::permission_denied(error.to_string()),
+            _ => Status::failed_precondition(error.to_string()),
+        };
+        // A full channel means that nobody reads any more.
+        let _ = outgoing.messages.try_send(Err(status));
+    });
+    receiver
+}
+
+async fn run(
+    sessions: SessionsHandle,
+    certificate: String,
+    outgoing: Outgoing,
+    mut incoming: Streaming<wire::AgentMessage>,
+    ended: watch::Receiver<Option<&'static str>>,
+) -> Result<(), SessionError> {
+    let hello = first_message(&sessions, &mut incoming).await?;
+    if hello.protocol_version != PROTOCOL_VERSION {
+        return Err(SessionError::Version(hello.protocol_version));
+    }
+    if hello.node_name != certificate {
+        return Err(SessionError::WrongName { hello: hello.node_name, certificate });
+    }
+    if !sessions.services.consensus.leadership().borrow().first_index_of_term_applied {
+        let leader_address = sessions.services.consensus.leadership().borrow().leader_addr.clone().unwrap_or_default();
+        outgoing.try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "this server does not lead".into() }));
+        return Err(SessionError::NotLeader);
+    }
+    let (registration, seen_boot) = translate::registration(hello)?;
+    let number = sessions.next_session();
+    let (node, epoch) = admit(&sessions, registration).await?;
+    let now_ms = sessions.services.clock.boottime_ms();
+    sessions.services.liveness.heard(node, now_ms);
+    sessions.enter(node, number, seen_boot, outgoing.clone());
+    let mut session =
+        Session { sessions: sessions.clone(), outgoing, number, node, epoch, told: None, acknowledged: 0 };
+    session.welcome();
+    let done = session.run(incoming, ended).await;
+    sessions.leave(node, number);
+    done
+}
+
+async fn first_message(
+    sessions: &SessionsHandle,
+    incoming: &mut Streaming<wire::AgentMessage>,
+) -> Result<wire::Hello, SessionError> {
+    let message = tokio::select! {
+        message = incoming.message() => message.map_err(SessionError::Stream)?,
+        () = sessions.services.clock.sleep_ms(HELLO_MS) => return Err(SessionError::NoHello),
+    };
+    match message.and_then(|message| message.body) {
+        Some(FromAgent::Hello(hello)) => Ok(hello),
+        _ => Err(SessionError::NotHello),
+    }
+}
+
+/// Registers the node, or notes that it is back, and returns its id and epoch.
+async fn admit(sessions: &SessionsHandle, mut registration: Registration) -> Result<(NodeId, u64), SessionError> {
+    let services = &sessions.services;
+    services.consensus.leader_read_barrier().await.map_err(|_| SessionError::NotLeader)?;
+    let term = services.consensus.leadership().borrow().term;
+    let state = services.consensus.view();
+    if let Some(record) = state.node_named(&registration.name) {
+        if is_same(record, &registration) {
+            if record.liveness != Liveness::Up {
+                propose(sessions, term, Command::NodeSeen { node: record.id, epoch: record.epoch }).await?;
+            }
+            return Ok((record.id, record.epoch));
+        }
+        registration.old_boot_silent = !sessions.other_boot_connected(record.id, &registration.inventory.boot_id);
+    }
+    // In this term or not at all: a registration is evidence only while its stream lives.
+    match propose(sessions, term, Command::RegisterNode(Box::new(registration))).await? {
+        Response::Registered { node, epoch } => Ok((node, epoch)),
+        Response::Refused(why) => Err(SessionError::Refused(why.to_string())),
+        other => Err(SessionError::Refused(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// The same agent process on the same boot, connected again.
+fn is_same(record: &NodeRecord, registration: &Registration) -> bool {
+    record.instance == registration.instance
+        && record.store_id == registration.store_id
+        && record.inventory == registration.inventory
+}
+
+async fn propose(sessions: &SessionsHandle, term: u64, command: Command) -> Result<Response, SessionError> {
+    let committed = sessions.services.proposer.propose_in_term(term, command).await;
+    committed.map(|committed| committed.response).map_err(|error| {
+        tracing::info!(%error, "an agent could not be admitted");
+        SessionError::NotLeader
+    })
+}
+
+impl Session {
+    fn welcome(&self) {
+        let state = self.sessions.services.consensus.view();
+        let settings = state.settings();
+        self.outgoing.try_send(ToAgent::Welcome(wire::Welcome {
+            node_id: self.node.0,
+            epoch: self.epoch,
+            session: self.number,
+            cluster_id: self.sessions.services.cluster_id.clone(),
+            lease_ms: settings.lease_ms(None),
+            renew_every_ms: (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX),
+        }));
+    }
+
+    async fn run(
+        &mut self,
+        mut incoming: Streaming<wire::AgentMessage>,
+        mut ended: watch::Receiver<Option<&'static str>>,
+    ) -> Result<(), SessionError> {
+        let mut views = self.sessions.services.consensus.views();
+        let mut leadership = self.sessions.services.consensus.leadership();
+        views.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                why = told_to_end(&mut ended) => return Err(SessionError::Ended(why)),
+                leader_address = leadership_lost(&mut leadership) => {
+                    self.outgoing.try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "leadership moved".into() }));
+                    return Err(SessionError::NotLeader);
+                }
+                message = incoming.message() => match message.map_err(SessionError::Stream)? {
+                    Some(message) => self.handle(message).await?,
+                    None => return Ok(()),
+                },
+                changed = views.changed() => {
+                    changed.map_err(|_| SessionError::Ended("the server stops"))?;
+                    self.tell(&mut views)?;
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: wire::AgentMessage) -> Result<(), SessionError> {
+        let services = &self.sessions.services;
+        services.liveness.heard(self.node, services.clock.boottime_ms());
+        match message.body {
+            Some(FromAgent::Renewal(renewal)) if renewal.session == self.number => {
+                let (node, epoch, session) = (self.node, self.epoch, self.number);
+                let answer = self.outgoing.clone();
+                services.leases.renew(Renewed { node, epoch, session, number: renewal.number, answer });
+            }
+            Some(FromAgent::Reports(reports)) => {
+                for report in reports.reports {
+                    let report = translate::report(self.node, self.epoch, report)?;
+                    let arrived = Arrived { report, session: self.outgoing.clone() };
+                    if !services.reports.report(arrived).await {
+                        return Err(SessionError::Ended("the server stops"));
+                    }
+                }
+            }
+            Some(FromAgent::Log(chunk)) => self.sessions.chunk(self.node, self.number, chunk),
+            // A renewal of another session is no sign of life for this one, but the stream is.
+            Some(FromAgent::Renewal(_) | FromAgent::Hello(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the agent what has changed for it.
+    fn tell(&mut self, views: &mut watch::Receiver<Viewed<Arc<State>>>) -> Result<(), SessionError> {
+        let state = views.borrow_and_update().view.clone();
+        let Some(record) = state.node(self.node) else { return Err(SessionError::Ended("the node was removed")) };
+        if record.epoch != self.epoch {
+            return Err(SessionError::Ended("the node has registered again"));
+        }
+        if record.liveness != Liveness::Up {
+            self.sees_itself_silent();
+        }
+        if record.reports_applied > self.acknowledged {
+            let number = record.reports_applied;
+            if self.outgoing.try_send(ToAgent::Acknowledged(wire::Acknowledged { number })) {
+                self.acknowledged = number;
+            }
+        }
+        let now = desired(&state, self.node);
+        if self.told.as_ref().is_some_and(|told| told.parts == now.parts && told.generation == now.generation) {
+            return Ok(());
+        }
+        if self.outgoing.try_send(ToAgent::Desired(translate::desired(&self.sessions.services.cluster_id, &now))) {
+            self.told = Some(now);
+        } else {
+            return Err(SessionError::Ended("the agent does not read"));
+        }
+        Ok(())
+    }
+
+    /// The node was called silent while its stream lives, by a slow moment or an old decision: say
+    /// that it is back.
+    fn sees_itself_silent(&self) {
+        let sessions = self.sessions.clone();
+        let (node, epoch) = (self.node, self.epoch);
+        let services = &self.sessions.services;
+        if services.liveness.silent_ms(node, services.clock.boottime_ms()) > RENEW_MS_MAX {
+            return;
+        }
+        tokio::spawn(async move {
+            let term = sessions.services.consensus.leadership().borrow().term;
+            let _ = propose(&sessions, term, Command::NodeSeen { node, epoch }).await;
+        });
+    }
+}
+
+async fn told_to_end(ended: &mut watch::Receiver<Option<&'static str>>) -> &'static str {
+    ended.wait_for(Option::is_some).await.ok().and_then(|why| *why).unwrap_or("the server stops")
+}
+
+/// Returns where the leader is now, as far as known.
+async fn leadership_lost(leadership: &mut watch::Receiver<Leadership>) -> String {
+    leadership.wait_for(|now| !now.is_leader).await.ok().and_then(|now| now.leader_addr.clone()).unwrap_or_default()
+}

@@ -1,0 +1,127 @@
+//! The leader's observer of silence (rule 7). Proposes; only `apply` decides.
+
+use crate::consensus::{ConsensusHandle, Leadership};
+use crate::liveness::Liveness;
+use crate::machine::EngineMachine;
+use crate::proposer::Proposer;
+use muster_common::NodeId;
+use muster_engine::command::Settings;
+use muster_engine::state::node;
+use muster_engine::{Command, State};
+use muster_runtime::clock::Clock;
+use muster_runtime::shutdown::Shutdown;
+use std::sync::Arc;
+
+const TICK_MS: u64 = 500;
+/// A tick that comes later than this was not watching: every wait starts again.
+const LATE_MS: u64 = 2_000;
+/// When more than one node in so many falls silent at once, the fault is more likely here.
+const MASS_SILENCE_DIVISOR: usize = 5;
+/// In small clusters so many may fall silent at once.
+const MASS_SILENCE_FLOOR: usize = 1;
+
+pub struct SilenceObserver {
+    consensus: ConsensusHandle<EngineMachine>,
+    proposer: Proposer,
+    clock: Arc<dyn Clock>,
+    liveness: Liveness,
+}
+
+/// What a tick would propose for one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    Silent,
+    Fenced,
+}
+
+impl SilenceObserver {
+    pub fn new(
+        consensus: ConsensusHandle<EngineMachine>,
+        proposer: Proposer,
+        clock: Arc<dyn Clock>,
+        liveness: Liveness,
+    ) -> Self {
+        Self { consensus, proposer, clock, liveness }
+    }
+
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
+        let mut watched: Option<(u64, u64)> = None;
+        while shutdown.unless(self.clock.sleep_ms(TICK_MS)).await.is_some() {
+            let now_ms = self.clock.boottime_ms();
+            let leadership = self.consensus.leadership().borrow().clone();
+            if !leadership.first_index_of_term_applied {
+                watched = None;
+                continue;
+            }
+            match watched {
+                Some((term, last_ms)) if term == leadership.term && now_ms - last_ms <= LATE_MS => {
+                    self.tick(&leadership, now_ms).await;
+                }
+                _ => self.liveness.restart_waits(now_ms),
+            }
+            watched = Some((leadership.term, now_ms));
+        }
+        Ok(())
+    }
+
+    async fn tick(&self, leadership: &Leadership, now_ms: u64) {
+        let state = self.consensus.view();
+        self.liveness.forget(|node| state.node(node).is_some());
+        let findings: Vec<(NodeId, u64, Finding, u64)> = state
+            .nodes()
+            .values()
+            .filter_map(|record| {
+                let silent_ms = self.liveness.silent_ms(record.id, now_ms);
+                let (finding, after_ms) = finding(&state, record, silent_ms)?;
+                Some((record.id, record.epoch, finding, after_ms))
+            })
+            .collect();
+        let held = is_mass_silence(&state, findings.iter().filter(|finding| finding.2 == Finding::Silent).count());
+        if held && !findings.is_empty() {
+            tracing::error!("more than a fifth of the nodes are silent; fencing is held, is the network up?");
+        }
+        for (id, epoch, finding, after_ms) in findings {
+            if finding == Finding::Fenced && held {
+                continue;
+            }
+            self.propose(leadership.term, id, epoch, finding, after_ms).await;
+        }
+    }
+
+    async fn propose(&self, term: u64, id: NodeId, epoch: u64, finding: Finding, after_ms: u64) {
+        let Some(waited_ms) = self.liveness.decide(id, self.clock.boottime_ms(), after_ms) else { return };
+        let command = match finding {
+            Finding::Silent => Command::NodeSilent { node: id, epoch, term },
+            Finding::Fenced => Command::NodeFenced { node: id, epoch, term, waited_ms },
+        };
+        tracing::warn!(node = %id, ?finding, waited_ms, "a node is silent");
+        if let Err(error) = self.proposer.propose_in_term(term, command).await {
+            tracing::info!(%error, node = %id, "silence was not committed");
+        }
+        self.liveness.decided(id);
+    }
+}
+
+/// So many silent nodes look like a fault of the network or of this server: their work is not moved
+/// before they come back or an operator states that it is gone.
+fn is_mass_silence(state: &State, newly_silent: usize) -> bool {
+    let count = |wanted: fn(&node::Liveness) -> bool| state.nodes().values().filter(|node| wanted(&node.liveness)).count();
+    let silent = count(|liveness| matches!(liveness, node::Liveness::Silent { .. })) + newly_silent;
+    let known = count(|liveness| !matches!(liveness, node::Liveness::Fenced { .. }));
+    silent > (known / MASS_SILENCE_DIVISOR).max(MASS_SILENCE_FLOOR)
+}
+
+/// What is due for a node that has been silent so long.
+fn finding(state: &State, record: &node::NodeRecord, silent_ms: u64) -> Option<(Finding, u64)> {
+    let settings: &Settings = state.settings();
+    if record.liveness == node::Liveness::Up {
+        return (silent_ms >= settings.suspect_after_ms).then_some((Finding::Silent, settings.suspect_after_ms));
+    }
+    let of_gangs = record.gangs.iter().filter_map(|gang| {
+        let job = state.job(gang.job)?;
+        Some(settings.fence_after_ms(state.scheduling(job).fence_after_ms))
+    });
+    let of_node = matches!(record.liveness, node::Liveness::Silent { .. }).then(|| settings.fence_after_ms(None));
+    let after_ms = of_gangs.chain(of_node).min()?;
+    (silent_ms >= after_ms).then_some((Finding::Fenced, after_ms))
+}

@@ -1,0 +1,163 @@
+//! Between the engine's words and the agent protocol's.
+
+use muster_common::node::Inventory;
+use muster_common::{AttemptNo, GangId, Name, NodeId, Token};
+use muster_engine::command::{Exit, HeldToken, NodeReport, Registration, ReportBody};
+use muster_engine::desired::{Desired, DesiredPart, Phase, RunPart};
+use muster_proto::agent as wire;
+use muster_proto::convert::agent::{Invalid, invalid, stop_signal_text};
+use std::sync::Arc;
+
+/// Longer reasons are cut.
+const WHY_BYTES_MAX: usize = 512;
+/// Tokens one agent may hold.
+const HELD_MAX: usize = 4096;
+
+/// The registration in a hello, and the boot it was made on.
+pub fn registration(hello: wire::Hello) -> Result<(Registration, String), Invalid> {
+    if hello.held.len() > HELD_MAX {
+        return Err(invalid("held", format!("{} tokens; at most {HELD_MAX}", hello.held.len())));
+    }
+    let inventory: Inventory = hello.inventory.ok_or_else(|| invalid("inventory", "missing"))?.try_into()?;
+    let boot_id = inventory.boot_id.clone();
+    let registration = Registration {
+        name: Name::new(hello.node_name).map_err(|error| invalid("node_name", error))?,
+        inventory: Arc::new(inventory),
+        store_id: bounded("store_id", hello.store_id)?,
+        instance: bounded("instance", hello.instance)?,
+        store_lost: hello.store_lost,
+        old_boot_silent: false,
+        held: hello.held.into_iter().map(held).collect::<Result<_, _>>()?,
+    };
+    Ok((registration, boot_id))
+}
+
+fn bounded(field: &'static str, text: String) -> Result<String, Invalid> {
+    if text.is_empty() || text.len() > Name::LENGTH_MAX {
+        return Err(invalid(field, format!("{} bytes long; 1 to {} are allowed", text.len(), Name::LENGTH_MAX)));
+    }
+    Ok(text)
+}
+
+fn gang_of(gang: Option<wire::Gang>) -> Result<GangId, Invalid> {
+    gang.map(GangId::from).ok_or_else(|| invalid("gang", "missing"))
+}
+
+fn token_of(token: Option<wire::Token>) -> Result<Token, Invalid> {
+    token.map(Token::from).ok_or_else(|| invalid("token", "missing"))
+}
+
+fn held(held: wire::Held) -> Result<HeldToken, Invalid> {
+    Ok(HeldToken { gang: gang_of(held.gang)?, attempt: AttemptNo(held.attempt), token: token_of(held.token)? })
+}
+
+/// One report, stamped with the node its session belongs to.
+pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeReport, Invalid> {
+    use wire::report::Body;
+    let body = match report.body.ok_or_else(|| invalid("report", "empty"))? {
+        Body::Prepared(_) => ReportBody::Prepared,
+        Body::Failed(failed) => ReportBody::PrepareFailed { infra: failed.infra, why: cut(failed.why) },
+        Body::Exited(exited) => {
+            ReportBody::Exited { rank: exited.rank, exit: exit(&exited), why: cut(exited.why) }
+        }
+        Body::Released(released) => ReportBody::Released { lease_expired: released.lease_expired },
+        Body::Quarantined(quarantined) => ReportBody::Quarantined {
+            slots: quarantined.slots.iter().map(|slot| slot_of(*slot)).collect::<Result<_, _>>()?,
+            why: cut(quarantined.why),
+        },
+        Body::DeviceFault(fault) => ReportBody::DeviceFault {
+            slot: slot_of(fault.slot)?,
+            xid: fault.xid,
+            why: cut(fault.why),
+            fatal: fault.fatal,
+        },
+        Body::Started(_) | Body::StoreLost(_) => ReportBody::Informational,
+    };
+    let gang = report.gang.map(GangId::from).unwrap_or_default();
+    let token = report.token.map(Token::from).unwrap_or_default();
+    Ok(NodeReport { node, epoch, number: report.number, gang, attempt: AttemptNo(report.attempt), token, body })
+}
+
+fn exit(exited: &wire::Exited) -> Exit {
+    match (exited.signal, exited.code) {
+        (0, code) if code >= 0 => Exit::Code(code),
+        (0, _) => Exit::Unknown,
+        (signal, _) => Exit::Signal(signal),
+    }
+}
+
+fn slot_of(slot: u32) -> Result<u16, Invalid> {
+    u16::try_from(slot).map_err(|_| invalid("slot", format!("{slot} is no slot")))
+}
+
+fn cut(mut why: String) -> String {
+    if why.len() > WHY_BYTES_MAX {
+        let end = (0..=WHY_BYTES_MAX).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
+        why.truncate(end);
+    }
+    why
+}
+
+pub fn desired(cluster_id: &str, desired: &Desired) -> wire::Desired {
+    let position =
+        wire::Position { generation: desired.generation, term: desired.term, applied_index: desired.applied_index };
+    wire::Desired {
+        cluster_id: cluster_id.into(),
+        position: Some(position),
+        epoch: desired.epoch,
+        allocations: desired.parts.iter().map(allocation).collect(),
+    }
+}
+
+fn allocation(part: &DesiredPart) -> wire::Allocation {
+    let phase = match part.phase {
+        Phase::Prepare => wire::Phase::Prepare,
+        Phase::Run => wire::Phase::Run,
+        Phase::Stop => wire::Phase::Stop,
+    };
+    let known = wire::Allocation {
+        gang: Some(part.gang.into()),
+        attempt: part.attempt.0,
+        token: Some(part.token.into()),
+        phase: phase.into(),
+        stop_signal: stop_signal_text(part.stop.signal).into(),
+        stop_grace_ms: part.stop.grace_ms,
+        stop_cause: part.stop.cause.into(),
+        ..Default::default()
+    };
+    match &part.run {
+        Some(run) => with_run(known, run),
+        None => known,
+    }
+}
+
+fn with_run(known: wire::Allocation, run: &RunPart) -> wire::Allocation {
+    let share = |(slot, uuid, milli): &(u16, String, u16)| wire::DeviceShare {
+        slot: u32::from(*slot),
+        uuid: uuid.clone(),
+        milli: u32::from(*milli),
+    };
+    let peer = |peer: &muster_engine::desired::PeerPart| wire::Peer {
+        node_name: peer.node_name.clone(),
+        address: peer.address.clone(),
+        devices: peer.devices,
+        ranks: peer.ranks,
+    };
+    wire::Allocation {
+        devices: run.devices.iter().map(share).collect(),
+        cpu_milli: run.amount.cpu_milli,
+        memory_bytes: run.amount.memory_bytes,
+        rank_base: run.rank_base,
+        ranks: run.ranks,
+        world_size: run.world_size,
+        node_rank: run.node_rank,
+        peers: run.peers.iter().map(peer).collect(),
+        master_port: u32::from(run.master_port),
+        launch_hash: run.launch.0.to_vec().into(),
+        lease_ms: run.lease_ms,
+        array_index: run.array_index.unwrap_or(0),
+        in_array: run.array_index.is_some(),
+        user: run.user.to_string(),
+        ..known
+    }
+}

@@ -1,0 +1,40 @@
+//! Fan-out of events as they are applied. A reader that falls behind reads history and comes back.
+
+use muster_common::Time;
+use muster_engine::Event;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// Entries with events that a slow reader may lag behind before it has to read history.
+const LAG_MAX: usize = 4096;
+
+/// The events of one applied entry.
+#[derive(Debug, Clone)]
+pub struct AppliedEvents {
+    pub index: u64,
+    pub at: Time,
+    pub events: Vec<Event>,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WatchHandle {
+    sender: broadcast::Sender<Arc<AppliedEvents>>,
+}
+
+impl Default for WatchHandle {
+    fn default() -> Self {
+        Self { sender: broadcast::channel(LAG_MAX).0 }
+    }
+}
+
+impl WatchHandle {
+    pub fn publish(&self, events: AppliedEvents) {
+        // Nobody listening is no error.
+        let _ = self.sender.send(Arc::new(events));
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<AppliedEvents>> {
+        self.sender.subscribe()
+    }
+}
