@@ -44,7 +44,8 @@ pub fn pids() -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The value of an environment variable as the process was started with it.
+/// The value of an environment variable as the process was started with it. For a moment after a
+/// program is executed the kernel shows none.
 pub fn started_with(pid: u32, variable: &str) -> Option<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
     environ.split(|&byte| byte == 0).find_map(|entry| {
@@ -71,6 +72,11 @@ pub fn descendants(roots: &BTreeSet<u32>) -> BTreeSet<u32> {
         }
     }
     found
+}
+
+/// A random id from the kernel: 36 characters, unique among all that anyone draws.
+pub fn random_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }
 
 impl ProcessIdentity {
@@ -165,7 +171,9 @@ mod tests {
     fn the_mark_of_a_process_is_found() {
         let mut child =
             Command::new("/bin/sleep").arg("60").env("MUSTER_MARK_TEST", "here").spawn().expect("sleep runs");
-        assert_eq!(started_with(child.id(), "MUSTER_MARK_TEST").as_deref(), Some("here"));
+        // The kernel shows a new program's environment a moment after it lets the parent go on.
+        let found = (0..1_000_000).find_map(|_| started_with(child.id(), "MUSTER_MARK_TEST"));
+        assert_eq!(found.as_deref(), Some("here"));
         assert!(descendants(&BTreeSet::from([std::process::id()])).contains(&child.id()));
         child.kill().expect("ours");
         child.wait().expect("ours");

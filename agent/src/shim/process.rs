@@ -95,6 +95,8 @@ impl Shim {
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| io_error("become a subreaper")(e.into()))?;
         spawn::block_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         let signals = open_signals().map_err(io_error("open a signal descriptor"))?;
+        // A refusal shows when the PID namespace is made, and is reported as weak fencing.
+        let _ = spec.pid_namespace.then(spawn::gain_namespace_rights);
         let pump = Pump::start().map_err(io_error("start the log pump"))?;
         let own = ProcessIdentity::of(std::process::id(), &boot_id)
             .ok_or_else(|| io_error("read its own start time")(io::Error::other("/proc is not there")))?;

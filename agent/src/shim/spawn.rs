@@ -12,6 +12,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 /// Tells a re-executed shim that it is the first process of a PID namespace.
 pub const INIT_MARK: &str = "MUSTER_SHIM_INIT";
 
+/// Number of the capability that namespaces take.
+const CAP_SYS_ADMIN: u32 = 21;
 /// What `getppid` says when the parent is outside the PID namespace.
 const OUTSIDE: i32 = 0;
 /// The first process's word that `/proc` is its namespace's own.
@@ -35,6 +37,26 @@ impl Init {
     pub fn leave_when_alone(&mut self) {
         self.hold = None;
     }
+}
+
+/// Without the right to make a PID namespace, a user namespace of one's own gives it. Ids stay as
+/// they are. Must be called before the process has a second thread; a refusal changes nothing.
+pub fn gain_namespace_rights() -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    if effective & (1 << CAP_SYS_ADMIN) != 0 {
+        return Ok(());
+    }
+    // SAFETY: system calls without pointers.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: as above.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
 /// Moves all later children into a new PID namespace and starts its first process: this same

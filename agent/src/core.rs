@@ -1,0 +1,333 @@
+//! The agent's centre: holds the store and the newest desired state, takes the steps between them
+//! and what runs, and makes every fact durable before it is told.
+
+mod facts;
+mod startup;
+mod steps;
+
+use crate::assignment::{Desired, Key, Position};
+use crate::health::Devices;
+use crate::launcher::Launcher;
+use crate::reconcile::Progress;
+use crate::runner::{Beginning, Fact, Orders, Runner, Witness, Workplace};
+use crate::store::{Held, Report, ReportBody, Store};
+use muster_common::{AttemptNo, GangId};
+use muster_runtime::actor::{ActorError, Inbox, Mailbox, mailbox};
+use muster_runtime::clock::Clock;
+use muster_runtime::durable::DurableError;
+use muster_runtime::reply::Reply;
+use muster_runtime::shutdown::Shutdown;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const MAILBOX: usize = 256;
+
+/// Reports that wait for a server, by number.
+pub type Pending = Arc<BTreeMap<u64, Report>>;
+/// Attempts with something left on this node.
+pub type Live = Arc<BTreeSet<(GangId, AttemptNo)>>;
+
+/// What a server is told when the agent connects.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    pub seen: Position,
+    pub held: Vec<(Key, &'static str)>,
+    pub store_lost: bool,
+    pub first_report: u64,
+    pub store_id: String,
+}
+
+enum Message {
+    Introduce(Reply<Introduction>),
+    Joined { cluster_id: String, reply: Reply<bool> },
+    Desired(Box<Desired>),
+    LeaseExtended { sent_ms: u64 },
+    Acknowledged { number: u64 },
+    Happened { key: Key, fact: Fact, reply: Reply<()> },
+    Node(ReportBody),
+    Swept,
+}
+
+/// The way to the centre.
+#[derive(Clone)]
+pub struct CoreHandle {
+    mailbox: Mailbox<Message>,
+    pending: watch::Receiver<Pending>,
+    live: watch::Receiver<Live>,
+}
+
+impl CoreHandle {
+    pub async fn introduce(&self) -> Result<Introduction, ActorError> {
+        self.mailbox.ask(Message::Introduce).await
+    }
+
+    /// False when the store belongs to another cluster.
+    pub async fn joined(&self, cluster_id: String) -> Result<bool, ActorError> {
+        self.mailbox.ask(|reply| Message::Joined { cluster_id, reply }).await
+    }
+
+    pub async fn desired(&self, desired: Desired) -> Result<(), ActorError> {
+        self.mailbox.send(Message::Desired(Box::new(desired))).await
+    }
+
+    /// A leader acknowledged the renewal that was sent at this boot time.
+    pub async fn lease_extended(&self, sent_ms: u64) -> Result<(), ActorError> {
+        self.mailbox.send(Message::LeaseExtended { sent_ms }).await
+    }
+
+    pub async fn acknowledged(&self, number: u64) -> Result<(), ActorError> {
+        self.mailbox.send(Message::Acknowledged { number }).await
+    }
+
+    /// A fact about the node itself.
+    pub async fn report(&self, body: ReportBody) -> Result<(), ActorError> {
+        self.mailbox.send(Message::Node(body)).await
+    }
+
+    pub fn pending(&self) -> watch::Receiver<Pending> {
+        self.pending.clone()
+    }
+
+    pub fn live(&self) -> watch::Receiver<Live> {
+        self.live.clone()
+    }
+}
+
+impl Witness for CoreHandle {
+    fn tell(&self, key: Key, fact: Fact) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let told = self.mailbox.ask(|reply| Message::Happened { key, fact, reply }).await;
+            if told.is_err() {
+                // The agent is ending; the next one learns it from the shim's files.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+/// What the centre works with.
+pub struct CoreParts {
+    pub store: Store,
+    pub workplace: Workplace,
+    pub launcher: Arc<dyn Launcher>,
+    pub devices: Devices,
+    pub clock: Arc<dyn Clock>,
+    pub kill_bound_ms: u64,
+    pub kept_logs: usize,
+}
+
+pub struct Core {
+    parts: CoreParts,
+    inbox: Inbox<Message>,
+    handle: CoreHandle,
+    pending: watch::Sender<Pending>,
+    live: watch::Sender<Live>,
+    progress: BTreeMap<Key, Progress>,
+    orders: BTreeMap<Key, watch::Sender<Orders>>,
+    desired: Option<Desired>,
+    /// When the last renewal that a leader acknowledged was sent.
+    renewed_ms: Option<u64>,
+    swept: bool,
+    /// Told once each, however often they are asked for again.
+    refused: BTreeSet<Key>,
+    /// The desired state at which a release was acknowledged: only a newer one asks for it again.
+    released_at: BTreeMap<Key, Position>,
+    runners: JoinSet<()>,
+}
+
+/// The centre can no longer be trusted with its promises.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's store cannot be written, so nothing may be started or promised: {0}")]
+pub struct CoreError(#[from] DurableError);
+
+impl Core {
+    pub fn new(parts: CoreParts) -> (Self, CoreHandle) {
+        let (mailbox, inbox) = mailbox("core", MAILBOX);
+        let pending = watch::Sender::new(Pending::default());
+        let live = watch::Sender::new(Live::default());
+        let handle = CoreHandle { mailbox, pending: pending.subscribe(), live: live.subscribe() };
+        let core = Self {
+            parts,
+            inbox,
+            handle: handle.clone(),
+            pending,
+            live,
+            progress: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            desired: None,
+            renewed_ms: None,
+            swept: false,
+            refused: BTreeSet::new(),
+            released_at: BTreeMap::new(),
+            runners: JoinSet::new(),
+        };
+        (core, handle)
+    }
+
+    /// Ends with `shutdown`, leaving every rank as it is, or with the first failed write.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), CoreError> {
+        self.start_up()?;
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = shutdown.triggered() => return Ok(()),
+                message = self.inbox.recv() => message,
+                Some(_) = self.runners.join_next() => continue,
+            };
+            match message {
+                Some(message) => self.handle(message).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) -> Result<(), CoreError> {
+        match message {
+            Message::Introduce(reply) => reply.send(self.introduction()),
+            Message::Joined { cluster_id, reply } => reply.send(self.handle_joined(&cluster_id)?),
+            Message::Desired(desired) => self.handle_desired(*desired).await?,
+            Message::LeaseExtended { sent_ms } => self.handle_lease_extended(sent_ms).await?,
+            Message::Acknowledged { number } => self.handle_acknowledged(number).await?,
+            Message::Happened { key, fact, reply } => {
+                self.handle_fact(key, fact).await?;
+                reply.send(());
+            }
+            Message::Node(body) => {
+                self.parts.store.report(None, body);
+                self.save()?;
+            }
+            Message::Swept => {
+                self.swept = true;
+                self.reconcile().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn introduction(&self) -> Introduction {
+        let store = &self.parts.store;
+        let word = |key| match self.progress.get(key) {
+            Some(Progress::Preparing) | None => "preparing",
+            Some(Progress::Barrier) => "barrier",
+            Some(Progress::Running) => "running",
+            Some(Progress::Ending) => "ending",
+            Some(Progress::Gone) => "gone",
+        };
+        Introduction {
+            seen: store.seen(),
+            held: store.held().keys().map(|key| (*key, word(key))).collect(),
+            store_lost: store.is_lost(),
+            first_report: store.first_report(),
+            store_id: store.id().to_owned(),
+        }
+    }
+
+    fn handle_joined(&mut self, cluster_id: &str) -> Result<bool, CoreError> {
+        match self.parts.store.cluster_id() {
+            Some(known) => Ok(known == cluster_id),
+            None => {
+                self.parts.store.set_cluster_id(cluster_id);
+                self.save()?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn handle_desired(&mut self, desired: Desired) -> Result<(), CoreError> {
+        let store = &mut self.parts.store;
+        let other_cluster = store.cluster_id().is_some_and(|id| id != desired.cluster_id);
+        if other_cluster || desired.position < store.seen() {
+            tracing::info!(position = ?desired.position, seen = ?store.seen(), "an outdated desired state is ignored");
+            return Ok(());
+        }
+        let registered = store.ledger_mut().raise_floor(desired.floor());
+        if store.advance_seen(desired.position) || registered {
+            self.save()?;
+        }
+        self.desired = Some(desired);
+        self.reconcile().await
+    }
+
+    async fn handle_acknowledged(&mut self, number: u64) -> Result<(), CoreError> {
+        let store = &mut self.parts.store;
+        let covered = store.reports().range(..=number).map(|(_, report)| report);
+        let released = covered.filter(|report| matches!(report.body, ReportBody::Released { .. }));
+        let released: Vec<Key> = released.filter_map(|report| report.key).collect();
+        if !store.acknowledge(number) {
+            return Ok(());
+        }
+        let seen = store.seen();
+        self.released_at.extend(released.into_iter().map(|key| (key, seen)));
+        self.save()?;
+        self.reconcile().await
+    }
+
+    /// Whether a server still has to be told of a release that it asks for.
+    fn must_tell_release(&self, key: &Key) -> bool {
+        let store = &self.parts.store;
+        let waits = store.reports().values().any(|report| {
+            report.key == Some(*key) && matches!(report.body, ReportBody::Released { .. })
+        });
+        !waits && self.released_at.get(key).is_none_or(|at| store.seen() > *at)
+    }
+
+    /// Leases run from when the renewal was *sent*: the leader may have heard it any time later.
+    async fn handle_lease_extended(&mut self, sent_ms: u64) -> Result<(), CoreError> {
+        let first = self.renewed_ms.is_none();
+        if self.renewed_ms.is_some_and(|before| before >= sent_ms) {
+            return Ok(());
+        }
+        self.renewed_ms = Some(sent_ms);
+        for (key, orders) in &self.orders {
+            let Some(held) = self.parts.store.held().get(key) else { continue };
+            let deadline_ms = sent_ms.saturating_add(held.run.lease_ms);
+            orders.send_modify(|orders| orders.deadline_ms = orders.deadline_ms.max(deadline_ms));
+        }
+        if first { self.reconcile().await } else { Ok(()) }
+    }
+
+    /// Makes the store's changes durable, and only then shows them.
+    fn save(&mut self) -> Result<(), CoreError> {
+        let store = &self.parts.store;
+        store.save()?;
+        if **self.pending.borrow() != *store.reports() {
+            self.pending.send_replace(Arc::new(store.reports().clone()));
+        }
+        let live = store.held().iter().filter(|(_, held)| !held.gone).map(|(key, _)| (key.gang, key.attempt));
+        let live: BTreeSet<_> = live.collect();
+        if **self.live.borrow() != live {
+            self.live.send_replace(Arc::new(live));
+        }
+        Ok(())
+    }
+
+    fn start_runner(&mut self, key: Key, held: &Held, beginning: Beginning) {
+        let deadline_ms = match beginning {
+            Beginning::Fresh { deadline_ms } => deadline_ms,
+            Beginning::Adopt => 0,
+        };
+        let stop = held.stop_wanted.then(|| held.stop.clone());
+        let (orders, receiver) = watch::channel(Orders { go: false, stop, deadline_ms });
+        let runner = Runner {
+            key,
+            run: held.run.clone(),
+            orders: receiver,
+            workplace: self.parts.workplace.clone(),
+            launcher: self.parts.launcher.clone(),
+            devices: self.parts.devices.clone(),
+            clock: self.parts.clock.clone(),
+            kill_bound_ms: self.parts.kill_bound_ms,
+            witness: self.handle.clone(),
+        };
+        self.orders.insert(key, orders);
+        self.progress.insert(key, Progress::Preparing);
+        self.runners.spawn(runner.run(beginning));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Takes the steps that `reconcile` finds.
+
+use super::{Core, CoreError};
+use crate::assignment::{Assignment, Desired, Key, RunPart, StopRules, Wanted};
+use crate::reconcile::{Observed, Step, reconcile};
+use crate::runner::Beginning;
+use crate::store::rank_logs::{kept_attempts, remove_logs};
+use crate::store::{Held, Refusal, ReportBody, remove_folder};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Stands for processes on a device that cannot be known.
+const UNKNOWN_PID: u32 = 0;
+
+/// A step without the desired state it came from.
+enum Task {
+    Accept(Key, RunPart, StopRules),
+    Refuse(Key, Option<RunPart>, Refusal),
+    Go(Key),
+    Stop(Key, StopRules),
+    ConfirmReleased(Key, Option<RunPart>),
+    Forget(Key),
+}
+
+impl Core {
+    /// Takes every step between the newest desired state and what is here.
+    pub(super) async fn reconcile(&mut self) -> Result<(), CoreError> {
+        let Some(desired) = self.desired.take() else { return Ok(()) };
+        let foreign = self.foreign(&desired).await;
+        let tasks = self.tasks(&desired, &foreign);
+        self.desired = Some(desired);
+        for task in tasks {
+            self.take(task)?;
+        }
+        Ok(())
+    }
+
+    fn tasks(&self, desired: &Desired, foreign: &BTreeMap<u16, u32>) -> Vec<Task> {
+        let store = &self.parts.store;
+        let unacknowledged: BTreeSet<Key> = store.reports().values().filter_map(|report| report.key).collect();
+        let observed = Observed {
+            cluster_id: store.cluster_id(),
+            seen: store.seen(),
+            ledger: store.ledger(),
+            held: store.held(),
+            progress: &self.progress,
+            swept: self.swept,
+            has_lease: self.renewed_ms.is_some(),
+            devices: self.parts.devices.uuids(),
+            foreign,
+            unacknowledged: &unacknowledged,
+        };
+        reconcile(desired, &observed).into_iter().map(Task::from).collect()
+    }
+
+    /// Processes on devices that no live allocation of ours holds, where it matters for this
+    /// desired state. What cannot be known counts as a process.
+    async fn foreign(&self, desired: &Desired) -> BTreeMap<u16, u32> {
+        let held = self.parts.store.held();
+        let asks = |assignment: &&Assignment| {
+            !held.contains_key(&assignment.key) && matches!(assignment.wanted, Wanted::Prepare | Wanted::Stop)
+        };
+        let mut slots = BTreeSet::new();
+        for assignment in desired.assignments.iter().filter(asks) {
+            match &assignment.run {
+                Some(run) => slots.extend(run.devices.iter().map(|share| share.slot)),
+                None => slots.extend(0..self.parts.devices.uuids().len() as u16),
+            }
+        }
+        for share in held.values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
+            slots.remove(&share.slot);
+        }
+        let mut foreign = BTreeMap::new();
+        for slot in slots {
+            match self.parts.devices.processes(slot).await {
+                Ok(pids) => foreign.extend(pids.first().map(|pid| (slot, *pid))),
+                Err(error) => {
+                    tracing::warn!(slot, %error, "the processes on a device are not known");
+                    foreign.insert(slot, UNKNOWN_PID);
+                }
+            }
+        }
+        foreign
+    }
+
+    fn take(&mut self, task: Task) -> Result<(), CoreError> {
+        match task {
+            Task::Accept(key, run, stop) => self.accept(key, run, stop),
+            Task::Refuse(key, run, refusal) => self.refuse(key, run, &refusal),
+            Task::Go(key) => {
+                if let Some(orders) = self.orders.get(&key) {
+                    orders.send_if_modified(|orders| !std::mem::replace(&mut orders.go, true));
+                }
+                Ok(())
+            }
+            Task::Stop(key, rules) => self.stop(key, rules),
+            Task::ConfirmReleased(key, run) => self.confirm_released(key, run),
+            Task::Forget(key) => {
+                self.parts.store.forget(&key);
+                self.progress.remove(&key);
+                self.released_at.remove(&key);
+                remove_folder(&self.parts.workplace.allocation(&key));
+                self.save()
+            }
+        }
+    }
+
+    /// Rule 4: on disk before anything is created.
+    fn accept(&mut self, key: Key, run: RunPart, stop: StopRules) -> Result<(), CoreError> {
+        let Some(renewed_ms) = self.renewed_ms else { return Ok(()) };
+        let first_deadline_ms = renewed_ms.saturating_add(run.lease_ms);
+        let boot_id = self.parts.workplace.boot_id.clone();
+        let held = Held::new(run, stop, first_deadline_ms, boot_id);
+        self.parts.store.accept(key, held.clone());
+        self.save()?;
+        tracing::info!(allocation = %key, "accepted");
+        self.start_runner(key, &held, Beginning::Fresh { deadline_ms: first_deadline_ms });
+        Ok(())
+    }
+
+    fn refuse(&mut self, key: Key, run: Option<RunPart>, refusal: &Refusal) -> Result<(), CoreError> {
+        if !self.refused.insert(key) {
+            return Ok(());
+        }
+        tracing::warn!(allocation = %key, %refusal, "refused");
+        let store = &mut self.parts.store;
+        // Work that is held under this very name keeps its token.
+        if let Some(run) = run.filter(|_| !store.held().contains_key(&key)) {
+            store.ledger_mut().spend(key, &run);
+        }
+        store.report(Some(key), ReportBody::Failed { infra: true, why: format!("refused: {refusal}") });
+        self.save()
+    }
+
+    fn stop(&mut self, key: Key, rules: StopRules) -> Result<(), CoreError> {
+        let must_tell = self.must_tell_release(&key);
+        let store = &mut self.parts.store;
+        let Some(held) = store.held_mut(&key) else { return Ok(()) };
+        if held.gone {
+            if !must_tell {
+                return Ok(());
+            }
+            held.released_reported = true;
+            let lease_expired = held.lease_expired;
+            store.report(Some(key), ReportBody::Released { lease_expired });
+            return self.save();
+        }
+        if held.stop_wanted && held.stop == rules {
+            return Ok(());
+        }
+        tracing::info!(allocation = %key, cause = %rules.cause, "stopping");
+        (held.stop_wanted, held.stop) = (true, rules.clone());
+        self.save()?;
+        if let Some(orders) = self.orders.get(&key) {
+            orders.send_modify(|orders| orders.stop = Some(rules));
+        }
+        Ok(())
+    }
+
+    fn confirm_released(&mut self, key: Key, run: Option<RunPart>) -> Result<(), CoreError> {
+        if !self.must_tell_release(&key) {
+            return Ok(());
+        }
+        let store = &mut self.parts.store;
+        if let Some(run) = run {
+            store.ledger_mut().spend(key, &run);
+        }
+        store.report(Some(key), ReportBody::Released { lease_expired: false });
+        self.save()
+    }
+
+    /// Keeps the newest logs of ended attempts up to the configured number.
+    pub(super) fn prune_logs(&self) {
+        let live = self.live.borrow().clone();
+        let mut ended = kept_attempts(self.parts.workplace.paths.log_root());
+        ended.retain(|(gang, attempt)| !live.contains(&(*gang, *attempt)));
+        let excess = ended.len().saturating_sub(self.parts.kept_logs);
+        for (gang, attempt) in ended.into_iter().take(excess) {
+            remove_logs(&self.parts.workplace.paths.logs(gang, attempt));
+        }
+    }
+}
+
+impl From<Step<'_>> for Task {
+    fn from(step: Step<'_>) -> Self {
+        match step {
+            Step::Accept(assignment, run) => Task::Accept(assignment.key, run.clone(), assignment.stop.clone()),
+            Step::Refuse(assignment, refusal) => Task::Refuse(assignment.key, assignment.run.clone(), refusal),
+            Step::Go(key) => Task::Go(key),
+            Step::Stop(assignment) => Task::Stop(assignment.key, assignment.stop.clone()),
+            Step::ConfirmReleased(assignment) => Task::ConfirmReleased(assignment.key, assignment.run.clone()),
+            Step::Forget(key) => Task::Forget(key),
+        }
+    }
+}

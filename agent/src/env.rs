@@ -1,0 +1,190 @@
+//! What a rank finds in its environment.
+//!
+//! | variable | value |
+//! |---|---|
+//! | `RANK`, `WORLD_SIZE` | number of this rank among all ranks of the gang; how many there are |
+//! | `LOCAL_RANK`, `LOCAL_WORLD_SIZE` | the same on this node |
+//! | `NODE_RANK`, `GROUP_RANK` | number of this node in rank order |
+//! | `MASTER_ADDR`, `MASTER_PORT` | address of the first node, and the port leased for the gang on it |
+//! | `MUSTER_JOB_ID`, `MUSTER_ATTEMPT` | the job; which attempt this is, from 1 |
+//! | `MUSTER_ARRAY_INDEX` | the element, only in an array |
+//! | `MUSTER_NODES`, `MUSTER_NODE_RANK`, `MUSTER_NODE_LIST` | how many nodes; which one this is; their names in rank order, with commas |
+//! | `MUSTER_GPUS_PER_NODE`, `MUSTER_RANKS_PER_NODE` | devices and ranks of the gang on this node |
+//! | `MUSTER_RDZV_ID` | `<job>_<ordinal>@<attempt>`: ranks of an old attempt cannot join under it |
+//! | `MUSTER_TOKEN` | the attempt's fencing token |
+//! | `MUSTER_OUTPUT_DIR` | this attempt's own folder |
+//! | `MUSTER_USER` | who submitted |
+//! | `CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER` | the gang's devices on this node by UUID; `PCI_BUS_ID` |
+//! | `PATH`, `HOME`, `LANG`, `TMPDIR` | a plain base; nothing of the agent's own environment |
+//!
+//! With one rank per device, every rank sees all devices of the node and takes `cuda:LOCAL_RANK`. With
+//! one launcher per node (`torchrun`), `RANK` is the node's number, and the launcher numbers its own
+//! children. What the user sets wins over the base and over nothing else.
+
+use crate::assignment::{Key, RunPart};
+use muster_common::job::Launch;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables by name.
+pub type Env = BTreeMap<String, String>;
+
+/// What all ranks of this node share. `home` is the agent's `HOME`, if any.
+pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, home: Option<&str>) -> Env {
+    let mut env = Env::new();
+    let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
+    set("PATH", PATH.to_owned());
+    set("HOME", home.unwrap_or("/").to_owned());
+    set("LANG", "C.UTF-8".to_owned());
+    set("TMPDIR", "/tmp".to_owned());
+    env.extend(launch.env.clone());
+    if let Some(element) = run.array_index.and_then(|index| launch.elements.get(index as usize)) {
+        env.extend(element.clone());
+    }
+    env.retain(|name, _| !is_ours(name));
+    let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
+    set("WORLD_SIZE", run.world_size.to_string());
+    set("LOCAL_WORLD_SIZE", run.ranks.to_string());
+    for name in ["NODE_RANK", "GROUP_RANK", "MUSTER_NODE_RANK"] {
+        set(name, run.node_rank.to_string());
+    }
+    set("MASTER_ADDR", run.peers.first().map(|peer| peer.address.clone()).unwrap_or_default());
+    set("MASTER_PORT", run.master_port.to_string());
+    set("MUSTER_JOB_ID", key.gang.job.to_string());
+    set("MUSTER_ATTEMPT", key.attempt.to_string());
+    if let Some(index) = run.array_index {
+        set("MUSTER_ARRAY_INDEX", index.to_string());
+    }
+    set("MUSTER_NODES", run.peers.len().to_string());
+    let names: Vec<&str> = run.peers.iter().map(|peer| peer.node_name.as_str()).collect();
+    set("MUSTER_NODE_LIST", names.join(","));
+    set("MUSTER_GPUS_PER_NODE", run.devices.len().to_string());
+    set("MUSTER_RANKS_PER_NODE", run.ranks.to_string());
+    set("MUSTER_RDZV_ID", format!("{}@{}", key.gang, key.attempt));
+    set("MUSTER_TOKEN", key.token.to_string());
+    set("MUSTER_OUTPUT_DIR", output_dir.display().to_string());
+    set("MUSTER_USER", run.user.clone());
+    let uuids: Vec<&str> = run.devices.iter().map(|device| device.uuid.as_str()).collect();
+    // Empty means "none" to CUDA; unset would mean "all of the machine".
+    set("CUDA_VISIBLE_DEVICES", uuids.join(","));
+    set("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned());
+    env
+}
+
+/// What only the rank with this number on this node has.
+pub fn rank_env(run: &RunPart, local_rank: u32) -> Env {
+    let rank = run.rank_base + local_rank;
+    Env::from([("RANK".to_owned(), rank.to_string()), ("LOCAL_RANK".to_owned(), local_rank.to_string())])
+}
+
+/// Names a user cannot set: a wrong one would break the gang's rendezvous or its fencing.
+fn is_ours(name: &str) -> bool {
+    const OURS: [&str; 10] = [
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "NODE_RANK",
+        "GROUP_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+    ];
+    name.starts_with("MUSTER_") || OURS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignment::tests::assignment;
+    use muster_common::Name;
+    use muster_common::job::{LogLimits, Run};
+    use muster_proto::agent::Phase::Prepare;
+
+    fn launch(env: &[(&str, &str)]) -> Launch {
+        Launch {
+            name: Name::literal("x"),
+            run: Run::Script("true".to_owned()),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            workdir: None,
+            logs: LogLimits::default(),
+            elements: vec![Env::new(), Env::from([("LR".to_owned(), "0.1".to_owned())])],
+        }
+    }
+
+    fn env_of(change: impl FnOnce(&mut RunPart), user: &[(&str, &str)]) -> Env {
+        let assignment = assignment(7, 50, Prepare, &[1, 0]);
+        let mut run = assignment.run.expect("it runs");
+        change(&mut run);
+        common_env(assignment.key, &run, &launch(user), Path::new("/out"), None)
+    }
+
+    #[test]
+    fn one_rank_per_device_is_numbered_across_nodes() {
+        let run = assignment(7, 50, Prepare, &[0, 1]).run.expect("it runs");
+        let ranks: Vec<_> = (0..run.ranks).map(|local| rank_env(&run, local)["RANK"].clone()).collect();
+        assert_eq!(ranks, ["2", "3"]);
+        let env = env_of(|_| {}, &[]);
+        let expected = [
+            ("WORLD_SIZE", "4"),
+            ("LOCAL_WORLD_SIZE", "2"),
+            ("NODE_RANK", "1"),
+            ("GROUP_RANK", "1"),
+            ("MASTER_ADDR", "a"),
+            ("MASTER_PORT", "20000"),
+            ("MUSTER_JOB_ID", "7"),
+            ("MUSTER_ATTEMPT", "1"),
+            ("MUSTER_NODES", "2"),
+            ("MUSTER_NODE_LIST", "a,b"),
+            ("MUSTER_GPUS_PER_NODE", "2"),
+            ("MUSTER_RANKS_PER_NODE", "2"),
+            ("MUSTER_RDZV_ID", "7_0@1"),
+            ("MUSTER_TOKEN", "1.50"),
+            ("MUSTER_OUTPUT_DIR", "/out"),
+            ("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-0"),
+            ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(!env.contains_key("MUSTER_ARRAY_INDEX"));
+    }
+
+    #[test]
+    fn one_launcher_per_node_has_the_nodes_number_as_rank() {
+        let change = |run: &mut RunPart| (run.ranks, run.rank_base, run.world_size) = (1, 1, 2);
+        let mut run = assignment(7, 50, Prepare, &[0, 1]).run.expect("it runs");
+        change(&mut run);
+        assert_eq!(rank_env(&run, 0)["RANK"], run.node_rank.to_string());
+        assert_eq!(env_of(change, &[])["WORLD_SIZE"], "2");
+    }
+
+    #[test]
+    fn users_override_the_base_but_never_our_names() {
+        let env = env_of(|_| {}, &[("PATH", "/mine"), ("RANK", "9"), ("MUSTER_TOKEN", "9.9"), ("FOO", "bar")]);
+        assert_eq!((env["PATH"].as_str(), env["FOO"].as_str()), ("/mine", "bar"));
+        assert_eq!(env["MUSTER_TOKEN"], "1.50");
+        assert!(!env.contains_key("RANK"), "a shared RANK would be the user's");
+    }
+
+    #[test]
+    fn nothing_of_the_agents_environment_leaks() {
+        let env = env_of(|run| run.devices.clear(), &[]);
+        let foreign = std::env::vars().map(|(name, _)| name).filter(|name| {
+            !is_ours(name) && !["PATH", "HOME", "LANG", "TMPDIR"].contains(&name.as_str())
+        });
+        for name in foreign {
+            assert!(!env.contains_key(&name), "{name} leaked");
+        }
+        assert_eq!(env["CUDA_VISIBLE_DEVICES"], "", "a node without devices of the gang shows none");
+    }
+
+    #[test]
+    fn an_array_element_gets_its_own_variables() {
+        let env = env_of(|run| run.array_index = Some(1), &[("LR", "1")]);
+        assert_eq!((env["LR"].as_str(), env["MUSTER_ARRAY_INDEX"].as_str()), ("0.1", "1"));
+    }
+}

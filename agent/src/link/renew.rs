@@ -1,0 +1,40 @@
+//! A new certificate before the old one runs out.
+
+use muster_proto::agent::RenewRequest;
+use muster_proto::agent::agents_client::AgentsClient;
+use muster_runtime::clock::Clock;
+use muster_runtime::identity::{Credentials, IdentityError, KeyRequest, LEAF_VALID_MS};
+use std::path::Path;
+use tonic::transport::Channel;
+
+/// Renewed once less than this is left.
+const RENEW_BELOW_MS: u64 = LEAF_VALID_MS / 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("the server gave no new certificate: {0}")]
+    Server(#[from] tonic::Status),
+}
+
+/// Renews the certificate if it is time. The key is new as well, and never leaves this machine.
+pub async fn renew_if_due(
+    client: &mut AgentsClient<Channel>,
+    credentials: &Credentials,
+    folder: &Path,
+    clock: &dyn Clock,
+) -> Result<(), RenewError> {
+    let left_ms = credentials.current().not_after_ms().saturating_sub(clock.wall_ms());
+    if left_ms >= RENEW_BELOW_MS {
+        return Ok(());
+    }
+    let request = KeyRequest::new()?;
+    let reply = client.renew(RenewRequest { csr_pem: request.csr_pem().to_owned() }).await?.into_inner();
+    let ca_pem = credentials.current().ca_pem().to_owned();
+    let identity = request.finish(&reply.certificate_pem, &ca_pem, clock.wall_ms())?;
+    identity.save(folder)?;
+    credentials.replace(identity)?;
+    tracing::info!("the node's certificate was renewed");
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! One session with one server, from hello to its end.
+
+use super::{Link, LinkError, renew, translate};
+use crate::assignment::Desired;
+use crate::logs::Streamer;
+use muster_proto::agent as wire;
+use muster_runtime::identity::explain_transport;
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use wire::agent_message::Body as ToServer;
+use wire::server_message::Body as FromServer;
+
+/// Control messages on their way; log chunks on theirs.
+const OUTGOING: usize = 64;
+const LOG_CHUNKS: usize = 4;
+/// A server answers the first message within this, and takes any message within this.
+const ANSWER_WITHIN_MS: u64 = 10_000;
+/// Renewals without an answer before the server counts as gone, and the least time for that.
+const UNANSWERED_RENEWALS: u64 = 5;
+const SILENCE_MS_MIN: u64 = 5_000;
+const REPORTS_AT_ONCE: usize = 256;
+const LOG_STREAMS_MAX: usize = 64;
+/// Renewals remembered until they are answered.
+const RENEWALS_MAX: usize = 1_024;
+const CERTIFICATE_LOOK_MS: u64 = 3_600_000;
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Another server leads; its address, if known.
+    Redirected(String),
+    /// It never began.
+    Refused(String),
+    /// It began, and then broke.
+    Lost(String),
+}
+
+/// A session past its welcome.
+struct Session<'a> {
+    link: &'a Link,
+    number: u64,
+    outgoing: mpsc::Sender<wire::AgentMessage>,
+    log_chunks: mpsc::Sender<wire::LogChunk>,
+    /// When each unanswered renewal was sent, by number.
+    renewals: BTreeMap<u64, u64>,
+    next_renewal: u64,
+    /// Boot time of the last answer to a renewal.
+    answered_ms: u64,
+    reported: u64,
+    streams: BTreeMap<u64, AbortHandle>,
+    streaming: JoinSet<u64>,
+}
+
+impl Link {
+    pub(super) async fn session(&self, address: &str) -> Result<Ended, LinkError> {
+        let mut client = self.client(address)?;
+        let (outgoing, control) = mpsc::channel(OUTGOING);
+        let (log_chunks, logs) = mpsc::channel(LOG_CHUNKS);
+        let introduction = self.core.introduce().await?;
+        let identity = self.credentials.current();
+        let hello = translate::hello(introduction, &self.inventory, &identity.name().name, &self.instance);
+        let first = wire::AgentMessage { body: Some(ToServer::Hello(hello)) };
+        let logs = ReceiverStream::new(logs).map(|chunk| wire::AgentMessage { body: Some(ToServer::Log(chunk)) });
+        let stream = tokio_stream::once(first).chain(ReceiverStream::new(control).merge(logs));
+        let opened = tokio::select! {
+            opened = client.control(stream) => opened,
+            () = self.clock.sleep_ms(ANSWER_WITHIN_MS) => return Ok(Ended::Refused("no answer in time".to_owned())),
+        };
+        let mut incoming = match opened {
+            Ok(opened) => opened.into_inner(),
+            Err(status) => return Ok(Ended::Refused(words(&status))),
+        };
+        let welcome = match self.first_answer(&mut incoming).await {
+            Ok(welcome) => welcome,
+            Err(ended) => return Ok(ended),
+        };
+        if !self.core.joined(welcome.cluster_id.clone()).await? {
+            return Ok(Ended::Refused(format!("it serves another cluster, {}", welcome.cluster_id)));
+        }
+        tracing::info!(%address, session = welcome.session, node = welcome.node_id, "joined the leader");
+        self.server.send_replace(Some(client));
+        let session = Session {
+            link: self,
+            number: welcome.session,
+            outgoing,
+            log_chunks,
+            renewals: BTreeMap::new(),
+            next_renewal: 1,
+            answered_ms: self.clock.boottime_ms(),
+            reported: 0,
+            streams: BTreeMap::new(),
+            streaming: JoinSet::new(),
+        };
+        session.run(incoming, welcome.renew_every_ms.max(1)).await
+    }
+
+    async fn first_answer(&self, incoming: &mut Streaming<wire::ServerMessage>) -> Result<wire::Welcome, Ended> {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = self.clock.sleep_ms(ANSWER_WITHIN_MS) => return Err(Ended::Refused("no answer in time".to_owned())),
+        };
+        match message.map(|message| message.and_then(|message| message.body)) {
+            Ok(Some(FromServer::Welcome(welcome))) => Ok(welcome),
+            Ok(Some(FromServer::Redirect(redirect))) => Err(Ended::Redirected(redirect.leader_address)),
+            Ok(_) => Err(Ended::Refused("its first message was no welcome".to_owned())),
+            Err(status) => Err(Ended::Refused(words(&status))),
+        }
+    }
+}
+
+fn words(status: &tonic::Status) -> String {
+    explain_transport(status).unwrap_or_else(|| status.message().to_owned())
+}
+
+impl Session<'_> {
+    async fn run(mut self, mut incoming: Streaming<wire::ServerMessage>, renew_every_ms: u64) -> Result<Ended, LinkError> {
+        let clock = self.link.clock.clone();
+        let mut pending = self.link.core.pending();
+        pending.mark_changed();
+        let silence_ms = (renew_every_ms * UNANSWERED_RENEWALS).max(SILENCE_MS_MIN);
+        let mut renew_at_ms = clock.boottime_ms();
+        let mut certificate_at_ms = renew_at_ms;
+        loop {
+            let now_ms = clock.boottime_ms();
+            if now_ms.saturating_sub(self.answered_ms) > silence_ms {
+                return Ok(Ended::Lost(format!("no renewal was answered for {silence_ms} ms")));
+            }
+            if now_ms >= certificate_at_ms {
+                certificate_at_ms = now_ms + CERTIFICATE_LOOK_MS;
+                self.renew_certificate().await;
+            }
+            if now_ms >= renew_at_ms {
+                renew_at_ms = now_ms + renew_every_ms;
+                if !self.renew(now_ms).await {
+                    return Ok(Ended::Lost("it takes no messages".to_owned()));
+                }
+            }
+            let ended = tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => self.handle(message).await?,
+                    Ok(None) => Some(Ended::Lost("the server closed the stream".to_owned())),
+                    Err(status) => Some(Ended::Lost(words(&status))),
+                },
+                changed = pending.changed() => match changed {
+                    Ok(()) => {
+                        let reports = pending.borrow_and_update().clone();
+                        (!self.report(&reports).await).then(|| Ended::Lost("it takes no messages".to_owned()))
+                    }
+                    Err(_) => Some(Ended::Lost("the agent is ending".to_owned())),
+                },
+                Some(done) = self.streaming.join_next() => {
+                    done.into_iter().for_each(|request| drop(self.streams.remove(&request)));
+                    None
+                }
+                () = clock.sleep_until_ms(renew_at_ms) => None,
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// False when the server takes nothing any more.
+    async fn send(&self, body: ToServer) -> bool {
+        tokio::select! {
+            sent = self.outgoing.send(wire::AgentMessage { body: Some(body) }) => sent.is_ok(),
+            () = self.link.clock.sleep_ms(ANSWER_WITHIN_MS) => false,
+        }
+    }
+
+    /// Rule 6: the clock is read before the renewal leaves, so the lease never reaches further than
+    /// the leader could have meant.
+    async fn renew(&mut self, now_ms: u64) -> bool {
+        let number = self.next_renewal;
+        self.next_renewal += 1;
+        self.renewals.insert(number, now_ms);
+        while self.renewals.len() > RENEWALS_MAX {
+            self.renewals.pop_first();
+        }
+        self.send(ToServer::Renewal(wire::Renewal { session: self.number, number })).await
+    }
+
+    async fn report(&mut self, reports: &BTreeMap<u64, crate::store::Report>) -> bool {
+        let fresh: Vec<wire::Report> =
+            reports.range(self.reported + 1..).map(|(number, report)| translate::report(*number, report)).collect();
+        for batch in fresh.chunks(REPORTS_AT_ONCE) {
+            if !self.send(ToServer::Reports(wire::Reports { reports: batch.to_vec() })).await {
+                return false;
+            }
+            self.reported = batch.last().map_or(self.reported, |report| report.number);
+        }
+        true
+    }
+
+    async fn handle(&mut self, message: wire::ServerMessage) -> Result<Option<Ended>, LinkError> {
+        let core = &self.link.core;
+        match message.body {
+            Some(FromServer::Desired(desired)) => match Desired::try_from(desired) {
+                Ok(desired) => core.desired(desired).await?,
+                Err(error) => return Ok(Some(Ended::Lost(format!("it sent nonsense: {error}")))),
+            },
+            Some(FromServer::Acknowledged(acknowledged)) => core.acknowledged(acknowledged.number).await?,
+            Some(FromServer::Lease(lease)) if lease.session == self.number => {
+                if let Some(sent_ms) = self.renewals.remove(&lease.number) {
+                    self.renewals = self.renewals.split_off(&lease.number);
+                    self.answered_ms = self.link.clock.boottime_ms();
+                    core.lease_extended(sent_ms).await?;
+                }
+            }
+            Some(FromServer::Log(request)) => self.handle_log(request),
+            Some(FromServer::Redirect(redirect)) => return Ok(Some(Ended::Redirected(redirect.leader_address))),
+            // An answer to another session's renewal extends nothing.
+            Some(FromServer::Lease(_) | FromServer::Welcome(_)) | None => {}
+        }
+        Ok(None)
+    }
+
+    fn handle_log(&mut self, request: wire::LogRequest) {
+        let id = request.request;
+        if let Some(running) = self.streams.remove(&id) {
+            running.abort();
+        }
+        if request.cancel {
+            return;
+        }
+        if self.streams.len() >= LOG_STREAMS_MAX {
+            let error = format!("this node already streams {LOG_STREAMS_MAX} logs; try again later");
+            let refusal = wire::LogChunk { request: id, end: true, error, ..Default::default() };
+            // Without room even for this, the client's own timeout tells it.
+            let _ = self.log_chunks.try_send(refusal);
+            return;
+        }
+        let streamer = Streamer {
+            paths: self.link.paths.clone(),
+            live: self.link.core.live(),
+            clock: self.link.clock.clone(),
+            chunks: self.log_chunks.clone(),
+        };
+        let task = self.streaming.spawn(async move {
+            streamer.serve(request).await;
+            id
+        });
+        self.streams.insert(id, task);
+    }
+
+    async fn renew_certificate(&self) {
+        let Some(mut client) = self.link.server.borrow().clone() else { return };
+        let (credentials, folder) = (&self.link.credentials, &self.link.identity_dir);
+        let renewed = tokio::select! {
+            renewed = renew::renew_if_due(&mut client, credentials, folder, self.link.clock.as_ref()) => renewed,
+            () = self.link.clock.sleep_ms(ANSWER_WITHIN_MS) => return,
+        };
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "the node's certificate could not be renewed; it will be tried again");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where an agent keeps what.
+
+use crate::assignment::Key;
+use crate::config::Config;
+use muster_common::{AttemptNo, GangId};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub state_dir: PathBuf,
+    log_root: PathBuf,
+    output_root: PathBuf,
+    /// Tells this agent's processes from those of another agent on the same machine, even when its
+    /// store is lost.
+    mark: String,
+}
+
+impl Paths {
+    pub fn of(config: &Config) -> Self {
+        let place = Sha256::digest(config.state_dir.as_os_str().as_encoded_bytes());
+        let place: String = place.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            state_dir: config.state_dir.clone(),
+            log_root: config.log_root(),
+            output_root: config.output_root(),
+            mark: format!("{}@{place}/", config.name),
+        }
+    }
+
+    /// The shim's folder.
+    pub fn allocation(&self, key: &Key) -> PathBuf {
+        self.allocations().join(key.to_string())
+    }
+
+    pub fn allocations(&self) -> PathBuf {
+        self.state_dir.join("allocations")
+    }
+
+    pub fn launches(&self) -> PathBuf {
+        self.state_dir.join("launches")
+    }
+
+    pub fn logs(&self, gang: GangId, attempt: AttemptNo) -> PathBuf {
+        self.log_root.join(gang.to_string()).join(format!("attempt-{attempt}"))
+    }
+
+    pub fn log_root(&self) -> &std::path::Path {
+        &self.log_root
+    }
+
+    pub fn output(&self, gang: GangId, attempt: AttemptNo) -> PathBuf {
+        self.output_root.join(gang.to_string()).join(format!("attempt-{attempt}"))
+    }
+
+    /// Start of the mark of every process below this agent's shims.
+    pub fn mark_prefix(&self) -> &str {
+        &self.mark
+    }
+
+    pub fn mark(&self, key: &Key) -> String {
+        format!("{}{key}", self.mark)
+    }
+}

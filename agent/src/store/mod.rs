@@ -1,0 +1,268 @@
+//! What an agent must not forget: tokens, allocations, reports nobody has acknowledged.
+//!
+//! One sealed file, replaced as a whole and synced at every change that matters. A file that is
+//! missing or damaged is never taken for an empty one: it is moved aside, the store gets a new id,
+//! and whoever opens it is told that it was lost.
+
+mod ledger;
+pub mod rank_logs;
+
+pub use ledger::{Ledger, Refusal};
+
+use crate::assignment::{Key, Position, RunPart, StopRules};
+use crate::shim::machine::RankExit;
+use muster_runtime::durable::{self, DurableError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const VERSION: u8 = 1;
+const FILE: &str = "store";
+/// The largest store. An agent holds at most a few thousand small records.
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Reports nobody acknowledges, before informational ones are left out.
+const REPORTS_SOFT_MAX: usize = 4096;
+
+/// One allocation this node has accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub run: RunPart,
+    pub stop: StopRules,
+    /// End of the lease it began with, boot time in ms.
+    pub first_deadline_ms: u64,
+    pub boot_id: String,
+    /// No process of it is left, and its devices are free of processes.
+    pub gone: bool,
+    /// It ended because the lease ran out.
+    pub lease_expired: bool,
+    /// A server asked for its end.
+    pub stop_wanted: bool,
+    pub prepared_reported: bool,
+    pub started_reported: bool,
+    pub failed_reported: bool,
+    pub quarantine_reported: bool,
+    pub released_reported: bool,
+    pub exits_reported: BTreeSet<u32>,
+}
+
+impl Held {
+    /// A record of something that has not begun.
+    pub fn new(run: RunPart, stop: StopRules, first_deadline_ms: u64, boot_id: String) -> Self {
+        Self {
+            run,
+            stop,
+            first_deadline_ms,
+            boot_id,
+            gone: false,
+            lease_expired: false,
+            stop_wanted: false,
+            prepared_reported: false,
+            started_reported: false,
+            failed_reported: false,
+            quarantine_reported: false,
+            released_reported: false,
+            exits_reported: BTreeSet::new(),
+        }
+    }
+}
+
+/// A report, as it will be sent until it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// `None` for facts about the node.
+    pub key: Option<Key>,
+    pub body: ReportBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportBody {
+    Prepared,
+    Failed { infra: bool, why: String },
+    Started,
+    Exited(RankExit),
+    Released { lease_expired: bool },
+    Quarantined { slots: Vec<u16>, why: String },
+    DeviceFault { slot: u16, xid: u32, why: String, fatal: bool },
+}
+
+impl ReportBody {
+    /// Nothing depends on its arrival.
+    fn is_informational(&self) -> bool {
+        matches!(self, Self::Started | Self::DeviceFault { fatal: false, .. })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Image {
+    store_id: String,
+    cluster_id: Option<String>,
+    seen: Position,
+    ledger: Ledger,
+    held: BTreeMap<Key, Held>,
+    reports: BTreeMap<u64, Report>,
+    next_report: u64,
+}
+
+/// The open store. Changes are made in memory and made durable by [`Store::save`]; nothing that
+/// depends on a change may be done before it is saved.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    image: Image,
+    /// The store's absence or damage was noticed at opening.
+    lost: bool,
+}
+
+impl Store {
+    /// Opens the store in `state_dir`; `new_id` becomes its id if there is none to be read.
+    ///
+    /// Errors: the folder cannot be used. A damaged store is no error: see [`Store::is_lost`].
+    pub fn open(state_dir: &Path, new_id: impl FnOnce() -> String) -> Result<Self, DurableError> {
+        durable::create_folder(state_dir)?;
+        let path = state_dir.join(FILE);
+        let read = durable::read_sealed(&path, BYTES_MAX);
+        let decoded = match read {
+            Ok(sealed) if sealed.version == VERSION => postcard::from_bytes(&sealed.bytes).ok(),
+            Ok(_) | Err(DurableError::Missing { .. } | DurableError::Torn { .. } | DurableError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(image) = decoded {
+            return Ok(Self { path, image, lost: false });
+        }
+        move_aside(&path);
+        let image = Image {
+            store_id: new_id(),
+            cluster_id: None,
+            seen: Position::default(),
+            ledger: Ledger::default(),
+            held: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            next_report: 1,
+        };
+        let store = Self { path, image, lost: true };
+        store.save()?;
+        Ok(store)
+    }
+
+    /// Makes every change so far survive a power cut.
+    pub fn save(&self) -> Result<(), DurableError> {
+        let bytes = postcard::to_stdvec(&self.image).expect("plain data encodes");
+        durable::write_sealed(&self.path, VERSION, &bytes)
+    }
+
+    /// True when nothing may be concluded from what is not in the store.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub fn id(&self) -> &str {
+        &self.image.store_id
+    }
+
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.image.cluster_id.as_deref()
+    }
+
+    pub fn set_cluster_id(&mut self, id: &str) {
+        self.image.cluster_id = Some(id.to_owned());
+    }
+
+    pub fn seen(&self) -> Position {
+        self.image.seen
+    }
+
+    /// The newest desired state acted on. True when a leader or a generation changed: then it must
+    /// be saved at once; a higher index alone may wait for the next save.
+    pub fn advance_seen(&mut self, position: Position) -> bool {
+        let before = self.image.seen;
+        self.image.seen = before.max(position);
+        (before.generation, before.term) != (self.image.seen.generation, self.image.seen.term)
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.image.ledger
+    }
+
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.image.ledger
+    }
+
+    pub fn held(&self) -> &BTreeMap<Key, Held> {
+        &self.image.held
+    }
+
+    pub fn held_mut(&mut self, key: &Key) -> Option<&mut Held> {
+        self.image.held.get_mut(key)
+    }
+
+    /// Records an accepted allocation and its token.
+    pub fn accept(&mut self, key: Key, held: Held) {
+        self.image.ledger.accept(key, &held.run);
+        self.image.held.insert(key, held);
+    }
+
+    /// Drops an allocation that is gone; its token stays spent.
+    pub fn forget(&mut self, key: &Key) {
+        if let Some(held) = self.image.held.remove(key) {
+            self.image.ledger.spend(*key, &held.run);
+        }
+    }
+
+    /// Notes a report; it has its number from here on.
+    pub fn report(&mut self, key: Option<Key>, body: ReportBody) {
+        if body.is_informational() && self.image.reports.len() >= REPORTS_SOFT_MAX {
+            tracing::warn!(?body, "too many reports wait for a server; this one is left out");
+            return;
+        }
+        self.image.reports.insert(self.image.next_report, Report { key, body });
+        self.image.next_report += 1;
+    }
+
+    /// What no server's applied index covers yet, by number.
+    pub fn reports(&self) -> &BTreeMap<u64, Report> {
+        &self.image.reports
+    }
+
+    /// The lowest number that is still here, or the next one.
+    pub fn first_report(&self) -> u64 {
+        self.image.reports.first_key_value().map_or(self.image.next_report, |(number, _)| *number)
+    }
+
+    /// Drops the reports up to `number`; a number never given out is ignored.
+    pub fn acknowledge(&mut self, number: u64) -> bool {
+        if number >= self.image.next_report {
+            tracing::error!(number, "a server acknowledged a report that was never made");
+            return false;
+        }
+        let kept = self.image.reports.split_off(&(number + 1));
+        let dropped = std::mem::replace(&mut self.image.reports, kept);
+        !dropped.is_empty()
+    }
+}
+
+/// Removes a finished allocation's folder: it has nothing left to tell.
+pub fn remove_folder(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %folder.display(), %error, "a finished allocation's folder cannot be removed");
+    }
+}
+
+fn move_aside(path: &Path) {
+    if !path.exists() {
+        return;
+    }
+    let target = (1..).map(|n| path.with_extension(format!("damaged-{n}"))).find(|target| !target.exists());
+    let target = target.expect("there is a free number");
+    match fs::rename(path, &target) {
+        Ok(()) => tracing::error!(path = %target.display(), "the agent's store was damaged; it was moved aside"),
+        Err(error) => tracing::error!(%error, path = %path.display(), "the damaged store cannot be moved aside"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub use tests::held as test_held;

@@ -1,0 +1,91 @@
+use super::*;
+use crate::assignment::tests::assignment;
+use muster_proto::agent::Phase::Prepare;
+
+pub fn held(job: u64, index: u64, slots: &[u32]) -> (Key, Held) {
+    let assignment = assignment(job, index, Prepare, slots);
+    let run = assignment.run.expect("it runs");
+    let held = Held::new(run, assignment.stop, 1_000, "boot".to_owned());
+    (assignment.key, held)
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, || "fresh".to_owned()).expect("a usable folder")
+}
+
+#[test]
+fn what_is_saved_is_there_after_opening_again() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = Store::open(dir.path(), || "first".to_owned()).expect("a usable folder");
+    assert!(store.is_lost(), "an absent store proves nothing");
+    let (key, record) = held(1, 50, &[0]);
+    store.accept(key, record.clone());
+    store.report(Some(key), ReportBody::Prepared);
+    store.advance_seen(Position { generation: 1, term: 2, applied_index: 51 });
+    store.save().expect("saved");
+    let again = open(dir.path());
+    assert!(!again.is_lost());
+    assert_eq!((again.id(), again.seen().term), ("first", 2));
+    assert_eq!(again.held().get(&key), Some(&record));
+    assert_eq!(again.reports().len(), 1);
+}
+
+#[test]
+fn rule_5b_a_report_is_kept_until_it_is_acknowledged() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = open(dir.path());
+    let (key, _) = held(1, 50, &[0]);
+    for _ in 0..3 {
+        store.report(Some(key), ReportBody::Started);
+    }
+    assert!(!store.acknowledge(99), "a number never given out was believed");
+    assert_eq!(store.reports().len(), 3);
+    assert!(store.acknowledge(2));
+    store.save().expect("saved");
+    let mut again = open(dir.path());
+    assert_eq!((again.first_report(), again.reports().len()), (3, 1));
+    assert!(again.acknowledge(3));
+    assert_eq!(again.first_report(), 4, "a number is never used twice");
+}
+
+#[test]
+fn rule_8c_a_damaged_store_is_moved_aside_and_counts_as_lost() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = Store::open(dir.path(), || "first".to_owned()).expect("a usable folder");
+    let (key, record) = held(1, 50, &[0]);
+    store.accept(key, record);
+    store.save().expect("saved");
+    let path = dir.path().join(FILE);
+    let good = fs::read(&path).expect("there");
+    for (n, bad) in [&good[..good.len() - 1], &[], b"nonsense"].into_iter().enumerate() {
+        fs::write(&path, bad).expect("damaged");
+        let opened = open(dir.path());
+        assert!(opened.is_lost(), "damage {n} was taken for an empty store");
+        assert_eq!((opened.id(), opened.held().len()), ("fresh", 0));
+        assert_eq!(fs::read(path.with_extension(format!("damaged-{}", n + 1))).expect("kept"), bad);
+    }
+}
+
+#[test]
+fn a_forgotten_allocation_leaves_its_token_spent() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = open(dir.path());
+    let (key, record) = held(1, 50, &[0]);
+    store.accept(key, record);
+    store.forget(&key);
+    let again = assignment(1, 50, Prepare, &[0]);
+    let refusal = store.ledger().check(&again, again.run.as_ref().expect("it runs"));
+    assert!(matches!(refusal, Err(Refusal::Spent { .. })), "{refusal:?}");
+}
+
+#[test]
+fn idle_talk_is_left_out_before_evidence_is() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = open(dir.path());
+    for _ in 0..REPORTS_SOFT_MAX + 10 {
+        store.report(None, ReportBody::DeviceFault { slot: 0, xid: 13, why: String::new(), fatal: false });
+    }
+    assert_eq!(store.reports().len(), REPORTS_SOFT_MAX);
+    store.report(None, ReportBody::Released { lease_expired: false });
+    assert_eq!(store.reports().len(), REPORTS_SOFT_MAX + 1);
+}
