@@ -93,14 +93,8 @@ mod tests {
 
     #[test]
     fn a_later_generation_beats_any_index() {
-        let old = Token {
-            generation: 1,
-            index: 900,
-        };
-        let new = Token {
-            generation: 2,
-            index: 3,
-        };
+        let old = Token { generation: 1, index: 900 };
+        let new = Token { generation: 2, index: 3 };
         assert!(new > old);
     }
 

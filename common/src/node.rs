@@ -38,10 +38,7 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn amount(&self) -> Amount {
-        Amount {
-            cpu_milli: self.cpu_milli,
-            memory_bytes: self.memory_bytes,
-        }
+        Amount { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes }
     }
 }
 

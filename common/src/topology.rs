@@ -35,11 +35,7 @@ impl FabricSpec {
     }
 
     pub fn level_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self
-            .trees
-            .iter()
-            .flat_map(|tree| tree.levels.iter().map(Name::as_str))
-            .collect();
+        let mut names: Vec<&str> = self.trees.iter().flat_map(|tree| tree.levels.iter().map(Name::as_str)).collect();
         names.push("node");
         names
     }

@@ -26,12 +26,7 @@ fn a_gang_runs_and_leaves_nothing_behind() {
     c.release_all(gang);
     assert_eq!(c.word(gang), "GONE");
     assert!(c.state.jobs().is_empty() && c.state.gangs().is_empty());
-    assert!(
-        c.state
-            .nodes()
-            .values()
-            .all(|node| node.free_devices() == 4 && node.used == Default::default())
-    );
+    assert!(c.state.nodes().values().all(|node| node.free_devices() == 4 && node.used == Default::default()));
 }
 
 #[test]
@@ -39,23 +34,15 @@ fn rule_1_one_key_gives_one_job_and_another_body_is_refused() {
     let mut c = Cluster::new(1, 1);
     let first = c.respond(Command::Submit(Box::new(submit("k", scheduling(1, 1)))));
     let again = c.respond(Command::Submit(Box::new(submit("k", scheduling(1, 1)))));
-    let (
-        Response::Submitted { job, existing: false },
-        Response::Submitted {
-            job: same,
-            existing: true,
-        },
-    ) = (first, again)
+    let (Response::Submitted { job, existing: false }, Response::Submitted { job: same, existing: true }) =
+        (first, again)
     else {
         panic!("a repeated key did not give the same job")
     };
     assert_eq!(job, same);
     let mut other = submit("k", scheduling(1, 1));
     other.body_hash = muster_common::job::Hash([2; 32]);
-    assert_eq!(
-        c.respond(Command::Submit(Box::new(other))),
-        Response::Refused(Refusal::KeyReused { job })
-    );
+    assert_eq!(c.respond(Command::Submit(Box::new(other))), Response::Refused(Refusal::KeyReused { job }));
 }
 
 #[test]
@@ -65,10 +52,7 @@ fn rule_1_a_generated_key_older_than_the_horizon_is_never_taken_as_new() {
     c.pass(25 * 3_600_000);
     let mut old = submit("old", scheduling(1, 1));
     old.key_made_at = Some(made);
-    assert!(matches!(
-        c.respond(Command::Submit(Box::new(old))),
-        Response::Refused(Refusal::KeyTooOld { .. })
-    ));
+    assert!(matches!(c.respond(Command::Submit(Box::new(old))), Response::Refused(Refusal::KeyTooOld { .. })));
 }
 
 #[test]
@@ -77,13 +61,7 @@ fn rule_2_a_gang_is_placed_whole_or_not_at_all() {
     let (a, b) = (gang_of(&mut c, 2, 4), gang_of(&mut c, 2, 4));
     let (first, second) = (c.naive_placement(a).unwrap(), c.naive_placement(b).unwrap());
     let plan = c.plan(vec![PlanStep::Place(first), PlanStep::Place(second)]);
-    let Response::Plan {
-        accepted: 1,
-        rejected,
-    } = c.respond(plan)
-    else {
-        panic!("not one of two was placed")
-    };
+    let Response::Plan { accepted: 1, rejected } = c.respond(plan) else { panic!("not one of two was placed") };
     assert!(matches!(rejected[..], [(gang, Rejection::DeviceTaken { .. })] if gang == b));
     assert_eq!((c.word(a), c.word(b)), ("STARTING", "GONE"));
 }
@@ -96,9 +74,7 @@ fn rule_2_a_stale_plan_fails_by_itself() {
     let again = Command::RegisterNode(Box::new(registration("n0", 1)));
     c.apply(again);
     let plan = c.plan(vec![PlanStep::Place(placement)]);
-    let Response::Plan { rejected, .. } = c.respond(plan) else {
-        panic!()
-    };
+    let Response::Plan { rejected, .. } = c.respond(plan) else { panic!() };
     assert!(matches!(rejected[..], [(_, Rejection::NodeChanged(_))]));
 }
 
@@ -107,10 +83,7 @@ fn rule_3_a_restore_raises_the_generation_of_every_later_token() {
     let mut c = Cluster::new(2, 1);
     let old = gang_of(&mut c, 1, 1);
     c.place(old);
-    c.apply(Command::Configure {
-        change: Box::new(ConfigChange::RaiseGeneration),
-        by: principal(),
-    });
+    c.apply(Command::Configure { change: Box::new(ConfigChange::RaiseGeneration), by: principal() });
     let new = gang_of(&mut c, 1, 1);
     c.place(new);
     assert!(c.token(new).1 > c.token(old).1 && c.token(new).1.generation == 2);
@@ -139,21 +112,9 @@ fn rule_4_the_first_of_start_and_abort_in_log_order_wins() {
     c.expire();
     assert!(matches!(c.cause(gang), Some(Cause::StartTimeout { node }) if node == nodes[1]));
     c.report(nodes[1], gang, ReportBody::Prepared);
-    assert_eq!(
-        c.word(gang),
-        "STOPPING",
-        "a late Prepared started a gang that was aborted"
-    );
-    c.apply(Command::Cancel(Cancel {
-        job: gang.job,
-        ordinal: None,
-        reason: "late".into(),
-        by: principal(),
-    }));
-    assert!(
-        matches!(c.cause(gang), Some(Cause::StartTimeout { .. })),
-        "a later cause replaced the first"
-    );
+    assert_eq!(c.word(gang), "STOPPING", "a late Prepared started a gang that was aborted");
+    c.apply(Command::Cancel(Cancel { job: gang.job, ordinal: None, reason: "late".into(), by: principal() }));
+    assert!(matches!(c.cause(gang), Some(Cause::StartTimeout { .. })), "a later cause replaced the first");
 }
 
 #[test]
@@ -163,11 +124,7 @@ fn rule_4_a_rank_that_fails_stops_its_whole_gang_in_the_same_entry() {
     c.start(gang);
     let nodes = c.parts(gang);
     c.exit(gang, nodes[1], 1, Exit::Signal(9));
-    assert!(
-        nodes
-            .iter()
-            .all(|node| desired(&c.state, *node).parts[0].phase == Phase::Stop)
-    );
+    assert!(nodes.iter().all(|node| desired(&c.state, *node).parts[0].phase == Phase::Stop));
 }
 
 #[test]
@@ -192,26 +149,9 @@ fn rule_5_a_report_is_applied_once() {
     let number = c.state.node(node).unwrap().reports_applied;
     let (attempt, token) = c.token(gang);
     let epoch = c.state.node(node).unwrap().epoch;
-    let body = ReportBody::Exited {
-        rank: 0,
-        exit: OK,
-        why: String::new(),
-    };
-    let report = NodeReport {
-        node,
-        epoch,
-        number,
-        gang,
-        attempt,
-        token,
-        body,
-    };
-    assert_eq!(
-        c.respond(Command::Reports {
-            reports: vec![report]
-        }),
-        Response::Reports { applied: 0 }
-    );
+    let body = ReportBody::Exited { rank: 0, exit: OK, why: String::new() };
+    let report = NodeReport { node, epoch, number, gang, attempt, token, body };
+    assert_eq!(c.respond(Command::Reports { reports: vec![report] }), Response::Reports { applied: 0 });
     assert_eq!(c.word(gang), "RUNNING");
 }
 
@@ -233,28 +173,11 @@ fn retry_budgets_of_users_and_of_infrastructure_are_apart() {
     };
     fail(&mut c, ReportBody::Released { lease_expired: true });
     let record = c.state.gang(gang).unwrap();
-    assert_eq!(
-        (record.infra_used, record.app_used, record.state.word()),
-        (1, 0, "QUEUED")
-    );
-    fail(
-        &mut c,
-        ReportBody::Exited {
-            rank: 0,
-            exit: Exit::Code(3),
-            why: String::new(),
-        },
-    );
+    assert_eq!((record.infra_used, record.app_used, record.state.word()), (1, 0, "QUEUED"));
+    fail(&mut c, ReportBody::Exited { rank: 0, exit: Exit::Code(3), why: String::new() });
     let record = c.state.gang(gang).unwrap();
     assert_eq!((record.infra_used, record.app_used, record.past.len()), (1, 1, 2));
-    fail(
-        &mut c,
-        ReportBody::Exited {
-            rank: 0,
-            exit: Exit::Code(3),
-            why: String::new(),
-        },
-    );
+    fail(&mut c, ReportBody::Exited { rank: 0, exit: Exit::Code(3), why: String::new() });
     assert_eq!(c.word(gang), "GONE");
 }
 
@@ -262,12 +185,7 @@ fn silent(c: &mut Cluster, n: usize, waited_ms: u64) {
     let (node, term) = (c.node(n), c.term);
     let epoch = c.state.node(node).unwrap().epoch;
     c.apply(Command::NodeSilent { node, epoch, term });
-    c.apply(Command::NodeFenced {
-        node,
-        epoch,
-        term,
-        waited_ms,
-    });
+    c.apply(Command::NodeFenced { node, epoch, term, waited_ms });
 }
 
 #[test]
@@ -294,13 +212,7 @@ fn rule_7_silence_proposed_in_an_older_term_says_nothing() {
 
 #[test]
 fn rule_7_a_lease_is_over_before_the_fencing_wait_kill_and_drift_included() {
-    for settings in [
-        Settings::default(),
-        Settings {
-            fence_after_ms: 45_000,
-            ..Settings::default()
-        },
-    ] {
+    for settings in [Settings::default(), Settings { fence_after_ms: 45_000, ..Settings::default() }] {
         for of_job in [None, Some(1), Some(60_000), Some(10_000_000)] {
             let lease_ms = settings.lease_ms(of_job);
             assert!(lease_ms > settings.suspect_after_ms);
@@ -317,16 +229,10 @@ fn rule_8_a_fenced_nodes_devices_are_unknown_until_there_is_evidence() {
     let node = c.node(0);
     let token = c.token(gang);
     silent(&mut c, 0, 300_000);
-    assert!(matches!(
-        c.state.node(node).unwrap().devices[0],
-        DeviceState::Unknown { .. }
-    ));
+    assert!(matches!(c.state.node(node).unwrap().devices[0], DeviceState::Unknown { .. }));
     let epoch = c.state.node(node).unwrap().epoch;
     c.apply(Command::NodeSeen { node, epoch });
-    assert!(
-        !c.state.node(node).unwrap().devices[0].is_free(),
-        "coming back is no evidence"
-    );
+    assert!(!c.state.node(node).unwrap().devices[0].is_free(), "coming back is no evidence");
     assert_eq!(desired(&c.state, node).parts[0].phase, Phase::Stop);
     c.report_as(node, gang, token, ReportBody::Released { lease_expired: true });
     assert!(c.state.node(node).unwrap().devices[0].is_free());
@@ -383,10 +289,7 @@ fn a_restarted_agent_that_still_holds_the_token_keeps_its_ranks() {
     again.instance = "two".into();
     again.held = vec![HeldToken { gang, attempt, token }];
     c.apply(Command::RegisterNode(Box::new(again)));
-    assert_eq!(
-        (c.word(gang), desired(&c.state, c.node(0)).parts[0].phase),
-        ("RUNNING", Phase::Run)
-    );
+    assert_eq!((c.word(gang), desired(&c.state, c.node(0)).parts[0].phase), ("RUNNING", Phase::Run));
 }
 
 #[test]
@@ -398,34 +301,14 @@ fn rule_12_what_cannot_be_ended_quarantines_its_devices_and_drains_the_node() {
     c.start(gang);
     let node = c.node(0);
     let token = c.token(gang);
-    c.report(
-        node,
-        gang,
-        ReportBody::Quarantined {
-            slots: vec![0],
-            why: "rank 0 does not die".into(),
-        },
-    );
+    c.report(node, gang, ReportBody::Quarantined { slots: vec![0], why: "rank 0 does not die".into() });
     let record = c.state.node(node).unwrap();
     assert!(matches!(record.devices[0], DeviceState::Quarantined { .. }) && record.closed.is_some());
     assert_eq!(c.word(gang), "QUEUED");
     c.report_as(node, gang, token, ReportBody::Released { lease_expired: false });
-    assert!(
-        matches!(
-            c.state.node(node).unwrap().devices[0],
-            DeviceState::Quarantined { .. }
-        ),
-        "no timer ends it"
-    );
-    let action = NodeAction::EndQuarantine {
-        slot: 0,
-        reason: "tested".into(),
-    };
-    c.apply(Command::NodeAdmin {
-        node,
-        action,
-        by: principal(),
-    });
+    assert!(matches!(c.state.node(node).unwrap().devices[0], DeviceState::Quarantined { .. }), "no timer ends it");
+    let action = NodeAction::EndQuarantine { slot: 0, reason: "tested".into() };
+    c.apply(Command::NodeAdmin { node, action, by: principal() });
     assert!(c.state.node(node).unwrap().devices[0].is_free());
 }
 
@@ -447,15 +330,8 @@ fn a_drain_with_a_deadline_moves_what_still_runs() {
     let gang = gang_of(&mut c, 1, 1);
     c.start(gang);
     let node = c.node(0);
-    let action = NodeAction::Drain {
-        reason: "xid 79".into(),
-        deadline_ms: Some(60_000),
-    };
-    c.apply(Command::NodeAdmin {
-        node,
-        action,
-        by: principal(),
-    });
+    let action = NodeAction::Drain { reason: "xid 79".into(), deadline_ms: Some(60_000) };
+    c.apply(Command::NodeAdmin { node, action, by: principal() });
     assert_eq!(c.word(gang), "RUNNING");
     c.pass(60_000);
     c.expire();
@@ -469,32 +345,19 @@ fn a_drain_with_a_deadline_moves_what_still_runs() {
 fn an_array_keeps_its_elements_as_ranges_and_runs_so_many_at_once() {
     let mut c = Cluster::new(1, 4);
     let mut spec = scheduling(1, 1);
-    spec.array = Some(muster_common::job::ArraySpec {
-        count: 1000,
-        at_once: Some(2),
-        stop_after_failures: Some(1),
-    });
+    spec.array = Some(muster_common::job::ArraySpec { count: 1000, at_once: Some(2), stop_after_failures: Some(1) });
     spec.retry.app = 0;
     let job = c.submit(spec);
     let gangs: Vec<GangId> = (0..3).map(|ordinal| GangId::new(job, ordinal)).collect();
     c.start(gangs[0]);
     c.start(gangs[1]);
-    let Response::Plan { rejected, .. } = c.place(gangs[2]) else {
-        panic!()
-    };
+    let Response::Plan { rejected, .. } = c.place(gangs[2]) else { panic!() };
     assert!(matches!(rejected[..], [(_, Rejection::AtOnce)]));
     let node = c.node(0);
     c.exit(gangs[0], node, 0, Exit::Code(1));
     c.release_all(gangs[0]);
     let record = c.state.job(job).unwrap();
-    assert_eq!(
-        (
-            record.unstarted.len(),
-            record.tally.cancelled,
-            record.tally.failed
-        ),
-        (0, 998, 1)
-    );
+    assert_eq!((record.unstarted.len(), record.tally.cancelled, record.tally.failed), (0, 998, 1));
 }
 
 #[test]
@@ -503,28 +366,11 @@ fn a_join_token_works_once_in_time_and_for_its_node() {
     let hash = muster_common::job::Hash([7; 32]);
     let name = muster_common::Name::literal("n7");
     let expires_at = c.state.now().plus_ms(60_000);
-    c.apply(Command::IssueToken {
-        hash,
-        node: Some(name.clone()),
-        expires_at,
-        by: principal(),
-    });
+    c.apply(Command::IssueToken { hash, node: Some(name.clone()), expires_at, by: principal() });
     let other = muster_common::Name::literal("n8");
-    assert_eq!(
-        c.respond(Command::UseToken { hash, node: other }),
-        Response::Refused(Refusal::TokenNode(name.clone()))
-    );
-    assert_eq!(
-        c.respond(Command::UseToken {
-            hash,
-            node: name.clone()
-        }),
-        Response::Done
-    );
-    assert_eq!(
-        c.respond(Command::UseToken { hash, node: name }),
-        Response::Refused(Refusal::Token)
-    );
+    assert_eq!(c.respond(Command::UseToken { hash, node: other }), Response::Refused(Refusal::TokenNode(name.clone())));
+    assert_eq!(c.respond(Command::UseToken { hash, node: name.clone() }), Response::Done);
+    assert_eq!(c.respond(Command::UseToken { hash, node: name }), Response::Refused(Refusal::Token));
 }
 
 #[test]
@@ -540,13 +386,7 @@ fn device_time_is_charged_once_and_never_for_devices_nobody_can_reach() {
     c.report(node, gang, ReportBody::Released { lease_expired: false });
     let past = &c.state.gang(gang).unwrap().past;
     assert_eq!((past.len(), past[0].device_ms), (1, 4 * 10_000));
-    assert!(
-        past[0]
-            .attempt
-            .parts
-            .iter()
-            .any(|part| part.state == PartState::Fenced)
-    );
+    assert!(past[0].attempt.parts.iter().any(|part| part.state == PartState::Fenced));
     let charged: u64 = c.state.usage().values().sum();
     assert_eq!(charged, 40_000);
 }
@@ -562,20 +402,8 @@ fn events_tell_the_whole_story_in_order() {
     let epoch = c.state.node(node).unwrap().epoch;
     let number = c.state.node(node).unwrap().reports_applied + 1;
     let body = ReportBody::Released { lease_expired: false };
-    let report = NodeReport {
-        node,
-        epoch,
-        number,
-        gang,
-        attempt: token.0,
-        token: token.1,
-        body,
-    };
-    let events = c
-        .apply(Command::Reports {
-            reports: vec![report],
-        })
-        .events;
+    let report = NodeReport { node, epoch, number, gang, attempt: token.0, token: token.1, body };
+    let events = c.apply(Command::Reports { reports: vec![report] }).events;
     let kinds: Vec<bool> = events
         .iter()
         .zip(0..)

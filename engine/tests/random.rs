@@ -24,11 +24,7 @@ fn random_scheduling(a: u32, b: u32, c: u32) -> muster_common::job::Scheduling {
         spec.groups[0].share = Share(400);
     }
     if c % 5 == 0 {
-        spec.array = Some(ArraySpec {
-            count: 1 + c % 7,
-            at_once: Some(1 + a % 2),
-            stop_after_failures: Some(2),
-        });
+        spec.array = Some(ArraySpec { count: 1 + c % 7, at_once: Some(1 + a % 2), stop_after_failures: Some(2) });
     }
     spec.limits.time_ms = (a % 2 == 0).then_some(30_000);
     spec.limits.wait_ms = (b % 4 == 0).then_some(600_000);
@@ -51,12 +47,7 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         9 => {
             if let Some(job) = pick(&jobs, a) {
                 let ordinal = (b % 2 == 0).then_some(c % 3);
-                cluster.apply(Command::Cancel(Cancel {
-                    job,
-                    ordinal,
-                    reason: "test".into(),
-                    by: principal(),
-                }));
+                cluster.apply(Command::Cancel(Cancel { job, ordinal, reason: "test".into(), by: principal() }));
             }
         }
         10 => {
@@ -69,11 +60,7 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         14 => stray_report(cluster, &nodes, &gangs, a, b),
         _ => {
             if let Some(job) = pick(&jobs, a) {
-                cluster.apply(Command::Hold {
-                    job,
-                    hold: b % 2 == 0,
-                    by: principal(),
-                });
+                cluster.apply(Command::Hold { job, hold: b % 2 == 0, by: principal() });
             }
         }
     }
@@ -82,16 +69,9 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
 fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
     let Some(job) = pick(jobs, a) else { return };
     let record = cluster.state.job(job).unwrap();
-    let ordinal = if b % 3 == 0 {
-        b % 5
-    } else {
-        record.unstarted.first().unwrap_or(b % 5)
-    };
+    let ordinal = if b % 3 == 0 { b % 5 } else { record.unstarted.first().unwrap_or(b % 5) };
     if let Some(placement) = cluster.naive_placement(GangId::new(job, ordinal)) {
-        let plan = cluster.plan(vec![
-            PlanStep::Place(placement.clone()),
-            PlanStep::Place(placement),
-        ]);
+        let plan = cluster.plan(vec![PlanStep::Place(placement.clone()), PlanStep::Place(placement)]);
         cluster.apply(plan);
     }
 }
@@ -99,11 +79,7 @@ fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
 fn prepare(cluster: &mut Cluster, gangs: &[GangId], a: u32) {
     let Some(gang) = pick(gangs, a) else { return };
     for node in cluster.parts(gang) {
-        if cluster
-            .state
-            .gang(gang)
-            .is_some_and(|record| record.current().is_some())
-        {
+        if cluster.state.gang(gang).is_some_and(|record| record.current().is_some()) {
             cluster.report(node, gang, ReportBody::Prepared);
         }
     }
@@ -115,33 +91,12 @@ fn report(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32, d: u3
         return;
     };
     let body = match c % 8 {
-        0 => ReportBody::PrepareFailed {
-            infra: d % 2 == 0,
-            why: "test".into(),
-        },
-        1..=3 => ReportBody::Exited {
-            rank: d % 6,
-            exit: OK,
-            why: String::new(),
-        },
-        4 => ReportBody::Exited {
-            rank: d % 6,
-            exit: Exit::Code(1),
-            why: String::new(),
-        },
-        5 => ReportBody::DeviceFault {
-            slot: (d % 3) as u16,
-            xid: 79,
-            why: "test".into(),
-            fatal: d % 2 == 0,
-        },
-        6 if d % 4 == 0 => ReportBody::Quarantined {
-            slots: vec![(d % 3) as u16],
-            why: "test".into(),
-        },
-        _ => ReportBody::Released {
-            lease_expired: d % 2 == 0,
-        },
+        0 => ReportBody::PrepareFailed { infra: d % 2 == 0, why: "test".into() },
+        1..=3 => ReportBody::Exited { rank: d % 6, exit: OK, why: String::new() },
+        4 => ReportBody::Exited { rank: d % 6, exit: Exit::Code(1), why: String::new() },
+        5 => ReportBody::DeviceFault { slot: (d % 3) as u16, xid: 79, why: "test".into(), fatal: d % 2 == 0 },
+        6 if d % 4 == 0 => ReportBody::Quarantined { slots: vec![(d % 3) as u16], why: "test".into() },
+        _ => ReportBody::Released { lease_expired: d % 2 == 0 },
     };
     cluster.report(node, gang, body);
 }
@@ -152,41 +107,22 @@ fn administer(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
     let action = match b % 8 {
         0 => NodeAction::Cordon { reason },
         1 | 2 => NodeAction::Uncordon,
-        3 => NodeAction::Drain {
-            reason,
-            deadline_ms: (c % 2 == 0).then_some(u64::from(c % 50_000)),
-        },
+        3 => NodeAction::Drain { reason, deadline_ms: (c % 2 == 0).then_some(u64::from(c % 50_000)) },
         4 => NodeAction::Undrain,
         5 => NodeAction::StateReleased { reason },
-        6 => NodeAction::EndQuarantine {
-            slot: (c % 3) as u16,
-            reason,
-        },
+        6 => NodeAction::EndQuarantine { slot: (c % 3) as u16, reason },
         _ => NodeAction::Remove { reason },
     };
-    cluster.apply(Command::NodeAdmin {
-        node,
-        action,
-        by: principal(),
-    });
+    cluster.apply(Command::NodeAdmin { node, action, by: principal() });
 }
 
 fn observe_silence(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32) {
     let Some(node) = pick(nodes, a) else { return };
     let epoch = cluster.state.node(node).unwrap().epoch;
-    let term = if b % 5 == 0 {
-        cluster.term + 1
-    } else {
-        cluster.term
-    };
+    let term = if b % 5 == 0 { cluster.term + 1 } else { cluster.term };
     let command = match b % 3 {
         0 => Command::NodeSilent { node, epoch, term },
-        1 => Command::NodeFenced {
-            node,
-            epoch,
-            term,
-            waited_ms: u64::from(b % 600_000),
-        },
+        1 => Command::NodeFenced { node, epoch, term, waited_ms: u64::from(b % 600_000) },
         _ => Command::NodeSeen { node, epoch },
     };
     cluster.apply(command);
@@ -219,11 +155,7 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
     if c % 3 != 0 {
         let held = |gang: &muster_engine::state::gang::GangRecord| {
             let attempt = gang.current()?;
-            Some(HeldToken {
-                gang: gang.id,
-                attempt: attempt.number,
-                token: attempt.token,
-            })
+            Some(HeldToken { gang: gang.id, attempt: attempt.number, token: attempt.token })
         };
         again.held = cluster.state.gangs().values().filter_map(held).collect();
     }
@@ -234,13 +166,7 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
 fn stray_report(cluster: &mut Cluster, nodes: &[NodeId], gangs: &[GangId], a: u32, b: u32) {
     let Some(node) = pick(nodes, a) else { return };
     let gang = pick(gangs, b).unwrap_or(GangId::new(JobId(u64::from(b)), 0));
-    let token = (
-        AttemptNo(b % 4),
-        Token {
-            generation: 1,
-            index: u64::from(a),
-        },
-    );
+    let token = (AttemptNo(b % 4), Token { generation: 1, index: u64::from(a) });
     cluster.report_as(node, gang, token, ReportBody::Released { lease_expired: false });
 }
 
@@ -275,10 +201,7 @@ proptest! {
 
 /// 300 unless MUSTER_CASES says otherwise.
 fn cases() -> u32 {
-    std::env::var("MUSTER_CASES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(300)
+    std::env::var("MUSTER_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
 #[test]

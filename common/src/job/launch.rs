@@ -35,10 +35,7 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self {
-            file_bytes: 10 * 1024 * 1024,
-            files: 10,
-        }
+        Self { file_bytes: 10 * 1024 * 1024, files: 10 }
     }
 }
 

@@ -147,11 +147,7 @@ pub struct RetryBudget {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self {
-            infra: 3,
-            app: 0,
-            exclude_failed_node: false,
-        }
+        Self { infra: 3, app: 0, exclude_failed_node: false }
     }
 }
 
@@ -165,10 +161,7 @@ pub struct CheckpointSpec {
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self {
-            signal: None,
-            grace_ms: 30_000,
-        }
+        Self { signal: None, grace_ms: 30_000 }
     }
 }
 

@@ -24,11 +24,7 @@ impl Applying<'_> {
         if !changed {
             return Ok(Response::Noop);
         }
-        self.event(Event::NodeAdmin {
-            node,
-            action: action.clone(),
-            by: by.clone(),
-        });
+        self.event(Event::NodeAdmin { node, action: action.clone(), by: by.clone() });
         Ok(Response::Done)
     }
 
@@ -36,12 +32,7 @@ impl Applying<'_> {
         let at = self.now();
         self.drop_drain_timer(node);
         let record = self.node_mut(node);
-        record.closed = Some(Closed {
-            reason: reason.into(),
-            by: by.clone(),
-            at,
-            drain,
-        });
+        record.closed = Some(Closed { reason: reason.into(), by: by.clone(), at, drain });
         true
     }
 
@@ -57,15 +48,8 @@ impl Applying<'_> {
     }
 
     fn drop_drain_timer(&mut self, node: NodeId) {
-        let closed = self
-            .state
-            .nodes
-            .get(&node)
-            .and_then(|record| record.closed.as_ref());
-        if let Some(deadline) = closed
-            .and_then(|closed| closed.drain)
-            .and_then(|drain| drain.deadline)
-        {
+        let closed = self.state.nodes.get(&node).and_then(|record| record.closed.as_ref());
+        if let Some(deadline) = closed.and_then(|closed| closed.drain).and_then(|drain| drain.deadline) {
             self.drop_timer(deadline, Timer::DrainDeadline { node });
         }
     }
@@ -79,20 +63,14 @@ impl Applying<'_> {
     fn state_released(&mut self, node: NodeId) -> Result<bool> {
         let record = self.state.nodes.get(&node).expect("seen by the caller");
         if record.liveness == Liveness::Up {
-            let why =
-                "the node is up; its own agent says what runs there. This statement is for silent nodes";
+            let why = "the node is up; its own agent says what runs there. This statement is for silent nodes";
             return Err(Refusal::Invalid(why.into()));
         }
         for gang in record.gangs.clone() {
             self.stop(gang, Cause::NodeLost { node });
             self.release_on(node, gang, Evidence::Operator);
         }
-        let orphans = self
-            .state
-            .nodes
-            .get(&node)
-            .map(|record| record.orphans.clone())
-            .unwrap_or_default();
+        let orphans = self.state.nodes.get(&node).map(|record| record.orphans.clone()).unwrap_or_default();
         for orphan in &orphans {
             self.release_orphan(node, orphan.gang, orphan.token, Evidence::Operator);
         }
@@ -111,30 +89,16 @@ impl Applying<'_> {
     fn end_quarantine(&mut self, node: NodeId, slot: u16) -> Result<bool> {
         let now = self.now();
         let record = self.node_mut(node);
-        let orphaned = record
-            .orphans
-            .iter()
-            .any(|orphan| orphan.devices.iter().any(|(held, _)| *held == slot));
-        let device = record
-            .devices
-            .get_mut(usize::from(slot))
-            .ok_or(Refusal::NotQuarantined)?;
+        let orphaned = record.orphans.iter().any(|orphan| orphan.devices.iter().any(|(held, _)| *held == slot));
+        let device = record.devices.get_mut(usize::from(slot)).ok_or(Refusal::NotQuarantined)?;
         let DeviceState::Quarantined { holders, .. } = device else {
             return Err(Refusal::NotQuarantined);
         };
         let holders = std::mem::take(holders);
         let free = holders.is_empty();
-        *device = if orphaned {
-            DeviceState::Unknown { since: now, holders }
-        } else {
-            DeviceState::Ok(holders)
-        };
+        *device = if orphaned { DeviceState::Unknown { since: now, holders } } else { DeviceState::Ok(holders) };
         if free {
-            self.event(Event::DevicesFree {
-                node,
-                slots: vec![slot],
-                evidence: Evidence::Operator,
-            });
+            self.event(Event::DevicesFree { node, slots: vec![slot], evidence: Evidence::Operator });
         }
         Ok(true)
     }

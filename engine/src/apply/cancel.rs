@@ -9,18 +9,11 @@ use muster_common::{GangId, JobId};
 
 impl Applying<'_> {
     pub(super) fn cancel(&mut self, cancel: &Cancel) -> Result {
-        let job = self
-            .state
-            .jobs
-            .get(&cancel.job)
-            .ok_or(Refusal::UnknownJob(cancel.job))?;
+        let job = self.state.jobs.get(&cancel.job).ok_or(Refusal::UnknownJob(cancel.job))?;
         if let Some(ordinal) = cancel.ordinal {
             let gang = GangId::new(cancel.job, ordinal);
             if !job.unstarted.contains(ordinal) && !self.state.gangs.contains(&gang) {
-                return Err(Refusal::UnknownElement {
-                    job: cancel.job,
-                    ordinal,
-                });
+                return Err(Refusal::UnknownElement { job: cancel.job, ordinal });
             }
         }
         self.event(Event::JobCancelled {
@@ -68,12 +61,7 @@ impl Applying<'_> {
                 true
             }
             Some(_) => {
-                let stopped = self.stop(
-                    gang,
-                    Cause::Cancelled {
-                        reason: reason.into(),
-                    },
-                );
+                let stopped = self.stop(gang, Cause::Cancelled { reason: reason.into() });
                 self.finish_if_settled(gang);
                 stopped
             }
@@ -98,11 +86,7 @@ impl Applying<'_> {
         job.held = hold;
         self.state.touch(Key::Job(id));
         self.state.parked.retain(|gang, _| gang.job != id);
-        self.event(Event::JobHeld {
-            job: id,
-            hold,
-            by: by.clone(),
-        });
+        self.event(Event::JobHeld { job: id, hold, by: by.clone() });
         Ok(Response::Done)
     }
 }

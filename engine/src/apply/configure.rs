@@ -15,9 +15,7 @@ impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
         let what = match change {
             ConfigChange::Policy(policy) => {
-                policy
-                    .validate()
-                    .map_err(|error| Refusal::Invalid(error.to_string()))?;
+                policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
                 self.state.policy = Arc::new(policy.clone());
                 "policy"
             }
@@ -28,9 +26,7 @@ impl Applying<'_> {
             }
             ConfigChange::Settings(settings) => {
                 check_settings(settings)?;
-                if self.state.gangs.values().any(|gang| gang.current().is_some())
-                    && *settings != self.state.settings
-                {
+                if self.state.gangs.values().any(|gang| gang.current().is_some()) && *settings != self.state.settings {
                     let same_timers = settings.start_within_ms == self.state.settings.start_within_ms
                         && settings.fence_after_ms >= self.state.settings.fence_after_ms;
                     if !same_timers {
@@ -58,8 +54,7 @@ impl Applying<'_> {
             ConfigChange::FeatureLevel(level) => {
                 if *level < self.state.cluster.feature_level || *level > FEATURE_LEVEL {
                     let now = self.state.cluster.feature_level;
-                    let why =
-                        format!("feature level {level} is not between the present {now} and {FEATURE_LEVEL}");
+                    let why = format!("feature level {level} is not between the present {now} and {FEATURE_LEVEL}");
                     return Err(Refusal::Invalid(why));
                 }
                 self.state.cluster.feature_level = *level;
@@ -69,11 +64,7 @@ impl Applying<'_> {
         self.state.config_version += 1;
         self.state.touch(Key::Config);
         let version = self.state.config_version;
-        self.event(Event::Configured {
-            what: what.into(),
-            by: by.clone(),
-            version,
-        });
+        self.event(Event::Configured { what: what.into(), by: by.clone(), version });
         Ok(Response::Done)
     }
 }
@@ -83,16 +74,11 @@ fn check_fabric(fabric: &FabricSpec) -> Result<()> {
     let mut levels = BTreeSet::new();
     for tree in &fabric.trees {
         if !trees.insert(&tree.name) {
-            return Err(Refusal::Invalid(format!(
-                "there are two fabric trees called `{}`",
-                tree.name
-            )));
+            return Err(Refusal::Invalid(format!("there are two fabric trees called `{}`", tree.name)));
         }
         for level in &tree.levels {
             if level.as_str() == "node" || !levels.insert(level) {
-                return Err(Refusal::Invalid(format!(
-                    "the level name `{level}` is used twice; `node` is implied"
-                )));
+                return Err(Refusal::Invalid(format!("the level name `{level}` is used twice; `node` is implied")));
             }
         }
     }
@@ -101,9 +87,7 @@ fn check_fabric(fabric: &FabricSpec) -> Result<()> {
 
 fn check_settings(settings: &Settings) -> Result<()> {
     if settings.suspect_after_ms == 0 || settings.start_within_ms == 0 || settings.key_horizon_ms == 0 {
-        return Err(Refusal::Invalid(
-            "suspect_after_ms, start_within_ms and key_horizon_ms must be above 0".into(),
-        ));
+        return Err(Refusal::Invalid("suspect_after_ms, start_within_ms and key_horizon_ms must be above 0".into()));
     }
     let floor_ms = settings.fence_floor_ms();
     if settings.fence_after_ms < floor_ms {

@@ -23,9 +23,7 @@ impl Applying<'_> {
             self.drop_timer(*at, *timer);
             self.expire_one(*timer);
         }
-        Response::Expired {
-            timers: due.len() as u32,
-        }
+        Response::Expired { timers: due.len() as u32 }
     }
 
     fn expire_one(&mut self, timer: Timer) {
@@ -52,15 +50,10 @@ impl Applying<'_> {
     }
 
     fn start_timed_out(&mut self, gang: GangId) {
-        let Some(GangState::Starting(attempt)) = self.state.gangs.get(&gang).map(|record| &record.state)
-        else {
+        let Some(GangState::Starting(attempt)) = self.state.gangs.get(&gang).map(|record| &record.state) else {
             return;
         };
-        let late = attempt
-            .parts
-            .iter()
-            .find(|part| part.state == PartState::Placed)
-            .unwrap_or(&attempt.parts[0]);
+        let late = attempt.parts.iter().find(|part| part.state == PartState::Placed).unwrap_or(&attempt.parts[0]);
         let node = late.node;
         self.stop(gang, Cause::StartTimeout { node });
         self.finish_if_settled(gang);
@@ -76,10 +69,7 @@ impl Applying<'_> {
         }
         self.give_up_unstarted(id, End::TimedOut);
         for gang in self.gangs_of(id) {
-            if matches!(
-                self.state.gangs.get(&gang).map(|record| &record.state),
-                Some(GangState::Queued { .. })
-            ) {
+            if matches!(self.state.gangs.get(&gang).map(|record| &record.state), Some(GangState::Queued { .. })) {
                 self.end_gang(gang, End::TimedOut);
             }
         }

@@ -12,16 +12,8 @@ use std::sync::Arc;
 impl Applying<'_> {
     pub(super) fn scheduling_of(&self, gang: GangId) -> Arc<Scheduling> {
         let job = self.state.jobs.get(&gang.job).expect("a live gang's job is live");
-        let number = self
-            .state
-            .gangs
-            .get(&gang)
-            .map_or(job.revision().number, |record| record.revision);
-        let revision = job
-            .revisions
-            .iter()
-            .find(|revision| revision.number == number)
-            .unwrap_or(job.revision());
+        let number = self.state.gangs.get(&gang).map_or(job.revision().number, |record| record.revision);
+        let revision = job.revisions.iter().find(|revision| revision.number == number).unwrap_or(job.revision());
         self.state.interned(revision.scheduling).scheduling.clone()
     }
 
@@ -45,33 +37,16 @@ impl Applying<'_> {
         self.drop_attempt_timers(gang, &attempt);
         attempt.stopping_at = Some(now);
         self.gang_mut(gang).state = GangState::Stopping(attempt, Box::new(cause.clone()));
-        self.event(Event::GangStopping {
-            gang,
-            attempt: number,
-            cause,
-        });
+        self.event(Event::GangStopping { gang, attempt: number, cause });
         true
     }
 
     fn drop_attempt_timers(&mut self, gang: GangId, attempt: &Attempt) {
         let number = attempt.number;
         let start_by = attempt.placed_at.plus_ms(self.state.settings.start_within_ms);
-        self.drop_timer(
-            start_by,
-            Timer::StartDeadline {
-                gang,
-                attempt: number,
-            },
-        );
-        if let (Some(started), Some(limit_ms)) = (attempt.started_at, self.scheduling_of(gang).limits.time_ms)
-        {
-            self.drop_timer(
-                started.plus_ms(limit_ms),
-                Timer::TimeLimit {
-                    gang,
-                    attempt: number,
-                },
-            );
+        self.drop_timer(start_by, Timer::StartDeadline { gang, attempt: number });
+        if let (Some(started), Some(limit_ms)) = (attempt.started_at, self.scheduling_of(gang).limits.time_ms) {
+            self.drop_timer(started.plus_ms(limit_ms), Timer::TimeLimit { gang, attempt: number });
         }
     }
 
@@ -93,12 +68,7 @@ impl Applying<'_> {
     fn end_attempt(&mut self, gang: GangId, attempt: Attempt, cause: Cause) {
         let now = self.now();
         let held_ms = now.since_ms(attempt.placed_at);
-        let milli: u64 = attempt
-            .parts
-            .iter()
-            .flat_map(|part| &part.devices)
-            .map(|(_, milli)| u64::from(*milli))
-            .sum();
+        let milli: u64 = attempt.parts.iter().flat_map(|part| &part.devices).map(|(_, milli)| u64::from(*milli)).sum();
         let device_ms = held_ms.saturating_mul(milli) / 1000;
         let served_ms = match (attempt.started_at, attempt.stopping_at) {
             (Some(started), Some(stopping)) => stopping.since_ms(started),
@@ -106,12 +76,7 @@ impl Applying<'_> {
         };
         self.charge(gang, device_ms);
         let failed_on = cause.node();
-        let ended = Arc::new(AttemptRecord {
-            attempt,
-            cause: cause.clone(),
-            ended_at: now,
-            device_ms,
-        });
+        let ended = Arc::new(AttemptRecord { attempt, cause: cause.clone(), ended_at: now, device_ms });
         let exclude = self.scheduling_of(gang).retry.exclude_failed_node && cause.blame() != Blame::Nobody;
         let record = self.gang_mut(gang);
         record.served_ms = record.served_ms.saturating_add(served_ms);
@@ -136,9 +101,7 @@ impl Applying<'_> {
     fn charge(&mut self, gang: GangId, device_ms: u64) {
         let account = self.scheduling_of(gang).account.clone();
         let charged = self.state.usage.get(&account).copied().unwrap_or(0);
-        self.state
-            .usage
-            .insert(account, charged.saturating_add(device_ms));
+        self.state.usage.insert(account, charged.saturating_add(device_ms));
     }
 
     /// How the gang ends after this cause; `None` = it is tried again.
@@ -188,11 +151,7 @@ impl Applying<'_> {
         if wait_ms > 0 {
             self.set_timer(not_before, Timer::NotBefore { gang });
         }
-        self.event(Event::GangQueued {
-            gang,
-            next,
-            not_before,
-        });
+        self.event(Event::GangQueued { gang, next, not_before });
     }
 
     /// Removes a gang that is queued again or has just ended its last attempt.
@@ -204,16 +163,8 @@ impl Applying<'_> {
         self.forget_waiting(gang);
         self.state.touch(Key::Gang(gang));
         self.event(Event::GangEnded { gang, end });
-        let stop_after = self
-            .scheduling_for_job(gang.job)
-            .array
-            .as_ref()
-            .and_then(|array| array.stop_after_failures);
-        let job = self
-            .state
-            .jobs
-            .get_mut(&gang.job)
-            .expect("a live gang's job is live");
+        let stop_after = self.scheduling_for_job(gang.job).array.as_ref().and_then(|array| array.stop_after_failures);
+        let job = self.state.jobs.get_mut(&gang.job).expect("a live gang's job is live");
         job.gangs_live -= 1;
         match end {
             End::Succeeded => job.tally.succeeded += 1,
@@ -268,23 +219,15 @@ impl Applying<'_> {
         }
         let job = self.state.jobs.remove(&id).expect("just seen");
         self.state.touch(Key::Job(id));
-        let limits = &self.state.interned(job.revision().scheduling).scheduling.limits;
-        let wait_by = limits
-            .wait_ms
-            .map_or(Time::NEVER, |ms| job.submitted_at.plus_ms(ms));
-        let begin_at = self
-            .state
-            .interned(job.revision().scheduling)
-            .scheduling
-            .begin_at_ms;
+        let scheduling = self.state.scheduling(&job).clone();
+        let launch = self.state.launch(&job.revision().launch);
+        let launch = launch.expect("counted by the job").clone();
+        let wait_ms = scheduling.limits.wait_ms;
+        let wait_by = wait_ms.map_or(Time::NEVER, |ms| job.submitted_at.plus_ms(ms));
+        let begin_at = scheduling.begin_at_ms;
         self.drop_timer(wait_by, Timer::WaitLimit { job: id });
         if let Some(at) = begin_at {
-            self.drop_timer(
-                Time(at),
-                Timer::NotBefore {
-                    gang: GangId::new(id, 0),
-                },
-            );
+            self.drop_timer(Time(at), Timer::NotBefore { gang: GangId::new(id, 0) });
         }
         for revision in &job.revisions {
             self.release_parts_of_spec(revision.scheduling, revision.launch);
@@ -297,24 +240,11 @@ impl Applying<'_> {
             _ => End::Succeeded,
         };
         let at = self.now();
-        self.event(Event::JobEnded {
-            record: job,
-            end,
-            tally,
-            at,
-        });
+        self.event(Event::JobEnded { record: job, scheduling, launch, end, tally, at });
     }
 
-    fn release_parts_of_spec(
-        &mut self,
-        scheduling: muster_common::job::Hash,
-        launch: muster_common::job::Hash,
-    ) {
-        let interned = self
-            .state
-            .schedulings
-            .get_mut(&scheduling)
-            .expect("counted by the job");
+    fn release_parts_of_spec(&mut self, scheduling: muster_common::job::Hash, launch: muster_common::job::Hash) {
+        let interned = self.state.schedulings.get_mut(&scheduling).expect("counted by the job");
         interned.count -= 1;
         if interned.count == 0 {
             self.state.schedulings.remove(&scheduling);

@@ -23,20 +23,11 @@ use muster_common::{Time, Token};
 
 /// Applies one committed entry. Entries come in log order, each once.
 pub fn apply(state: &mut State, entry: &Entry) -> Outcome {
-    assert!(
-        entry.index > state.applied_index,
-        "entry {} applied after {}",
-        entry.index,
-        state.applied_index
-    );
+    assert!(entry.index > state.applied_index, "entry {} applied after {}", entry.index, state.applied_index);
     state.applied_index = entry.index;
     state.applied_term = entry.term;
     state.now = advanced(state.now, entry);
-    let mut applying = Applying {
-        state,
-        entry,
-        events: Vec::new(),
-    };
+    let mut applying = Applying { state, entry, events: Vec::new() };
     let response = applying.dispatch();
     let events = applying.events;
     for event in &events {
@@ -74,19 +65,11 @@ impl Applying<'_> {
             Command::CommitPlan(plan) => Ok(self.commit_plan(plan)),
             Command::Expire { timers } => Ok(self.expire(timers)),
             Command::NodeSilent { node, epoch, term } => self.node_silent(*node, *epoch, *term),
-            Command::NodeFenced {
-                node,
-                epoch,
-                term,
-                waited_ms,
-            } => self.node_fenced(*node, *epoch, *term, *waited_ms),
+            Command::NodeFenced { node, epoch, term, waited_ms } => self.node_fenced(*node, *epoch, *term, *waited_ms),
             Command::NodeAdmin { node, action, by } => self.node_admin(*node, action, by),
-            Command::IssueToken {
-                hash,
-                node,
-                expires_at,
-                by,
-            } => self.issue_token(*hash, node.clone(), *expires_at, by),
+            Command::IssueToken { hash, node, expires_at, by } => {
+                self.issue_token(*hash, node.clone(), *expires_at, by)
+            }
             Command::UseToken { hash, node } => self.use_token(*hash, node),
             Command::Configure { change, by } => self.configure(change, by),
         };
@@ -103,10 +86,7 @@ impl Applying<'_> {
 
     /// The fencing token of whatever this entry places.
     fn token(&self) -> Token {
-        Token {
-            generation: self.state.cluster.generation,
-            index: self.entry.index,
-        }
+        Token { generation: self.state.cluster.generation, index: self.entry.index }
     }
 
     fn set_timer(&mut self, at: Time, timer: Timer) {

@@ -23,24 +23,12 @@ impl Applying<'_> {
         if at == 0 {
             node.ports.remove(&port);
         }
-        let key = Holder {
-            gang,
-            attempt: number,
-            token,
-            milli: 0,
-        };
+        let key = Holder { gang, attempt: number, token, milli: 0 };
         let freed = free_devices(node, &part.devices, &key);
-        node.used = node
-            .used
-            .minus(&part.amount)
-            .expect("a part's amount was added when it was placed");
+        node.used = node.used.minus(&part.amount).expect("a part's amount was added when it was placed");
         self.settle(gang, at, PartState::Released);
         if !freed.is_empty() {
-            self.event(Event::DevicesFree {
-                node: part.node,
-                slots: freed,
-                evidence,
-            });
+            self.event(Event::DevicesFree { node: part.node, slots: freed, evidence });
         }
     }
 
@@ -64,15 +52,8 @@ impl Applying<'_> {
     pub(super) fn quarantine_part(&mut self, gang: GangId, at: usize, slots: &[u16], why: &str) {
         self.orphan_part(gang, at, PartState::Quarantined);
         let (node, mut held) = self.part_slots(gang, at);
-        held.extend(
-            slots
-                .iter()
-                .filter(|slot| !held.contains(slot))
-                .copied()
-                .collect::<Vec<_>>(),
-        );
-        held.into_iter()
-            .for_each(|slot| self.quarantine_device(node, slot, why));
+        held.extend(slots.iter().filter(|slot| !held.contains(slot)).copied().collect::<Vec<_>>());
+        held.into_iter().for_each(|slot| self.quarantine_device(node, slot, why));
     }
 
     pub(super) fn quarantine_device(&mut self, node: NodeId, slot: u16, why: &str) {
@@ -85,25 +66,12 @@ impl Applying<'_> {
             return;
         }
         let holders = state.holders().to_vec();
-        *state = DeviceState::Quarantined {
-            since: now,
-            why: why.into(),
-            holders,
-        };
-        self.event(Event::DeviceQuarantined {
-            node,
-            slot,
-            why: why.into(),
-        });
+        *state = DeviceState::Quarantined { since: now, why: why.into(), holders };
+        self.event(Event::DeviceQuarantined { node, slot, why: why.into() });
     }
 
     fn part_slots(&self, gang: GangId, at: usize) -> (NodeId, Vec<u16>) {
-        let attempt = self
-            .state
-            .gangs
-            .get(&gang)
-            .and_then(|record| record.current())
-            .expect("the attempt is live");
+        let attempt = self.state.gangs.get(&gang).and_then(|record| record.current()).expect("the attempt is live");
         let part = &attempt.parts[at];
         (part.node, part.devices.iter().map(|(slot, _)| *slot).collect())
     }
@@ -128,42 +96,20 @@ impl Applying<'_> {
     }
 
     /// Evidence that an orphan is gone. False when there is no such orphan.
-    pub(super) fn release_orphan(
-        &mut self,
-        node: NodeId,
-        gang: GangId,
-        token: Token,
-        evidence: Evidence,
-    ) -> bool {
+    pub(super) fn release_orphan(&mut self, node: NodeId, gang: GangId, token: Token, evidence: Evidence) -> bool {
         let record = self.node_mut(node);
-        let Some(at) = record
-            .orphans
-            .iter()
-            .position(|orphan| orphan.gang == gang && orphan.token == token)
-        else {
+        let Some(at) = record.orphans.iter().position(|orphan| orphan.gang == gang && orphan.token == token) else {
             return false;
         };
         let orphan = record.orphans.remove(at);
-        record.used = record
-            .used
-            .minus(&orphan.amount)
-            .expect("an orphan's amount was added when it was placed");
+        record.used = record.used.minus(&orphan.amount).expect("an orphan's amount was added when it was placed");
         if let Some(port) = orphan.port {
             record.ports.remove(&port);
         }
-        let key = Holder {
-            gang,
-            attempt: orphan.attempt,
-            token,
-            milli: 0,
-        };
+        let key = Holder { gang, attempt: orphan.attempt, token, milli: 0 };
         let freed = free_devices(record, &orphan.devices, &key);
         if !freed.is_empty() {
-            self.event(Event::DevicesFree {
-                node,
-                slots: freed,
-                evidence,
-            });
+            self.event(Event::DevicesFree { node, slots: freed, evidence });
         }
         true
     }
@@ -175,21 +121,14 @@ impl Applying<'_> {
     }
 
     fn settle(&mut self, gang: GangId, at: usize, state: PartState) {
-        let attempt = self
-            .gang_mut(gang)
-            .current_mut()
-            .expect("an unsettled part has an attempt");
+        let attempt = self.gang_mut(gang).current_mut().expect("an unsettled part has an attempt");
         attempt.parts[at].state = state;
     }
 }
 
 /// Takes one holder off the devices; returns the slots that nobody holds any more.
 fn free_devices(node: &mut NodeRecord, devices: &[(u16, u16)], gone: &Holder) -> Vec<u16> {
-    let orphans: Vec<(GangId, Token)> = node
-        .orphans
-        .iter()
-        .map(|orphan| (orphan.gang, orphan.token))
-        .collect();
+    let orphans: Vec<(GangId, Token)> = node.orphans.iter().map(|orphan| (orphan.gang, orphan.token)).collect();
     let mut freed = Vec::new();
     for (slot, _) in devices {
         let Some(state) = node.devices.get_mut(usize::from(*slot)) else {
@@ -203,10 +142,7 @@ fn free_devices(node: &mut NodeRecord, devices: &[(u16, u16)], gone: &Holder) ->
             DeviceState::Quarantined { holders: now, .. } => *now = holders,
             DeviceState::Unknown { holders: now, .. } => {
                 // Another share's holder may still be unaccounted for.
-                if holders
-                    .iter()
-                    .any(|holder| orphans.contains(&(holder.gang, holder.token)))
-                {
+                if holders.iter().any(|holder| orphans.contains(&(holder.gang, holder.token))) {
                     *now = holders;
                     continue;
                 }

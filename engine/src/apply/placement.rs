@@ -32,11 +32,7 @@ impl Applying<'_> {
                     }
                 },
                 PlanStep::Stop { gang, attempt, by } => {
-                    let same = self
-                        .state
-                        .gangs
-                        .get(gang)
-                        .is_some_and(|record| record.attempt == *attempt);
+                    let same = self.state.gangs.get(gang).is_some_and(|record| record.attempt == *attempt);
                     if same && self.stop(*gang, Cause::Preempted { by: *by }) {
                         accepted += 1;
                     }
@@ -52,25 +48,14 @@ impl Applying<'_> {
     }
 
     fn check_place(&self, placement: &Placement) -> Result<Arc<Scheduling>, Rejection> {
-        let job = self
-            .state
-            .jobs
-            .get(&placement.gang.job)
-            .ok_or(Rejection::NotWaiting)?;
+        let job = self.state.jobs.get(&placement.gang.job).ok_or(Rejection::NotWaiting)?;
         let scheduling = self.check_waiting(job, placement)?;
         feasible::check_placement_shape(&scheduling, placement, self.state)?;
         for part in &placement.parts {
             self.check_part(part, placement.gang)?;
         }
-        let first = placement
-            .parts
-            .first()
-            .ok_or_else(|| Rejection::Shape("no node".into()))?;
-        let node = self
-            .state
-            .nodes
-            .get(&first.node)
-            .ok_or(Rejection::NodeChanged(first.node))?;
+        let first = placement.parts.first().ok_or_else(|| Rejection::Shape("no node".into()))?;
+        let node = self.state.nodes.get(&first.node).ok_or(Rejection::NodeChanged(first.node))?;
         node.free_port().ok_or(Rejection::Port(first.node))?;
         Ok(scheduling)
     }
@@ -84,9 +69,7 @@ impl Applying<'_> {
         let scheduling = self.state.interned(revision.scheduling).scheduling.clone();
         let expected = match self.state.gangs.get(&gang) {
             Some(record) => match record.state {
-                GangState::Queued { not_before } if not_before <= self.now() => {
-                    AttemptNo(record.attempt.0 + 1)
-                }
+                GangState::Queued { not_before } if not_before <= self.now() => AttemptNo(record.attempt.0 + 1),
                 _ => return Err(Rejection::NotWaiting),
             },
             None if job.unstarted.contains(gang.ordinal) => AttemptNo(1),
@@ -106,11 +89,7 @@ impl Applying<'_> {
     }
 
     fn check_part(&self, part: &PlacedPart, gang: GangId) -> Result<(), Rejection> {
-        let node = self
-            .state
-            .nodes
-            .get(&part.node)
-            .ok_or(Rejection::NodeChanged(part.node))?;
+        let node = self.state.nodes.get(&part.node).ok_or(Rejection::NodeChanged(part.node))?;
         if node.epoch != part.epoch {
             return Err(Rejection::NodeChanged(part.node));
         }
@@ -123,26 +102,14 @@ impl Applying<'_> {
         let reserved = |slot: u16| {
             self.state.reservations.values().any(|reservation| {
                 reservation.gang != gang
-                    && matches!(
-                        reservation.kind,
-                        ReservationKind::Victims | ReservationKind::Wounded
-                    )
-                    && reservation
-                        .witness
-                        .iter()
-                        .any(|device| device.node == part.node && device.slot == slot)
+                    && matches!(reservation.kind, ReservationKind::Victims | ReservationKind::Wounded)
+                    && reservation.witness.iter().any(|device| device.node == part.node && device.slot == slot)
             })
         };
         for (at, (slot, milli)) in part.devices.iter().enumerate() {
             let twice = part.devices[..at].iter().any(|(other, _)| other == slot);
-            let taken = Rejection::DeviceTaken {
-                node: part.node,
-                slot: *slot,
-            };
-            let device = node
-                .devices
-                .get(usize::from(*slot))
-                .ok_or_else(|| taken.clone())?;
+            let taken = Rejection::DeviceTaken { node: part.node, slot: *slot };
+            let device = node.devices.get(usize::from(*slot)).ok_or_else(|| taken.clone())?;
             // A token is per entry, so one entry gives a device to one gang only (rule 3).
             let same_entry = device.holders().iter().any(|holder| holder.token == self.token());
             if twice || *milli == 0 || device.free_milli() < *milli || same_entry || reserved(*slot) {
@@ -177,22 +144,12 @@ impl Applying<'_> {
             devices: attempt.devices(),
         });
         let start_by = now.plus_ms(self.state.settings.start_within_ms);
-        self.set_timer(
-            start_by,
-            Timer::StartDeadline {
-                gang,
-                attempt: attempt.number,
-            },
-        );
+        self.set_timer(start_by, Timer::StartDeadline { gang, attempt: attempt.number });
         self.enter_starting(gang, placement.revision, attempt);
     }
 
     fn enter_starting(&mut self, gang: GangId, revision: u32, attempt: Attempt) {
-        let job = self
-            .state
-            .jobs
-            .get_mut(&gang.job)
-            .expect("checked before placing");
+        let job = self.state.jobs.get_mut(&gang.job).expect("checked before placing");
         let first = job.unstarted.remove(gang.ordinal);
         job.gangs_active += 1;
         if first {
@@ -213,11 +170,7 @@ impl Applying<'_> {
             };
             self.state.gangs.insert(gang, record);
         } else {
-            let record = self
-                .state
-                .gangs
-                .get_mut(&gang)
-                .expect("a gang that was placed before has a record");
+            let record = self.state.gangs.get_mut(&gang).expect("a gang that was placed before has a record");
             record.attempt = attempt.number;
             record.revision = revision;
             record.state = GangState::Starting(Box::new(attempt));
@@ -235,16 +188,7 @@ impl Applying<'_> {
             node.gangs.insert(gang);
             node.used = node.used.plus(&part.amount);
             for (slot, milli) in &part.devices {
-                hold_device(
-                    node,
-                    *slot,
-                    Holder {
-                        gang,
-                        attempt,
-                        token,
-                        milli: *milli,
-                    },
-                );
+                hold_device(node, *slot, Holder { gang, attempt, token, milli: *milli });
             }
             if at == 0 {
                 port = node.free_port().expect("checked before placing");
@@ -261,25 +205,14 @@ impl Applying<'_> {
             return;
         }
         let times = self.state.parked.get(&gang).map_or(0, |parked| parked.times);
-        self.state.parked.insert(
-            gang,
-            Parked {
-                made_at,
-                times: times + 1,
-                why: why.clone(),
-            },
-        );
+        self.state.parked.insert(gang, Parked { made_at, times: times + 1, why: why.clone() });
         self.state.touch(Key::Gang(gang));
     }
 
     fn is_waiting(&self, gang: GangId) -> bool {
         match self.state.gangs.get(&gang) {
             Some(record) => matches!(record.state, GangState::Queued { .. }),
-            None => self
-                .state
-                .jobs
-                .get(&gang.job)
-                .is_some_and(|job| job.unstarted.contains(gang.ordinal)),
+            None => self.state.jobs.get(&gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)),
         }
     }
 
@@ -292,10 +225,7 @@ impl Applying<'_> {
         self.set_timer(reservation.end, Timer::Reservation { gang });
         self.state.reservations.insert(gang, reservation.clone());
         self.state.touch(Key::Gang(gang));
-        self.event(Event::Reserved {
-            gang,
-            start: reservation.start,
-        });
+        self.event(Event::Reserved { gang, start: reservation.start });
         true
     }
 

@@ -26,10 +26,7 @@ impl Applying<'_> {
 
     fn register_new(&mut self, registration: &Registration) -> Result {
         if self.state.nodes.len() as u64 >= NODES_MAX {
-            return Err(Refusal::Full {
-                what: "nodes".into(),
-                limit: NODES_MAX,
-            });
+            return Err(Refusal::Full { what: "nodes".into(), limit: NODES_MAX });
         }
         let node = NodeId(self.entry.index);
         let devices = registration.inventory.devices.len();
@@ -72,11 +69,7 @@ impl Applying<'_> {
         }
         if !idle && rebooted && registration.old_boot_silent {
             self.settle_all(node, Evidence::Reboot, |_, _| true, Cause::NodeLost { node });
-        } else if !idle
-            && !rebooted
-            && !registration.store_lost
-            && registration.store_id == self.store_id(node)
-        {
+        } else if !idle && !rebooted && !registration.store_lost && registration.store_id == self.store_id(node) {
             let held = registration.held.clone();
             self.settle_all(
                 node,
@@ -86,13 +79,7 @@ impl Applying<'_> {
             );
         } else if !idle {
             // No evidence: the agent is told to stop what it can no longer name, and answers.
-            for gang in self
-                .state
-                .nodes
-                .get(&node)
-                .map(|record| record.gangs.clone())
-                .unwrap_or_default()
-            {
+            for gang in self.state.nodes.get(&node).map(|record| record.gangs.clone()).unwrap_or_default() {
                 self.stop(gang, Cause::Vanished { node });
             }
         }
@@ -101,33 +88,14 @@ impl Applying<'_> {
     }
 
     fn store_id(&self, node: NodeId) -> String {
-        self.state
-            .nodes
-            .get(&node)
-            .map(|record| record.store_id.clone())
-            .unwrap_or_default()
+        self.state.nodes.get(&node).map(|record| record.store_id.clone()).unwrap_or_default()
     }
 
-    fn settle_all(
-        &mut self,
-        node: NodeId,
-        evidence: Evidence,
-        gone: impl Fn(GangId, Token) -> bool,
-        cause: Cause,
-    ) {
+    fn settle_all(&mut self, node: NodeId, evidence: Evidence, gone: impl Fn(GangId, Token) -> bool, cause: Cause) {
         let record = self.state.nodes.get(&node).expect("seen by the caller");
-        let orphans: Vec<(GangId, Token)> = record
-            .orphans
-            .iter()
-            .map(|orphan| (orphan.gang, orphan.token))
-            .collect();
+        let orphans: Vec<(GangId, Token)> = record.orphans.iter().map(|orphan| (orphan.gang, orphan.token)).collect();
         for gang in record.gangs.clone() {
-            let token = self
-                .state
-                .gangs
-                .get(&gang)
-                .and_then(|record| record.current())
-                .map(|attempt| attempt.token);
+            let token = self.state.gangs.get(&gang).and_then(|record| record.current()).map(|attempt| attempt.token);
             if token.is_some_and(|token| gone(gang, token)) {
                 self.stop(gang, cause.clone());
                 self.release_on(node, gang, evidence);
@@ -183,11 +151,8 @@ impl Applying<'_> {
         kept.links = record.inventory.links.clone();
         record.inventory = Arc::new(kept);
         for slot in missing {
-            let holders = self
-                .state
-                .nodes
-                .get(&node)
-                .map(|record| record.devices[usize::from(slot)].holders().to_vec());
+            let holders =
+                self.state.nodes.get(&node).map(|record| record.devices[usize::from(slot)].holders().to_vec());
             for holder in holders.unwrap_or_default() {
                 self.stop(holder.gang, Cause::DeviceFailed { node, slot });
             }
@@ -199,13 +164,7 @@ impl Applying<'_> {
         self.state.touch(crate::state::change::Key::Node(node));
         let devices = registration.inventory.devices.len() as u16;
         let epoch = self.entry.index;
-        self.event(Event::NodeRegistered {
-            node,
-            name: registration.name.clone(),
-            epoch,
-            devices,
-            rebooted,
-        });
+        self.event(Event::NodeRegistered { node, name: registration.name.clone(), epoch, devices, rebooted });
         Response::Registered { node, epoch }
     }
 }
@@ -215,22 +174,17 @@ fn uuids(inventory: &Inventory) -> impl Iterator<Item = &str> {
 }
 
 fn holds(held: &[HeldToken], gang: GangId, token: Token) -> bool {
-    held.iter()
-        .any(|known| known.gang == gang && known.token == token)
+    held.iter().any(|known| known.gang == gang && known.token == token)
 }
 
 fn check_inventory(inventory: &Inventory) -> Result<()> {
     let devices = inventory.devices.len();
     if devices > DEVICES_MAX {
-        return Err(Refusal::Invalid(format!(
-            "{devices} devices; at most {DEVICES_MAX} are allowed on a node"
-        )));
+        return Err(Refusal::Invalid(format!("{devices} devices; at most {DEVICES_MAX} are allowed on a node")));
     }
     let square = inventory.links.len() == devices && inventory.links.iter().all(|row| row.len() == devices);
     if !square {
-        return Err(Refusal::Invalid(format!(
-            "the link matrix is not {devices} x {devices}"
-        )));
+        return Err(Refusal::Invalid(format!("the link matrix is not {devices} x {devices}")));
     }
     let distinct: BTreeSet<&str> = uuids(inventory).collect();
     if distinct.len() != devices {

@@ -13,8 +13,7 @@ impl Applying<'_> {
         let mut applied = 0;
         for report in reports {
             let current = self.state.nodes.get(&report.node);
-            if !current.is_some_and(|node| node.epoch == report.epoch && node.reports_applied < report.number)
-            {
+            if !current.is_some_and(|node| node.epoch == report.epoch && node.reports_applied < report.number) {
                 continue;
             }
             self.node_mut(report.node).reports_applied = report.number;
@@ -25,13 +24,7 @@ impl Applying<'_> {
     }
 
     fn report(&mut self, report: &NodeReport) {
-        if let ReportBody::DeviceFault {
-            slot,
-            xid,
-            why,
-            fatal,
-        } = &report.body
-        {
+        if let ReportBody::DeviceFault { slot, xid, why, fatal } = &report.body {
             return self.device_fault(report.node, *slot, *xid, why, *fatal);
         }
         let Some(at) = self.part_of(report) else {
@@ -41,23 +34,13 @@ impl Applying<'_> {
         match &report.body {
             ReportBody::Prepared => self.prepared(gang, at),
             ReportBody::PrepareFailed { infra, why } => {
-                let cause = Cause::PrepareFailed {
-                    node: report.node,
-                    infra: *infra,
-                    why: why.clone(),
-                };
+                let cause = Cause::PrepareFailed { node: report.node, infra: *infra, why: why.clone() };
                 self.stop(gang, cause);
             }
             ReportBody::Exited { rank, exit, .. } => self.exited(gang, at, *rank, *exit, report.node),
             ReportBody::Released { lease_expired } => self.released(gang, at, *lease_expired, report.node),
             ReportBody::Quarantined { slots, why } => {
-                self.stop(
-                    gang,
-                    Cause::DeviceFailed {
-                        node: report.node,
-                        slot: slots.first().copied().unwrap_or(0),
-                    },
-                );
+                self.stop(gang, Cause::DeviceFailed { node: report.node, slot: slots.first().copied().unwrap_or(0) });
                 self.quarantine_part(gang, at, slots, why);
                 self.close_node(report.node, why);
             }
@@ -96,56 +79,27 @@ impl Applying<'_> {
         attempt.started_at = Some(now);
         let (number, placed_at) = (attempt.number, attempt.placed_at);
         record.state = GangState::Running(attempt.clone());
-        self.drop_timer(
-            placed_at.plus_ms(start_within_ms),
-            Timer::StartDeadline {
-                gang,
-                attempt: number,
-            },
-        );
+        self.drop_timer(placed_at.plus_ms(start_within_ms), Timer::StartDeadline { gang, attempt: number });
         if let Some(limit_ms) = limit_ms {
-            self.set_timer(
-                now.plus_ms(limit_ms),
-                Timer::TimeLimit {
-                    gang,
-                    attempt: number,
-                },
-            );
+            self.set_timer(now.plus_ms(limit_ms), Timer::TimeLimit { gang, attempt: number });
         }
-        self.event(Event::GangStarted {
-            gang,
-            attempt: number,
-        });
+        self.event(Event::GangStarted { gang, attempt: number });
     }
 
     fn exited(&mut self, gang: GangId, at: usize, rank: u32, exit: Exit, node: NodeId) {
-        let attempt = self
-            .gang_mut(gang)
-            .current_mut()
-            .expect("the report's part is live");
+        let attempt = self.gang_mut(gang).current_mut().expect("the report's part is live");
         let number = attempt.number;
         let part = &mut attempt.parts[at];
-        let Some(slot) = rank
-            .checked_sub(part.rank_base)
-            .and_then(|local| part.exits.get_mut(local as usize))
-        else {
+        let Some(slot) = rank.checked_sub(part.rank_base).and_then(|local| part.exits.get_mut(local as usize)) else {
             return;
         };
         if slot.is_some() {
             return;
         }
         *slot = Some(exit);
-        let all_done = attempt
-            .parts
-            .iter()
-            .all(|part| part.exits.iter().all(|exit| exit.is_some_and(Exit::is_success)));
-        self.event(Event::RankExited {
-            gang,
-            attempt: number,
-            rank,
-            node,
-            exit,
-        });
+        let all_done =
+            attempt.parts.iter().all(|part| part.exits.iter().all(|exit| exit.is_some_and(Exit::is_success)));
+        self.event(Event::RankExited { gang, attempt: number, rank, node, exit });
         if !exit.is_success() {
             self.stop(gang, Cause::RankFailed { rank, node, exit });
         } else if all_done {
@@ -154,34 +108,21 @@ impl Applying<'_> {
     }
 
     fn released(&mut self, gang: GangId, at: usize, lease_expired: bool, node: NodeId) {
-        let cause = if lease_expired {
-            Cause::LeaseLost { node }
-        } else {
-            Cause::Vanished { node }
-        };
+        let cause = if lease_expired { Cause::LeaseLost { node } } else { Cause::Vanished { node } };
         self.stop(gang, cause);
         self.release_part(gang, at, Evidence::Released);
     }
 
     fn device_fault(&mut self, node: NodeId, slot: u16, xid: u32, why: &str, fatal: bool) {
-        self.event(Event::DeviceFault {
-            node,
-            slot,
-            xid,
-            why: why.into(),
-        });
+        self.event(Event::DeviceFault { node, slot, xid, why: why.into() });
         if !fatal {
             return;
         }
-        let holders: Vec<GangId> = match self
-            .state
-            .nodes
-            .get(&node)
-            .and_then(|record| record.devices.get(usize::from(slot)))
-        {
-            Some(device) => device.holders().iter().map(|holder| holder.gang).collect(),
-            None => return,
-        };
+        let holders: Vec<GangId> =
+            match self.state.nodes.get(&node).and_then(|record| record.devices.get(usize::from(slot))) {
+                Some(device) => device.holders().iter().map(|holder| holder.gang).collect(),
+                None => return,
+            };
         for gang in holders {
             self.stop(gang, Cause::DeviceFailed { node, slot });
         }
@@ -193,12 +134,7 @@ impl Applying<'_> {
         let record = self.node_mut(node);
         if record.closed.is_none() {
             let by = crate::command::Principal("agent".into());
-            record.closed = Some(Closed {
-                reason: why.into(),
-                by,
-                at,
-                drain: Some(Drain { deadline: None }),
-            });
+            record.closed = Some(Closed { reason: why.into(), by, at, drain: Some(Drain { deadline: None }) });
         }
     }
 }

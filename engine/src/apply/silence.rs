@@ -11,10 +11,7 @@ impl Applying<'_> {
     /// older term says nothing about now.
     fn check_observer(&self, node: NodeId, epoch: u64, term: u64) -> Result<()> {
         if term != self.entry.term {
-            return Err(Refusal::OldTerm {
-                proposed: term,
-                term: self.entry.term,
-            });
+            return Err(Refusal::OldTerm { proposed: term, term: self.entry.term });
         }
         self.check_epoch(node, epoch)
     }
@@ -22,22 +19,14 @@ impl Applying<'_> {
     fn check_epoch(&self, node: NodeId, epoch: u64) -> Result<()> {
         let record = self.state.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
         if record.epoch != epoch {
-            return Err(Refusal::OldEpoch {
-                node,
-                epoch: record.epoch,
-            });
+            return Err(Refusal::OldEpoch { node, epoch: record.epoch });
         }
         Ok(())
     }
 
     pub(super) fn node_seen(&mut self, node: NodeId, epoch: u64) -> Result {
         self.check_epoch(node, epoch)?;
-        if self
-            .state
-            .nodes
-            .get(&node)
-            .is_some_and(|record| record.liveness == Liveness::Up)
-        {
+        if self.state.nodes.get(&node).is_some_and(|record| record.liveness == Liveness::Up) {
             return Ok(Response::Noop);
         }
         self.node_mut(node).liveness = Liveness::Up;
@@ -73,8 +62,7 @@ impl Applying<'_> {
                 self.state.settings.fence_after_ms(fence_after_ms) <= waited_ms
             })
             .collect();
-        if waited_ms >= self.state.settings.fence_after_ms(None)
-            && !matches!(record.liveness, Liveness::Fenced { .. })
+        if waited_ms >= self.state.settings.fence_after_ms(None) && !matches!(record.liveness, Liveness::Fenced { .. })
         {
             self.node_mut(node).liveness = Liveness::Fenced { since };
             self.event(Event::NodeFenced { node });

@@ -19,23 +19,14 @@ impl Applying<'_> {
             if known.body_hash != submit.body_hash {
                 return Err(Refusal::KeyReused { job: known.job });
             }
-            return Ok(Response::Submitted {
-                job: known.job,
-                existing: true,
-            });
+            return Ok(Response::Submitted { job: known.job, existing: true });
         }
         let horizon_ms = self.state.settings.key_horizon_ms;
-        if submit
-            .key_made_at
-            .is_some_and(|made| made.plus_ms(horizon_ms) < self.now())
-        {
+        if submit.key_made_at.is_some_and(|made| made.plus_ms(horizon_ms) < self.now()) {
             return Err(Refusal::KeyTooOld { horizon_ms });
         }
         if self.state.jobs.len() as u64 >= JOBS_MAX {
-            return Err(Refusal::Full {
-                what: "jobs".into(),
-                limit: JOBS_MAX,
-            });
+            return Err(Refusal::Full { what: "jobs".into(), limit: JOBS_MAX });
         }
         self.check_scheduling(&submit.scheduling)?;
         Ok(self.accept(submit))
@@ -43,18 +34,8 @@ impl Applying<'_> {
 
     fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
         if self.state.policy.class_rank(&scheduling.class).is_none() {
-            let known: Vec<&str> = self
-                .state
-                .policy
-                .classes
-                .keys()
-                .map(|name| name.as_str())
-                .collect();
-            let known = if known.is_empty() {
-                "low, normal, high".into()
-            } else {
-                known.join(", ")
-            };
+            let known: Vec<&str> = self.state.policy.classes.keys().map(|name| name.as_str()).collect();
+            let known = if known.is_empty() { "low, normal, high".into() } else { known.join(", ") };
             return Err(Refusal::Invalid(format!(
                 "there is no priority class `{}`; there is: {known}",
                 scheduling.class
@@ -66,22 +47,14 @@ impl Applying<'_> {
     fn accept(&mut self, submit: &Submit) -> Response {
         let id = JobId(self.entry.index);
         let now = self.now();
-        let revision = Revision {
-            number: 1,
-            scheduling: self.intern(&submit.scheduling),
-            launch: self.keep_launch(submit),
-        };
+        let revision =
+            Revision { number: 1, scheduling: self.intern(&submit.scheduling), launch: self.keep_launch(submit) };
         let gangs = submit.scheduling.gangs();
         if let Some(wait_ms) = submit.scheduling.limits.wait_ms {
             self.set_timer(now.plus_ms(wait_ms), Timer::WaitLimit { job: id });
         }
         if let Some(begin_at_ms) = submit.scheduling.begin_at_ms.filter(|at| *at > now.0) {
-            self.set_timer(
-                Time(begin_at_ms),
-                Timer::NotBefore {
-                    gang: muster_common::GangId::new(id, 0),
-                },
-            );
+            self.set_timer(Time(begin_at_ms), Timer::NotBefore { gang: muster_common::GangId::new(id, 0) });
         }
         self.remember_key(submit, id);
         self.state.jobs.insert(
@@ -110,10 +83,7 @@ impl Applying<'_> {
             principal: submit.principal.clone(),
             gangs,
         });
-        Response::Submitted {
-            job: id,
-            existing: false,
-        }
+        Response::Submitted { job: id, existing: false }
     }
 
     fn intern(&mut self, scheduling: &Scheduling) -> Hash {
@@ -121,10 +91,7 @@ impl Applying<'_> {
         match self.state.schedulings.get_mut(&key) {
             Some(interned) => interned.count += 1,
             None => {
-                let interned = Interned {
-                    scheduling: Arc::new(scheduling.clone()),
-                    count: 1,
-                };
+                let interned = Interned { scheduling: Arc::new(scheduling.clone()), count: 1 };
                 self.state.schedulings.insert(key, interned);
             }
         }
@@ -136,13 +103,7 @@ impl Applying<'_> {
         match self.state.launches.get_mut(&hash) {
             Some(record) => record.count += 1,
             None => {
-                self.state.launches.insert(
-                    hash,
-                    LaunchRecord {
-                        launch: submit.launch.clone(),
-                        count: 1,
-                    },
-                );
+                self.state.launches.insert(hash, LaunchRecord { launch: submit.launch.clone(), count: 1 });
             }
         }
         hash
@@ -153,14 +114,7 @@ impl Applying<'_> {
         if self.state.keys.is_empty() {
             self.set_timer(now.plus_ms(self.state.settings.key_horizon_ms), Timer::Keys);
         }
-        self.state.keys.insert(
-            submit.key.clone(),
-            KeyRecord {
-                job,
-                body_hash: submit.body_hash,
-                at: now,
-            },
-        );
+        self.state.keys.insert(submit.key.clone(), KeyRecord { job, body_hash: submit.body_hash, at: now });
         self.state.key_ages.insert((now, submit.key.clone()), ());
     }
 

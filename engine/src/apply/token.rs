@@ -9,35 +9,16 @@ use muster_common::job::Hash;
 use muster_common::{Name, Time};
 
 impl Applying<'_> {
-    pub(super) fn issue_token(
-        &mut self,
-        hash: Hash,
-        node: Option<Name>,
-        expires_at: Time,
-        by: &Principal,
-    ) -> Result {
+    pub(super) fn issue_token(&mut self, hash: Hash, node: Option<Name>, expires_at: Time, by: &Principal) -> Result {
         if self.state.tokens.len() as u64 >= TOKENS_MAX {
-            return Err(Refusal::Full {
-                what: "join tokens".into(),
-                limit: TOKENS_MAX,
-            });
+            return Err(Refusal::Full { what: "join tokens".into(), limit: TOKENS_MAX });
         }
         if self.state.tokens.contains_key(&hash) {
             return Ok(Response::Noop);
         }
         self.set_timer(expires_at, Timer::JoinToken { hash });
-        self.state.tokens.insert(
-            hash,
-            JoinToken {
-                node: node.clone(),
-                expires_at,
-            },
-        );
-        self.event(Event::TokenIssued {
-            node,
-            expires_at,
-            by: by.clone(),
-        });
+        self.state.tokens.insert(hash, JoinToken { node: node.clone(), expires_at });
+        self.event(Event::TokenIssued { node, expires_at, by: by.clone() });
         Ok(Response::Done)
     }
 

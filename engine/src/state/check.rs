@@ -32,9 +32,7 @@ impl State {
             let expected = expected.remove(&node.id).unwrap_or_default();
             self.check_node(node, expected)?;
         }
-        ensure(expected.is_empty(), || {
-            format!("gangs hold parts of unknown nodes: {:?}", expected.keys())
-        })?;
+        ensure(expected.is_empty(), || format!("gangs hold parts of unknown nodes: {:?}", expected.keys()))?;
         self.check_jobs()?;
         self.check_counts()?;
         self.check_timers()?;
@@ -46,9 +44,7 @@ impl State {
         let mut expected: BTreeMap<NodeId, Expected> = BTreeMap::new();
         for gang in self.gangs.values() {
             let Some(attempt) = gang.current() else { continue };
-            ensure(attempt.number == gang.attempt, || {
-                format!("gang {} runs another attempt than its own", gang.id)
-            })?;
+            ensure(attempt.number == gang.attempt, || format!("gang {} runs another attempt than its own", gang.id))?;
             check_attempt(gang.id, attempt, &gang.state)?;
             for (at, part) in attempt.parts.iter().enumerate() {
                 if part.state.is_settled() {
@@ -58,10 +54,7 @@ impl State {
                 node.gangs.insert(gang.id);
                 node.amount = node.amount.plus(&part.amount);
                 for (slot, milli) in &part.devices {
-                    node.holders
-                        .entry(*slot)
-                        .or_default()
-                        .push((gang.id, attempt.token, *milli));
+                    node.holders.entry(*slot).or_default().push((gang.id, attempt.token, *milli));
                 }
                 if at == 0 {
                     node.ports.insert(attempt.master_port, gang.id);
@@ -73,30 +66,19 @@ impl State {
 
     fn check_node(&self, node: &NodeRecord, mut expected: Expected) -> Broken {
         let id = node.id;
-        ensure(self.node_names.get(&node.name) == Some(&id), || {
-            format!("node {id} is not under its name")
-        })?;
+        ensure(self.node_names.get(&node.name) == Some(&id), || format!("node {id} is not under its name"))?;
         let known = node.inventory.devices.len();
-        ensure(node.devices.len() == known, || {
-            format!("node {id}: {} device states for {known}", node.devices.len())
-        })?;
+        ensure(node.devices.len() == known, || format!("node {id}: {} device states for {known}", node.devices.len()))?;
         for orphan in &node.orphans {
             expected.amount = expected.amount.plus(&orphan.amount);
             if let Some(port) = orphan.port {
                 expected.ports.insert(port, orphan.gang);
             }
             for (slot, milli) in &orphan.devices {
-                expected
-                    .holders
-                    .entry(*slot)
-                    .or_default()
-                    .push((orphan.gang, orphan.token, *milli));
+                expected.holders.entry(*slot).or_default().push((orphan.gang, orphan.token, *milli));
                 let state = node.devices.get(usize::from(*slot));
                 ensure(!matches!(state, Some(DeviceState::Ok(_)) | None), || {
-                    format!(
-                        "node {id}: device {slot} counts as free while {} may still be on it",
-                        orphan.gang
-                    )
+                    format!("node {id}: device {slot} counts as free while {} may still be on it", orphan.gang)
                 })?;
             }
         }
@@ -113,42 +95,21 @@ impl State {
             format!("node {id}: more CPU or memory used than there is")
         })?;
         for (slot, device) in node.devices.iter().enumerate() {
-            check_device(
-                id,
-                slot as u16,
-                device,
-                expected.holders.remove(&(slot as u16)).unwrap_or_default(),
-            )?;
+            check_device(id, slot as u16, device, expected.holders.remove(&(slot as u16)).unwrap_or_default())?;
         }
         ensure(expected.holders.is_empty(), || {
-            format!(
-                "node {id}: held slots that do not exist: {:?}",
-                expected.holders.keys()
-            )
+            format!("node {id}: held slots that do not exist: {:?}", expected.holders.keys())
         })
     }
 
     fn check_jobs(&self) -> Broken {
         let mut live: BTreeMap<JobId, (u32, u32)> = BTreeMap::new();
         for gang in self.gangs.values() {
-            let job = self
-                .jobs
-                .get(&gang.id.job)
-                .ok_or_else(|| format!("gang {} has no job", gang.id))?;
-            ensure(!job.unstarted.contains(gang.id.ordinal), || {
-                format!("gang {} is started and unstarted", gang.id)
+            let job = self.jobs.get(&gang.id.job).ok_or_else(|| format!("gang {} has no job", gang.id))?;
+            ensure(!job.unstarted.contains(gang.id.ordinal), || format!("gang {} is started and unstarted", gang.id))?;
+            ensure(job.revisions.iter().any(|revision| revision.number == gang.revision), || {
+                format!("gang {} points to revision {} that its job has not", gang.id, gang.revision)
             })?;
-            ensure(
-                job.revisions
-                    .iter()
-                    .any(|revision| revision.number == gang.revision),
-                || {
-                    format!(
-                        "gang {} points to revision {} that its job has not",
-                        gang.id, gang.revision
-                    )
-                },
-            )?;
             let counts = live.entry(gang.id.job).or_default();
             counts.0 += 1;
             counts.1 += u32::from(gang.current().is_some());
@@ -156,24 +117,13 @@ impl State {
         for job in self.jobs.values() {
             let (gangs, active) = live.get(&job.id).copied().unwrap_or_default();
             ensure((job.gangs_live, job.gangs_active) == (gangs, active), || {
-                format!(
-                    "job {}: counts ({}, {}), found ({gangs}, {active})",
-                    job.id, job.gangs_live, job.gangs_active
-                )
+                format!("job {}: counts ({}, {}), found ({gangs}, {active})", job.id, job.gangs_live, job.gangs_active)
             })?;
-            ensure(!job.is_over(), || {
-                format!("job {} is over and still in State", job.id)
-            })?;
+            ensure(!job.is_over(), || format!("job {} is over and still in State", job.id))?;
             let accounted = gangs + job.unstarted.len() + job.tally.total();
             let declared = self.scheduling(job).gangs();
-            ensure(accounted == declared, || {
-                format!("job {}: {accounted} of {declared} gangs accounted for", job.id)
-            })?;
-            let most = self
-                .scheduling(job)
-                .array
-                .as_ref()
-                .and_then(|array| array.at_once);
+            ensure(accounted == declared, || format!("job {}: {accounted} of {declared} gangs accounted for", job.id))?;
+            let most = self.scheduling(job).array.as_ref().and_then(|array| array.at_once);
             ensure(most.is_none_or(|most| active <= most), || {
                 format!("job {} runs {active} elements at once", job.id)
             })?;
@@ -188,19 +138,9 @@ impl State {
             *schedulings.entry(revision.scheduling).or_default() += 1;
             *launches.entry(revision.launch).or_default() += 1;
         }
-        let kept: BTreeMap<Hash, u64> = self
-            .schedulings
-            .iter()
-            .map(|(key, record)| (*key, record.count))
-            .collect();
-        ensure(kept == schedulings, || {
-            "interned scheduling parts are miscounted".into()
-        })?;
-        let kept: BTreeMap<Hash, u64> = self
-            .launches
-            .iter()
-            .map(|(key, record)| (*key, record.count))
-            .collect();
+        let kept: BTreeMap<Hash, u64> = self.schedulings.iter().map(|(key, record)| (*key, record.count)).collect();
+        ensure(kept == schedulings, || "interned scheduling parts are miscounted".into())?;
+        let kept: BTreeMap<Hash, u64> = self.launches.iter().map(|(key, record)| (*key, record.count)).collect();
         ensure(kept == launches, || "launch parts are miscounted".into())
     }
 
@@ -212,19 +152,11 @@ impl State {
             let wanted = match &gang.state {
                 GangState::Starting(attempt) => {
                     let at = attempt.placed_at.plus_ms(self.settings.start_within_ms);
-                    Some((
-                        at,
-                        Timer::StartDeadline {
-                            gang: id,
-                            attempt: attempt.number,
-                        },
-                    ))
+                    Some((at, Timer::StartDeadline { gang: id, attempt: attempt.number }))
                 }
                 _ => None,
             };
-            ensure(wanted.is_none_or(|timer| timers.contains(&timer)), || {
-                format!("gang {id} has no start deadline")
-            })?;
+            ensure(wanted.is_none_or(|timer| timers.contains(&timer)), || format!("gang {id} has no start deadline"))?;
         }
         for (_, timer) in &timers {
             let belongs = match timer {
@@ -238,9 +170,7 @@ impl State {
                 ),
                 Timer::WaitLimit { job } => self.jobs.contains(job),
                 Timer::NotBefore { gang } => self.jobs.contains(&gang.job),
-                Timer::DrainDeadline { node } => {
-                    self.nodes.get(node).is_some_and(|node| node.closed.is_some())
-                }
+                Timer::DrainDeadline { node } => self.nodes.get(node).is_some_and(|node| node.closed.is_some()),
                 Timer::JoinToken { hash } => self.tokens.contains_key(hash),
                 Timer::Reservation { gang } => self.reservations.contains_key(gang),
                 Timer::Keys => true,
@@ -254,94 +184,61 @@ impl State {
         for gang in self.reservations.keys().chain(self.parked.keys()) {
             let waiting = match self.gangs.get(gang) {
                 Some(record) => matches!(record.state, GangState::Queued { .. }),
-                None => self
-                    .jobs
-                    .get(&gang.job)
-                    .is_some_and(|job| job.unstarted.contains(gang.ordinal)),
+                None => self.jobs.get(&gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)),
             };
-            ensure(waiting, || {
-                format!("gang {gang} has a reservation or parking note and does not wait")
-            })?;
+            ensure(waiting, || format!("gang {gang} has a reservation or parking note and does not wait"))?;
         }
         Ok(())
     }
 
     fn check_keys(&self) -> Broken {
-        ensure(self.keys.len() == self.key_ages.len(), || {
-            "idempotency keys and their ages differ".into()
-        })?;
+        ensure(self.keys.len() == self.key_ages.len(), || "idempotency keys and their ages differ".into())?;
         for (at, key) in self.key_ages.keys() {
-            ensure(self.keys.get(key).is_some_and(|record| record.at == *at), || {
-                format!("key {key} has another age")
-            })?;
+            ensure(self.keys.get(key).is_some_and(|record| record.at == *at), || format!("key {key} has another age"))?;
         }
         Ok(())
     }
 }
 
 fn check_attempt(gang: GangId, attempt: &Attempt, state: &GangState) -> Broken {
-    ensure(!attempt.parts.is_empty(), || {
-        format!("gang {gang} has an attempt without parts")
-    })?;
+    ensure(!attempt.parts.is_empty(), || format!("gang {gang} has an attempt without parts"))?;
     let mut nodes = BTreeSet::new();
     let mut base = 0;
     for part in &attempt.parts {
-        ensure(nodes.insert(part.node), || {
-            format!("gang {gang} has two parts on node {}", part.node)
+        ensure(nodes.insert(part.node), || format!("gang {gang} has two parts on node {}", part.node))?;
+        ensure(part.rank_base == base && part.exits.len() == part.ranks as usize, || {
+            format!("gang {gang}: ranks on node {} are misnumbered", part.node)
         })?;
-        ensure(
-            part.rank_base == base && part.exits.len() == part.ranks as usize,
-            || format!("gang {gang}: ranks on node {} are misnumbered", part.node),
-        )?;
         base += part.ranks;
     }
-    ensure(base == attempt.world_size, || {
-        format!("gang {gang}: world size {} of {base} ranks", attempt.world_size)
-    })?;
+    ensure(base == attempt.world_size, || format!("gang {gang}: world size {} of {base} ranks", attempt.world_size))?;
     let parts = || attempt.parts.iter().map(|part| part.state);
     match state {
         GangState::Starting(_) => {
             let starting = parts().all(|part| matches!(part, PartState::Placed | PartState::Prepared));
-            ensure(
-                starting && !parts().all(|part| part == PartState::Prepared),
-                || {
-                    format!(
-                        "gang {gang} is starting with parts {:?}",
-                        parts().collect::<Vec<_>>()
-                    )
-                },
-            )
+            ensure(starting && !parts().all(|part| part == PartState::Prepared), || {
+                format!("gang {gang} is starting with parts {:?}", parts().collect::<Vec<_>>())
+            })
         }
         GangState::Running(_) => ensure(parts().all(|part| part == PartState::Prepared), || {
             format!("gang {gang} runs with parts {:?}", parts().collect::<Vec<_>>())
         }),
-        GangState::Stopping(..) => ensure(!parts().all(PartState::is_settled), || {
-            format!("gang {gang} is stopping with every part settled")
-        }),
+        GangState::Stopping(..) => {
+            ensure(!parts().all(PartState::is_settled), || format!("gang {gang} is stopping with every part settled"))
+        }
         GangState::Queued { .. } => Err(format!("gang {gang} is queued with an attempt")),
     }
 }
 
-fn check_device(
-    node: NodeId,
-    slot: u16,
-    device: &DeviceState,
-    mut expected: Vec<(GangId, Token, u16)>,
-) -> Broken {
-    let mut found: Vec<(GangId, Token, u16)> = device
-        .holders()
-        .iter()
-        .map(|holder| (holder.gang, holder.token, holder.milli))
-        .collect();
+fn check_device(node: NodeId, slot: u16, device: &DeviceState, mut expected: Vec<(GangId, Token, u16)>) -> Broken {
+    let mut found: Vec<(GangId, Token, u16)> =
+        device.holders().iter().map(|holder| (holder.gang, holder.token, holder.milli)).collect();
     let sum: u32 = found.iter().map(|holder| u32::from(holder.2)).sum();
     let whole = found.iter().any(|holder| Share(holder.2).is_whole());
-    ensure(
-        sum <= u32::from(Share::WHOLE.0) && !(whole && found.len() > 1),
-        || format!("device {node}:{slot} is shared beyond itself: {found:?}"),
-    )?;
+    ensure(sum <= u32::from(Share::WHOLE.0) && !(whole && found.len() > 1), || {
+        format!("device {node}:{slot} is shared beyond itself: {found:?}")
+    })?;
     found.sort();
     expected.sort();
-    ensure(found == expected, || {
-        format!("device {node}:{slot} is held by {found:?}, expected {expected:?}")
-    })
+    ensure(found == expected, || format!("device {node}:{slot} is held by {found:?}, expected {expected:?}"))
 }

@@ -131,10 +131,7 @@ pub enum PartState {
 impl PartState {
     /// Nothing more is awaited of this part (rule 5).
     pub const fn is_settled(self) -> bool {
-        matches!(
-            self,
-            PartState::Released | PartState::Fenced | PartState::Quarantined
-        )
+        matches!(self, PartState::Released | PartState::Fenced | PartState::Quarantined)
     }
 }
 

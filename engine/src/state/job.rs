@@ -30,9 +30,7 @@ pub struct JobRecord {
 
 impl JobRecord {
     pub fn revision(&self) -> &Revision {
-        self.revisions
-            .last()
-            .expect("a job has at least its first revision")
+        self.revisions.last().expect("a job has at least its first revision")
     }
 
     pub fn is_over(&self) -> bool {
@@ -70,11 +68,7 @@ pub struct Ranges(Vec<(u32, u32)>);
 
 impl Ranges {
     pub fn upto(count: u32) -> Self {
-        if count == 0 {
-            Self::default()
-        } else {
-            Self(vec![(0, count)])
-        }
+        if count == 0 { Self::default() } else { Self(vec![(0, count)]) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -101,8 +95,7 @@ impl Ranges {
             return false;
         };
         let pieces = [(from, ordinal), (ordinal + 1, to)];
-        self.0
-            .splice(at..=at, pieces.into_iter().filter(|(from, to)| from < to));
+        self.0.splice(at..=at, pieces.into_iter().filter(|(from, to)| from < to));
         true
     }
 
@@ -132,9 +125,6 @@ mod tests {
         let mut ranges = Ranges::upto(5);
         assert!(ranges.remove(2) && !ranges.remove(2) && ranges.remove(0) && ranges.remove(4));
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(
-            (ranges.len(), ranges.first(), ranges.contains(2)),
-            (2, Some(1), false)
-        );
+        assert_eq!((ranges.len(), ranges.first(), ranges.contains(2)), (2, Some(1), false));
     }
 }

@@ -92,15 +92,8 @@ pub const TOKENS_MAX: u64 = 10_000;
 
 impl State {
     pub fn new(cluster_id: impl Into<String>) -> Self {
-        let cluster = Cluster {
-            id: cluster_id.into(),
-            generation: 1,
-            feature_level: 1,
-        };
-        Self {
-            cluster,
-            ..Self::default()
-        }
+        let cluster = Cluster { id: cluster_id.into(), generation: 1, feature_level: 1 };
+        Self { cluster, ..Self::default() }
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -181,9 +174,7 @@ impl State {
     }
 
     pub(crate) fn interned(&self, key: Hash) -> &Interned {
-        self.schedulings
-            .get(&key)
-            .expect("a revision points to an interned scheduling part")
+        self.schedulings.get(&key).expect("a revision points to an interned scheduling part")
     }
 
     /// Deadlines, the nearest first.
@@ -231,9 +222,7 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<State, String> {
         let (&format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
         if format != FORMAT {
-            return Err(format!(
-                "the snapshot has format {format}; this version reads {FORMAT}"
-            ));
+            return Err(format!("the snapshot has format {format}; this version reads {FORMAT}"));
         }
         let mut state: State =
             postcard::from_bytes(rest).map_err(|error| format!("the snapshot is damaged: {error}"))?;

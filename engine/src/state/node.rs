@@ -59,7 +59,10 @@ pub enum DeviceState {
     /// By holders whose shares sum to at most 1000; free when there is none.
     Ok(Vec<Holder>),
     /// What ran there is not proven gone.
-    Unknown { since: Time, holders: Vec<Holder> },
+    Unknown {
+        since: Time,
+        holders: Vec<Holder>,
+    },
     Quarantined {
         since: Time,
         why: String,
@@ -101,9 +104,9 @@ impl DeviceState {
     /// Thousandths that could be placed now.
     pub fn free_milli(&self) -> u16 {
         match self {
-            DeviceState::Ok(holders) => Share::WHOLE
-                .0
-                .saturating_sub(holders.iter().map(|holder| holder.milli).sum::<u16>()),
+            DeviceState::Ok(holders) => {
+                Share::WHOLE.0.saturating_sub(holders.iter().map(|holder| holder.milli).sum::<u16>())
+            }
             _ => 0,
         }
     }
@@ -130,8 +133,6 @@ impl NodeRecord {
     /// The lowest port nobody leases.
     pub fn free_port(&self) -> Option<u16> {
         let (base, count) = (self.inventory.port_base, self.inventory.port_count);
-        (0..count)
-            .filter_map(|offset| base.checked_add(offset))
-            .find(|port| !self.ports.contains_key(port))
+        (0..count).filter_map(|offset| base.checked_add(offset)).find(|port| !self.ports.contains_key(port))
     }
 }

@@ -42,9 +42,7 @@ pub fn inventory(devices: usize, leaf: &str) -> Inventory {
         memory_bytes: 1 << 40,
         numa: Vec::new(),
         devices: (0..devices).map(device).collect(),
-        links: (0..devices)
-            .map(|a| (0..devices).map(|b| link(a, b)).collect())
-            .collect(),
+        links: (0..devices).map(|a| (0..devices).map(|b| link(a, b)).collect()).collect(),
         nics: Vec::new(),
         labels: BTreeMap::new(),
         place: [(Name::literal("network"), vec![Name::new(leaf).unwrap()])].into(),
@@ -122,47 +120,25 @@ pub fn submit(key: &str, scheduling: Scheduling) -> Submit {
 impl Cluster {
     /// `nodes` nodes of `devices` devices each.
     pub fn new(nodes: usize, devices: usize) -> Self {
-        let mut cluster = Self {
-            state: State::new("test"),
-            log: Vec::new(),
-            term: 1,
-            at: Time(1_000_000),
-            numbers: BTreeMap::new(),
-        };
-        let tree = TreeSpec {
-            name: Name::literal("network"),
-            levels: vec![Name::literal("leaf")],
-        };
+        let mut cluster =
+            Self { state: State::new("test"), log: Vec::new(), term: 1, at: Time(1_000_000), numbers: BTreeMap::new() };
+        let tree = TreeSpec { name: Name::literal("network"), levels: vec![Name::literal("leaf")] };
         let change = ConfigChange::Fabric(FabricSpec { trees: vec![tree] });
-        cluster.apply(Command::Configure {
-            change: Box::new(change),
-            by: principal(),
-        });
+        cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
         cluster.apply(Command::AdvanceTime { to: Time(1_000_000) });
         for n in 0..nodes {
-            cluster.apply(Command::RegisterNode(Box::new(registration(
-                &format!("n{n}"),
-                devices,
-            ))));
+            cluster.apply(Command::RegisterNode(Box::new(registration(&format!("n{n}"), devices))));
         }
         cluster
     }
 
     pub fn apply(&mut self, command: Command) -> Outcome {
         let index = self.state.applied_index() + 1;
-        let entry = Entry {
-            index,
-            term: self.term,
-            at: self.at,
-            command,
-        };
+        let entry = Entry { index, term: self.term, at: self.at, command };
         let outcome = apply(&mut self.state, &entry);
         self.log.push(entry);
         if let Err(broken) = self.state.check() {
-            panic!(
-                "entry {index} {:?} broke an invariant: {broken}",
-                self.log.last().unwrap().command
-            );
+            panic!("entry {index} {:?} broke an invariant: {broken}", self.log.last().unwrap().command);
         }
         outcome
     }
@@ -192,10 +168,7 @@ impl Cluster {
         };
         let mut parts = Vec::new();
         for node in self.state.nodes().values().filter(|node| node.is_open()) {
-            let excluded = self
-                .state
-                .gang(gang)
-                .is_some_and(|record| record.excluded.contains(&node.id));
+            let excluded = self.state.gang(gang).is_some_and(|record| record.excluded.contains(&node.id));
             let amount = muster_engine::plan::feasible::part_amount(&scheduling.groups[0], node, per_node);
             let milli = scheduling.groups[0].share.0;
             let fits = |slot: &usize| node.devices[*slot].free_milli() >= milli;
@@ -206,24 +179,11 @@ impl Cluster {
             if !node.free_amount().covers(&amount) {
                 continue;
             }
-            let devices = free[..per_node as usize]
-                .iter()
-                .map(|slot| (*slot as u16, milli))
-                .collect();
-            parts.push(PlacedPart {
-                node: node.id,
-                epoch: node.epoch,
-                devices,
-                amount,
-            });
+            let devices = free[..per_node as usize].iter().map(|slot| (*slot as u16, milli)).collect();
+            parts.push(PlacedPart { node: node.id, epoch: node.epoch, devices, amount });
         }
         let attempt = AttemptNo(self.state.gang(gang).map_or(0, |record| record.attempt.0) + 1);
-        (parts.len() == nodes as usize).then_some(Placement {
-            gang,
-            attempt,
-            revision: 1,
-            parts,
-        })
+        (parts.len() == nodes as usize).then_some(Placement { gang, attempt, revision: 1, parts })
     }
 
     pub fn plan(&self, steps: Vec<PlanStep>) -> Command {
@@ -243,45 +203,23 @@ impl Cluster {
     }
 
     pub fn token(&self, gang: GangId) -> (AttemptNo, Token) {
-        let attempt = self
-            .state
-            .gang(gang)
-            .and_then(|record| record.current())
-            .expect("the gang is placed");
+        let attempt = self.state.gang(gang).and_then(|record| record.current()).expect("the gang is placed");
         (attempt.number, attempt.token)
     }
 
     pub fn parts(&self, gang: GangId) -> Vec<NodeId> {
         let attempt = self.state.gang(gang).and_then(|record| record.current());
-        attempt
-            .map(|attempt| attempt.parts.iter().map(|part| part.node).collect())
-            .unwrap_or_default()
+        attempt.map(|attempt| attempt.parts.iter().map(|part| part.node).collect()).unwrap_or_default()
     }
 
-    pub fn report_as(
-        &mut self,
-        node: NodeId,
-        gang: GangId,
-        token: (AttemptNo, Token),
-        body: ReportBody,
-    ) -> Response {
+    pub fn report_as(&mut self, node: NodeId, gang: GangId, token: (AttemptNo, Token), body: ReportBody) -> Response {
         let number = self.numbers.entry(node).or_default();
         *number += 1;
         let number = (*number).max(self.state.node(node).map_or(0, |node| node.reports_applied + 1));
         self.numbers.insert(node, number);
         let epoch = self.state.node(node).map_or(0, |node| node.epoch);
-        let report = NodeReport {
-            node,
-            epoch,
-            number,
-            gang,
-            attempt: token.0,
-            token: token.1,
-            body,
-        };
-        self.respond(Command::Reports {
-            reports: vec![report],
-        })
+        let report = NodeReport { node, epoch, number, gang, attempt: token.0, token: token.1, body };
+        self.respond(Command::Reports { reports: vec![report] })
     }
 
     pub fn report(&mut self, node: NodeId, gang: GangId, body: ReportBody) -> Response {
@@ -298,15 +236,7 @@ impl Cluster {
     }
 
     pub fn exit(&mut self, gang: GangId, node: NodeId, rank: u32, exit: Exit) {
-        self.report(
-            node,
-            gang,
-            ReportBody::Exited {
-                rank,
-                exit,
-                why: String::new(),
-            },
-        );
+        self.report(node, gang, ReportBody::Exited { rank, exit, why: String::new() });
     }
 
     pub fn release_all(&mut self, gang: GangId) {
@@ -335,11 +265,7 @@ impl Cluster {
     }
 
     pub fn due(&self) -> Vec<Timer> {
-        self.state
-            .timers()
-            .take_while(|(at, _)| *at <= self.state.now())
-            .map(|(_, timer)| timer)
-            .collect()
+        self.state.timers().take_while(|(at, _)| *at <= self.state.now()).map(|(_, timer)| timer).collect()
     }
 
     pub fn expire(&mut self) {

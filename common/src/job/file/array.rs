@@ -13,18 +13,9 @@ type Element = BTreeMap<String, String>;
 /// The array, and the variables of its elements: none at all when the element's number, which every
 /// rank gets as `MUSTER_ARRAY_INDEX`, says everything.
 pub(super) fn compile_array(array: &Array, errors: &mut Errors) -> (ArraySpec, Vec<Element>) {
-    let given = [
-        array.range.is_some(),
-        array.grid.is_some(),
-        array.lines.is_some(),
-        array.json.is_some(),
-    ];
+    let given = [array.range.is_some(), array.grid.is_some(), array.lines.is_some(), array.json.is_some()];
     if given.iter().filter(|given| **given).count() != 1 {
-        let kind = if given.contains(&true) {
-            SpecErrorKind::Value
-        } else {
-            SpecErrorKind::Missing
-        };
+        let kind = if given.contains(&true) { SpecErrorKind::Value } else { SpecErrorKind::Missing };
         errors.add(
             kind,
             "array",
@@ -32,14 +23,7 @@ pub(super) fn compile_array(array: &Array, errors: &mut Errors) -> (ArraySpec, V
             "it says what the elements are",
         );
         errors.hint("write for example `range = \"0-99\"`");
-        return (
-            ArraySpec {
-                count: 1,
-                at_once: None,
-                stop_after_failures: None,
-            },
-            Vec::new(),
-        );
+        return (ArraySpec { count: 1, at_once: None, stop_after_failures: None }, Vec::new());
     }
     let (count, elements) = if let Some(range) = &array.range {
         range_elements(range, errors)
@@ -49,27 +33,16 @@ pub(super) fn compile_array(array: &Array, errors: &mut Errors) -> (ArraySpec, V
         let line = |line: &String| Element::from([("line".to_owned(), line.clone())]);
         listed(inline("array.lines", lines, errors).iter().map(line).collect())
     } else {
-        let objects = array
-            .json
-            .as_ref()
-            .map(|json| inline("array.json", json, errors))
-            .unwrap_or_default();
+        let objects = array.json.as_ref().map(|json| inline("array.json", json, errors)).unwrap_or_default();
         listed(objects.iter().map(|object| variables(object, errors)).collect())
     };
-    for (path, value) in [
-        ("array.at_once", array.at_once),
-        ("array.stop_after_failures", array.stop_after_failures),
-    ] {
+    for (path, value) in [("array.at_once", array.at_once), ("array.stop_after_failures", array.stop_after_failures)] {
         if let Some(value) = value {
             errors.check_range(path, value.into(), 1, ArraySpec::COUNT_MAX.into());
         }
     }
     check_size(count, &elements, errors);
-    let spec = ArraySpec {
-        count,
-        at_once: array.at_once,
-        stop_after_failures: array.stop_after_failures,
-    };
+    let spec = ArraySpec { count, at_once: array.at_once, stop_after_failures: array.stop_after_failures };
     (spec, elements)
 }
 
@@ -84,19 +57,10 @@ fn check_size(count: u32, elements: &[Element], errors: &mut Errors) {
         let why = format!("at most {} are allowed", ArraySpec::COUNT_MAX);
         errors.add(SpecErrorKind::TooBig, "array", format!("{count} elements"), why);
     }
-    let bytes: usize = elements
-        .iter()
-        .flatten()
-        .map(|(name, value)| name.len() + value.len() + 2)
-        .sum();
+    let bytes: usize = elements.iter().flatten().map(|(name, value)| name.len() + value.len() + 2).sum();
     if bytes > SPEC_BYTES_MAX {
         let why = format!("all of them together may take {SPEC_BYTES_MAX} bytes");
-        errors.add(
-            SpecErrorKind::TooBig,
-            "array",
-            format!("the elements' variables take {bytes} bytes"),
-            why,
-        );
+        errors.add(SpecErrorKind::TooBig, "array", format!("the elements' variables take {bytes} bytes"), why);
         errors.hint("use `range` and look the values up by MUSTER_ARRAY_INDEX");
     }
 }
@@ -127,12 +91,7 @@ fn range_elements(range: &str, errors: &mut Errors) -> (u32, Vec<Element>) {
         return (count, Vec::new());
     }
     let numbers = (first..=last).step_by(step as usize);
-    (
-        count,
-        numbers
-            .map(|number| Element::from([("index".to_owned(), number.to_string())]))
-            .collect(),
-    )
+    (count, numbers.map(|number| Element::from([("index".to_owned(), number.to_string())])).collect())
 }
 
 fn parse_range(range: &str) -> Option<(u32, u32, u32)> {
@@ -153,17 +112,10 @@ fn grid_elements(grid: &BTreeMap<String, Vec<Scalar>>, errors: &mut Errors) -> V
             errors.value(&path, "no values", "a name without values leaves no combination");
         }
     }
-    let combinations = grid
-        .values()
-        .try_fold(1usize, |product, values| product.checked_mul(values.len()));
+    let combinations = grid.values().try_fold(1usize, |product, values| product.checked_mul(values.len()));
     if grid.is_empty() || combinations.is_none_or(|count| count > SPEC_BYTES_MAX) {
         let why = "each combination takes room for its variables";
-        errors.add(
-            SpecErrorKind::TooBig,
-            "array.grid",
-            "no combinations, or far too many",
-            why,
-        );
+        errors.add(SpecErrorKind::TooBig, "array.grid", "no combinations, or far too many", why);
         return vec![Element::new()];
     }
     let mut elements = vec![Element::new()];
@@ -173,10 +125,7 @@ fn grid_elements(grid: &BTreeMap<String, Vec<Scalar>>, errors: &mut Errors) -> V
             element.insert(name.clone(), value.0.clone());
             element
         };
-        elements = elements
-            .iter()
-            .flat_map(|element| values.iter().map(move |value| with(element, value)))
-            .collect();
+        elements = elements.iter().flat_map(|element| values.iter().map(move |value| with(element, value))).collect();
     }
     elements
 }
@@ -185,21 +134,14 @@ fn variables(object: &BTreeMap<String, Scalar>, errors: &mut Errors) -> Element 
     for name in object.keys() {
         check_name(name, &format!("array.json.{name}"), errors);
     }
-    object
-        .iter()
-        .map(|(name, value)| (name.clone(), value.0.clone()))
-        .collect()
+    object.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
 }
 
 fn inline<'a, T>(path: &str, source: &'a Inline<T>, errors: &mut Errors) -> &'a [T] {
     match source {
         Inline::List(items) => items,
         Inline::File(file) => {
-            errors.value(
-                path,
-                format!("the file `{file}` was not read"),
-                "servers do not see the files of a client",
-            );
+            errors.value(path, format!("the file `{file}` was not read"), "servers do not see the files of a client");
             errors.hint("submit with `muster submit`, or put the list here");
             &[]
         }

@@ -32,9 +32,7 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let group = compile_group(gang, &mut errors);
     let run = compile_run(gang, &mut errors);
     let ranks = match &group.count {
-        crate::job::Count::Nodes { nodes, per_node } => {
-            u64::from(*nodes) * u64::from(group.ranks_on(*per_node))
-        }
+        crate::job::Count::Nodes { nodes, per_node } => u64::from(*nodes) * u64::from(group.ranks_on(*per_node)),
         crate::job::Count::Total(total) => u64::from(group.ranks_on(total.devices)),
     };
     if ranks > RANKS_MAX {
@@ -71,14 +69,8 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let logs = logs(file, &mut errors);
     check_workdir(file, &mut errors);
     let parts = || {
-        let launch = Launch {
-            name: job_name?,
-            run,
-            env: file.env.clone(),
-            workdir: file.workdir.clone(),
-            logs,
-            elements,
-        };
+        let launch =
+            Launch { name: job_name?, run, env: file.env.clone(), workdir: file.workdir.clone(), logs, elements };
         let scheduling = Scheduling {
             queue: queue?,
             account: account?,
@@ -106,20 +98,13 @@ fn refuse_later(file: &JobFile, errors: &mut Errors) {
     ];
     for (path, _, what) in later.into_iter().filter(|(_, given, _)| given.is_some()) {
         let why = "the format is settled, the part is not built";
-        errors.add(
-            SpecErrorKind::NotThereYet,
-            path,
-            format!("{what} not there yet"),
-            why,
+        errors.add(SpecErrorKind::NotThereYet, path, format!("{what} not there yet"), why);
+        errors.hint(
+            "this version runs `[gang]`, `[limits]`, `[retry]`, `[checkpoint]`, `[array]`, `[logs]` and `[fence]`",
         );
-        errors.hint("this version runs `[gang]`, `[limits]`, `[retry]`, `[checkpoint]`, `[array]`, `[logs]` and `[fence]`");
     }
     if let Some(schema) = file.schema.as_ref().filter(|schema| *schema != SCHEMA) {
-        errors.value(
-            "schema",
-            format!("{schema:?} is not a schema of this version"),
-            format!("it reads `{SCHEMA}`"),
-        );
+        errors.value("schema", format!("{schema:?} is not a schema of this version"), format!("it reads `{SCHEMA}`"));
     }
 }
 
@@ -139,11 +124,7 @@ fn limits(file: &JobFile, errors: &mut Errors) -> Limits {
     if let (Some(time), Some(expected)) = (limits.time_ms, limits.expected_ms)
         && expected > time
     {
-        errors.value(
-            "limits.expected",
-            "expected to run longer than its limit",
-            "it would be stopped before its end",
-        );
+        errors.value("limits.expected", "expected to run longer than its limit", "it would be stopped before its end");
     }
     limits
 }
@@ -175,28 +156,18 @@ fn checkpoint(file: &JobFile, errors: &mut Errors) -> CheckpointSpec {
         };
         if known.is_none() {
             let why = "USR1, USR2, TERM, INT and HUP are possible";
-            errors.value(
-                "checkpoint.signal",
-                format!("{word:?} is not a signal for this"),
-                why,
-            );
+            errors.value("checkpoint.signal", format!("{word:?} is not a signal for this"), why);
         }
         known
     });
-    let grace_ms = given
-        .grace
-        .as_ref()
-        .map_or(CheckpointSpec::default().grace_ms, super::DurationText::ms);
+    let grace_ms = given.grace.as_ref().map_or(CheckpointSpec::default().grace_ms, super::DurationText::ms);
     errors.check_range("checkpoint.grace", grace_ms, 0, GRACE_MS_MAX);
     CheckpointSpec { signal, grace_ms }
 }
 
 fn logs(file: &JobFile, errors: &mut Errors) -> LogLimits {
     let (given, default) = (&file.logs, LogLimits::default());
-    let file_bytes = given
-        .file_size
-        .as_ref()
-        .map_or(default.file_bytes, super::SizeText::bytes);
+    let file_bytes = given.file_size.as_ref().map_or(default.file_bytes, super::SizeText::bytes);
     errors.check_range("logs.file_size", file_bytes, LOG_FILE_BYTES.0, LOG_FILE_BYTES.1);
     let files = given.files.unwrap_or(default.files);
     errors.check_range("logs.files", files.into(), LOG_FILES.0, LOG_FILES.1);
@@ -207,11 +178,7 @@ fn check_workdir(file: &JobFile, errors: &mut Errors) {
     let Some(workdir) = &file.workdir else { return };
     let why = "ranks start on nodes, which have no idea of a client's folder";
     if workdir.len() > WORKDIR_BYTES_MAX || workdir.chars().any(char::is_control) {
-        errors.value(
-            "workdir",
-            "not a path",
-            format!("at most {WORKDIR_BYTES_MAX} printable bytes"),
-        );
+        errors.value("workdir", "not a path", format!("at most {WORKDIR_BYTES_MAX} printable bytes"));
     } else if !workdir.starts_with('/') {
         errors.value("workdir", format!("`{workdir}` is not an absolute path"), why);
         errors.hint("`muster submit` makes it absolute; a program gives the whole path");

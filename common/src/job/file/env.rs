@@ -19,28 +19,19 @@ const RESERVED: &[&str] = &[
     "MASTER_ADDR",
     "MASTER_PORT",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
 ];
 
 pub(super) fn check_env(env: &BTreeMap<String, String>, errors: &mut Errors) {
     if env.len() > COUNT_MAX {
         let why = format!("at most {COUNT_MAX} are allowed");
-        errors.add(
-            SpecErrorKind::TooBig,
-            "env",
-            format!("{} variables", env.len()),
-            why,
-        );
+        errors.add(SpecErrorKind::TooBig, "env", format!("{} variables", env.len()), why);
         return;
     }
     let total: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     if total > TOTAL_BYTES_MAX {
         let why = format!("all variables together may take {TOTAL_BYTES_MAX} bytes");
-        errors.add(
-            SpecErrorKind::TooBig,
-            "env",
-            format!("the variables take {total} bytes"),
-            why,
-        );
+        errors.add(SpecErrorKind::TooBig, "env", format!("the variables take {total} bytes"), why);
         return;
     }
     for (name, value) in env {
@@ -48,18 +39,9 @@ pub(super) fn check_env(env: &BTreeMap<String, String>, errors: &mut Errors) {
         check_name(name, &path, errors);
         if value.len() > VALUE_BYTES_MAX {
             let why = format!("at most {VALUE_BYTES_MAX} bytes are allowed");
-            errors.add(
-                SpecErrorKind::TooBig,
-                &path,
-                format!("the value takes {} bytes", value.len()),
-                why,
-            );
+            errors.add(SpecErrorKind::TooBig, &path, format!("the value takes {} bytes", value.len()), why);
         } else if value.contains('\0') {
-            errors.value(
-                &path,
-                "the value contains a NUL character",
-                "no program can receive it",
-            );
+            errors.value(&path, "the value contains a NUL character", "no program can receive it");
         }
     }
 }
@@ -67,18 +49,12 @@ pub(super) fn check_env(env: &BTreeMap<String, String>, errors: &mut Errors) {
 /// Also for the variables of array elements.
 pub(super) fn check_name(name: &str, path: &str, errors: &mut Errors) {
     let mut characters = name.chars();
-    let starts = characters
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let starts = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !starts || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > NAME_BYTES_MAX {
         let why = "a variable's name has letters, digits and `_`, and does not start with a digit";
         errors.value(path, format!("{name:?} cannot name a variable"), why);
     } else if name.starts_with("MUSTER_") || RESERVED.contains(&name) {
-        errors.value(
-            path,
-            format!("`{name}` is set by Muster"),
-            "each rank gets its own value of it",
-        );
+        errors.value(path, format!("`{name}` is set by Muster"), "each rank gets its own value of it");
         errors.hint("leave it out, or choose another name");
     }
 }

@@ -38,21 +38,9 @@ pub(super) struct Errors(Vec<SpecError>);
 const ERRORS_MAX: usize = 20;
 
 impl Errors {
-    pub(super) fn add(
-        &mut self,
-        kind: SpecErrorKind,
-        path: &str,
-        what: impl Into<String>,
-        why: impl Into<String>,
-    ) {
+    pub(super) fn add(&mut self, kind: SpecErrorKind, path: &str, what: impl Into<String>, why: impl Into<String>) {
         if self.0.len() < ERRORS_MAX {
-            self.0.push(SpecError {
-                kind,
-                path: path.to_owned(),
-                what: what.into(),
-                why: why.into(),
-                hint: None,
-            });
+            self.0.push(SpecError { kind, path: path.to_owned(), what: what.into(), why: why.into(), hint: None });
         }
     }
 
@@ -70,11 +58,7 @@ impl Errors {
     /// Adds an error unless `value` is between both bounds, which are inclusive.
     pub(super) fn check_range(&mut self, path: &str, value: u64, min: u64, max: u64) {
         if !(min..=max).contains(&value) {
-            self.value(
-                path,
-                format!("{value} is out of range"),
-                format!("between {min} and {max} is possible"),
-            );
+            self.value(path, format!("{value} is out of range"), format!("between {min} and {max} is possible"));
         }
     }
 

@@ -40,11 +40,7 @@ pub(super) fn compile_group(gang: &Gang, errors: &mut Errors) -> GroupRequest {
             u64::from(cpus) * 1000
         }),
         memory_bytes_per_node: gang.memory_per_node.as_ref().map(super::SizeText::bytes),
-        topology: gang
-            .topology
-            .as_ref()
-            .map(|topology| levels(topology, errors))
-            .unwrap_or_default(),
+        topology: gang.topology.as_ref().map(|topology| levels(topology, errors)).unwrap_or_default(),
         labels: labels(gang, errors),
         exclude: exclude(gang, errors),
         ranks: ranks(gang, errors),
@@ -54,12 +50,7 @@ pub(super) fn compile_group(gang: &Gang, errors: &mut Errors) -> GroupRequest {
 pub(super) fn compile_run(gang: &Gang, errors: &mut Errors) -> Run {
     match &gang.run {
         None => {
-            errors.add(
-                SpecErrorKind::Missing,
-                "gang.run",
-                "nothing to run",
-                "`run` has no default",
-            );
+            errors.add(SpecErrorKind::Missing, "gang.run", "nothing to run", "`run` has no default");
             errors.hint("write `run = \"python train.py\"` in the table `[gang]`");
             Run::Argv(Vec::new())
         }
@@ -68,44 +59,22 @@ pub(super) fn compile_run(gang: &Gang, errors: &mut Errors) -> Run {
                 errors.value("gang.run", "the script is empty", "there is nothing to run");
             } else if script.len() > SCRIPT_BYTES_MAX {
                 let why = format!("at most {SCRIPT_BYTES_MAX} bytes are allowed");
-                errors.add(
-                    SpecErrorKind::TooBig,
-                    "gang.run",
-                    format!("the script has {} bytes", script.len()),
-                    why,
-                );
+                errors.add(SpecErrorKind::TooBig, "gang.run", format!("the script has {} bytes", script.len()), why);
                 errors.hint("put it in a file and run that");
             } else if script.contains('\0') {
-                errors.value(
-                    "gang.run",
-                    "the script contains a NUL character",
-                    "no shell can receive it",
-                );
+                errors.value("gang.run", "the script contains a NUL character", "no shell can receive it");
             }
             Run::Script(script.clone())
         }
         Some(Command::Argv(argv)) => {
             let bytes: usize = argv.iter().map(|word| word.len() + 1).sum();
             if argv.first().is_none_or(|program| program.is_empty()) {
-                errors.value(
-                    "gang.run",
-                    "the command names no program",
-                    "the first item of the list is the program",
-                );
+                errors.value("gang.run", "the command names no program", "the first item of the list is the program");
             } else if argv.len() > ARGV_MAX || bytes > SCRIPT_BYTES_MAX {
                 let why = format!("at most {ARGV_MAX} words and {SCRIPT_BYTES_MAX} bytes are allowed");
-                errors.add(
-                    SpecErrorKind::TooBig,
-                    "gang.run",
-                    format!("{} words, {bytes} bytes", argv.len()),
-                    why,
-                );
+                errors.add(SpecErrorKind::TooBig, "gang.run", format!("{} words, {bytes} bytes", argv.len()), why);
             } else if argv.iter().any(|word| word.contains('\0')) {
-                errors.value(
-                    "gang.run",
-                    "a word contains a NUL character",
-                    "no program can receive it",
-                );
+                errors.value("gang.run", "a word contains a NUL character", "no program can receive it");
             }
             Run::Argv(argv.clone())
         }
@@ -130,11 +99,7 @@ fn count(gang: &Gang, errors: &mut Errors) -> Count {
     };
     for (path, value, most) in [
         ("gang.nodes", nodes, NODES_MAX),
-        (
-            "gang.gpus_per_node",
-            gang.gpus_per_node.filter(|gpus| *gpus > 0),
-            GPUS_PER_NODE_MAX,
-        ),
+        ("gang.gpus_per_node", gang.gpus_per_node.filter(|gpus| *gpus > 0), GPUS_PER_NODE_MAX),
         ("gang.gpus", gang.gpus, GPUS_MAX),
     ] {
         if let Some(value) = value {
@@ -142,26 +107,16 @@ fn count(gang: &Gang, errors: &mut Errors) -> Count {
         }
     }
     let Some(gpus) = gang.gpus else {
-        return Count::Nodes {
-            nodes: nodes.unwrap_or(1),
-            per_node: gang.gpus_per_node.unwrap_or(0),
-        };
+        return Count::Nodes { nodes: nodes.unwrap_or(1), per_node: gang.gpus_per_node.unwrap_or(0) };
     };
     match (nodes, gang.gpus_per_node) {
-        (None, None) => Count::Total(DeviceTotal {
-            devices: gpus,
-            per_node_min: 1,
-            per_node_max: gpus.max(1),
-            step: 1,
-        }),
-        (Some(nodes), None) => Count::Nodes {
-            nodes,
-            per_node: divide("gang.gpus", gpus, nodes, "nodes", errors),
-        },
-        (None, Some(per_node)) => Count::Nodes {
-            nodes: divide("gang.gpus", gpus, per_node, "gpus_per_node", errors),
-            per_node,
-        },
+        (None, None) => {
+            Count::Total(DeviceTotal { devices: gpus, per_node_min: 1, per_node_max: gpus.max(1), step: 1 })
+        }
+        (Some(nodes), None) => Count::Nodes { nodes, per_node: divide("gang.gpus", gpus, nodes, "nodes", errors) },
+        (None, Some(per_node)) => {
+            Count::Nodes { nodes: divide("gang.gpus", gpus, per_node, "gpus_per_node", errors), per_node }
+        }
         (Some(nodes), Some(per_node)) => {
             if u64::from(nodes) * u64::from(per_node) != u64::from(gpus) {
                 let what = format!("{gpus} GPUs in all, but {nodes} nodes with {per_node} each");
@@ -188,21 +143,12 @@ fn models(gang: &Gang, errors: &mut Errors) -> Vec<Name> {
     let Some(text) = &gang.gpu else { return Vec::new() };
     let path = "gang.gpu";
     if gang.gpus_per_node.unwrap_or(0) == 0 && gang.gpus.is_none() {
-        errors.value(
-            path,
-            "a GPU model, but no GPUs",
-            "`gpus_per_node` is 0 unless it is given",
-        );
+        errors.value(path, "a GPU model, but no GPUs", "`gpus_per_node` is 0 unless it is given");
         errors.hint("add `gpus_per_node = 8`");
     }
     if text.contains(['=', '<', '>', '&', '(', '!']) {
         let why = "this version takes model names, joined by `|`";
-        errors.add(
-            SpecErrorKind::NotThereYet,
-            path,
-            "expressions over labels are not there yet",
-            why,
-        );
+        errors.add(SpecErrorKind::NotThereYet, path, "expressions over labels are not there yet", why);
         errors.hint("write for example `gpu = \"H100 | H200\"`");
         return Vec::new();
     }
@@ -225,19 +171,11 @@ fn share(gang: &Gang, errors: &mut Errors) -> Share {
     let path = "gang.share";
     let milli = (share * 1000.0).round();
     if !(1.0..=1000.0).contains(&milli) {
-        errors.value(
-            path,
-            format!("{share} is not a share of a GPU"),
-            "between 0.001 and 1 is possible",
-        );
+        errors.value(path, format!("{share} is not a share of a GPU"), "between 0.001 and 1 is possible");
         return Share::WHOLE;
     }
     if milli < 1000.0 && gang.gpus.is_some() {
-        errors.value(
-            path,
-            "a share needs `nodes` and `gpus_per_node`",
-            "`gpus` counts whole devices",
-        );
+        errors.value(path, "a share needs `nodes` and `gpus_per_node`", "`gpus` counts whole devices");
     }
     Share(milli as u16)
 }
@@ -266,22 +204,14 @@ fn levels(topology: &Topology, errors: &mut Errors) -> Vec<TopologyRequest> {
     ] {
         if let Some(at_most) = count {
             errors.check_range(path, at_most.into(), 1, NODES_MAX.into());
-            wishes.push(TopologyRequest {
-                level: level.clone(),
-                mode,
-                at_most,
-            });
+            wishes.push(TopologyRequest { level: level.clone(), mode, at_most });
         }
     }
     if let (Some(most), Some(prefer)) = (topology.at_most, topology.prefer)
         && prefer > most
     {
         let what = format!("prefers {prefer} domains but allows {most}");
-        errors.value(
-            "gang.topology.prefer",
-            what,
-            "`prefer` is the closer wish, `at_most` the limit",
-        );
+        errors.value("gang.topology.prefer", what, "`prefer` is the closer wish, `at_most` the limit");
     }
     wishes
 }
@@ -289,23 +219,14 @@ fn levels(topology: &Topology, errors: &mut Errors) -> Vec<TopologyRequest> {
 fn labels(gang: &Gang, errors: &mut Errors) -> BTreeMap<Name, String> {
     if gang.labels.len() > LABELS_MAX {
         let what = format!("{} labels", gang.labels.len());
-        errors.add(
-            SpecErrorKind::TooBig,
-            "gang.labels",
-            what,
-            format!("at most {LABELS_MAX} are allowed"),
-        );
+        errors.add(SpecErrorKind::TooBig, "gang.labels", what, format!("at most {LABELS_MAX} are allowed"));
         return BTreeMap::new();
     }
     let mut labels = BTreeMap::new();
     for (key, value) in &gang.labels {
         let path = format!("gang.labels.{key}");
         if value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
-            errors.value(
-                &path,
-                "not a label's value",
-                format!("at most {LABEL_BYTES_MAX} printable bytes"),
-            );
+            errors.value(&path, "not a label's value", format!("at most {LABEL_BYTES_MAX} printable bytes"));
         } else if let Some(key) = name(&path, key, errors) {
             labels.insert(key, value.clone());
         }
@@ -316,19 +237,10 @@ fn labels(gang: &Gang, errors: &mut Errors) -> BTreeMap<Name, String> {
 fn exclude(gang: &Gang, errors: &mut Errors) -> Vec<Name> {
     if gang.exclude.len() > EXCLUDE_MAX {
         let what = format!("{} nodes", gang.exclude.len());
-        errors.add(
-            SpecErrorKind::TooBig,
-            "gang.exclude",
-            what,
-            format!("at most {EXCLUDE_MAX} are allowed"),
-        );
+        errors.add(SpecErrorKind::TooBig, "gang.exclude", what, format!("at most {EXCLUDE_MAX} are allowed"));
         return Vec::new();
     }
-    let mut nodes: Vec<Name> = gang
-        .exclude
-        .iter()
-        .filter_map(|node| name("gang.exclude", node, errors))
-        .collect();
+    let mut nodes: Vec<Name> = gang.exclude.iter().filter_map(|node| name("gang.exclude", node, errors)).collect();
     nodes.sort();
     nodes.dedup();
     nodes
@@ -343,11 +255,7 @@ fn ranks(gang: &Gang, errors: &mut Errors) -> RanksPerNode {
         }
         Some(Ranks::PerGpu) => {
             if gang.gpus_per_node.unwrap_or(0) == 0 && gang.gpus.is_none() {
-                errors.value(
-                    "gang.ranks_per_node",
-                    "one rank per GPU, but no GPUs",
-                    "`gpus_per_node` is 0",
-                );
+                errors.value("gang.ranks_per_node", "one rank per GPU, but no GPUs", "`gpus_per_node` is 0");
                 errors.hint("add `gpus_per_node = 8`, or give a number of ranks");
             }
             RanksPerNode::PerDevice

@@ -25,48 +25,15 @@ fn the_whole_example_compiles_to_what_it_says() {
     );
     let (scheduling, launch) = compile(&file).expect("sound");
     let group = &scheduling.groups[0];
-    assert_eq!(
-        group.count,
-        Count::Nodes {
-            nodes: 16,
-            per_node: 8
-        }
-    );
-    assert_eq!(
-        group
-            .models
-            .iter()
-            .map(|model| model.as_str())
-            .collect::<Vec<_>>(),
-        ["H100", "H200"]
-    );
-    assert_eq!(
-        (group.cpu_milli_per_node, group.memory_bytes_per_node),
-        (Some(32_000), Some(64 << 30))
-    );
+    assert_eq!(group.count, Count::Nodes { nodes: 16, per_node: 8 });
+    assert_eq!(group.models.iter().map(|model| model.as_str()).collect::<Vec<_>>(), ["H100", "H200"]);
+    assert_eq!((group.cpu_milli_per_node, group.memory_bytes_per_node), (Some(32_000), Some(64 << 30)));
     assert_eq!(group.ranks, RanksPerNode::PerDevice);
-    let wishes: Vec<_> = group
-        .topology
-        .iter()
-        .map(|wish| (wish.mode, wish.at_most))
-        .collect();
-    assert_eq!(
-        wishes,
-        [(TopologyMode::Required, 2), (TopologyMode::Preferred, 1)]
-    );
-    assert_eq!(
-        group.exclude.iter().map(|node| node.as_str()).collect::<Vec<_>>(),
-        ["n2", "n9"]
-    );
+    let wishes: Vec<_> = group.topology.iter().map(|wish| (wish.mode, wish.at_most)).collect();
+    assert_eq!(wishes, [(TopologyMode::Required, 2), (TopologyMode::Preferred, 1)]);
+    assert_eq!(group.exclude.iter().map(|node| node.as_str()).collect::<Vec<_>>(), ["n2", "n9"]);
     assert_eq!(scheduling.limits.time_ms, Some(129_600_000));
-    assert_eq!(
-        (
-            scheduling.retry.infra,
-            scheduling.retry.app,
-            scheduling.fence_after_ms
-        ),
-        (5, 1, Some(90_000))
-    );
+    assert_eq!((scheduling.retry.infra, scheduling.retry.app, scheduling.fence_after_ms), (5, 1, Some(90_000)));
     assert_eq!(scheduling.checkpoint.signal, Some(StopSignal::Usr1));
     assert_eq!((launch.logs.file_bytes, launch.logs.files), (1 << 20, 3));
     assert_eq!(launch.run, Run::Argv(vec!["python".into(), "train.py".into()]));
@@ -75,18 +42,9 @@ fn the_whole_example_compiles_to_what_it_says() {
 #[test]
 fn everything_but_run_has_a_default() {
     let (scheduling, launch) = compile(&read(r#"{"gang": {"run": "hostname"}}"#)).expect("sound");
-    assert_eq!(
-        scheduling.groups[0].count,
-        Count::Nodes {
-            nodes: 1,
-            per_node: 0
-        }
-    );
+    assert_eq!(scheduling.groups[0].count, Count::Nodes { nodes: 1, per_node: 0 });
     assert_eq!(scheduling.groups[0].ranks, RanksPerNode::Fixed(1));
-    assert_eq!(
-        (scheduling.retry.infra, scheduling.retry.app, scheduling.gangs()),
-        (3, 0, 1)
-    );
+    assert_eq!((scheduling.retry.infra, scheduling.retry.app, scheduling.gangs()), (3, 0, 1));
     assert_eq!((launch.name.as_str(), launch.workdir), ("job", None));
 }
 
@@ -105,205 +63,56 @@ fn each_value_that_cannot_be_meant_names_its_path() {
         (r#"{}"#, "gang.run", SpecErrorKind::Missing),
         (r#"{"gang": {"run": "  "}}"#, "gang.run", SpecErrorKind::Value),
         (r#"{"gang": {"run": []}}"#, "gang.run", SpecErrorKind::Value),
-        (
-            r#"{"name": "a\u001b[31m", "gang": {"run": "x"}}"#,
-            "name",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"queue": "a b", "gang": {"run": "x"}}"#,
-            "queue",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"schema": "muster.job/9", "gang": {"run": "x"}}"#,
-            "schema",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"workdir": ".", "gang": {"run": "x"}}"#,
-            "workdir",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "nodes": 0}}"#,
-            "gang.nodes",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "nodes": {"min": 1, "max": 4}}}"#,
-            "gang.nodes",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x", "gpus_per_node": 9999}}"#,
-            "gang.gpus_per_node",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "nodes": 3, "gpus": 8}}"#,
-            "gang.gpus",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "nodes": 2, "gpus_per_node": 8, "gpus": 8}}"#,
-            "gang.gpus",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "gpu": "H100"}}"#,
-            "gang.gpu",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "gpu": "mem>=80G", "gpus": 1}}"#,
-            "gang.gpu",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x", "gpu": "H100 |", "gpus": 1}}"#,
-            "gang.gpu",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "share": 1.5, "gpus_per_node": 1}}"#,
-            "gang.share",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "ranks_per_node": 0}}"#,
-            "gang.ranks_per_node",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "ranks_per_node": "gpu"}}"#,
-            "gang.ranks_per_node",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x", "topology": {"at_most": 2}}}"#,
-            "gang.topology.within",
-            SpecErrorKind::Missing,
-        ),
+        (r#"{"name": "a\u001b[31m", "gang": {"run": "x"}}"#, "name", SpecErrorKind::Value),
+        (r#"{"queue": "a b", "gang": {"run": "x"}}"#, "queue", SpecErrorKind::Value),
+        (r#"{"schema": "muster.job/9", "gang": {"run": "x"}}"#, "schema", SpecErrorKind::Value),
+        (r#"{"workdir": ".", "gang": {"run": "x"}}"#, "workdir", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "nodes": 0}}"#, "gang.nodes", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "nodes": {"min": 1, "max": 4}}}"#, "gang.nodes", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x", "gpus_per_node": 9999}}"#, "gang.gpus_per_node", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "nodes": 3, "gpus": 8}}"#, "gang.gpus", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "nodes": 2, "gpus_per_node": 8, "gpus": 8}}"#, "gang.gpus", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "gpu": "H100"}}"#, "gang.gpu", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "gpu": "mem>=80G", "gpus": 1}}"#, "gang.gpu", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x", "gpu": "H100 |", "gpus": 1}}"#, "gang.gpu", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "share": 1.5, "gpus_per_node": 1}}"#, "gang.share", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "ranks_per_node": 0}}"#, "gang.ranks_per_node", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "ranks_per_node": "gpu"}}"#, "gang.ranks_per_node", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "topology": {"at_most": 2}}}"#, "gang.topology.within", SpecErrorKind::Missing),
         (
             r#"{"gang": {"run": "x", "topology": {"within": "leaf", "at_most": 1, "prefer": 2}}}"#,
             "gang.topology.prefer",
             SpecErrorKind::Value,
         ),
-        (
-            r#"{"gang": {"run": "x", "resize": {}}}"#,
-            "gang.resize",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "env": {"1A": ""}}"#,
-            "env.1A",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "env": {"RANK": "1"}}"#,
-            "env.RANK",
-            SpecErrorKind::Value,
-        ),
+        (r#"{"gang": {"run": "x", "resize": {}}}"#, "gang.resize", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x"}, "env": {"1A": ""}}"#, "env.1A", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "env": {"RANK": "1"}}"#, "env.RANK", SpecErrorKind::Value),
         (
             r#"{"gang": {"run": "x"}, "limits": {"time": "1h", "expected": "2h"}}"#,
             "limits.expected",
             SpecErrorKind::Value,
         ),
-        (
-            r#"{"gang": {"run": "x"}, "limits": {"time": "1ms"}}"#,
-            "limits.time",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "retry": {"app": 5000}}"#,
-            "retry.app",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "checkpoint": {"signal": "KILL"}}"#,
-            "checkpoint.signal",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "checkpoint": {"grace": "2h"}}"#,
-            "checkpoint.grace",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "logs": {"files": 1}}"#,
-            "logs.files",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "fence": {"after": "10ms"}}"#,
-            "fence.after",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {}}"#,
-            "array",
-            SpecErrorKind::Missing,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"range": "0-9", "lines": ["a"]}}"#,
-            "array",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"range": "9-0"}}"#,
-            "array.range",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"range": "ten"}}"#,
-            "array.range",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"range": "0-1000000"}}"#,
-            "array",
-            SpecErrorKind::TooBig,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"lines": "cases.txt"}}"#,
-            "array.lines",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "array": {"grid": {"lr": []}}}"#,
-            "array.grid.lr",
-            SpecErrorKind::Value,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "replicas": {"count": 2}}"#,
-            "replicas",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "group": [{"name": "head"}]}"#,
-            "group",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "hooks": {}}"#,
-            "hooks",
-            SpecErrorKind::NotThereYet,
-        ),
-        (
-            r#"{"gang": {"run": "x"}, "files": {}}"#,
-            "files",
-            SpecErrorKind::NotThereYet,
-        ),
+        (r#"{"gang": {"run": "x"}, "limits": {"time": "1ms"}}"#, "limits.time", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "retry": {"app": 5000}}"#, "retry.app", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "checkpoint": {"signal": "KILL"}}"#, "checkpoint.signal", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "checkpoint": {"grace": "2h"}}"#, "checkpoint.grace", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "logs": {"files": 1}}"#, "logs.files", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "fence": {"after": "10ms"}}"#, "fence.after", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "array": {}}"#, "array", SpecErrorKind::Missing),
+        (r#"{"gang": {"run": "x"}, "array": {"range": "0-9", "lines": ["a"]}}"#, "array", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "array": {"range": "9-0"}}"#, "array.range", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "array": {"range": "ten"}}"#, "array.range", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "array": {"range": "0-1000000"}}"#, "array", SpecErrorKind::TooBig),
+        (r#"{"gang": {"run": "x"}, "array": {"lines": "cases.txt"}}"#, "array.lines", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "array": {"grid": {"lr": []}}}"#, "array.grid.lr", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x"}, "replicas": {"count": 2}}"#, "replicas", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x"}, "group": [{"name": "head"}]}"#, "group", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x"}, "hooks": {}}"#, "hooks", SpecErrorKind::NotThereYet),
+        (r#"{"gang": {"run": "x"}, "files": {}}"#, "files", SpecErrorKind::NotThereYet),
     ];
     for (json, path, kind) in table {
         let errors = refused(json);
-        assert!(
-            errors
-                .iter()
-                .any(|error| (error.path.as_str(), error.kind) == (path, *kind)),
-            "{json}: {errors:?}"
-        );
+        assert!(errors.iter().any(|error| (error.path.as_str(), error.kind) == (path, *kind)), "{json}: {errors:?}");
     }
 }
 
@@ -317,39 +126,23 @@ fn everything_wrong_is_said_at_once() {
 #[test]
 fn devices_in_all_are_spread_as_fits_or_divided() {
     let count = |json: &str| compile(&read(json)).expect("sound").0.groups[0].count.clone();
-    assert!(
-        matches!(count(r#"{"gang": {"run": "x", "gpus": 12}}"#), Count::Total(total) if total.devices == 12)
-    );
+    assert!(matches!(count(r#"{"gang": {"run": "x", "gpus": 12}}"#), Count::Total(total) if total.devices == 12));
     assert_eq!(
         count(r#"{"gang": {"run": "x", "gpus": 64, "gpus_per_node": 8}}"#),
-        Count::Nodes {
-            nodes: 8,
-            per_node: 8
-        }
+        Count::Nodes { nodes: 8, per_node: 8 }
     );
-    assert_eq!(
-        count(r#"{"gang": {"run": "x", "gpus": 64, "nodes": 16}}"#),
-        Count::Nodes {
-            nodes: 16,
-            per_node: 4
-        }
-    );
+    assert_eq!(count(r#"{"gang": {"run": "x", "gpus": 64, "nodes": 16}}"#), Count::Nodes { nodes: 16, per_node: 4 });
 }
 
 #[test]
 fn a_grid_gives_every_combination_once() {
-    let json = r#"{"gang": {"run": "x"}, "array": {"grid": {"lr": ["1e-4", "3e-4"], "seed": [0, 1, 2]}, "at_once": 4}}"#;
+    let json =
+        r#"{"gang": {"run": "x"}, "array": {"grid": {"lr": ["1e-4", "3e-4"], "seed": [0, 1, 2]}, "at_once": 4}}"#;
     let (scheduling, launch) = compile(&read(json)).expect("sound");
     assert_eq!(scheduling.gangs(), 6);
-    let shown: Vec<String> = launch
-        .elements
-        .iter()
-        .map(|element| format!("{} {}", element["lr"], element["seed"]))
-        .collect();
-    assert_eq!(
-        shown,
-        ["1e-4 0", "1e-4 1", "1e-4 2", "3e-4 0", "3e-4 1", "3e-4 2"]
-    );
+    let shown: Vec<String> =
+        launch.elements.iter().map(|element| format!("{} {}", element["lr"], element["seed"])).collect();
+    assert_eq!(shown, ["1e-4 0", "1e-4 1", "1e-4 2", "3e-4 0", "3e-4 1", "3e-4 2"]);
 }
 
 #[test]
@@ -357,20 +150,10 @@ fn a_plain_range_needs_no_variables_and_another_gives_the_number() {
     let compiled = |range: &str| {
         let json = format!(r#"{{"gang": {{"run": "x"}}, "array": {{"range": "{range}"}}}}"#);
         let (scheduling, launch) = compile(&read(&json)).expect("sound");
-        (
-            scheduling.gangs(),
-            launch
-                .elements
-                .iter()
-                .map(|element| element["index"].clone())
-                .collect::<Vec<_>>(),
-        )
+        (scheduling.gangs(), launch.elements.iter().map(|element| element["index"].clone()).collect::<Vec<_>>())
     };
     assert_eq!(compiled("0-99"), (100, vec![]));
-    assert_eq!(
-        compiled("10-30:10"),
-        (3, vec!["10".into(), "20".into(), "30".into()])
-    );
+    assert_eq!(compiled("10-30:10"), (3, vec!["10".into(), "20".into(), "30".into()]));
 }
 
 #[test]
@@ -386,19 +169,14 @@ fn unknown_keys_and_wrong_types_are_refused_while_reading() {
     for (json, part) in [
         (r#"{"gangs": {}}"#, "unknown field `gangs`"),
         (r#"{"gang": {"gpu_per_node": 8}}"#, "unknown field `gpu_per_node`"),
-        (
-            r#"{"gang": {"run": 5}}"#,
-            "expected a script as a string, or a command as a list of strings",
-        ),
+        (r#"{"gang": {"run": 5}}"#, "expected a script as a string, or a command as a list of strings"),
         (r#"{"limits": {"time": 3600}}"#, "expected a duration in quotes"),
         (r#"{"limits": {"time": "3600"}}"#, "`3600` is not a duration"),
         (r#"{"gang": {"nodes": -1}}"#, "expected a number of nodes"),
         (r#"{"gang": {"ranks_per_node": "all"}}"#, "one rank per GPU"),
         (r#"{"env": {"A": 1}}"#, "expected a string"),
     ] {
-        let error = serde_json::from_str::<JobFile>(json)
-            .expect_err("must be refused")
-            .to_string();
+        let error = serde_json::from_str::<JobFile>(json).expect_err("must be refused").to_string();
         assert!(error.contains(part), "{json}: {error}");
     }
 }

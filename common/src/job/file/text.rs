@@ -23,11 +23,7 @@ pub enum TextError {
 /// A bare number has no unit and is refused: some schedulers read minutes, others seconds.
 pub fn parse_duration_ms(text: &str) -> Result<u64, TextError> {
     let trimmed = text.trim();
-    let parsed = if trimmed.contains(':') {
-        clock_ms(trimmed)
-    } else {
-        units_ms(trimmed)
-    };
+    let parsed = if trimmed.contains(':') { clock_ms(trimmed) } else { units_ms(trimmed) };
     parsed.unwrap_or_else(|| Err(TextError::Duration(text.to_owned())))
 }
 
@@ -73,11 +69,7 @@ fn clock_ms(text: &str) -> Option<Result<u64, TextError>> {
     if minutes > 59 || seconds > 59 {
         return None;
     }
-    let sum = |scaled: [Option<u64>; 4]| {
-        scaled
-            .into_iter()
-            .try_fold(0u64, |sum, part| sum.checked_add(part?))
-    };
+    let sum = |scaled: [Option<u64>; 4]| scaled.into_iter().try_fold(0u64, |sum, part| sum.checked_add(part?));
     let total = sum([
         days.checked_mul(DAY_MS),
         hours.checked_mul(HOUR_MS),
@@ -106,9 +98,7 @@ pub fn parse_size_bytes(text: &str) -> Result<u64, TextError> {
         "TB" => 1_000_000_000_000,
         _ => return Err(wrong()),
     };
-    number
-        .checked_mul(scale)
-        .ok_or_else(|| TextError::TooLarge(text.to_owned()))
+    number.checked_mul(scale).ok_or_else(|| TextError::TooLarge(text.to_owned()))
 }
 
 fn whole(text: &str) -> Option<u64> {
@@ -123,9 +113,7 @@ fn split_number(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number = whole(&text[..digits])?;
     let rest = text[digits..].trim_start();
-    let letters = rest
-        .find(|c: char| !c.is_ascii_alphabetic())
-        .unwrap_or(rest.len());
+    let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
     Some((number, &rest[..letters], &rest[letters..]))
 }
 
@@ -212,45 +200,23 @@ mod tests {
 
     #[test]
     fn a_duration_without_a_unit_or_with_a_wrong_one_is_refused() {
-        for text in [
-            "", "36", "36 hours", "-5m", "1.5h", "h", "12:61:00", "1-", "::", "5m!",
-        ] {
-            assert!(
-                matches!(parse_duration_ms(text), Err(TextError::Duration(_))),
-                "{text:?}"
-            );
+        for text in ["", "36", "36 hours", "-5m", "1.5h", "h", "12:61:00", "1-", "::", "5m!"] {
+            assert!(matches!(parse_duration_ms(text), Err(TextError::Duration(_))), "{text:?}");
         }
-        assert!(matches!(
-            parse_duration_ms("999999999999999999w"),
-            Err(TextError::TooLarge(_))
-        ));
-        assert!(matches!(
-            parse_duration_ms("999999999999999999-00:00"),
-            Err(TextError::TooLarge(_))
-        ));
+        assert!(matches!(parse_duration_ms("999999999999999999w"), Err(TextError::TooLarge(_))));
+        assert!(matches!(parse_duration_ms("999999999999999999-00:00"), Err(TextError::TooLarge(_))));
     }
 
     #[test]
     fn sizes_are_read_in_binary_and_decimal_units() {
-        let table = [
-            ("64GiB", 64 << 30),
-            ("64G", 64 << 30),
-            ("80GB", 80_000_000_000),
-            ("512 MiB", 512 << 20),
-            ("7B", 7),
-        ];
+        let table =
+            [("64GiB", 64 << 30), ("64G", 64 << 30), ("80GB", 80_000_000_000), ("512 MiB", 512 << 20), ("7B", 7)];
         for (text, bytes) in table {
             assert_eq!(parse_size_bytes(text), Ok(bytes), "{text}");
         }
         for text in ["", "64", "64gib", "GiB", "1.5GiB", "64GiB/s"] {
-            assert!(
-                matches!(parse_size_bytes(text), Err(TextError::Size(_))),
-                "{text:?}"
-            );
+            assert!(matches!(parse_size_bytes(text), Err(TextError::Size(_))), "{text:?}");
         }
-        assert!(matches!(
-            parse_size_bytes("99999999999TiB"),
-            Err(TextError::TooLarge(_))
-        ));
+        assert!(matches!(parse_size_bytes("99999999999TiB"), Err(TextError::TooLarge(_))));
     }
 }

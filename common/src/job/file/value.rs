@@ -69,15 +69,11 @@ impl<'de> Deserialize<'de> for Ranks {
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Ranks, E> {
                 let ranks = u32::try_from(number);
-                ranks
-                    .map(Ranks::Fixed)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+                ranks.map(Ranks::Fixed).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Ranks, E> {
                 let ranks = u32::try_from(number);
-                ranks
-                    .map(Ranks::Fixed)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+                ranks.map(Ranks::Fixed).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
             }
         }
         deserializer.deserialize_any(Either)
@@ -110,15 +106,11 @@ impl<'de> Deserialize<'de> for NodeCount {
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<NodeCount, E> {
                 let nodes = u32::try_from(number);
-                nodes
-                    .map(NodeCount::Fixed)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+                nodes.map(NodeCount::Fixed).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<NodeCount, E> {
                 let nodes = u32::try_from(number);
-                nodes
-                    .map(NodeCount::Fixed)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+                nodes.map(NodeCount::Fixed).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeCount, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
