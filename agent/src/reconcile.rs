@@ -141,11 +141,17 @@ fn previous_gone(run: &RunPart, observed: &Observed<'_>) -> bool {
 /// For a token the store does not know, the proof is the sweep and devices without processes.
 fn confirm_released<'a>(assignment: &'a Assignment, observed: &Observed<'_>) -> Option<Step<'a>> {
     let busy = match &assignment.run {
-        Some(run) => run.devices.iter().any(|share| observed.foreign.contains_key(&share.slot)),
+        Some(run) => {
+            let foreign = run.devices.iter().any(|share| observed.foreign.contains_key(&share.slot));
+            foreign || !previous_gone(run, observed)
+        }
         // The message does not say which devices it was, so all must be accounted for.
         None => !observed.foreign.is_empty(),
     };
-    (observed.swept && !busy).then_some(Step::ConfirmReleased(assignment))
+    // Attempts of one gang may hand devices on: the release of one must not speak for another.
+    let gang = assignment.key.gang;
+    let alive = observed.held.iter().any(|(key, held)| key.gang == gang && !held.gone);
+    (observed.swept && !busy && !alive).then_some(Step::ConfirmReleased(assignment))
 }
 
 #[cfg(test)]

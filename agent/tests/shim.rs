@@ -216,7 +216,7 @@ fn rule_11_ranks_go_on_when_the_agents_connection_dies_and_a_new_one_adopts_them
 }
 
 #[test]
-fn rule_4b_nothing_runs_at_the_barrier() {
+fn rule_4c_nothing_runs_at_the_barrier() {
     let mut rig = Rig::start("echo ran", 1, |_| {});
     rig.client.await_status("the barrier", |status| status.phase == Phase::Barrier);
     assert!(!rig.stream(0, "out").exists());
@@ -275,12 +275,12 @@ fn ranks_die_with_the_shim(pid_namespace: bool, test: u32) {
 }
 
 #[test]
-fn rule_9b_ranks_die_with_their_shim() {
+fn rule_9c_ranks_die_with_their_shim() {
     ranks_die_with_the_shim(true, 3);
 }
 
 #[test]
-fn rule_9b_ranks_die_with_their_shim_without_a_pid_namespace() {
+fn rule_9c_ranks_die_with_their_shim_without_a_pid_namespace() {
     ranks_die_with_the_shim(false, 4);
 }
 

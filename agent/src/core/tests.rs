@@ -193,9 +193,13 @@ async fn rule_4a_the_record_is_on_disk_before_anything_is_created() {
 }
 
 #[tokio::test]
-async fn the_record_names_token_devices_deadline_and_boot() {
+async fn rule_6e_the_first_deadline_is_the_lease_the_node_already_has() {
     let mut rig = Rig::start().await;
-    let work = rig.running(1, 50, &[0], "run").await;
+    rig.renew().await;
+    rig.time.advance(20_000);
+    let work = rig.work(1, 50, Prepare, &[0], "run");
+    rig.desire(vec![work.clone()]).await;
+    rig.await_report("1:prepared").await;
     let store = store_on_disk(rig.folder.path());
     let held = store.held().get(&work.key).expect("recorded");
     assert_eq!((held.first_deadline_ms, held.boot_id.as_str()), (1_000_000 + LEASE_MS, "boot-1"));
@@ -255,6 +259,20 @@ async fn rule_11_an_agent_restart_re_adopts_and_never_extends_the_lease() {
 }
 
 #[tokio::test]
+async fn rule_9b_an_agent_restart_does_not_extend_a_lease() {
+    let mut rig = Rig::start().await;
+    let work = rig.running(1, 50, &[0], "stubborn").await;
+    rig.time.advance(LEASE_MS - 1);
+    let rig = rig.restart("boot-1").await;
+    until("adoption", || rig.core.live.borrow().contains(&(work.key.gang, work.key.attempt)).then_some(())).await;
+    rig.settle().await;
+    let status = rig.launcher.status(&rig.dir(&work)).expect("the shim lived on");
+    assert_eq!((status.phase, status.deadline_ms), (ShimPhase::Running, 1_000_000 + LEASE_MS));
+    rig.time.advance(1);
+    rig.await_report("1:released").await;
+}
+
+#[tokio::test]
 async fn ends_that_nobody_saw_are_learned_after_a_restart() {
     let mut rig = Rig::start().await;
     let work = rig.running(1, 50, &[0], "run").await;
@@ -285,7 +303,7 @@ async fn a_vanished_shim_is_swept_after_and_released() {
 }
 
 #[tokio::test]
-async fn rule_8b_a_release_waits_for_the_devices_too() {
+async fn rule_8d_a_release_waits_for_the_devices_too() {
     let mut rig = Rig::start().await;
     rig.running(1, 50, &[0, 1], "run").await;
     rig.probe.set_processes(1, vec![4242]);

@@ -105,7 +105,7 @@ fn an_allocation_is_prepared_started_and_stopped() {
 }
 
 #[test]
-fn rule_10a_an_older_desired_state_and_another_clusters_are_ignored() {
+fn rule_10c_an_older_desired_state_and_another_clusters_are_ignored() {
     let node = Node::idle().with(1, 50, &[0], Progress::Running);
     let mut wanted = desired(&[(1, 50, Stop, &[0]), (2, 60, Prepare, &[1])]);
     assert_eq!(node.steps(&wanted), ["stop 1", "accept 2"]);
@@ -123,7 +123,7 @@ fn rule_10a_an_older_desired_state_and_another_clusters_are_ignored() {
 }
 
 #[test]
-fn rule_10b_absence_never_stops() {
+fn rule_10a_absence_never_stops() {
     for progress in [Progress::Preparing, Progress::Barrier, Progress::Running, Progress::Ending] {
         let node = Node::idle().with(1, 50, &[0], progress);
         assert_eq!(node.steps(&desired(&[])), [""; 0], "{progress:?}");
@@ -131,13 +131,13 @@ fn rule_10b_absence_never_stops() {
 }
 
 #[test]
-fn rule_10c_a_stop_from_a_server_that_does_not_know_the_token_is_ignored() {
+fn rule_10b_a_stop_from_a_server_that_does_not_know_the_token_is_ignored() {
     let node = Node::idle().with(1, 101, &[0], Progress::Running);
     assert_eq!(node.steps(&desired(&[(1, 101, Stop, &[0])])), [""; 0]);
 }
 
 #[test]
-fn rule_4c_a_device_is_prepared_only_when_its_last_holder_is_proven_gone() {
+fn rule_4b_a_device_is_prepared_only_when_its_last_holder_is_proven_gone() {
     let wanted = desired(&[(2, 60, Prepare, &[0])]);
     for progress in [Progress::Preparing, Progress::Running, Progress::Ending] {
         let node = Node::idle().with(1, 50, &[0, 1], progress);
@@ -173,7 +173,7 @@ fn what_must_not_run_is_refused_with_its_reason() {
 }
 
 #[test]
-fn rule_8b_an_unknown_token_is_released_only_when_swept_and_empty() {
+fn rule_8d_an_unknown_token_is_released_only_when_swept_and_empty() {
     let wanted = desired(&[(5, 40, Stop, &[2])]);
     assert_eq!(Node::idle().steps(&wanted), ["released 5"]);
     let mut node = Node::idle();
@@ -182,6 +182,13 @@ fn rule_8b_an_unknown_token_is_released_only_when_swept_and_empty() {
     node = Node::idle();
     node.swept = false;
     assert_eq!(node.steps(&wanted), [""; 0], "not swept");
+    let node = Node::idle().with(4, 30, &[2], Progress::Ending);
+    assert_eq!(node.steps(&wanted), [""; 0], "another holder is not gone");
+    let mut unknown_devices = desired(&[(5, 40, Stop, &[])]);
+    unknown_devices.assignments[0].run = None;
+    assert_eq!(node.steps(&unknown_devices), ["released 5"], "another gang's devices are its own");
+    let node = Node::idle().with(5, 30, &[2], Progress::Ending);
+    assert_eq!(node.steps(&unknown_devices), [""; 0], "an earlier attempt is not gone");
 }
 
 #[test]

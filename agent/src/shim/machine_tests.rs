@@ -26,7 +26,7 @@ fn killed_at(now_ms: u64) -> Phase {
 }
 
 #[test]
-fn rule_4b_no_rank_runs_before_the_gang_has_started() {
+fn rule_4c_no_rank_runs_before_the_gang_has_started() {
     let mut machine = Machine::new([4, 5], LEASE_END);
     assert_eq!(step(&mut machine, 1, Event::Go), [], "a rank was let go before the checks were done");
     assert_eq!(step(&mut machine, 2, Event::Checked(Ok(()))), [], "a rank was let go at the barrier");
@@ -146,7 +146,7 @@ fn an_exit_is_written_at_once_and_the_last_one_ends_what_was_left_behind() {
 }
 
 #[test]
-fn rule_8b_nothing_is_released_while_a_rank_has_not_been_seen_to_end() {
+fn rule_8d_nothing_is_released_while_a_rank_has_not_been_seen_to_end() {
     let mut machine = running();
     assert_eq!(step(&mut machine, 3, Event::TreeEmpty), [], "released while it should run");
     step(&mut machine, 4, Event::Stop { signal: None, grace_ms: 0 });

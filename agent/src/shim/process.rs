@@ -130,6 +130,9 @@ impl Shim {
             for request in self.socket.take_requests() {
                 self.handle_request(request)?;
             }
+            if self.socket.take_lost() {
+                self.handle(Event::AgentGone)?;
+            }
         }
         Ok(())
     }

@@ -32,6 +32,8 @@ pub struct Socket {
     listener: UnixListener,
     connections: Vec<Connection>,
     last: Option<Status>,
+    /// A connection ended since the last look.
+    lost: bool,
 }
 
 impl Socket {
@@ -42,7 +44,7 @@ impl Socket {
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, connections: Vec::new(), last: None })
+        Ok(Self { listener, connections: Vec::new(), last: None, lost: false })
     }
 
     pub fn add_to_poll(&self, polled: &mut Vec<libc::pollfd>) {
@@ -60,6 +62,11 @@ impl Socket {
         self.connections.retain_mut(|connection| connection.send(status));
     }
 
+    /// Whether a connection has ended since the last call.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Accepts, reads and finishes writing. A connection that errs or speaks nonsense is dropped.
     pub fn take_requests(&mut self) -> Vec<Request> {
         while let Ok((stream, _)) = self.listener.accept() {
@@ -68,6 +75,7 @@ impl Socket {
             }
         }
         let mut requests = Vec::new();
+        let before = self.connections.len();
         let last = self.last.as_ref();
         self.connections.retain_mut(|connection| {
             if !connection.greeted {
@@ -78,6 +86,7 @@ impl Socket {
             }
             connection.read(&mut requests) && connection.flush()
         });
+        self.lost |= self.connections.len() < before;
         requests
     }
 }

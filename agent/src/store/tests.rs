@@ -49,7 +49,7 @@ fn rule_5b_a_report_is_kept_until_it_is_acknowledged() {
 }
 
 #[test]
-fn rule_8c_a_damaged_store_is_moved_aside_and_counts_as_lost() {
+fn rule_8b_a_damaged_store_is_moved_aside_and_counts_as_lost() {
     let dir = tempfile::tempdir().expect("a temp folder");
     let mut store = Store::open(dir.path(), || "first".to_owned()).expect("a usable folder");
     let (key, record) = held(1, 50, &[0]);

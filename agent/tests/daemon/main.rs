@@ -190,7 +190,7 @@ async fn rule_5b_reports_are_told_again_in_every_session_until_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_8c_a_lost_store_is_swept_after_before_anything_counts_as_released() {
+async fn rule_8b_a_lost_store_is_swept_after_before_anything_counts_as_released() {
     let mut rig = Rig::start().await;
     let script = "echo up; exec sleep 600";
     rig.running(1, 50, script).await;
