@@ -3,6 +3,7 @@
 use crate::command::{Exit, NodeAction, Principal};
 use crate::state::gang::{AttemptRecord, Cause, End};
 use crate::state::job::{JobRecord, Tally};
+use muster_common::job::{Launch, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -55,9 +56,7 @@ pub enum Refusal {
     UnknownNode(NodeId),
     #[error("the key was used for job {job} with another body")]
     KeyReused { job: JobId },
-    #[error(
-        "the key was made more than {horizon_ms} ms ago and may have been used; submit again with a new one"
-    )]
+    #[error("the key was made more than {horizon_ms} ms ago and may have been used; submit again with a new one")]
     KeyTooOld { horizon_ms: u64 },
     #[error("{0}")]
     Invalid(String),
@@ -69,9 +68,7 @@ pub enum Refusal {
     NodeBusy,
     #[error("the device is not in quarantine")]
     NotQuarantined,
-    #[error(
-        "the join token is not known, has been used, or has run out; make another with `muster node token`"
-    )]
+    #[error("the join token is not known, has been used, or has run out; make another with `muster node token`")]
     Token,
     #[error("the join token is for node `{0}`")]
     TokenNode(Name),
@@ -159,9 +156,11 @@ pub enum Event {
         gang: GangId,
         end: End,
     },
-    /// The job has left State; this is its whole record.
+    /// The job has left State; this is its whole record, with the specs it points to.
     JobEnded {
         record: Arc<JobRecord>,
+        scheduling: Arc<Scheduling>,
+        launch: Arc<Launch>,
         end: End,
         tally: Tally,
         at: Time,
