@@ -11,6 +11,7 @@ mod listen;
 mod name;
 mod peer;
 mod request;
+mod secret;
 mod tls;
 
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use listen::{ConnectInfo, ListenLimits, TlsIncoming, TlsIo, connect_info, se
 pub use name::{Name, Role, check_word};
 pub use peer::{Fingerprint, Peer};
 pub use request::KeyRequest;
+pub use secret::random_secret;
 pub use tls::{Expect, Trust, client_config, install_crypto, server_config};

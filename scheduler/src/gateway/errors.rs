@@ -1,0 +1,117 @@
+//! What the house refuses, as people and programs are told it.
+
+use crate::consensus::{ProposeError, ReadError};
+use muster_engine::outcome::Refusal;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::io;
+
+/// Longest reason a person may give.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// Longest request id or idempotency key.
+pub const KEY_CHARS_MAX: usize = 128;
+
+pub fn usage(message: impl Into<String>) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::Usage, message)
+}
+
+/// A refusal by `apply`.
+pub fn refused(refusal: Refusal) -> ErrorInfo {
+    let message = refusal.to_string();
+    let (code, hint) = match refusal {
+        Refusal::UnknownJob(_) => (ErrorCode::JobNotFound, "`muster ps -A` lists the jobs"),
+        Refusal::UnknownElement { .. } => (ErrorCode::JobNotFound, "`muster show JOB` lists its elements"),
+        Refusal::UnknownNode(_) => (ErrorCode::NodeNotFound, "`muster node ls` lists the nodes"),
+        Refusal::KeyReused { .. } => (ErrorCode::KeyReused, "submit the same job file again, or use another key"),
+        Refusal::KeyTooOld { .. } => {
+            (ErrorCode::KeyTooOld, "look with `muster ps -A` whether the job exists; else submit it with a new key")
+        }
+        Refusal::Invalid(_) => (ErrorCode::SpecValue, "correct the value and try again"),
+        Refusal::OldEpoch { .. } | Refusal::OldTerm { .. } => (ErrorCode::Conflict, "look again, then repeat the call"),
+        Refusal::NodeBusy => (ErrorCode::NodeBusy, "drain the node and wait until nothing runs there"),
+        Refusal::NotQuarantined => (ErrorCode::Conflict, "`muster node show NODE` lists its devices"),
+        Refusal::Token | Refusal::TokenNode(_) => {
+            (ErrorCode::TokenRefused, "make a token for this node with `muster node token`")
+        }
+        Refusal::Full { .. } => (ErrorCode::LimitReached, "wait until some have ended"),
+    };
+    ErrorInfo::new(code, message).hint(hint)
+}
+
+/// A proposal without an answer.
+pub fn not_committed(error: ProposeError) -> ErrorInfo {
+    let message = error.to_string();
+    match error {
+        ProposeError::NotLeader { leader: (_, address) } => ErrorInfo::not_leader(Some(address)),
+        ProposeError::NoLeader => no_leader(message),
+        ProposeError::StaleTerm { .. } => no_leader("the leader changed while the call was made".into()),
+        ProposeError::TooLarge { .. } => {
+            ErrorInfo::new(ErrorCode::SpecTooBig, message).hint("shorten the script or the list of elements")
+        }
+        ProposeError::ShuttingDown => ErrorInfo::new(ErrorCode::Unavailable, message).hint("try another server"),
+        ProposeError::Unknown { .. } => ErrorInfo::new(ErrorCode::Unavailable, message)
+            .hint("repeat the call with the same key; nothing is done twice"),
+    }
+}
+
+/// Nobody leads at the moment; the call may be repeated as it is.
+pub fn no_leader(message: String) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::NoLeader, message)
+        .hint("repeat the call; `muster cluster status --local` shows what a server knows")
+}
+
+/// A read that could not be made linearizable.
+pub fn not_read(error: ReadError) -> ErrorInfo {
+    let message = error.to_string();
+    match error {
+        ReadError::NotLeader { .. } | ReadError::NoQuorum { .. } => no_leader(message),
+        ReadError::Behind { .. } | ReadError::ShuttingDown => {
+            ErrorInfo::new(ErrorCode::Unavailable, message).hint("try another server")
+        }
+    }
+}
+
+/// History that cannot be read is never taken for "nothing happened".
+pub fn history(error: io::Error) -> ErrorInfo {
+    tracing::error!(%error, "history cannot be read");
+    ErrorInfo::new(ErrorCode::Internal, format!("this server's history cannot be read: {error}"))
+        .hint("ask another server; this one's log says more")
+}
+
+/// A text that people give for others to read.
+///
+/// # Errors
+/// [`ErrorCode::Usage`] when it is too long or holds control characters.
+pub fn check_reason(text: &str) -> Result<(), ErrorInfo> {
+    if text.len() > REASON_BYTES_MAX {
+        let message = format!("the reason has {} bytes; at most {REASON_BYTES_MAX} are kept", text.len());
+        return Err(usage(message).hint("say it shorter"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(usage("the reason contains control characters").hint("write it on one line, as plain text"));
+    }
+    Ok(())
+}
+
+/// A request id or idempotency key.
+///
+/// # Errors
+/// [`ErrorCode::Usage`] when it is empty, too long or holds control characters.
+pub fn check_key(what: &str, text: &str) -> Result<(), ErrorInfo> {
+    let why = if text.is_empty() {
+        "is missing".to_owned()
+    } else if text.chars().count() > KEY_CHARS_MAX {
+        format!("is longer than {KEY_CHARS_MAX} characters")
+    } else if text.chars().any(char::is_control) {
+        "contains control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(usage(format!("the {what} {why}")).hint("a UUID will do; repeat a call with the one it was first made with"))
+}
+
+/// A thread of the pool that did not come back.
+pub fn lost(error: tokio::task::JoinError) -> ErrorInfo {
+    tracing::error!(%error, "a worker thread was lost");
+    ErrorInfo::new(ErrorCode::Internal, "the server failed while it worked on the answer")
+        .hint("repeat the call; the server's log says more")
+}

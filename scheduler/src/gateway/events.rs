@@ -1,0 +1,257 @@
+//! The stream of events: from history first, then as they apply. Nothing is left out in between.
+
+use super::limits::Ticket;
+use super::render::event::{KINDS, kind, nodes_of, render};
+use super::subject::find;
+use super::{Inner, Streamed, errors};
+use crate::consensus::ReadError;
+use crate::records::{self, Recorded, job_of};
+use crate::watch::AppliedEvents;
+use muster_common::{JobId, Name, NodeId};
+use muster_engine::{Event, State};
+use muster_proto::client as pb;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::sync::Arc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+const LIMIT: u32 = 1000;
+const LIMIT_MAX: u32 = 100_000;
+/// Records read from history in one go.
+const PAGE: usize = 2_000;
+/// Log entries looked at in one step back.
+const STEP: u64 = 4096;
+/// Events on their way to one reader.
+const CHANNEL: usize = 256;
+
+/// What a reader wants to see.
+struct Filter {
+    kinds: Vec<String>,
+    job: Option<(JobId, Option<u32>)>,
+    node: Option<(Name, Option<NodeId>)>,
+}
+
+impl Filter {
+    fn read(request: &pb::EventsRequest, state: &State) -> Result<Self, ErrorInfo> {
+        if let Some(word) = request.kinds.iter().find(|word| !KINDS.contains(&word.as_str())) {
+            let hint = format!("there is: {}", KINDS.join(", "));
+            return Err(errors::usage(format!("`{word}` is no kind of event")).hint(hint));
+        }
+        if request.limit > LIMIT_MAX {
+            return Err(errors::usage(format!("at most {LIMIT_MAX} events are told at once")).hint("use `from_index`"));
+        }
+        let job = match &request.job {
+            Some(reference) => Some((find(state, Some(reference))?, reference.ordinal)),
+            None => None,
+        };
+        let node = match request.node.as_str() {
+            "" => None,
+            text => {
+                let name =
+                    Name::new(text).map_err(|error| errors::usage(format!("that is no node's name: {error}")))?;
+                let id = state.node_named(&name).map(|node| node.id);
+                Some((name, id))
+            }
+        };
+        Ok(Self { kinds: request.kinds.clone(), job, node })
+    }
+
+    fn takes(&self, event: &Event) -> bool {
+        let of_node = |(name, id): &(Name, Option<NodeId>)| match event {
+            Event::NodeRegistered { name: registered, .. } => registered == name,
+            Event::TokenUsed { node } => node == name,
+            Event::TokenIssued { node, .. } => node.as_ref() == Some(name),
+            _ => id.is_some_and(|id| nodes_of(event).contains(&id)),
+        };
+        let of_job = |(job, ordinal): &(JobId, Option<u32>)| {
+            job_of(event) == Some(*job)
+                && ordinal.is_none_or(|ordinal| gang_ordinal(event).is_none_or(|o| o == ordinal))
+        };
+        (self.kinds.is_empty() || self.kinds.iter().any(|word| word == kind(event)))
+            && self.job.as_ref().is_none_or(of_job)
+            && self.node.as_ref().is_none_or(of_node)
+    }
+}
+
+/// The element an event is about; none for what is about the whole job.
+fn gang_ordinal(event: &Event) -> Option<u32> {
+    match event {
+        Event::GangPlaced { gang, .. }
+        | Event::GangStarted { gang, .. }
+        | Event::RankExited { gang, .. }
+        | Event::GangStopping { gang, .. }
+        | Event::AttemptEnded { gang, .. }
+        | Event::GangQueued { gang, .. }
+        | Event::GangEnded { gang, .. }
+        | Event::Reserved { gang, .. }
+        | Event::Unreserved { gang } => Some(gang.ordinal),
+        Event::JobCancelled { ordinal, .. } => *ordinal,
+        _ => None,
+    }
+}
+
+type Sender = mpsc::Sender<Result<pb::Event, Status>>;
+
+pub(super) async fn events(
+    inner: &Arc<Inner>,
+    request: pb::EventsRequest,
+    ticket: Ticket,
+) -> Result<Streamed<pb::Event>, ErrorInfo> {
+    // Subscribed before history is read, so that nothing falls in between.
+    let live = inner.ctx.watch.subscribe();
+    let state = inner.fresh().await?;
+    let filter = Filter::read(&request, &state)?;
+    let (sender, receiver) = mpsc::channel(CHANNEL);
+    let reader = Reader { inner: inner.clone(), filter, sender, live, next: 0 };
+    tokio::spawn(async move {
+        let _ticket = ticket;
+        let sender = reader.sender.clone();
+        if let Err(error) = reader.run(request, state.applied_index()).await {
+            // A reader that is gone needs no answer.
+            let _ = sender.send(Err(error.into())).await;
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+struct Reader {
+    inner: Arc<Inner>,
+    filter: Filter,
+    sender: Sender,
+    live: tokio::sync::broadcast::Receiver<Arc<AppliedEvents>>,
+    /// The first log index not told yet.
+    next: u64,
+}
+
+/// The reader is gone, or has all it wanted.
+struct Done;
+
+impl Reader {
+    async fn run(mut self, request: pb::EventsRequest, applied: u64) -> Result<(), ErrorInfo> {
+        let limit = if request.limit == 0 { LIMIT } else { request.limit } as usize;
+        match (request.from_index, request.follow) {
+            (None, false) => return self.last(limit, applied).await,
+            (None, true) => self.next = applied + 1,
+            (Some(from), follow) => {
+                self.next = from;
+                let left = if follow { usize::MAX } else { limit };
+                if self.from_history(applied, left).await?.is_err() || !follow {
+                    return Ok(());
+                }
+            }
+        }
+        self.follow().await
+    }
+
+    async fn tell(&self, state: &State, recorded: &Recorded) -> Result<bool, Done> {
+        if !self.filter.takes(&recorded.event) {
+            return Ok(false);
+        }
+        self.sender.send(Ok(render(state, recorded))).await.map_err(|_| Done)?;
+        Ok(true)
+    }
+
+    /// Tells everything recorded from `next` through `upto`, at most `left` events of it.
+    async fn from_history(&mut self, upto: u64, mut left: usize) -> Result<Result<(), Done>, ErrorInfo> {
+        while self.next <= upto {
+            let from = self.next;
+            let page = self
+                .inner
+                .blocking(move |inner| records::range(&inner.ctx.history, from, PAGE).map_err(errors::history));
+            let page = page.await?;
+            let state = self.inner.ctx.view();
+            let Some(last) = page.last().map(|recorded| recorded.index) else { break };
+            for recorded in page.iter().filter(|recorded| recorded.index <= upto) {
+                match self.tell(&state, recorded).await {
+                    Ok(told) => left -= usize::from(told),
+                    Err(done) => return Ok(Err(done)),
+                }
+                if left == 0 {
+                    return Ok(Err(Done));
+                }
+            }
+            self.next = last + 1;
+        }
+        self.next = self.next.max(upto + 1);
+        Ok(Ok(()))
+    }
+
+    /// The last `limit` events that match.
+    async fn last(self, limit: usize, applied: u64) -> Result<(), ErrorInfo> {
+        let filter = self.filter;
+        let found = self.inner.blocking(move |inner| {
+            let history = &inner.ctx.history;
+            let floor = history.floor().map_err(errors::history)?;
+            let mut found: Vec<Recorded> = Vec::new();
+            let mut high = applied + 1;
+            while high > floor.max(1) && found.len() < limit {
+                let low = high.saturating_sub(STEP).max(floor);
+                let mut window = Vec::new();
+                let mut from = low;
+                while from < high {
+                    let part = records::range(history, from, PAGE).map_err(errors::history)?;
+                    let Some(last) = part.last().map(|recorded| recorded.index) else { break };
+                    window.extend(part.into_iter().filter(|one| one.index < high && filter.takes(&one.event)));
+                    from = last + 1;
+                }
+                window.append(&mut found);
+                found = window;
+                high = low;
+            }
+            let surplus = found.len().saturating_sub(limit);
+            found.drain(..surplus);
+            Ok(found)
+        });
+        let found = found.await?;
+        let state = self.inner.ctx.view();
+        for recorded in &found {
+            if self.sender.send(Ok(render(&state, recorded))).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self) -> Result<(), ErrorInfo> {
+        loop {
+            let applied = tokio::select! {
+                () = self.sender.closed() => return Ok(()),
+                applied = self.live.recv() => applied,
+            };
+            match applied {
+                Ok(applied) if applied.index < self.next => {}
+                Ok(applied) => {
+                    let state = self.inner.ctx.view();
+                    if self.tell_all(&state, &applied).await.is_err() {
+                        return Ok(());
+                    }
+                    self.next = applied.index + 1;
+                }
+                // Too slow: what was missed is in history.
+                Err(RecvError::Lagged(_)) => {
+                    let upto = self.inner.ctx.consensus.applied_index();
+                    if self.from_history(upto, usize::MAX).await?.is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(RecvError::Closed) => return Err(errors::not_read(ReadError::ShuttingDown)),
+            }
+        }
+    }
+
+    async fn tell_all(&self, state: &State, applied: &AppliedEvents) -> Result<(), Done> {
+        for (ordinal, event) in (0..).zip(&applied.events) {
+            let recorded = Recorded { index: applied.index, ordinal, at: applied.at, event: event.clone() };
+            self.tell(state, &recorded).await?;
+        }
+        Ok(())
+    }
+}
+
+/// For `muster events --node X` with a node nobody knows.
+pub fn unknown_node(name: &str) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::NodeNotFound, format!("there is no node `{name}`"))
+        .hint("`muster node ls` lists the nodes")
+}

@@ -1,0 +1,101 @@
+//! One job: shown, or explained.
+
+use super::render::job;
+use super::roles::Caller;
+use super::subject::{Subject, find};
+use super::{Inner, errors, why};
+use muster_engine::State;
+use muster_engine::state::gang::GangState;
+use muster_proto::client as pb;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::sync::Arc;
+
+/// The job a reference names, with its past.
+pub(super) async fn load(inner: &Arc<Inner>, reference: Option<pb::JobRef>) -> Result<Subject, ErrorInfo> {
+    let state = inner.fresh().await?;
+    inner.blocking(move |inner| load_now(inner, &state, reference.as_ref())).await
+}
+
+/// The same without waiting for the leader; not for an async thread.
+pub(super) fn load_now(
+    inner: &Inner,
+    state: &Arc<State>,
+    reference: Option<&pb::JobRef>,
+) -> Result<Subject, ErrorInfo> {
+    let id = find(state, reference)?;
+    let subject = Subject::load(state, &inner.ctx.history, id, inner.now(state))?;
+    if let Some(ordinal) = reference.and_then(|reference| reference.ordinal) {
+        subject.check_ordinal(ordinal)?;
+    }
+    Ok(subject)
+}
+
+pub(super) async fn show(
+    inner: &Arc<Inner>,
+    caller: &Caller,
+    request: pb::ShowJobRequest,
+) -> Result<pb::Job, ErrorInfo> {
+    let reference = request.job.clone().unwrap_or_default();
+    let subject = load(inner, request.job).await?;
+    if let Some(attempt) = reference.attempt {
+        check_attempt(&subject, reference.ordinal.unwrap_or(0), attempt)?;
+    }
+    let secrets = caller.is_admin() || caller.owns(&subject.record.principal);
+    let mut job = job::whole(&subject, reference.ordinal, reference.attempt, secrets);
+    if why::waiting_gang(&subject, reference.ordinal).is_some() {
+        let answer = inner.blocking(move |inner| Ok(explained(inner, &subject, reference.ordinal))).await?;
+        if let Some(explained) = answer.job {
+            job.reason = explained.reason;
+            job.reason_text = explained.reason_text;
+            job.start_estimate_at_ms = explained.start_estimate_at_ms;
+        }
+    }
+    Ok(job)
+}
+
+/// # Errors
+/// [`ErrorCode::AttemptNotFound`] when the gang has had no such attempt.
+pub(super) fn check_attempt(subject: &Subject, ordinal: u32, attempt: u32) -> Result<(), ErrorInfo> {
+    let gang = subject.state.gang(subject.gang_id(ordinal)).filter(|_| subject.end.is_none());
+    let current = gang.and_then(|gang| gang.current()).map(|attempt| attempt.number.0);
+    let mut ended = subject.ended_attempts(ordinal).into_iter();
+    if current == Some(attempt) || ended.any(|record| record.attempt.number.0 == attempt) {
+        return Ok(());
+    }
+    let message = format!("job {} has had no attempt {attempt}", subject.id());
+    Err(ErrorInfo::new(ErrorCode::AttemptNotFound, message)
+        .hint(format!("`muster show {}` lists its attempts", subject.id())))
+}
+
+pub(super) async fn why(
+    inner: &Arc<Inner>,
+    _caller: &Caller,
+    request: pb::WhyRequest,
+) -> Result<pb::WhyReply, ErrorInfo> {
+    let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
+    let subject = load(inner, request.job).await?;
+    inner.blocking(move |inner| Ok(explained(inner, &subject, ordinal))).await
+}
+
+fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyReply {
+    let waits = why::waiting_gang(subject, ordinal).is_some_and(|gang| {
+        let gang = subject.state.gang(gang);
+        gang.is_none_or(|gang| matches!(gang.state, GangState::Queued { .. }))
+    });
+    let boottime_ms = inner.ctx.clock.boottime_ms();
+    let forecast = waits.then(|| inner.estimates.get(&subject.state, subject.now, boottime_ms));
+    why::answer(subject, ordinal, forecast.as_deref())
+}
+
+/// A reference to something smaller than the whole job.
+///
+/// # Errors
+/// [`ErrorCode::Usage`] when the call is only for whole jobs.
+pub(super) fn check_whole(reference: Option<&pb::JobRef>, call: &str) -> Result<(), ErrorInfo> {
+    match reference {
+        Some(reference) if reference.ordinal.is_some() || reference.attempt.is_some() => {
+            Err(errors::usage(format!("{call} is for whole jobs")).hint("leave out the element and the attempt"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,253 @@
+//! Lists of jobs: the live ones by id, then those that have ended, the newest first.
+
+use super::past::Past;
+use super::render::job;
+use super::roles::Caller;
+use super::subject::{Subject, find};
+use super::{Inner, errors, why};
+use crate::history::HistoryStore;
+use crate::records;
+use muster_common::{JobId, Time};
+use muster_engine::{Memo, State};
+use muster_proto::client as pb;
+use muster_proto::convert::error::ErrorInfo;
+use std::sync::Arc;
+
+const LIMIT: u32 = 200;
+const LIMIT_MAX: u32 = 1000;
+const REFS_MAX: usize = 1000;
+/// Log entries looked at in one step back through history.
+const STEP: u64 = 4096;
+/// Records looked at for one page; a longer stretch without a match continues on the next page.
+const RECORDS_MAX: usize = 200_000;
+/// An ended job with more gangs is listed without what its attempts tell.
+const GANGS_MAX: u32 = 64;
+/// Time one page may spend on explaining what waits.
+const EXPLAIN_MS: u64 = 500;
+
+const LIVE: &[&str] = &["QUEUED", "STARTING", "RUNNING", "STOPPING"];
+const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    /// Live jobs after this id.
+    Live(u64),
+    /// Ended jobs whose end is before this log index.
+    Ended(u64),
+}
+
+impl Page {
+    fn read(text: &str) -> Result<Self, ErrorInfo> {
+        if text.is_empty() {
+            return Ok(Page::Live(0));
+        }
+        let parsed = text.split_once(':').and_then(|(kind, at)| match (kind, at.parse().ok()?) {
+            ("live", at) => Some(Page::Live(at)),
+            ("ended", at) => Some(Page::Ended(at)),
+            _ => None,
+        });
+        parsed.ok_or_else(|| errors::usage("that is no page of a list").hint("give `next_page` of the reply before"))
+    }
+
+    fn text(self) -> String {
+        match self {
+            Page::Live(at) => format!("live:{at}"),
+            Page::Ended(at) => format!("ended:{at}"),
+        }
+    }
+}
+
+/// What is wanted.
+struct Filter {
+    states: Vec<String>,
+    user: Option<String>,
+    ended: bool,
+    limit: usize,
+}
+
+impl Filter {
+    fn read(request: &pb::ListJobsRequest, caller: &Caller) -> Result<Self, ErrorInfo> {
+        let known = |word: &str| LIVE.contains(&word) || ENDED.contains(&word);
+        if let Some(word) = request.states.iter().find(|word| !known(word)) {
+            let hint = format!("there is: {}", [LIVE, ENDED].concat().join(", "));
+            return Err(errors::usage(format!("`{word}` is no state of a job")).hint(hint));
+        }
+        if request.limit > LIMIT_MAX {
+            return Err(errors::usage(format!("at most {LIMIT_MAX} jobs fit on a page")).hint("ask for the next page"));
+        }
+        let user = if request.user.is_empty() { &caller.name } else { &request.user };
+        Ok(Self {
+            user: (!request.all_users).then(|| user.clone()),
+            ended: request.ended || request.states.iter().any(|word| ENDED.contains(&word.as_str())),
+            limit: (if request.limit == 0 { LIMIT } else { request.limit }) as usize,
+            states: request.states.clone(),
+        })
+    }
+
+    fn takes(&self, job: &pb::Job) -> bool {
+        self.states.is_empty() || self.states.iter().any(|word| *word == job.state)
+    }
+
+    fn takes_user(&self, user: &str) -> bool {
+        self.user.as_deref().is_none_or(|wanted| wanted == user)
+    }
+}
+
+pub(super) async fn list(
+    inner: &Arc<Inner>,
+    caller: &Caller,
+    request: pb::ListJobsRequest,
+) -> Result<pb::ListJobsReply, ErrorInfo> {
+    let filter = Filter::read(&request, caller)?;
+    let page = Page::read(&request.page)?;
+    if request.jobs.len() > REFS_MAX {
+        return Err(errors::usage(format!("at most {REFS_MAX} jobs may be named")).hint("list all and filter"));
+    }
+    let state = inner.fresh().await?;
+    inner
+        .blocking(move |inner| {
+            let now = inner.now(&state);
+            let history = &inner.ctx.history;
+            let (subjects, next) = match request.jobs.as_slice() {
+                [] => page_of(&state, history, &filter, page, now)?,
+                refs => (named(&state, history, refs, now)?, None),
+            };
+            let jobs = render(inner, &subjects);
+            let jobs = jobs.into_iter().filter(|job| filter.takes(job)).collect();
+            Ok(pb::ListJobsReply { jobs, next_page: next.map(Page::text).unwrap_or_default() })
+        })
+        .await
+}
+
+fn named(
+    state: &Arc<State>,
+    history: &HistoryStore,
+    refs: &[pb::JobRef],
+    now: Time,
+) -> Result<Vec<Subject>, ErrorInfo> {
+    refs.iter().map(|reference| Subject::load(state, history, find(state, Some(reference))?, now)).collect()
+}
+
+fn page_of(
+    state: &Arc<State>,
+    history: &HistoryStore,
+    filter: &Filter,
+    page: Page,
+    now: Time,
+) -> Result<(Vec<Subject>, Option<Page>), ErrorInfo> {
+    let mut subjects = Vec::new();
+    let before = match page {
+        Page::Ended(before) => before,
+        Page::Live(after) => {
+            let from = JobId(after + u64::from(after > 0));
+            for (id, record) in state.jobs().range_from(&from) {
+                if !filter.takes_user(&record.principal.0) {
+                    continue;
+                }
+                if subjects.len() == filter.limit {
+                    return Ok((subjects, Some(Page::Live(id.0 - 1))));
+                }
+                let subject = Subject::live(state, *id, Past::default(), now);
+                // Filtered here too, so that a page is full of what is wanted.
+                subjects.extend(subject.filter(|subject| filter.takes(&job::summary(subject, None))));
+            }
+            state.applied_index() + 1
+        }
+    };
+    if !filter.ended {
+        return Ok((subjects, None));
+    }
+    let left = filter.limit - subjects.len();
+    let (ended, next) = ended(state, history, filter, before, left)?;
+    subjects.extend(ended);
+    Ok((subjects, next.map(Page::Ended)))
+}
+
+/// Ended jobs from the newest back, and where to go on.
+fn ended(
+    state: &Arc<State>,
+    history: &HistoryStore,
+    filter: &Filter,
+    before: u64,
+    limit: usize,
+) -> Result<(Vec<Subject>, Option<u64>), ErrorInfo> {
+    let mut found = Vec::new();
+    let mut high = before;
+    let mut looked = 0;
+    let floor = history.floor().map_err(errors::history)?;
+    while high > floor.max(1) {
+        let low = high.saturating_sub(STEP).max(floor);
+        let window = window(history, low, high)?;
+        looked += window.len();
+        for recorded in window.iter().rev() {
+            let Some((id, past)) = Past::of_end(&recorded.event) else { continue };
+            let Some(end) = past.ended.as_ref() else { continue };
+            let wanted = filter.states.is_empty() || filter.states.iter().any(|word| word == end.end.word());
+            if !wanted || !filter.takes_user(&end.record.principal.0) {
+                continue;
+            }
+            if found.len() == limit {
+                return Ok((found, Some(recorded.index + 1)));
+            }
+            let past = match end.tally.total() {
+                few if few <= GANGS_MAX => Past::gather(&records::job_events(history, id).map_err(errors::history)?),
+                _ => past,
+            };
+            found.extend(Subject::ended(state, past));
+        }
+        high = low;
+        if looked >= RECORDS_MAX {
+            return Ok((found, (high > floor.max(1)).then_some(high)));
+        }
+    }
+    Ok((found, None))
+}
+
+/// Every event of the entries `low..high`.
+fn window(history: &HistoryStore, low: u64, high: u64) -> Result<Vec<records::Recorded>, ErrorInfo> {
+    let mut all = Vec::new();
+    let mut from = low;
+    while from < high {
+        let part = records::range(history, from, STEP as usize).map_err(errors::history)?;
+        let Some(last) = part.last().map(|recorded| recorded.index) else { break };
+        all.extend(part.into_iter().filter(|recorded| recorded.index < high));
+        from = last + 1;
+    }
+    Ok(all)
+}
+
+fn render(inner: &Inner, subjects: &[Subject]) -> Vec<pb::Job> {
+    let clock = &inner.ctx.clock;
+    let stop_at = clock.boottime_ms().saturating_add(EXPLAIN_MS);
+    let mut memo = Memo::default();
+    let mut forecast = None;
+    let line = |subject: &Subject| {
+        let mut line = job::summary(subject, None);
+        if line.state == "QUEUED" && clock.boottime_ms() < stop_at {
+            if forecast.is_none() {
+                let now_ms = clock.boottime_ms();
+                forecast = Some(inner.estimates.for_list(&subject.state, subject.now, now_ms));
+            }
+            why::add_reason(&mut line, subject, &mut memo, forecast.as_ref().and_then(Option::as_deref));
+        }
+        line
+    };
+    subjects.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_read_as_they_are_written() {
+        for page in [Page::Live(4711), Page::Ended(9)] {
+            assert_eq!(Page::read(&page.text()).unwrap(), page);
+        }
+        assert_eq!(Page::read("").unwrap(), Page::Live(0));
+        for text in ["live", "live:x", "gone:3", ":"] {
+            assert!(Page::read(text).is_err(), "{text}");
+        }
+    }
+}

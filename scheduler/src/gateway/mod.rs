@@ -1,0 +1,237 @@
+//! The client API: what people and programs say to the cluster, answered from State and history, or
+//! turned into commands.
+//!
+//! Any server answers reads, linearizably. What only the leader can do is passed on to it.
+
+mod change;
+mod cluster;
+mod configure;
+pub mod errors;
+mod events;
+mod forward;
+mod jobs;
+mod limits;
+mod list;
+mod logs;
+mod never;
+mod nodes;
+mod past;
+pub mod render;
+pub mod roles;
+mod subject;
+mod submit;
+mod token;
+mod wait;
+mod why;
+
+#[cfg(test)]
+mod tests;
+
+use crate::context::Context;
+use forward::{Where, answered, on_behalf};
+use futures::Stream;
+use limits::{Open, STREAMS_MAX, WAITS_MAX};
+use muster_common::Time;
+use muster_engine::{Command, Response as Applied, State};
+use muster_proto::client as pb;
+use muster_proto::client::muster_server::Muster;
+use muster_proto::convert::error::ErrorInfo;
+use muster_runtime::identity::ConnectInfo;
+use roles::Caller;
+use std::pin::Pin;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ctx: Arc<Context>,
+    peers: forward::Peers,
+    streams: Open,
+    waits: Open,
+    estimates: why::Estimates,
+}
+
+impl Gateway {
+    pub fn new(ctx: Arc<Context>) -> Self {
+        let inner = Inner {
+            ctx,
+            peers: forward::Peers::default(),
+            streams: Open::new("streams", STREAMS_MAX),
+            waits: Open::new("waits", WAITS_MAX),
+            estimates: why::Estimates::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The first line of every call: who is it, and may they?
+    fn enter<T>(&self, call: &str, request: &Request<T>) -> Result<Caller, Status> {
+        let info = request.extensions().get::<ConnectInfo>();
+        Ok(roles::check(call, info, request.metadata(), self.inner.ctx.clock.wall_ms())?)
+    }
+
+    async fn leader(&self, caller: &Caller) -> Result<Where, Status> {
+        Ok(forward::to_leader(&self.inner.ctx, &self.inner.peers, caller).await?)
+    }
+}
+
+impl Inner {
+    /// State with everything acknowledged before this call, on any server.
+    async fn fresh(&self) -> Result<Arc<State>, ErrorInfo> {
+        self.ctx.consensus.read_barrier().await.map_err(errors::not_read)?;
+        Ok(self.ctx.view())
+    }
+
+    /// State time as this server counts it.
+    fn now(&self, state: &State) -> Time {
+        self.ctx.proposer.now().max(state.now())
+    }
+
+    /// Commits a command; a refusal by `apply` is an error.
+    async fn commit(&self, command: Command) -> Result<Applied, ErrorInfo> {
+        let committed = self.ctx.proposer.propose(command).await.map_err(errors::not_committed)?;
+        match committed.response {
+            Applied::Refused(refusal) => Err(errors::refused(refusal)),
+            response => Ok(response),
+        }
+    }
+
+    /// What reads history or plays a state forward runs on a thread of its own.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,
+    ) -> Result<T, ErrorInfo> {
+        let inner = self.clone();
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(errors::lost)?
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn reply<T>(answer: Result<T, ErrorInfo>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(Status::from)
+}
+
+/// Another server's answer, without its metadata.
+fn passed_on<T>(answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+    match answer {
+        Ok(answer) => Ok(Response::new(answer.into_inner())),
+        Err(status) => Err(answered(&status).into()),
+    }
+}
+
+/// Answers a call here if this server leads, else at the leader's.
+macro_rules! on_leader {
+    ($self:ident, $call:literal, $request:ident, $method:ident, $here:path) => {{
+        let caller = $self.enter($call, &$request)?;
+        let request = $request.into_inner();
+        match $self.leader(&caller).await? {
+            Where::There(mut leader) => passed_on(leader.$method(on_behalf(request, &caller, false)).await),
+            Where::Here => reply($here(&$self.inner, &caller, request).await),
+        }
+    }};
+}
+
+/// Answers a call on whichever server it came to.
+macro_rules! anywhere {
+    ($self:ident, $call:literal, $request:ident, $here:path) => {{
+        let caller = $self.enter($call, &$request)?;
+        reply($here(&$self.inner, &caller, $request.into_inner()).await)
+    }};
+}
+
+#[tonic::async_trait]
+impl Muster for Gateway {
+    async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        if request.get_ref().dry_run {
+            return anywhere!(self, "Submit", request, change::dry_run);
+        }
+        on_leader!(self, "Submit", request, submit, change::submit)
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsReply>, Status> {
+        anywhere!(self, "ListJobs", request, list::list)
+    }
+
+    async fn show_job(&self, request: Request<pb::ShowJobRequest>) -> Result<Response<pb::Job>, Status> {
+        anywhere!(self, "ShowJob", request, jobs::show)
+    }
+
+    async fn why(&self, request: Request<pb::WhyRequest>) -> Result<Response<pb::WhyReply>, Status> {
+        anywhere!(self, "Why", request, jobs::why)
+    }
+
+    async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::CancelReply>, Status> {
+        on_leader!(self, "Cancel", request, cancel, change::cancel)
+    }
+
+    async fn hold(&self, request: Request<pb::HoldRequest>) -> Result<Response<pb::HoldReply>, Status> {
+        on_leader!(self, "Hold", request, hold, change::hold)
+    }
+
+    async fn retry(&self, request: Request<pb::RetryRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        on_leader!(self, "Retry", request, retry, change::retry)
+    }
+
+    async fn wait(&self, request: Request<pb::WaitRequest>) -> Result<Response<pb::WaitReply>, Status> {
+        anywhere!(self, "Wait", request, wait::wait)
+    }
+
+    type LogsStream = Streamed<pb::LogChunk>;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let caller = self.enter("Logs", &request)?;
+        let ticket = self.inner.streams.enter(&caller.name)?;
+        let request = request.into_inner();
+        match self.leader(&caller).await? {
+            Where::There(mut leader) => {
+                let stream = passed_on(leader.logs(on_behalf(request, &caller, true)).await)?.into_inner();
+                Ok(Response::new(forward::relay(stream, ticket)))
+            }
+            Where::Here => reply(logs::logs(&self.inner, request, ticket).await),
+        }
+    }
+
+    type EventsStream = Streamed<pb::Event>;
+
+    async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let caller = self.enter("Events", &request)?;
+        let ticket = self.inner.streams.enter(&caller.name)?;
+        reply(events::events(&self.inner, request.into_inner(), ticket).await)
+    }
+
+    async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Result<Response<pb::ListNodesReply>, Status> {
+        anywhere!(self, "ListNodes", request, nodes::list)
+    }
+
+    async fn show_node(&self, request: Request<pb::ShowNodeRequest>) -> Result<Response<pb::Node>, Status> {
+        anywhere!(self, "ShowNode", request, nodes::show)
+    }
+
+    async fn cluster_status(
+        &self,
+        request: Request<pb::ClusterStatusRequest>,
+    ) -> Result<Response<pb::ClusterStatusReply>, Status> {
+        anywhere!(self, "ClusterStatus", request, cluster::status)
+    }
+
+    async fn version(&self, request: Request<pb::VersionRequest>) -> Result<Response<pb::VersionReply>, Status> {
+        anywhere!(self, "Version", request, cluster::version)
+    }
+
+    async fn node_admin(&self, request: Request<pb::NodeAdminRequest>) -> Result<Response<pb::NodeAdminReply>, Status> {
+        on_leader!(self, "NodeAdmin", request, node_admin, nodes::admin)
+    }
+
+    async fn node_token(&self, request: Request<pb::NodeTokenRequest>) -> Result<Response<pb::NodeTokenReply>, Status> {
+        on_leader!(self, "NodeToken", request, node_token, token::issue)
+    }
+
+    async fn configure(&self, request: Request<pb::ConfigureRequest>) -> Result<Response<pb::ConfigureReply>, Status> {
+        on_leader!(self, "Configure", request, configure, configure::configure)
+    }
+}

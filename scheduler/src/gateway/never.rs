@@ -1,0 +1,99 @@
+//! Requests that this cluster can never meet, refused with the part of the job file that is to blame.
+
+use muster_common::job::{Count, GroupRequest, Scheduling};
+use muster_engine::State;
+use muster_engine::plan::feasible::check_request;
+use muster_engine::plan::never::{NeverFits, fits_ever};
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::collections::BTreeSet;
+
+/// # Errors
+/// [`ErrorCode::PriorityUnknown`], [`ErrorCode::TopologyUnknown`], [`ErrorCode::ModelUnknown`],
+/// [`ErrorCode::SpecValue`] or [`ErrorCode::NeverFits`], with path and hint.
+pub fn check(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
+    check_class(state, scheduling)?;
+    if let Some(group) = scheduling.groups.first() {
+        check_levels(state, group)?;
+        check_models(state, group)?;
+    }
+    check_request(scheduling, state.fabric())
+        .map_err(|why| ErrorInfo::new(ErrorCode::SpecValue, why).path("gang").hint("correct `[gang]`"))?;
+    // A cluster that is being set up has no nodes yet; jobs may wait for them.
+    if state.nodes().is_empty() {
+        return Ok(());
+    }
+    fits_ever(state, scheduling).map_err(|never| {
+        let NeverFits { what, have, hint } = &never;
+        let message = format!("the job can never start: asks for {what}; {have}");
+        ErrorInfo::new(ErrorCode::NeverFits, message).path(culprit(state, scheduling)).hint(hint.clone())
+    })
+}
+
+fn check_class(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
+    let policy = state.policy();
+    if policy.class_rank(&scheduling.class).is_some() {
+        return Ok(());
+    }
+    let configured = policy.classes.keys().map(|name| name.as_str());
+    let known: BTreeSet<&str> = configured.chain(["low", "normal", "high"]).collect();
+    let message = format!("there is no priority class `{}`", scheduling.class);
+    let hint = format!("there is: {}", known.into_iter().collect::<Vec<_>>().join(", "));
+    Err(ErrorInfo::new(ErrorCode::PriorityUnknown, message).path("priority").hint(hint))
+}
+
+fn check_levels(state: &State, group: &GroupRequest) -> Result<(), ErrorInfo> {
+    let fabric = state.fabric();
+    let unknown = group
+        .topology
+        .iter()
+        .map(|request| request.level.as_str())
+        .find(|level| *level != "node" && fabric.find_level(level).is_none());
+    let Some(level) = unknown else { return Ok(()) };
+    let message = format!("there is no topology level `{level}`");
+    let hint = format!("there is: {}", fabric.level_names().join(", "));
+    Err(ErrorInfo::new(ErrorCode::TopologyUnknown, message).path("gang.topology.within").hint(hint))
+}
+
+fn check_models(state: &State, group: &GroupRequest) -> Result<(), ErrorInfo> {
+    let devices = state.nodes().values().flat_map(|node| &node.inventory.devices);
+    let known: BTreeSet<&str> = devices.map(|device| device.model.as_str()).collect();
+    let wanted: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
+    if wanted.is_empty() || state.nodes().is_empty() || wanted.iter().any(|model| known.contains(model)) {
+        return Ok(());
+    }
+    let message = format!("no node has a device of model {}", wanted.join(" or "));
+    let hint = match known.is_empty() {
+        true => "the cluster has no devices; ask for CPUs only".to_owned(),
+        false => format!("there is: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    Err(ErrorInfo::new(ErrorCode::ModelUnknown, message).path("gang.gpu").hint(hint))
+}
+
+type Relax = fn(&mut GroupRequest);
+
+/// The first part of the request without which it would fit; what is left is its size.
+fn culprit(state: &State, scheduling: &Scheduling) -> &'static str {
+    const PARTS: &[(&str, Relax)] = &[
+        ("gang.cpus_per_node", |group| group.cpu_milli_per_node = Some(0)),
+        ("gang.memory_per_node", |group| group.memory_bytes_per_node = None),
+        ("gang.topology", |group| group.topology.clear()),
+        ("gang.labels", |group| group.labels.clear()),
+        ("gang.exclude", |group| group.exclude.clear()),
+    ];
+    for (path, relax) in PARTS {
+        let mut relaxed = scheduling.clone();
+        relaxed.groups.iter_mut().for_each(relax);
+        if relaxed != *scheduling && fits_ever(state, &relaxed).is_ok() {
+            return path;
+        }
+    }
+    let Some(group) = scheduling.groups.first() else { return "gang" };
+    match group.count {
+        Count::Total(_) => "gang.gpus",
+        Count::Nodes { per_node, .. } => {
+            let mut alone = scheduling.clone();
+            alone.groups.iter_mut().for_each(|group| group.count = Count::Nodes { nodes: 1, per_node });
+            if fits_ever(state, &alone).is_ok() { "gang.nodes" } else { "gang.gpus_per_node" }
+        }
+    }
+}

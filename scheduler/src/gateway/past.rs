@@ -1,0 +1,87 @@
+//! What history tells of one job: ended gangs, attempts, and the end.
+
+use crate::records::Recorded;
+use muster_common::job::{Launch, Scheduling};
+use muster_common::{JobId, Time};
+use muster_engine::Event;
+use muster_engine::command::Principal;
+use muster_engine::state::gang::{AttemptRecord, End};
+use muster_engine::state::job::{JobRecord, Tally};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One job's past, by ordinal where it concerns a gang.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    pub ended: Option<Ended>,
+    pub gangs: BTreeMap<u32, GangPast>,
+    /// Who cancelled the whole job, and why.
+    pub cancelled: Option<(Principal, String)>,
+}
+
+/// A job that has left State.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub record: Arc<JobRecord>,
+    pub scheduling: Arc<Scheduling>,
+    pub launch: Arc<Launch>,
+    pub end: End,
+    pub tally: Tally,
+    pub at: Time,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct GangPast {
+    /// The oldest first.
+    pub attempts: Vec<Arc<AttemptRecord>>,
+    pub end: Option<(End, Time)>,
+    /// When it was queued again for the last time.
+    pub queued_at: Option<Time>,
+    /// Why it was cancelled by itself.
+    pub cancelled: Option<(Principal, String)>,
+}
+
+impl Past {
+    /// From everything that happened to the job, in order.
+    pub fn gather(events: &[Recorded]) -> Self {
+        let mut past = Self::default();
+        events.iter().for_each(|recorded| past.take(recorded));
+        past
+    }
+
+    fn take(&mut self, recorded: &Recorded) {
+        match &recorded.event {
+            Event::AttemptEnded { gang, record } => self.gang(gang.ordinal).attempts.push(record.clone()),
+            Event::GangQueued { gang, .. } => self.gang(gang.ordinal).queued_at = Some(recorded.at),
+            Event::GangEnded { gang, end } => self.gang(gang.ordinal).end = Some((*end, recorded.at)),
+            Event::JobCancelled { ordinal: Some(ordinal), by, reason, .. } => {
+                self.gang(*ordinal).cancelled = Some((by.clone(), reason.clone()));
+            }
+            Event::JobCancelled { ordinal: None, by, reason, .. } => {
+                self.cancelled = Some((by.clone(), reason.clone()));
+            }
+            Event::JobEnded { record, scheduling, launch, end, tally, at } => {
+                self.ended = Some(Ended {
+                    record: record.clone(),
+                    scheduling: scheduling.clone(),
+                    launch: launch.clone(),
+                    end: *end,
+                    tally: *tally,
+                    at: *at,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn gang(&mut self, ordinal: u32) -> &mut GangPast {
+        self.gangs.entry(ordinal).or_default()
+    }
+
+    /// The job of an event that says a job ended, for lists that need no more of it.
+    pub fn of_end(event: &Event) -> Option<(JobId, Self)> {
+        let Event::JobEnded { record, .. } = event else { return None };
+        let recorded = Recorded { index: 0, ordinal: 0, at: Time::ZERO, event: event.clone() };
+        Some((record.id, Self::gather(&[recorded])))
+    }
+}

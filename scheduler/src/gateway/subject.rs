@@ -1,0 +1,149 @@
+//! A job to be shown, live or ended, with what is needed to show it.
+
+use super::errors;
+use super::past::Past;
+use crate::history::HistoryStore;
+use crate::records;
+use muster_common::job::{Launch, Scheduling};
+use muster_common::{GangId, JobId, Name, Time};
+use muster_engine::State;
+use muster_engine::state::gang::{AttemptRecord, End};
+use muster_engine::state::job::{JobRecord, Tally};
+use muster_proto::client::JobRef;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::sync::Arc;
+
+/// Ids shown when a name is not unique.
+const SHOWN_MAX: usize = 5;
+
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub state: Arc<State>,
+    pub record: Arc<JobRecord>,
+    pub scheduling: Arc<Scheduling>,
+    pub launch: Arc<Launch>,
+    pub past: Past,
+    /// Set once the job has left State.
+    pub end: Option<(End, Time)>,
+    /// State time as this server counts it.
+    pub now: Time,
+}
+
+impl Subject {
+    /// A live job; `past` may be empty when the ended gangs do not matter.
+    pub fn live(state: &Arc<State>, id: JobId, past: Past, now: Time) -> Option<Self> {
+        let record = state.job(id)?;
+        Some(Self {
+            state: state.clone(),
+            scheduling: state.scheduling(record).clone(),
+            launch: state.launch(&record.revision().launch)?.clone(),
+            record: Arc::new(record.clone()),
+            // History may be a moment ahead of this view.
+            past: Past { ended: None, ..past },
+            end: None,
+            now: now.max(state.now()),
+        })
+    }
+
+    /// A job that has ended, by its past; `None` when that does not tell of the end.
+    pub fn ended(state: &Arc<State>, past: Past) -> Option<Self> {
+        let ended = past.ended.clone()?;
+        Some(Self {
+            state: state.clone(),
+            record: ended.record,
+            scheduling: ended.scheduling,
+            launch: ended.launch,
+            end: Some((ended.end, ended.at)),
+            past,
+            now: state.now(),
+        })
+    }
+
+    /// With everything history tells of it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::JobNotFound`] for an id nobody has had.
+    pub fn load(state: &Arc<State>, history: &HistoryStore, id: JobId, now: Time) -> Result<Self, ErrorInfo> {
+        let past = Past::gather(&records::job_events(history, id).map_err(errors::history)?);
+        let found = match state.job(id) {
+            Some(_) => Self::live(state, id, past, now),
+            None => Self::ended(state, past),
+        };
+        found.ok_or_else(|| not_found(&format!("there is no job {id}")))
+    }
+
+    pub fn id(&self) -> JobId {
+        self.record.id
+    }
+
+    pub fn is_array(&self) -> bool {
+        self.scheduling.array.is_some()
+    }
+
+    /// How gangs ended so far.
+    pub fn tally(&self) -> Tally {
+        self.past.ended.as_ref().map_or(self.record.tally, |ended| ended.tally)
+    }
+
+    pub fn gang_id(&self, ordinal: u32) -> GangId {
+        GangId::new(self.id(), ordinal)
+    }
+
+    /// The gang asked for; a job that is no array has only one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::JobNotFound`] when there is no such element.
+    pub fn check_ordinal(&self, ordinal: u32) -> Result<(), ErrorInfo> {
+        let gangs = self.scheduling.gangs();
+        if ordinal < gangs {
+            return Ok(());
+        }
+        let message = match self.is_array() {
+            true => format!("job {} has no element {ordinal}; its last is {}", self.id(), gangs - 1),
+            false => format!("job {} is no array; it has no element {ordinal}", self.id()),
+        };
+        Err(not_found(&message))
+    }
+
+    /// Ended attempts of a gang, the oldest first.
+    pub fn ended_attempts(&self, ordinal: u32) -> Vec<Arc<AttemptRecord>> {
+        let told = self.past.gangs.get(&ordinal).map_or(&[][..], |gang| &gang.attempts);
+        let kept = self.state.gang(self.gang_id(ordinal)).map_or(&[][..], |gang| &gang.past);
+        // State keeps only the latest; history read a moment earlier may lack the very last.
+        let last = told.last().map_or(0, |record| record.attempt.number.0);
+        told.iter().chain(kept.iter().filter(|record| record.attempt.number.0 > last)).cloned().collect()
+    }
+}
+
+fn not_found(message: &str) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -A` lists the jobs")
+}
+
+/// The job a reference names.
+///
+/// # Errors
+/// [`ErrorCode::JobNotFound`], [`ErrorCode::JobAmbiguous`], or [`ErrorCode::Usage`] when it names
+/// nothing at all.
+pub fn find(state: &State, reference: Option<&JobRef>) -> Result<JobId, ErrorInfo> {
+    let missing = || errors::usage("the call names no job").hint("give the job's id or its name");
+    let reference = reference.ok_or_else(missing)?;
+    if reference.id > 0 {
+        return Ok(JobId(reference.id));
+    }
+    if reference.name.is_empty() {
+        return Err(missing());
+    }
+    let name = Name::new(reference.name.as_str())
+        .map_err(|error| errors::usage(format!("that is no job's name: {error}")).hint("give the job's id"))?;
+    let found: Vec<&JobRecord> = state.jobs().values().filter(|job| job.name == name).collect();
+    match found.as_slice() {
+        [job] => Ok(job.id),
+        [] => Err(ErrorInfo::new(ErrorCode::JobNotFound, format!("no live job is called `{name}`"))
+            .hint("a job that has ended is named by its id: `muster ps -A --ended` lists them")),
+        many => {
+            let shown: Vec<String> = many.iter().take(SHOWN_MAX).map(|job| job.id.to_string()).collect();
+            let message = format!("{} live jobs are called `{name}`: {}", many.len(), shown.join(", "));
+            Err(ErrorInfo::new(ErrorCode::JobAmbiguous, message).hint("give the id of one of them"))
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Why a job waits, when it will start, and what would help.
+
+use super::render::words::{duration, gang_name, node_name, plain};
+use super::render::{cluster, job};
+use super::subject::Subject;
+use muster_common::{GangId, Time};
+use muster_engine::forecast::{Forecast, forecast};
+use muster_engine::plan::explain::{Explanation, Reason, explain};
+use muster_engine::state::gang::GangState;
+use muster_engine::{Memo, State};
+use muster_proto::client as pb;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Live jobs beyond which lists show no start estimates: playing them forward takes too long.
+const LIST_JOBS_MAX: usize = 2_000;
+/// An estimate is made again for a newer state after this long.
+const FRESH_MS: u64 = 2_000;
+
+/// The latest play of the present forward, shared by all who ask.
+#[derive(Default)]
+pub struct Estimates {
+    latest: Mutex<Option<Latest>>,
+}
+
+struct Latest {
+    index: u64,
+    made_ms: u64,
+    forecast: Arc<Forecast>,
+}
+
+impl Estimates {
+    /// The forecast of this state, or a slightly older one. Takes long; not for an async thread.
+    pub fn get(&self, state: &State, now: Time, boottime_ms: u64) -> Arc<Forecast> {
+        // Whoever comes while one is made waits for it instead of making another.
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = latest.as_ref().filter(|latest| {
+            latest.index >= state.applied_index() || boottime_ms < latest.made_ms.saturating_add(FRESH_MS)
+        });
+        if let Some(latest) = usable {
+            return latest.forecast.clone();
+        }
+        let forecast = Arc::new(forecast(state, now));
+        *latest = Some(Latest { index: state.applied_index(), made_ms: boottime_ms, forecast: forecast.clone() });
+        forecast
+    }
+
+    /// For lists: only where it is cheap.
+    pub fn for_list(&self, state: &State, now: Time, boottime_ms: u64) -> Option<Arc<Forecast>> {
+        (state.jobs().len() <= LIST_JOBS_MAX).then(|| self.get(state, now, boottime_ms))
+    }
+}
+
+/// The gang that a question about the whole job is about: the first that waits.
+pub fn waiting_gang(subject: &Subject, ordinal: Option<u32>) -> Option<GangId> {
+    if subject.end.is_some() {
+        return None;
+    }
+    if let Some(ordinal) = ordinal {
+        return Some(subject.gang_id(ordinal));
+    }
+    let id = subject.id();
+    let first = subject.gang_id(0);
+    let gangs = subject.state.gangs().range_from(&first).take_while(|(gang, _)| gang.job == id);
+    let again = gangs.filter(|(_, gang)| gang.current().is_none()).map(|(gang, _)| *gang).next();
+    let unstarted = subject.record.unstarted.first().map(|ordinal| subject.gang_id(ordinal));
+    let starting = subject.state.gang(first).filter(|gang| matches!(gang.state, GangState::Starting(_)));
+    again.into_iter().chain(unstarted).min().or(starting.map(|gang| gang.id))
+}
+
+/// Fills in what a list says of a job that waits: the reason that decides, and the estimated start.
+pub fn add_reason(job: &mut pb::Job, subject: &Subject, memo: &mut Memo, forecast: Option<&Forecast>) {
+    let Some(gang) = waiting_gang(subject, None) else { return };
+    let Some(explanation) = explain(&subject.state, memo, gang, subject.now) else { return };
+    if let Some(first) = explanation.blockers.first() {
+        job.reason = first.reason.word().into();
+        job.reason_text = plain(&first.detail);
+    }
+    job.start_estimate_at_ms = start_estimate(&explanation, forecast, subject.now);
+}
+
+/// The whole answer about one job.
+pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecast>) -> pb::WhyReply {
+    let state = &subject.state;
+    let mut reply = pb::WhyReply {
+        job: Some(job::summary(subject, ordinal)),
+        applied_index: state.applied_index(),
+        looked_at_ms: subject.now.0,
+        policy: cluster::policy(state),
+        ..pb::WhyReply::default()
+    };
+    let gang = waiting_gang(subject, ordinal);
+    let explained = gang.and_then(|gang| explain(state, &mut Memo::default(), gang, subject.now));
+    let Some(explanation) = explained else { return reply };
+    let waits = state.gang(explanation.gang).is_none_or(|gang| gang.current().is_none());
+    if waits {
+        let since = state.gang(explanation.gang).map_or(subject.record.submitted_at, |gang| gang.queued_at);
+        reply.queued_for_ms = subject.now.since_ms(since);
+        reply.not_a_problem = not_a_problem(subject, &explanation);
+        reply.start_estimate_at_ms = start_estimate(&explanation, forecast, subject.now);
+        reply.estimate_text = estimate_text(&explanation, forecast);
+    }
+    if let Some((position, length)) = explanation.position {
+        (reply.position, reply.queue_length) = (Some(position), length);
+    }
+    reply.blockers = explanation.blockers.iter().map(|blocker| render(state, blocker, subject.now)).collect();
+    reply.would_help = explanation.blockers.iter().filter_map(remedy).collect();
+    if let (Some(job), Some(first)) = (&mut reply.job, reply.blockers.first()) {
+        job.reason = first.reason.clone();
+        job.reason_text = first.text.clone();
+        job.start_estimate_at_ms = reply.start_estimate_at_ms;
+    }
+    reply
+}
+
+type Blocker = muster_engine::plan::explain::Blocker;
+
+fn render(state: &State, blocker: &Blocker, now: Time) -> pb::Blocker {
+    let gangs = blocker.gangs.iter().map(|gang| gang_name(state, *gang));
+    let nodes = blocker.nodes.iter().map(|node| node_name(state, *node));
+    let until = blocker.until.filter(|until| *until > now).map(|until| duration(until.since_ms(now)));
+    let text = match until {
+        Some(left) => format!("{}; {left} left", blocker.detail),
+        None => blocker.detail.clone(),
+    };
+    pb::Blocker { reason: blocker.reason.word().into(), text: plain(&text), who: gangs.chain(nodes).collect() }
+}
+
+fn remedy(blocker: &Blocker) -> Option<pb::Remedy> {
+    let change = blocker.hint.as_deref().map(plain)?;
+    Some(pb::Remedy { change, effect: format!("against `{}`", blocker.reason.word()) })
+}
+
+/// What was looked at and is not in the way, of what this job could have met.
+fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
+    let group = subject.scheduling.groups.first();
+    let asked = |wish: bool, reason| wish.then_some(reason);
+    let limited = subject.scheduling.array.as_ref().is_some_and(|array| array.at_once.is_some());
+    let checked = [
+        Some(Reason::Hold),
+        asked(limited, Reason::ArrayLimit),
+        Some(Reason::Nodes),
+        asked(group.is_some_and(|group| !group.topology.is_empty()), Reason::Topology),
+        asked(group.is_some_and(|group| !group.models.is_empty()), Reason::GpuModel),
+        Some(Reason::CpuMemory),
+        asked(group.is_some_and(|group| !group.labels.is_empty()), Reason::Label),
+        asked(subject.state.nodes().values().any(|node| !node.is_open()), Reason::ClosedNodes),
+        Some(Reason::Priority),
+    ];
+    let blocks = |reason: &Reason| explanation.blockers.iter().any(|blocker| blocker.reason == *reason);
+    // Where there is too little, nobody asked who goes first.
+    let short = blocks(&Reason::Nodes) || blocks(&Reason::NeverFits);
+    let silent = |reason: &Reason| short && matches!(reason, Reason::Priority | Reason::Nodes | Reason::CpuMemory);
+    let clear = checked.into_iter().flatten().filter(|reason| !blocks(reason) && !silent(reason));
+    clear.map(|reason| reason.word().to_owned()).collect()
+}
+
+fn start_estimate(explanation: &Explanation, forecast: Option<&Forecast>, now: Time) -> Option<u64> {
+    if explanation.starts_now {
+        return Some(now.0);
+    }
+    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&explanation.gang).copied().flatten());
+    foreseen.or(explanation.booked).map(|at| at.max(now).0)
+}
+
+fn estimate_text(explanation: &Explanation, forecast: Option<&Forecast>) -> String {
+    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&explanation.gang).copied().flatten());
+    let text = match forecast {
+        _ if explanation.starts_now => "the next cycle starts it",
+        Some(_) if foreseen.is_some() => {
+            "if what runs ends by its expected time or its limit, and nothing new goes before it"
+        }
+        Some(forecast) if !forecast.complete => "too much is ahead of it to play forward",
+        Some(_) => "no start can be foreseen: it is held, it can never fit, or what is ahead has no known end",
+        None => "no estimate was made",
+    };
+    text.to_owned()
+}
