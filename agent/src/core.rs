@@ -269,9 +269,10 @@ impl Core {
     /// Whether a server still has to be told of a release that it asks for.
     fn must_tell_release(&self, key: &Key) -> bool {
         let store = &self.parts.store;
-        let waits = store.reports().values().any(|report| {
-            report.key == Some(*key) && matches!(report.body, ReportBody::Released { .. })
-        });
+        let waits = store
+            .reports()
+            .values()
+            .any(|report| report.key == Some(*key) && matches!(report.body, ReportBody::Released { .. }));
         !waits && self.released_at.get(key).is_none_or(|at| store.seen() > *at)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, ConfigFault};
 use crate::core::{Core, CoreHandle, CoreParts};
+use crate::env::Surroundings;
 use crate::health::{Devices, LOOK_EVERY_MS, report_of};
 use crate::inventory::{InventoryError, Survey, survey};
 use crate::isolation::Isolation;
@@ -73,7 +74,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
         paths: paths.clone(),
         boot_id: boot_id.clone(),
         pid_namespace: isolation.has_pid_namespace(),
-        home: std::env::var("HOME").ok(),
+        around: Surroundings { home: std::env::var("HOME").ok(), exe: std::env::current_exe().ok() },
     };
     let (core, handle) = Core::new(CoreParts {
         store: Store::open(&config.state_dir, || store_id)?,

@@ -14,6 +14,7 @@
 //! | `MUSTER_TOKEN` | the attempt's fencing token |
 //! | `MUSTER_OUTPUT_DIR` | this attempt's own folder |
 //! | `MUSTER_USER` | who submitted |
+//! | `MUSTER_EXE` | the agent's own binary, for the helper programs it ships |
 //! | `CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER` | the gang's devices on this node by UUID; `PCI_BUS_ID` |
 //! | `PATH`, `HOME`, `LANG`, `TMPDIR` | a plain base; nothing of the agent's own environment |
 //!
@@ -24,19 +25,28 @@
 use crate::assignment::{Key, RunPart};
 use muster_common::job::Launch;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables by name.
 pub type Env = BTreeMap<String, String>;
 
-/// What all ranks of this node share. `home` is the agent's `HOME`, if any.
-pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, home: Option<&str>) -> Env {
+/// What ranks are told of the agent they run under.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The agent's `HOME`.
+    pub home: Option<String>,
+    /// Its binary.
+    pub exe: Option<PathBuf>,
+}
+
+/// What all ranks of this node share.
+pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, around: &Surroundings) -> Env {
     let mut env = Env::new();
     let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
     set("PATH", PATH.to_owned());
-    set("HOME", home.unwrap_or("/").to_owned());
+    set("HOME", around.home.clone().unwrap_or_else(|| "/".to_owned()));
     set("LANG", "C.UTF-8".to_owned());
     set("TMPDIR", "/tmp".to_owned());
     env.extend(launch.env.clone());
@@ -66,6 +76,9 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, h
     set("MUSTER_TOKEN", key.token.to_string());
     set("MUSTER_OUTPUT_DIR", output_dir.display().to_string());
     set("MUSTER_USER", run.user.clone());
+    if let Some(exe) = &around.exe {
+        set("MUSTER_EXE", exe.display().to_string());
+    }
     let uuids: Vec<&str> = run.devices.iter().map(|device| device.uuid.as_str()).collect();
     // Empty means "none" to CUDA; unset would mean "all of the machine".
     set("CUDA_VISIBLE_DEVICES", uuids.join(","));
@@ -119,7 +132,7 @@ mod tests {
         let assignment = assignment(7, 50, Prepare, &[1, 0]);
         let mut run = assignment.run.expect("it runs");
         change(&mut run);
-        common_env(assignment.key, &run, &launch(user), Path::new("/out"), None)
+        common_env(assignment.key, &run, &launch(user), Path::new("/out"), &Surroundings::default())
     }
 
     #[test]
@@ -173,9 +186,9 @@ mod tests {
     #[test]
     fn nothing_of_the_agents_environment_leaks() {
         let env = env_of(|run| run.devices.clear(), &[]);
-        let foreign = std::env::vars().map(|(name, _)| name).filter(|name| {
-            !is_ours(name) && !["PATH", "HOME", "LANG", "TMPDIR"].contains(&name.as_str())
-        });
+        let foreign = std::env::vars()
+            .map(|(name, _)| name)
+            .filter(|name| !is_ours(name) && !["PATH", "HOME", "LANG", "TMPDIR"].contains(&name.as_str()));
         for name in foreign {
             assert!(!env.contains_key(&name), "{name} leaked");
         }

@@ -57,8 +57,25 @@ pub enum Severity {
 /// What an XID means by itself, after the public catalogue. An unknown one is watched.
 pub fn severity(xid: u32) -> Severity {
     match xid {
-        8 | 11 | 13 | 25 | 31 | 32 | 39..=42 | 60 | 68..=72 | 75..=77 | 80 | 82..=86 | 88 | 89 | 94 | 96..=105
-        | 126..=135 | 139 | 142 => Severity::Application,
+        8
+        | 11
+        | 13
+        | 25
+        | 31
+        | 32
+        | 39..=42
+        | 60
+        | 68..=72
+        | 75..=77
+        | 80
+        | 82..=86
+        | 88
+        | 89
+        | 94
+        | 96..=105
+        | 126..=135
+        | 139
+        | 142 => Severity::Application,
         14 | 37 | 43 | 45 | 66 | 67 | 93 | 106..=108 | 137 | 141 | 152..=154 | 162 | 164 | 165 | 170..=172 => {
             Severity::Note
         }
@@ -80,7 +97,9 @@ pub fn report_of(event: &DeviceEvent) -> Option<ReportBody> {
         },
         // The driver sends XID 48 for it as well; either may be lost.
         DeviceEventKind::DoubleBitEcc => (48, "a double-bit ECC error".to_owned(), true),
-        DeviceEventKind::MigChanged => (0, "its MIG layout changed; restart the agent to register it".to_owned(), false),
+        DeviceEventKind::MigChanged => {
+            (0, "its MIG layout changed; restart the agent to register it".to_owned(), false)
+        }
     };
     Some(ReportBody::DeviceFault { slot, xid, why, fatal })
 }

@@ -119,8 +119,8 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::shim::pump::StreamWriter;
-    use muster_common::{JobId, Name};
     use muster_common::job::LogLimits;
+    use muster_common::{JobId, Name};
     use muster_proto::agent::Gang;
     use muster_runtime::clock::SystemClock;
     use std::collections::BTreeSet;

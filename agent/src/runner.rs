@@ -44,10 +44,16 @@ pub enum Fact {
     Exited(RankExit),
     Ending,
     /// It survives SIGKILL.
-    Stuck { slots: Vec<u16>, why: String },
+    Stuck {
+        slots: Vec<u16>,
+        why: String,
+    },
     /// The process tree is proven empty, and so are its devices. `vanished`: its shim left no
     /// evidence, so the proof is a sweep's.
-    Gone { lease_expired: bool, vanished: bool },
+    Gone {
+        lease_expired: bool,
+        vanished: bool,
+    },
 }
 
 /// Where facts go.

@@ -359,3 +359,47 @@ fn a_rank_finds_itself_in_proc_and_has_no_open_files_of_ours() {
     rig.released();
     assert_eq!(rig.output(0), "sh\n0\n1\n2\n");
 }
+
+/// User and group of the test below.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn an_ordinary_user_gets_a_pid_namespace_too() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        println!("left out: the other tests of this file already run as an ordinary user");
+        return;
+    }
+    let user_namespaces = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    if user_namespaces.trim() == "0" {
+        println!("left out: this kernel allows no user namespaces");
+        return;
+    }
+    let mut rig = Rig::start_alone("", 1, |spec| {
+        spec.argv[2] = "id -u; cat /proc/$$/comm; readlink /proc/self >own; exit 0".to_owned();
+    });
+    // The shim of the rig is root's: take its place, under a binary that anyone may run.
+    rig.shim.kill().expect("ours");
+    rig.shim.wait().expect("ours");
+    let shim = rig.dir().join("muster-shim");
+    for leftover in [wire::IDENTITY_FILE, wire::SOCKET_FILE, wire::LOCK_FILE] {
+        let _ = fs::remove_file(rig.dir().join(leftover));
+    }
+    let _ = fs::remove_dir_all(rig.dir().join("logs"));
+    let _ = fs::remove_dir_all(rig.dir().join("work"));
+    fs::copy(env!("CARGO_BIN_EXE_muster-shim"), &shim).expect("copied");
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("set");
+    for path in [rig.dir().to_owned(), rig.dir().join(wire::SPEC_FILE)] {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+    }
+    let mut command = Command::new(&shim);
+    command.arg("--dir").arg(rig.dir()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
+    rig.shim = command.spawn().expect("the shim starts");
+    rig.client = Client::connect(rig.dir());
+    let status = rig.client.await_status("the barrier", |status| status.phase == Phase::Barrier);
+    assert!(!status.weak_fencing, "an ordinary user's fencing is weak");
+    rig.client.send(&Request::Go);
+    rig.released();
+    assert_eq!(rig.output(0), format!("{NOBODY}\nsh\n"));
+}

@@ -61,7 +61,7 @@ impl Rig {
             paths,
             boot_id: boot_id.to_owned(),
             pid_namespace: false,
-            home: None,
+            around: crate::env::Surroundings::default(),
         };
         let (core, handle) = Core::new(CoreParts {
             store: Store::open(folder.path(), || "store-1".to_owned()).expect("usable"),

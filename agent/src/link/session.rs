@@ -117,7 +117,11 @@ fn words(status: &tonic::Status) -> String {
 }
 
 impl Session<'_> {
-    async fn run(mut self, mut incoming: Streaming<wire::ServerMessage>, renew_every_ms: u64) -> Result<Ended, LinkError> {
+    async fn run(
+        mut self,
+        mut incoming: Streaming<wire::ServerMessage>,
+        renew_every_ms: u64,
+    ) -> Result<Ended, LinkError> {
         let clock = self.link.clock.clone();
         let mut pending = self.link.core.pending();
         pending.mark_changed();

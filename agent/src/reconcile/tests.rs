@@ -80,7 +80,10 @@ fn desired(assignments: &[(u64, u64, Phase, &[u32])]) -> Desired {
         cluster_id: "c".to_owned(),
         position: AT,
         epoch: 1,
-        assignments: assignments.iter().map(|(job, index, phase, slots)| assignment(*job, *index, *phase, slots)).collect(),
+        assignments: assignments
+            .iter()
+            .map(|(job, index, phase, slots)| assignment(*job, *index, *phase, slots))
+            .collect(),
     }
 }
 

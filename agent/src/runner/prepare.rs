@@ -2,7 +2,7 @@
 
 use super::{Runner, Witness};
 use crate::assignment::{Key, RunPart};
-use crate::env::{common_env, rank_env};
+use crate::env::{Surroundings, common_env, rank_env};
 use crate::launches::Launches;
 use crate::paths::Paths;
 use crate::shim::machine::Failure;
@@ -22,8 +22,7 @@ pub struct Workplace {
     pub launches: Launches,
     pub boot_id: String,
     pub pid_namespace: bool,
-    /// The agent's `HOME`, for ranks.
-    pub home: Option<String>,
+    pub around: Surroundings,
 }
 
 impl Workplace {
@@ -53,7 +52,7 @@ impl Workplace {
             make_workdir: launch.workdir.is_none(),
             workdir: launch.workdir.as_ref().map_or_else(|| output.clone(), PathBuf::from),
             argv,
-            env: common_env(key, run, launch, &output, self.home.as_deref()),
+            env: common_env(key, run, launch, &output, &self.around),
             ranks: ranks.collect(),
             pid_namespace: self.pid_namespace,
         }

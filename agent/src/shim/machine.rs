@@ -58,9 +58,14 @@ pub enum Event {
     /// The gang has started: let the ranks go.
     Go,
     /// `signal` is the job's own; without one it is SIGTERM at once.
-    Stop { signal: Option<i32>, grace_ms: u64 },
+    Stop {
+        signal: Option<i32>,
+        grace_ms: u64,
+    },
     /// The leader acknowledged a renewal.
-    LeaseExtended { deadline_ms: u64 },
+    LeaseExtended {
+        deadline_ms: u64,
+    },
     /// Time has passed.
     Tick,
     RankExited(RankExit),
@@ -81,7 +86,9 @@ pub enum Action {
     /// Durable before anyone is told.
     WriteExit(RankExit),
     /// The evidence that nothing is left. Durable before anyone is told; the shim ends after it.
-    WriteReleased { lease_expired: bool },
+    WriteReleased {
+        lease_expired: bool,
+    },
 }
 
 /// The state of one shim.

@@ -58,7 +58,10 @@ fn rule_9a_what_comes_after_the_lease_revives_nothing() {
         let mut machine = at_barrier();
         assert_eq!(step(&mut machine, LEASE_END, late), [Action::KillTree]);
         assert_eq!(step(&mut machine, LEASE_END + 1, Event::LeaseExtended { deadline_ms: 99_999 }), []);
-        assert_eq!(step(&mut machine, LEASE_END + 1, Event::TreeEmpty), [Action::WriteReleased { lease_expired: true }]);
+        assert_eq!(
+            step(&mut machine, LEASE_END + 1, Event::TreeEmpty),
+            [Action::WriteReleased { lease_expired: true }]
+        );
         assert_eq!(step(&mut machine, LEASE_END + 2, Event::Go), []);
         assert_eq!(machine.next_deadline_ms(), None);
     }

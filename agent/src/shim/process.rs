@@ -3,10 +3,10 @@
 
 use super::machine::{Action, Event, Failure, Machine, Phase, RankExit, step};
 use super::pump::Pump;
+use super::socket::Socket;
 use super::spawn::{self, Init};
 use super::tree;
 use super::wire::{self, Released, Request, Spec, Status};
-use super::socket::Socket;
 use crate::procfs::ProcessIdentity;
 use muster_runtime::clock::{Clock, SystemClock, boot_id};
 use muster_runtime::durable;

@@ -211,8 +211,7 @@ fn drain(source: &mut Source, chunk: &mut [u8]) -> bool {
 
 fn wait(awake: &File, sources: &[Source]) {
     let all = std::iter::once(awake.as_raw_fd()).chain(sources.iter().map(|source| source.pipe.as_raw_fd()));
-    let mut polled: Vec<libc::pollfd> =
-        all.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    let mut polled: Vec<libc::pollfd> = all.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     // SAFETY: the pointer and the length are those of a live vector. An error (EINTR) only means
     // an earlier look.
     unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, IDLE_NAP_MS) };
@@ -240,9 +239,12 @@ mod tests {
         assert_eq!(contents(&dropped_file(&path)), "8");
         assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 4, "an old part was left behind");
         writer.write(&[b'z'; 100]);
-        let kept: u64 = fs::read_dir(folder.path()).expect("listed").flatten()
+        let kept: u64 = fs::read_dir(folder.path())
+            .expect("listed")
+            .flatten()
             .filter(|entry| !entry.file_name().to_string_lossy().ends_with("dropped"))
-            .map(|entry| entry.metadata().expect("there").len()).sum();
+            .map(|entry| entry.metadata().expect("there").len())
+            .sum();
         assert!(kept <= 12, "{kept} bytes kept under a limit of 12");
         assert_eq!(writer.lost_bytes, 0);
     }

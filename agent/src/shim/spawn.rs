@@ -72,8 +72,14 @@ pub fn start_init(marker: &str) -> io::Result<Init> {
     command.args(std::env::args_os().skip(1));
     command.env_clear().env(INIT_MARK, "1").env(MARKER, marker);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    // SAFETY: `die_with_parent` makes system calls only, none of which allocates or locks.
-    unsafe { command.pre_exec(|| die_with_parent(OUTSIDE)) };
+    // Mounted before the program starts: a user that is not root loses the right to it then.
+    // SAFETY: both make system calls only, none of which allocates or locks.
+    unsafe {
+        command.pre_exec(|| {
+            mount_own_proc();
+            die_with_parent(OUTSIDE)
+        })
+    };
     let mut child = command.spawn()?;
     let hold = child.stdin.take();
     let mut word = [0];
@@ -89,7 +95,8 @@ pub fn start_init(marker: &str) -> io::Result<Init> {
 /// child is left. Its death, for whatever reason, kills the whole namespace.
 pub fn init_main() -> ! {
     block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
-    let word = if mount_own_proc() { OWN_PROC } else { *b"-" };
+    let has_own_proc = std::fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == "1");
+    let word = if has_own_proc { OWN_PROC } else { *b"-" };
     // A shim that no longer listens is a shim that died, and this process dies with it.
     let _ = io::stdout().write_all(&word).and_then(|()| io::stdout().flush());
     loop {
@@ -107,20 +114,18 @@ pub fn init_main() -> ! {
 }
 
 /// Gives the namespace a `/proc` of its own, so that programs find themselves under the PID they
-/// know. False when the kernel refuses: then they see the machine's.
-fn mount_own_proc() -> bool {
+/// know. Where the kernel refuses, they see the machine's.
+fn mount_own_proc() {
     let none = std::ptr::null::<libc::c_char>();
     // SAFETY: the strings are literals that end in NUL; null is allowed where given.
     unsafe {
-        libc::unshare(libc::CLONE_NEWNS) == 0
-            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, std::ptr::null()) == 0
-            && libc::mount(
-                c"proc".as_ptr(),
-                c"/proc".as_ptr(),
-                c"proc".as_ptr(),
-                libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
-                std::ptr::null(),
-            ) == 0
+        if libc::unshare(libc::CLONE_NEWNS) != 0
+            || libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, std::ptr::null()) != 0
+        {
+            return;
+        }
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), flags, std::ptr::null());
     }
 }
 

@@ -142,7 +142,8 @@ pub fn decode<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Result<Option<T>
     }
     let frame: Frame<serde_json::Value> = serde_json::from_slice(&buffer[4..4 + length])?;
     if frame.version != VERSION {
-        let why = format!("the other side speaks version {} of the shim's protocol, this side {VERSION}", frame.version);
+        let why =
+            format!("the other side speaks version {} of the shim's protocol, this side {VERSION}", frame.version);
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     let body = serde_json::from_value(frame.body)?;

@@ -124,7 +124,9 @@ impl Store {
         let read = durable::read_sealed(&path, BYTES_MAX);
         let decoded = match read {
             Ok(sealed) if sealed.version == VERSION => postcard::from_bytes(&sealed.bytes).ok(),
-            Ok(_) | Err(DurableError::Missing { .. } | DurableError::Torn { .. } | DurableError::Damaged { .. }) => None,
+            Ok(_) | Err(DurableError::Missing { .. } | DurableError::Torn { .. } | DurableError::Damaged { .. }) => {
+                None
+            }
             Err(error) => return Err(error),
         };
         if let Some(image) = decoded {

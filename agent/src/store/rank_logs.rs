@@ -118,7 +118,6 @@ pub fn ranks_in(folder: &Path) -> BTreeSet<u32> {
     entries.filter_map(|entry| rank(&entry.file_name().to_string_lossy())).collect()
 }
 
-
 /// Removes the logs of one attempt, and its gang's folder once that is empty.
 pub fn remove_logs(folder: &Path) {
     if let Err(error) = fs::remove_dir_all(folder) {
@@ -150,7 +149,9 @@ mod tests {
     #[test]
     fn a_rotated_stream_reads_as_one_and_says_what_is_gone() {
         let folder = tempfile::tempdir().expect("a temp folder");
-        for (files, kept, gone) in [(1, "uvwxyz", 20), (3, "klmnopqrstuvwxyz", 10), (9, "abcdefghijklmnopqrstuvwxyz", 0)] {
+        for (files, kept, gone) in
+            [(1, "uvwxyz", 20), (3, "klmnopqrstuvwxyz", 10), (9, "abcdefghijklmnopqrstuvwxyz", 0)]
+        {
             let stream = stream_file(folder.path(), files, "out");
             let mut writer = StreamWriter::create(stream.clone(), LogLimits { file_bytes: 10, files }).expect("made");
             let (first, rest) = (b"abcdefghijklmno", b"pqrstuvwxyz");

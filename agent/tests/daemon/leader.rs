@@ -1,8 +1,8 @@
 //! A leader that does what the test says: it welcomes, acknowledges renewals, collects what agents
 //! tell it and passes on what the test wants.
 
-use muster_common::job::{Launch, LogLimits, Run};
 use muster_common::Name;
+use muster_common::job::{Launch, LogLimits, Run};
 use muster_proto::agent as wire;
 use muster_proto::agent::agents_server::{Agents, AgentsServer};
 use muster_runtime::clock::{Clock, SystemClock};
@@ -72,10 +72,7 @@ impl Leader {
         let incoming = TlsIncoming::bind(address, Credentials::new(identity), ListenLimits::default(), &shutdown);
         let incoming = incoming.await.expect("bound");
         let world = World { acknowledge: true, extend: true, ..World::default() };
-        let leader = Self {
-            world: Arc::new(Mutex::new(world)),
-            address: incoming.local_addr().to_string(),
-        };
+        let leader = Self { world: Arc::new(Mutex::new(world)), address: incoming.local_addr().to_string() };
         let service = AgentsServer::new(leader.clone());
         tokio::spawn(async move {
             let served = server_builder().add_service(service).serve_with_incoming(incoming);
