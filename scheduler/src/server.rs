@@ -1,0 +1,246 @@
+//! A scheduler server: wires the actors, serves one port, stops when one of them cannot go on.
+
+use crate::agents::AgentsService;
+use crate::config::{ServerConfig, ServerConfigError};
+use crate::consensus::{CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, MembershipError, PeerConnector, StartError};
+use crate::context::{Context, MemberInfo, ServerName};
+use crate::coordinator::{Coordinator, WallClocks};
+use crate::gateway::Gateway;
+use crate::history::HistoryStore;
+use crate::leases::Leases;
+use crate::liveness::Liveness;
+use crate::machine::EngineMachine;
+use crate::proposer::Proposer;
+use crate::reports::Reports;
+use crate::sessions::{Services, SessionsHandle};
+use crate::silence::SilenceObserver;
+use crate::watch::WatchHandle;
+use muster_proto::agent::agents_server::AgentsServer;
+use muster_proto::client::muster_server::MusterServer;
+use muster_runtime::clock::{Clock, SystemClock};
+use muster_runtime::identity::{
+    self, Authority, ConnectInfo, Credentials, Expect, Identity, IdentityError, ListenLimits, Role, TlsIncoming,
+};
+use muster_runtime::shutdown::Shutdown;
+use muster_runtime::supervisor::{Cause, Supervisor};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use thiserror::Error;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// Hello messages with an inventory, and batches of reports.
+const AGENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
+const STOP_GRACE_MS: u64 = 5_000;
+
+/// Why a server does not start, or stopped.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("server.toml: {0}")]
+    Config(#[from] ServerConfigError),
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    #[error("the certificate in {folder} is of {found}; this server is {wanted}")]
+    WrongIdentity { folder: String, found: String, wanted: String },
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("history in {folder}: {cause}")]
+    History { folder: String, cause: io::Error },
+    #[error("cannot listen on {address}: {cause}; is another process there?")]
+    Listen { address: SocketAddr, cause: io::Error },
+    #[error("stopped: {0}")]
+    Stopped(#[from] Cause),
+}
+
+/// Channels to other servers over mutual TLS, one per lane.
+struct TlsPeers {
+    credentials: Credentials,
+    names: BTreeMap<u64, String>,
+}
+
+impl PeerConnector for TlsPeers {
+    fn channel(&self, id: u64, addr: &str, _lane: Lane) -> Channel {
+        let expect = match self.names.get(&id) {
+            Some(name) => Expect::server().named(name.clone()),
+            None => Expect::server(),
+        };
+        // The address comes from the configuration or the replicated membership and was checked there.
+        identity::connect(addr, &self.credentials, expect)
+            .unwrap_or_else(|error| unreachable!("the address of server {id} is not one: {error}"))
+    }
+}
+
+/// Runs until told to stop, or until something fails that only a restart can cure.
+pub async fn run(config: ServerConfig, shutdown: Shutdown) -> Result<(), ServerError> {
+    config.validate()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (credentials, authority) = identities(&config, clock.wall_ms())?;
+    let history_dir = config.dir.join("history");
+    let history = HistoryStore::open(&history_dir)
+        .map_err(|cause| ServerError::History { folder: history_dir.display().to_string(), cause: io::Error::other(cause.to_string()) })?;
+    let history = Arc::new(history);
+    let watch = WatchHandle::default();
+    let machine = EngineMachine::new(history.clone(), watch.clone());
+    let names = config.members.iter().map(|member| (member.id, member.name.clone())).collect();
+    let peers = Arc::new(TlsPeers { credentials: credentials.clone(), names });
+    let consensus = Consensus::start(consensus_config(&config), machine, peers).await?;
+    let supervisor = Supervisor::new(shutdown.clone(), clock.clone());
+    let context = wire_up(&config, &supervisor, consensus, credentials, clock, history, watch);
+    serve(&config, &supervisor, context.clone(), authority).await?;
+    let stopped = supervisor.wait(STOP_GRACE_MS).await;
+    context.consensus.shutdown().await;
+    Ok(stopped?)
+}
+
+fn identities(config: &ServerConfig, now_ms: u64) -> Result<(Credentials, Arc<Authority>), ServerError> {
+    let identity = Identity::load(&config.identity, now_ms)?;
+    let peer = identity.peer();
+    if peer.cluster != config.cluster_id || !peer.is_named(Role::Server, &config.name) {
+        return Err(ServerError::WrongIdentity {
+            folder: config.identity.display().to_string(),
+            found: identity.name().uri(),
+            wanted: format!("server `{}` of cluster `{}`", config.name, config.cluster_id),
+        });
+    }
+    let authority = Authority::load(&config.identity, now_ms)?;
+    Ok((Credentials::new(identity), Arc::new(authority)))
+}
+
+fn consensus_config(config: &ServerConfig) -> ConsensusConfig {
+    let mut consensus = ConsensusConfig::new(config.cluster_id.clone(), config.id, config.dir.clone());
+    consensus.peers = config.members.iter().map(|member| (member.id, member.address.clone())).collect();
+    consensus.timing = crate::consensus::Timing {
+        heartbeat_ms: config.timing.heartbeat_ms,
+        election_min_ms: config.timing.election_min_ms,
+        election_max_ms: config.timing.election_max_ms,
+    };
+    if let Some(snapshot_every) = config.snapshot_every {
+        consensus.snapshot_every = snapshot_every;
+        consensus.keep_logs = snapshot_every;
+    }
+    consensus
+}
+
+/// Starts the actors and hands out what services share.
+fn wire_up(
+    config: &ServerConfig,
+    supervisor: &Supervisor,
+    consensus: ConsensusHandle<EngineMachine>,
+    credentials: Credentials,
+    clock: Arc<dyn Clock>,
+    history: Arc<HistoryStore>,
+    watch: WatchHandle,
+) -> Arc<Context> {
+    let shutdown = supervisor.shutdown().clone();
+    let proposer = Proposer::new(consensus.clone(), clock.clone());
+    let liveness = Liveness::default();
+    let (leases, leases_actor) = Leases::new(consensus.clone(), liveness.clone());
+    let (reports, reports_actor) = Reports::new(proposer.clone(), clock.clone());
+    let observer = SilenceObserver::new(consensus.clone(), proposer.clone(), clock.clone(), liveness.clone());
+    let clocks = wall_clocks(consensus.clone());
+    let coordinator =
+        Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, config.cluster_id.clone());
+    supervisor.spawn("leases", leases_actor.run(shutdown.clone()));
+    supervisor.spawn("reports", reports_actor.run(shutdown.clone()));
+    supervisor.spawn("silence", observer.run(shutdown.clone()));
+    supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
+    supervisor.spawn("consensus", consensus_stops(consensus.clone(), shutdown.clone()));
+    supervisor.spawn("bootstrap", bootstrap(config.clone(), consensus.clone()));
+    let sessions = SessionsHandle::new(Services {
+        consensus: consensus.clone(),
+        proposer: proposer.clone(),
+        clock: clock.clone(),
+        liveness,
+        leases,
+        reports,
+        cluster_id: config.cluster_id.clone(),
+    });
+    let member = |member: &crate::config::Member| {
+        (member.id, MemberInfo { name: member.name.clone(), address: member.address.clone() })
+    };
+    let members: BTreeMap<u64, MemberInfo> = config.members.iter().map(member).collect();
+    let address = members.get(&config.id).map(|member| member.address.clone()).unwrap_or_default();
+    let ca_fingerprint = credentials.current().ca_fingerprint();
+    Arc::new(Context {
+        consensus,
+        proposer,
+        history,
+        watch,
+        sessions,
+        clock,
+        credentials,
+        server: ServerName { id: config.id, name: config.name.clone(), address },
+        members,
+        ca_fingerprint,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+#[derive(Debug, Error)]
+#[error("consensus stopped: {0}")]
+struct ConsensusStopped(String);
+
+/// A failed sync or an entry that cannot be read takes the process down.
+async fn consensus_stops(consensus: ConsensusHandle<EngineMachine>, shutdown: Shutdown) -> Result<(), ConsensusStopped> {
+    match shutdown.unless(consensus.stopped()).await {
+        Some(why) => Err(ConsensusStopped(why)),
+        None => Ok(()),
+    }
+}
+
+/// The server with the lowest id forms the cluster, once in its life.
+async fn bootstrap(config: ServerConfig, consensus: ConsensusHandle<EngineMachine>) -> Result<(), MembershipError> {
+    if config.members.iter().any(|member| member.id < config.id) {
+        return Ok(());
+    }
+    let members = config.members.iter().map(|member| (member.id, member.address.clone())).collect();
+    match consensus.initialize(members).await {
+        Ok(()) | Err(MembershipError::AlreadyInitialised | MembershipError::ShuttingDown) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks a majority of servers, this one included, for their wall clocks.
+fn wall_clocks(consensus: ConsensusHandle<EngineMachine>) -> WallClocks {
+    Arc::new(move || {
+        let consensus = consensus.clone();
+        Box::pin(async move { consensus.wall_clocks(SystemClock.wall_ms()).await })
+    })
+}
+
+async fn serve(
+    config: &ServerConfig,
+    supervisor: &Supervisor,
+    context: Arc<Context>,
+    authority: Arc<Authority>,
+) -> Result<(), ServerError> {
+    let shutdown = supervisor.shutdown().clone();
+    let listen = |cause| ServerError::Listen { address: config.listen, cause };
+    let incoming =
+        TlsIncoming::bind(config.listen, context.credentials.clone(), ListenLimits::default(), &shutdown)
+            .await
+            .map_err(listen)?;
+    tracing::info!(address = %config.listen, server = config.name, "serving");
+    let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
+        .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
+    let clients = MusterServer::new(Gateway::new(context.clone()));
+    let peers = context.consensus.peer_service(only_servers());
+    let router = identity::server_builder().add_service(peers).add_service(agents).add_service(clients);
+    supervisor.spawn("port", async move {
+        router.serve_with_incoming_shutdown(incoming, async move { shutdown.triggered().await }).await
+    });
+    Ok(())
+}
+
+fn only_servers() -> CallerCheck {
+    Arc::new(|extensions| {
+        let peer = extensions.get::<ConnectInfo>().and_then(|info| info.peer.as_ref());
+        match peer {
+            Some(peer) if peer.is(Role::Server) => Ok(()),
+            Some(peer) => Err(Status::permission_denied(format!("this call is for servers, not for a {}", peer.role))),
+            None => Err(Status::unauthenticated("this call needs a server's certificate")),
+        }
+    })
+}
