@@ -25,6 +25,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const MAILBOX: usize = 256;
+/// Remembered refusals and releases.
+const SAID_MAX: usize = 10_000;
 
 /// Reports that wait for a server, by number.
 pub type Pending = Arc<BTreeMap<u64, Report>>;
@@ -249,6 +251,11 @@ impl Core {
             self.save()?;
         }
         self.desired = Some(desired);
+        // Only memory of what was said: at worst something is said twice.
+        if self.refused.len() + self.released_at.len() > SAID_MAX {
+            self.refused.clear();
+            self.released_at.clear();
+        }
         self.reconcile().await
     }
 

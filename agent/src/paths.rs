@@ -58,7 +58,27 @@ impl Paths {
         &self.mark
     }
 
+    /// Ends in a stroke, so that no mark begins another.
     pub fn mark(&self, key: &Key) -> String {
-        format!("{}{key}", self.mark)
+        format!("{}{key}/", self.mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::{JobId, Name, Token};
+
+    #[test]
+    fn no_allocations_mark_begins_anothers() {
+        let at = |dir: &str| Paths::of(&Config::new(Vec::new(), Name::literal("n"), dir.into()));
+        let key = |index| {
+            let token = Token { generation: 1, index };
+            Key { gang: GangId::new(JobId(1), 0), attempt: AttemptNo(1), token }
+        };
+        let paths = at("/a");
+        assert!(!paths.mark(&key(50)).starts_with(&paths.mark(&key(5))));
+        assert!(paths.mark(&key(5)).starts_with(paths.mark_prefix()));
+        assert!(!at("/b").mark(&key(5)).starts_with(paths.mark_prefix()), "another agent's processes are ours");
     }
 }

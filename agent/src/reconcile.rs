@@ -32,8 +32,8 @@ pub struct Observed<'a> {
     pub has_lease: bool,
     /// UUIDs in slot order.
     pub devices: &'a [String],
-    /// A process on each slot that is in use by none of ours.
-    pub foreign: &'a BTreeMap<u16, u32>,
+    /// A process on each slot that is in use by none of ours; `None` where that is not known.
+    pub foreign: &'a BTreeMap<u16, Option<u32>>,
     /// Allocations with a report that nobody has acknowledged yet.
     pub unacknowledged: &'a BTreeSet<Key>,
 }
@@ -118,8 +118,11 @@ fn begin<'a>(assignment: &'a Assignment, observed: &Observed<'_>) -> Option<Step
         return None;
     }
     for share in &run.devices {
-        if let Some(&pid) = observed.foreign.get(&share.slot) {
-            return refuse(Refusal::DeviceBusy { device: share.uuid.clone(), pid });
+        let device = share.uuid.clone();
+        match observed.foreign.get(&share.slot) {
+            Some(Some(pid)) => return refuse(Refusal::DeviceBusy { device, pid: *pid }),
+            Some(None) => return refuse(Refusal::DeviceUnknown { device }),
+            None => {}
         }
     }
     Some(Step::Accept(assignment, run))

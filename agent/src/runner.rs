@@ -26,6 +26,9 @@ const LOOK_AGAIN_MS: u64 = 50;
 /// A shim in the middle of a kill is looked at this often.
 const WATCH_KILL_MS: u64 = 500;
 
+/// Connections to one shim are at least so far apart.
+const CONNECT_EVERY_MS: u64 = 1_000;
+
 /// What a runner is to do. Each part only ever goes forward.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Orders {
@@ -92,6 +95,7 @@ struct Told {
     started: bool,
     ending: bool,
     stuck: bool,
+    weak: bool,
     exits: BTreeSet<u32>,
     /// What the shim has been asked for in this connection.
     asked_deadline_ms: u64,
@@ -112,9 +116,15 @@ impl<W: Witness> Runner<W> {
         }
         let (dir, mark) = (self.dir(), self.workplace.mark(&self.key));
         let mut told = Told::default();
+        let mut connect_at_ms = 0;
         loop {
             match self.launcher.find(&dir, &mark).await {
-                Found::Live(link) => self.follow(link, &mut told).await,
+                Found::Live(link) => {
+                    // A shim that ends every connection, such as one of another version, is not stormed.
+                    self.clock.sleep_until_ms(connect_at_ms).await;
+                    connect_at_ms = self.clock.boottime_ms() + CONNECT_EVERY_MS;
+                    self.follow(link, &mut told).await;
+                }
                 Found::Ended(Released { lease_expired, failure, exits }) => {
                     self.tell_ends(failure, exits, &mut told).await;
                     return self.prove_gone(lease_expired, false, told).await;
@@ -187,7 +197,11 @@ impl<W: Witness> Runner<W> {
     }
 
     async fn take_status(&self, status: Status, told: &mut Told) {
-        let Status { phase, spawned, failure, exits, .. } = status;
+        let Status { phase, spawned, failure, exits, weak_fencing, .. } = status;
+        if weak_fencing && self.workplace.pid_namespace && !told.weak {
+            told.weak = true;
+            tracing::warn!(allocation = %self.key, "its shim got no PID namespace: its fencing is weaker than registered");
+        }
         if phase != Phase::Preparing && failure.is_none() && !told.barrier {
             told.barrier = true;
             self.tell(Fact::Barrier).await;

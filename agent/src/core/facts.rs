@@ -23,7 +23,7 @@ impl Core {
             if let Some(run) = store.held().get(&key).map(|held| held.run.clone()) {
                 store.ledger_mut().spend(key, &run);
             }
-            self.prune_logs();
+            self.prune();
         }
         self.save()?;
         self.reconcile().await

@@ -5,11 +5,13 @@ use crate::assignment::{Assignment, Desired, Key, RunPart, StopRules, Wanted};
 use crate::reconcile::{Observed, Step, reconcile};
 use crate::runner::Beginning;
 use crate::store::rank_logs::{kept_attempts, remove_logs};
-use crate::store::{Held, Refusal, ReportBody, remove_folder};
+use crate::store::{Held, Refusal, ReportBody, prune_files, remove_folder};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Stands for processes on a device that cannot be known.
-const UNKNOWN_PID: u32 = 0;
+/// A driver that does not answer must not keep leases from being passed on.
+const ASK_WITHIN_MS: u64 = 3_000;
+/// Kept launch parts; the longest unused go first.
+const KEPT_LAUNCHES: usize = 1_000;
 
 /// A step without the desired state it came from.
 enum Task {
@@ -34,7 +36,7 @@ impl Core {
         Ok(())
     }
 
-    fn tasks(&self, desired: &Desired, foreign: &BTreeMap<u16, u32>) -> Vec<Task> {
+    fn tasks(&self, desired: &Desired, foreign: &BTreeMap<u16, Option<u32>>) -> Vec<Task> {
         let store = &self.parts.store;
         let unacknowledged: BTreeSet<Key> = store.reports().values().filter_map(|report| report.key).collect();
         let observed = Observed {
@@ -54,7 +56,7 @@ impl Core {
 
     /// Processes on devices that no live allocation of ours holds, where it matters for this
     /// desired state. What cannot be known counts as a process.
-    async fn foreign(&self, desired: &Desired) -> BTreeMap<u16, u32> {
+    async fn foreign(&self, desired: &Desired) -> BTreeMap<u16, Option<u32>> {
         let held = self.parts.store.held();
         let asks = |assignment: &&Assignment| {
             !held.contains_key(&assignment.key) && matches!(assignment.wanted, Wanted::Prepare | Wanted::Stop)
@@ -71,11 +73,15 @@ impl Core {
         }
         let mut foreign = BTreeMap::new();
         for slot in slots {
-            match self.parts.devices.processes(slot).await {
-                Ok(pids) => foreign.extend(pids.first().map(|pid| (slot, *pid))),
+            let answer = tokio::select! {
+                answer = self.parts.devices.processes(slot) => answer.map_err(|error| error.to_string()),
+                () = self.parts.clock.sleep_ms(ASK_WITHIN_MS) => Err("no answer in time".to_owned()),
+            };
+            match answer {
+                Ok(pids) => foreign.extend(pids.first().map(|pid| (slot, Some(*pid)))),
                 Err(error) => {
                     tracing::warn!(slot, %error, "the processes on a device are not known");
-                    foreign.insert(slot, UNKNOWN_PID);
+                    foreign.insert(slot, None);
                 }
             }
         }
@@ -168,8 +174,9 @@ impl Core {
         self.save()
     }
 
-    /// Keeps the newest logs of ended attempts up to the configured number.
-    pub(super) fn prune_logs(&self) {
+    /// Keeps the newest launch parts, and the newest logs of ended attempts up to the configured number.
+    pub(super) fn prune(&self) {
+        prune_files(&self.parts.workplace.paths.launches(), KEPT_LAUNCHES);
         let live = self.live.borrow().clone();
         let mut ended = kept_attempts(self.parts.workplace.paths.log_root());
         ended.retain(|(gang, attempt)| !live.contains(&(*gang, *attempt)));

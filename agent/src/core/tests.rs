@@ -182,6 +182,9 @@ async fn a_gangs_part_goes_from_preparation_to_release() {
 async fn rule_4a_the_record_is_on_disk_before_anything_is_created() {
     let mut rig = Rig::start().await;
     rig.renew().await;
+    // The leader and the registration are known and saved: only the acceptance is left to write.
+    rig.desire(Vec::new()).await;
+    rig.settle().await;
     // A store that cannot be written any more: the state folder's file name is taken by a folder.
     let path = rig.folder.path().join("store");
     std::fs::remove_file(&path).expect("it was there");

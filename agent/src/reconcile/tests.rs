@@ -14,7 +14,7 @@ struct Node {
     progress: BTreeMap<Key, Progress>,
     swept: bool,
     has_lease: bool,
-    foreign: BTreeMap<u16, u32>,
+    foreign: BTreeMap<u16, Option<u32>>,
     unacknowledged: BTreeSet<Key>,
 }
 
@@ -171,8 +171,10 @@ fn what_must_not_run_is_refused_with_its_reason() {
     stale = Node::idle().with(1, 50, &[0], Progress::Barrier);
     assert_eq!(stale.steps(&desired(&[(1, 50, Run, &[1])])), ["refuse 1: OtherContent"]);
     let mut busy = Node::idle();
-    busy.foreign.insert(0, 4242);
+    busy.foreign.insert(0, Some(4242));
     assert_eq!(busy.steps(&desired(&[(2, 60, Prepare, &[0])])), ["refuse 2: DeviceBusy"]);
+    busy.foreign.insert(0, None);
+    assert_eq!(busy.steps(&desired(&[(2, 60, Prepare, &[0])])), ["refuse 2: DeviceUnknown"]);
 }
 
 #[test]
@@ -180,7 +182,7 @@ fn rule_8d_an_unknown_token_is_released_only_when_swept_and_empty() {
     let wanted = desired(&[(5, 40, Stop, &[2])]);
     assert_eq!(Node::idle().steps(&wanted), ["released 5"]);
     let mut node = Node::idle();
-    node.foreign.insert(2, 4242);
+    node.foreign.insert(2, Some(4242));
     assert_eq!(node.steps(&wanted), [""; 0], "a process is on the device");
     node = Node::idle();
     node.swept = false;

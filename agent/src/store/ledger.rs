@@ -21,6 +21,8 @@ pub enum Refusal {
     NeverPrepared,
     #[error("slot {slot} is device {have} here, not {want}")]
     OtherDevice { slot: u16, want: String, have: String },
+    #[error("whether device {device} is free of processes is not known")]
+    DeviceUnknown { device: String },
     #[error("device {device} is used by process {pid}, which is none of ours")]
     DeviceBusy { device: String, pid: u32 },
 }

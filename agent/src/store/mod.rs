@@ -252,6 +252,23 @@ pub fn remove_folder(folder: &Path) {
     }
 }
 
+/// Keeps the `kept` newest files of a folder.
+pub fn prune_files(folder: &Path, kept: usize) {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Ok(changed) = entry.metadata().and_then(|data| data.modified()) {
+            files.push((changed, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    let excess = files.len().saturating_sub(kept);
+    for (_, path) in files.into_iter().take(excess) {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old file cannot be removed");
+        }
+    }
+}
+
 fn move_aside(path: &Path) {
     if !path.exists() {
         return;
