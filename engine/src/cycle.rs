@@ -284,7 +284,9 @@ fn finish_bookings(round: &mut Round, blocked: Option<Blocked>, strict: bool) {
     match blocked {
         Some(Blocked { booking: Some(booking), .. }) => round.write_booking(&booking),
         // A head without a foreseeable start is committed to all the same.
-        Some(Blocked { gang, booking: None }) if strict && sticky && !round.state.reservations().contains_key(&gang) => {
+        Some(Blocked { gang, booking: None })
+            if strict && sticky && !round.state.reservations().contains_key(&gang) =>
+        {
             round.steps.push(PlanStep::Reserve(backfill::head_without_start(gang)));
         }
         _ => {}

@@ -95,10 +95,19 @@ pub struct Stats {
 enum Happening {
     Arrival(Box<Command>),
     /// All ranks of the attempt exit with 0.
-    End { gang: GangId, attempt: AttemptNo },
+    End {
+        gang: GangId,
+        attempt: AttemptNo,
+    },
     /// A delayed answer of agents.
-    Prepare { gang: GangId, attempt: AttemptNo },
-    Release { gang: GangId, attempt: AttemptNo },
+    Prepare {
+        gang: GangId,
+        attempt: AttemptNo,
+    },
+    Release {
+        gang: GangId,
+        attempt: AttemptNo,
+    },
 }
 
 /// A State, its future, and the loop over both.

@@ -64,7 +64,13 @@ impl Player {
         self.state.gang(gang)?.current().filter(|current| current.number == attempt)
     }
 
-    pub(super) fn report_prepared(&mut self, gang: GangId, attempt: AttemptNo, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+    pub(super) fn report_prepared(
+        &mut self,
+        gang: GangId,
+        attempt: AttemptNo,
+        at: Time,
+        hooks: &mut dyn Hooks,
+    ) -> Result<(), PlayError> {
         let Some(current) = self.live(gang, attempt) else { return Ok(()) };
         let reports = reports_of(gang, current, |at, reports, report| {
             if current.parts[at].state == PartState::Placed {
@@ -75,7 +81,13 @@ impl Player {
     }
 
     /// Every rank exits with 0, and its part is released.
-    pub(super) fn report_end(&mut self, gang: GangId, attempt: AttemptNo, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+    pub(super) fn report_end(
+        &mut self,
+        gang: GangId,
+        attempt: AttemptNo,
+        at: Time,
+        hooks: &mut dyn Hooks,
+    ) -> Result<(), PlayError> {
         let Some(current) = self.live(gang, attempt) else { return Ok(()) };
         if !matches!(self.state.gang(gang).map(|record| &record.state), Some(GangState::Running(_))) {
             return Ok(());
@@ -90,7 +102,13 @@ impl Player {
         self.send(reports, at, hooks)
     }
 
-    pub(super) fn report_released(&mut self, gang: GangId, attempt: AttemptNo, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+    pub(super) fn report_released(
+        &mut self,
+        gang: GangId,
+        attempt: AttemptNo,
+        at: Time,
+        hooks: &mut dyn Hooks,
+    ) -> Result<(), PlayError> {
         let Some(current) = self.live(gang, attempt) else { return Ok(()) };
         let reports = released(gang, current);
         self.send(reports, at, hooks)

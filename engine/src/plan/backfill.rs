@@ -5,13 +5,13 @@ use super::explain::Reason;
 use super::ledger::Ledger;
 use super::order::run_ms;
 use super::round::{Round, Tried};
-use super::waiting::Item;
+use super::waiting::{Item, is_fungible};
 use crate::command::{PlacedPart, PlanStep};
 use crate::policy::{Admission, Edge};
+use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
-use crate::state::State;
 use muster_common::resources::Amount;
 use muster_common::time::MINUTE_MS;
 use muster_common::topology::FabricSpec;
@@ -88,7 +88,11 @@ impl<'a> Round<'a> {
                 let job = self.state.job(placement.gang.job)?;
                 let limits = &self.state.scheduling(job).limits;
                 let run = run_ms(self.state.policy(), limits)?;
-                let served = self.state.gang(placement.gang).filter(|_| limits.exact_ms == Some(run)).map_or(0, |gang| gang.served_ms);
+                let served = self
+                    .state
+                    .gang(placement.gang)
+                    .filter(|_| limits.exact_ms == Some(run))
+                    .map_or(0, |gang| gang.served_ms);
                 Some((self.now.plus_ms(run.saturating_sub(served)), placement.parts.clone()))
             })
             .collect()
@@ -118,7 +122,13 @@ impl<'a> Round<'a> {
 
     /// The first index whose releases, with all before, make room. Doubling, then halving: what is
     /// freed later never takes room away.
-    fn earliest_fit(&mut self, gang: GangId, item: &Item, events: &[(Time, Vec<PlacedPart>)], mark: usize) -> Option<usize> {
+    fn earliest_fit(
+        &mut self,
+        gang: GangId,
+        item: &Item,
+        events: &[(Time, Vec<PlacedPart>)],
+        mark: usize,
+    ) -> Option<usize> {
         let whole = item.scheduling.groups.iter().all(|group| group.share.is_whole());
         let wanted = if whole { item.scheduling.devices() } else { 0 };
         let mut have = self.ledger.free_total();
@@ -162,13 +172,19 @@ impl<'a> Round<'a> {
 
     /// One set of devices that will do. A gang that takes any devices is set on those that are
     /// busy now, so that what is free now stays for fillers.
-    fn witness(&mut self, gang: GangId, item: &Item, events: &[(Time, Vec<PlacedPart>)], mark: usize) -> Vec<PlacedPart> {
+    fn witness(
+        &mut self,
+        gang: GangId,
+        item: &Item,
+        events: &[(Time, Vec<PlacedPart>)],
+        mark: usize,
+    ) -> Vec<PlacedPart> {
         self.ledger.rollback(mark);
         let free_now: BTreeMap<NodeId, Vec<u16>> =
             self.ledger.with_free().iter().filter_map(|&id| Some((id, self.ledger.node(id)?.free.clone()))).collect();
         self.release(events, mark);
         let parts = self.search(gang, item).unwrap_or_default();
-        if !item.is_fungible() || self.state.policy().domains != crate::policy::Domains::Anywhere {
+        if !is_fungible(&item.scheduling) || self.state.policy().domains != crate::policy::Domains::Anywhere {
             return parts;
         }
         let mut slots: Vec<(bool, std::cmp::Reverse<DeviceId>)> = Vec::new();
@@ -214,7 +230,11 @@ impl<'a> Round<'a> {
     /// Starts a gang behind the booked one, if that does not delay it.
     pub fn try_fill(&mut self, gang: GangId, item: &Item, booking: &mut Booking) -> Tried {
         let policy = self.state.policy();
-        let served = self.state.gang(gang).filter(|_| item.scheduling.limits.exact_ms == item.run_ms).map_or(0, |gang| gang.served_ms);
+        let served = self
+            .state
+            .gang(gang)
+            .filter(|_| item.scheduling.limits.exact_ms == item.run_ms)
+            .map_or(0, |gang| gang.served_ms);
         let end = item.run_ms.map_or(Time::NEVER, |run| self.now.plus_ms(run.saturating_sub(served)));
         let in_time = match policy.backfill.edge {
             Edge::Before => end < booking.start,

@@ -58,14 +58,14 @@ fn best_set(inventory: &Inventory, candidates: &[u16], count: usize, steps: &mut
 
 fn merit(table: &[Vec<u32>], set: u32) -> Merit {
     let mut merit = Merit { sum: 0, worst: u32::MAX, left: 0 };
-    for a in 0..table.len() {
-        for b in a + 1..table.len() {
+    for (a, row) in table.iter().enumerate() {
+        for (b, quality) in row.iter().enumerate().skip(a + 1) {
             match (set >> a & 1, set >> b & 1) {
                 (1, 1) => {
-                    merit.sum += table[a][b];
-                    merit.worst = merit.worst.min(table[a][b]);
+                    merit.sum += quality;
+                    merit.worst = merit.worst.min(*quality);
                 }
-                (0, 0) => merit.left += table[a][b],
+                (0, 0) => merit.left += quality,
                 _ => {}
             }
         }

@@ -5,7 +5,6 @@ use super::ledger::{Ledger, Suppose};
 use super::never::{NeverFits, fits_ever};
 use super::place::{Request, place};
 use super::round::not_eligible;
-use super::waiting::Item;
 use crate::command::{Command, PlanStep};
 use crate::cycle::{Cycle, Memo, cycle};
 use crate::policy::Admission;
@@ -132,8 +131,7 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
     if let Some(reason) = not_eligible(state, job, gang, &scheduling, 0, now) {
         explanation.blockers.push(eligibility(state, gang, reason));
     }
-    let item = waiting.item_of(state, gang).cloned();
-    capacity(state, &mut explanation, &scheduling.groups, &decided, &ahead, item.as_deref());
+    capacity(state, &mut explanation, &scheduling.groups, &decided, &ahead);
     if let Err(NeverFits { what, have, hint }) = fits_ever(state, &scheduling) {
         explanation.blockers.retain(|known| known.reason != Reason::Nodes);
         let mut never = blocker(Reason::NeverFits, format!("{what}; {have}"));
@@ -199,10 +197,14 @@ fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
         Reason::ArrayLimit => {
             let array = state.scheduling(record).array.as_ref();
             match array.and_then(|array| array.at_once) {
-                Some(most) if record.gangs_active >= most => {
-                    blocker(reason, format!("{} of the array run already; at most {most} may at once", record.gangs_active))
-                }
-                _ => blocker(reason, format!("{} elements of the array failed; no more are started", record.tally.failed)),
+                Some(most) if record.gangs_active >= most => blocker(
+                    reason,
+                    format!("{} of the array run already; at most {most} may at once", record.gangs_active),
+                ),
+                _ => blocker(
+                    reason,
+                    format!("{} elements of the array failed; no more are started", record.tally.failed),
+                ),
             }
         }
         Reason::Parked => {
@@ -214,14 +216,7 @@ fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
 }
 
 /// What capacity lacks. Each reason is tried alone: would the gang fit if only that were otherwise?
-fn capacity(
-    state: &State,
-    explanation: &mut Explanation,
-    groups: &[GroupRequest],
-    decided: &Cycle,
-    ahead: &[GangId],
-    item: Option<&Item>,
-) {
+fn capacity(state: &State, explanation: &mut Explanation, groups: &[GroupRequest], decided: &Cycle, ahead: &[GangId]) {
     let [group] = groups else { return };
     let excluded = state.gang(explanation.gang).map_or(&[][..], |record| &record.excluded);
     let fits = |group: &GroupRequest, excluded: &[NodeId], suppose: Suppose| {
@@ -230,7 +225,8 @@ fn capacity(
     };
     let blockers = &mut explanation.blockers;
     if fits(group, excluded, Suppose::default()) {
-        if item.is_some() {
+        // What the job itself says is reason enough; nobody is in its way then.
+        if blockers.is_empty() {
             blockers.push(in_the_way(state, explanation.gang, decided, ahead));
         }
         return;
@@ -328,6 +324,7 @@ fn in_the_way(state: &State, gang: GangId, decided: &Cycle, ahead: &[GangId]) ->
         let detail = "the policy's depth or budget ended before its turn".to_owned();
         return blocker(Reason::BeyondDepth, detail).help("raise `budget` in the policy");
     }
-    let detail = if strict { "one that goes first cannot start yet, and nothing may pass it" } else { "others go first" };
+    let detail =
+        if strict { "one that goes first cannot start yet, and nothing may pass it" } else { "others go first" };
     blocker(Reason::Priority, detail).by(ahead.iter().copied())
 }

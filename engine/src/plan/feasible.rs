@@ -25,14 +25,11 @@ pub fn amount_on(group: &GroupRequest, inventory: &Inventory, devices: u32) -> A
     let cpu_milli = group.cpu_milli_per_node.unwrap_or_else(|| {
         let total = inventory.devices.len().max(1) as u64;
         let share = u64::from(group.share.0.min(1000));
-        let proportional = u128::from(inventory.cpu_milli) * u128::from(devices) * u128::from(share)
-            / (u128::from(total) * 1000);
+        let proportional =
+            u128::from(inventory.cpu_milli) * u128::from(devices) * u128::from(share) / (u128::from(total) * 1000);
         (proportional as u64).max(u64::from(group.ranks_on(devices)) * 1000)
     });
-    Amount {
-        cpu_milli,
-        memory_bytes: group.memory_bytes_per_node.unwrap_or(0),
-    }
+    Amount { cpu_milli, memory_bytes: group.memory_bytes_per_node.unwrap_or(0) }
 }
 
 /// Does the node carry the labels, and is it none of those to keep off by name?
@@ -41,10 +38,7 @@ pub fn node_allowed(group: &GroupRequest, name: &Name, inventory: &Inventory) ->
 }
 
 pub fn labels_match(group: &GroupRequest, inventory: &Inventory) -> bool {
-    group
-        .labels
-        .iter()
-        .all(|(key, value)| inventory.labels.get(key) == Some(value))
+    group.labels.iter().all(|(key, value)| inventory.labels.get(key) == Some(value))
 }
 
 /// An empty list of models takes any.
@@ -55,16 +49,9 @@ pub fn model_allowed(group: &GroupRequest, model: &Name) -> bool {
 /// Is the placement what the gang asked for? Everything but whether the devices are free: counts,
 /// shares, models, labels, CPU and memory, required topology. Asked by `cycle` of its own result
 /// and by `apply` of every plan.
-pub fn check_placement_shape(
-    scheduling: &Scheduling,
-    placement: &Placement,
-    state: &State,
-) -> Result<(), Rejection> {
+pub fn check_placement_shape(scheduling: &Scheduling, placement: &Placement, state: &State) -> Result<(), Rejection> {
     let [group] = scheduling.groups.as_slice() else {
-        return Err(Rejection::Shape(format!(
-            "{} groups; one is supported",
-            scheduling.groups.len()
-        )));
+        return Err(Rejection::Shape(format!("{} groups; one is supported", scheduling.groups.len())));
     };
     let mut nodes = Vec::with_capacity(placement.parts.len());
     let mut seen = BTreeSet::new();
@@ -76,22 +63,13 @@ pub fn check_placement_shape(
         check_part(group, part, node)?;
         nodes.push(node);
     }
-    if let Some(gang) = state.gang(placement.gang) {
-        if let Some(node) = gang.excluded.iter().find(|node| seen.contains(node)) {
-            return shape(format!("node {node} failed this gang before"));
-        }
+    let failed_on = state.gang(placement.gang).map_or(&[][..], |gang| &gang.excluded);
+    if let Some(node) = failed_on.iter().find(|node| seen.contains(node)) {
+        return shape(format!("node {node} failed this gang before"));
     }
     check_counts(group, &placement.parts)?;
-    check_topology(
-        group,
-        state.fabric(),
-        nodes.iter().map(|node| (node.id, &*node.inventory)),
-    )
-    .map_err(|request| {
-        Rejection::Shape(format!(
-            "it spans more than {} domains of level `{}`",
-            request.at_most, request.level
-        ))
+    check_topology(group, state.fabric(), nodes.iter().map(|node| (node.id, &*node.inventory))).map_err(|request| {
+        Rejection::Shape(format!("it spans more than {} domains of level `{}`", request.at_most, request.level))
     })
 }
 
@@ -115,10 +93,7 @@ fn check_part(group: &GroupRequest, part: &PlacedPart, node: &NodeRecord) -> Res
             return shape(format!("a share of {milli} thousandths of device {slot}"));
         }
         if !model_allowed(group, &device.model) {
-            return shape(format!(
-                "device {slot} of node {} is a {}",
-                part.node, device.model
-            ));
+            return shape(format!("device {slot} of node {} is a {}", part.node, device.model));
         }
     }
     if part.amount != part_amount(group, node, part.devices.len() as u32) {
@@ -133,25 +108,16 @@ fn check_counts(group: &GroupRequest, parts: &[PlacedPart]) -> Result<(), Reject
             if parts.len() as u64 != u64::from(*nodes) {
                 return shape(format!("{} nodes instead of {nodes}", parts.len()));
             }
-            match parts
-                .iter()
-                .find(|part| part.devices.len() as u64 != u64::from(*per_node))
-            {
-                Some(part) => shape(format!(
-                    "{} devices on node {} instead of {per_node}",
-                    part.devices.len(),
-                    part.node
-                )),
+            match parts.iter().find(|part| part.devices.len() as u64 != u64::from(*per_node)) {
+                Some(part) => {
+                    shape(format!("{} devices on node {} instead of {per_node}", part.devices.len(), part.node))
+                }
                 None => Ok(()),
             }
         }
         Count::Total(total) => {
             let taken: Vec<u32> = parts.iter().map(|part| part.devices.len() as u32).collect();
-            if total_allowed(total, &taken) {
-                Ok(())
-            } else {
-                shape(format!("devices per node {taken:?}"))
-            }
+            if total_allowed(total, &taken) { Ok(()) } else { shape(format!("devices per node {taken:?}")) }
         }
     }
 }
@@ -161,20 +127,13 @@ fn check_counts(group: &GroupRequest, parts: &[PlacedPart]) -> Result<(), Reject
 pub fn total_allowed(total: &DeviceTotal, taken: &[u32]) -> bool {
     let sum: u64 = taken.iter().map(|&n| u64::from(n)).sum();
     let max = per_node_max(total);
-    let odd = taken
-        .iter()
-        .filter(|&&n| n < total.per_node_min || n % total.step.max(1) != 0)
-        .count();
+    let odd = taken.iter().filter(|&&n| n < total.per_node_min || n % total.step.max(1) != 0).count();
     sum == u64::from(total.devices) && taken.iter().all(|&n| n >= 1 && n <= max) && odd <= 1
 }
 
 /// The most devices of one node; a maximum of 0 sets no bound.
 pub fn per_node_max(total: &DeviceTotal) -> u32 {
-    if total.per_node_max == 0 {
-        u32::MAX
-    } else {
-        total.per_node_max
-    }
+    if total.per_node_max == 0 { u32::MAX } else { total.per_node_max }
 }
 
 /// The first required level whose bound the nodes break.
@@ -183,11 +142,7 @@ pub fn check_topology<'a>(
     fabric: &FabricSpec,
     nodes: impl Iterator<Item = (NodeId, &'a Inventory)> + Clone,
 ) -> Result<(), &'a TopologyRequest> {
-    for request in group
-        .topology
-        .iter()
-        .filter(|request| request.mode == TopologyMode::Required)
-    {
+    for request in group.topology.iter().filter(|request| request.mode == TopologyMode::Required) {
         let mut domains = BTreeSet::new();
         for (id, inventory) in nodes.clone() {
             match domain_of(fabric, request.level.as_str(), id, inventory) {
@@ -207,12 +162,7 @@ pub type DomainName<'a> = (usize, &'a [Name], Option<NodeId>);
 
 /// The domain of a level that a node is in; `None` when the node's place does not say, or the
 /// level does not exist.
-pub fn domain_of<'a>(
-    fabric: &FabricSpec,
-    level: &str,
-    id: NodeId,
-    inventory: &'a Inventory,
-) -> Option<DomainName<'a>> {
+pub fn domain_of<'a>(fabric: &FabricSpec, level: &str, id: NodeId, inventory: &'a Inventory) -> Option<DomainName<'a>> {
     if level == "node" {
         return Some((0, &[], Some(id)));
     }
@@ -229,29 +179,17 @@ pub const GANG_DEVICES_MAX: u64 = 262_144;
 /// submitted; whether this cluster could ever meet it is `fits_ever`.
 pub fn check_request(scheduling: &Scheduling, fabric: &FabricSpec) -> Result<(), String> {
     let [group] = scheduling.groups.as_slice() else {
-        return Err(format!(
-            "the job has {} groups; exactly one is supported so far",
-            scheduling.groups.len()
-        ));
+        return Err(format!("the job has {} groups; exactly one is supported so far", scheduling.groups.len()));
     };
-    if scheduling
-        .array
-        .as_ref()
-        .is_some_and(|array| array.count == 0 || array.at_once == Some(0))
-    {
+    if scheduling.array.as_ref().is_some_and(|array| array.count == 0 || array.at_once == Some(0)) {
         return Err("array: `count` and `at_once` must be at least 1".into());
     }
     if group.share.0 == 0 || group.share.0 > 1000 {
-        return Err(format!(
-            "the share of a device is {} thousandths; it must be from 1 to 1000",
-            group.share.0
-        ));
+        return Err(format!("the share of a device is {} thousandths; it must be from 1 to 1000", group.share.0));
     }
     match &group.count {
         Count::Nodes { nodes, .. } if *nodes == 0 || *nodes > GANG_NODES_MAX => {
-            return Err(format!(
-                "a gang has from 1 to {GANG_NODES_MAX} nodes, not {nodes}"
-            ));
+            return Err(format!("a gang has from 1 to {GANG_NODES_MAX} nodes, not {nodes}"));
         }
         Count::Total(_) if !group.share.is_whole() => {
             return Err("a share of a device needs a number of nodes and of devices per node".into());
@@ -260,10 +198,7 @@ pub fn check_request(scheduling: &Scheduling, fabric: &FabricSpec) -> Result<(),
         Count::Nodes { .. } => {}
     }
     if group.devices() > GANG_DEVICES_MAX {
-        return Err(format!(
-            "a gang has at most {GANG_DEVICES_MAX} devices, not {}",
-            group.devices()
-        ));
+        return Err(format!("a gang has at most {GANG_DEVICES_MAX} devices, not {}", group.devices()));
     }
     if group.ranks == RanksPerNode::Fixed(0) {
         return Err("a node of a gang has at least one rank".into());
@@ -271,16 +206,10 @@ pub fn check_request(scheduling: &Scheduling, fabric: &FabricSpec) -> Result<(),
     for request in &group.topology {
         if request.level.as_str() != "node" && fabric.find_level(request.level.as_str()).is_none() {
             let known = fabric.level_names().join(", ");
-            return Err(format!(
-                "there is no topology level `{}`; there is: {known}",
-                request.level
-            ));
+            return Err(format!("there is no topology level `{}`; there is: {known}", request.level));
         }
         if request.at_most == 0 {
-            return Err(format!(
-                "topology level `{}`: `at_most` must be at least 1",
-                request.level
-            ));
+            return Err(format!("topology level `{}`: `at_most` must be at least 1", request.level));
         }
     }
     Ok(())
@@ -292,9 +221,7 @@ fn check_total(total: &DeviceTotal) -> Result<(), String> {
     }
     let max = per_node_max(total);
     if max < total.per_node_min.max(1) || max < total.step {
-        return Err(format!(
-            "at most {max} devices per node is less than the minimum or the step"
-        ));
+        return Err(format!("at most {max} devices per node is less than the minimum or the step"));
     }
     Ok(())
 }

@@ -115,7 +115,10 @@ impl Search<'_> {
     }
 
     fn pools<'s>(&'s self, scope: &'s Scope) -> impl Iterator<Item = &'s Pool> + 's {
-        scope.bases.iter().flat_map(move |&base| self.classes.iter().filter_map(move |&class| self.ledger.pool(base, class)))
+        scope
+            .bases
+            .iter()
+            .flat_map(move |&base| self.classes.iter().filter_map(move |&class| self.ledger.pool(base, class)))
     }
 
     /// Nodes that give at least `devices`, in ascending order of what is free, a few from each pool.
@@ -160,7 +163,8 @@ impl Search<'_> {
         let max = per_node_max(total);
         let mut picked = Vec::new();
         let mut used = BTreeSet::new();
-        let mut roomy: Vec<(u32, NodeId)> = self.pools(scope).flat_map(|pool| pool.by_free.range((1, NodeId(0))..)).copied().collect();
+        let mut roomy: Vec<(u32, NodeId)> =
+            self.pools(scope).flat_map(|pool| pool.by_free.range((1, NodeId(0))..)).copied().collect();
         roomy.sort_unstable_by_key(|&(free, id)| (Reverse(free), id));
         let mut left = total.devices;
         let mut tried = 0;
@@ -191,7 +195,9 @@ impl Search<'_> {
     /// Any free devices: nodes by id.
     fn lowest_ids(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
         let inside = |view: &NodeView| {
-            scope.holds(view) && scope.bases.iter().any(|&base| view.is_in(base)) && self.classes.contains(&view.facts.class)
+            scope.holds(view)
+                && scope.bases.iter().any(|&base| view.is_in(base))
+                && self.classes.contains(&view.facts.class)
         };
         let mut left = self.kind.need();
         let mut picked = Vec::new();
@@ -202,7 +208,7 @@ impl Search<'_> {
                 continue;
             }
             let devices = match &self.kind {
-                Kind::Whole { per_node, .. } => if self.gives(view, *per_node, steps) { *per_node } else { 0 },
+                Kind::Whole { per_node, .. } if self.gives(view, *per_node, steps) => *per_node,
                 Kind::Total(total) => {
                     let most = per_node_max(total).min(left.min(u64::from(u32::MAX)) as u32);
                     let devices = self.gives_up_to(view, most, steps);
@@ -255,7 +261,9 @@ impl Search<'_> {
         let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
         for pool in self.pools(scope) {
             let unbroken = pool.by_free.range((per_node, NodeId(0))..).map(|(_, id)| *id);
-            let fits = |id: &NodeId| scope.holds(self.view(*id)) && self.shared_slots(self.view(*id), per_node, milli, &mut 0).is_some();
+            let fits = |id: &NodeId| {
+                scope.holds(self.view(*id)) && self.shared_slots(self.view(*id), per_node, milli, &mut 0).is_some()
+            };
             candidates.extend(unbroken.filter(fits).take(count));
         }
         let mut found = Vec::new();

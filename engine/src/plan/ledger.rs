@@ -120,7 +120,8 @@ impl Ledger {
             DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
             device => device.free_milli(),
         };
-        let free = record.devices.iter().zip(&facts.usable).map(|(device, usable)| if *usable { free_of(device) } else { 0 });
+        let free =
+            record.devices.iter().zip(&facts.usable).map(|(device, usable)| if *usable { free_of(device) } else { 0 });
         let free: Vec<u16> = free.collect();
         let ports = u32::from(record.inventory.port_count).saturating_sub(record.ports.len() as u32);
         let view = NodeView {
@@ -154,9 +155,8 @@ impl Ledger {
             }
         }
         let parents: BTreeSet<u16> = inventory.devices.iter().filter_map(|device| device.parent).collect();
-        let links: BTreeSet<_> = (0..inventory.links.len())
-            .flat_map(|a| inventory.links[a].iter().skip(a + 1))
-            .collect();
+        let links: BTreeSet<_> =
+            (0..inventory.links.len()).flat_map(|a| inventory.links[a].iter().skip(a + 1)).collect();
         Arc::new(Facts {
             id: record.id,
             name: record.name.clone(),
@@ -261,6 +261,12 @@ impl Ledger {
 
     pub fn classes(&self) -> &[Arc<Inventory>] {
         &self.classes
+    }
+
+    /// Classes that have an open node now.
+    pub fn open_classes(&self) -> impl Iterator<Item = &Inventory> {
+        let open = self.domains[ROOT].pools.iter().filter(|(_, pool)| !pool.by_free.is_empty());
+        open.map(|(&class, _)| &*self.classes[class])
     }
 
     pub fn pool(&self, domain: DomainId, class: ClassId) -> Option<&Pool> {

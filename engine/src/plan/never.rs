@@ -95,9 +95,10 @@ fn check_inventory(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), Ne
 
 fn check_levels(group: &GroupRequest, state: &State) -> Result<(), NeverFits> {
     let fabric = state.fabric();
-    let unknown = group.topology.iter().find(|request| {
-        request.level.as_str() != "node" && fabric.find_level(request.level.as_str()).is_none()
-    });
+    let unknown = group
+        .topology
+        .iter()
+        .find(|request| request.level.as_str() != "node" && fabric.find_level(request.level.as_str()).is_none());
     match unknown {
         Some(request) => never(
             format!("topology level `{}`", request.level),
@@ -129,9 +130,14 @@ fn check_numbers(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), Neve
         return never(format!("{per_node} devices on one node"), format!("the largest node has {largest}"), hint);
     }
     if group.devices() > all {
-        return never(format!("{} devices", group.devices()), format!("the cluster has {all} that match"), "ask for fewer devices");
+        return never(
+            format!("{} devices", group.devices()),
+            format!("the cluster has {all} that match"),
+            "ask for fewer devices",
+        );
     }
-    let covers = |node: &NodeRecord| node.inventory.amount().covers(&amount_on(group, &node.inventory, per_node.max(1) as u32));
+    let covers =
+        |node: &NodeRecord| node.inventory.amount().covers(&amount_on(group, &node.inventory, per_node.max(1) as u32));
     if !matching.iter().any(|node| usable(node) >= per_node && covers(node)) {
         let cpu = matching.iter().map(|node| node.inventory.cpu_milli).max().unwrap_or(0);
         let memory = matching.iter().map(|node| node.inventory.memory_bytes).max().unwrap_or(0);

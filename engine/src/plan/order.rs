@@ -41,7 +41,8 @@ pub fn run_ms(policy: &Policy, limits: &Limits) -> Option<u64> {
 /// What is left of a gang's run, counting what earlier attempts and the present one have served.
 pub fn remaining_ms(run_ms: Option<u64>, gang: Option<&GangRecord>, now: Time) -> Option<u64> {
     let served_ms = gang.map_or(0, |gang| {
-        let started = gang.current().filter(|attempt| attempt.stopping_at.is_none()).and_then(|attempt| attempt.started_at);
+        let started =
+            gang.current().filter(|attempt| attempt.stopping_at.is_none()).and_then(|attempt| attempt.started_at);
         gang.served_ms.saturating_add(started.map_or(0, |at| now.since_ms(at)))
     });
     run_ms.map(|run| run.saturating_sub(served_ms))
@@ -99,7 +100,9 @@ impl Scorer {
             Order::Sjf => figures.run,
             Order::Srtf => figures.remaining,
             Order::Smallest => figures.devices,
-            Order::F1 => libm::log10(above_zero(figures.run)) * figures.devices + 870.0 * libm::log10(above_zero(figures.submit)),
+            Order::F1 => {
+                libm::log10(above_zero(figures.run)) * figures.devices + 870.0 * libm::log10(above_zero(figures.submit))
+            }
             Order::Formula(_) => self.formula.as_ref().map_or(f64::NAN, |formula| formula.value(figures)),
         }
     }

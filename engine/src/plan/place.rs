@@ -117,10 +117,11 @@ impl<'a> Search<'a> {
             return self.checked(self.one_node(scope, steps));
         }
         let lowest = self.policy.domains == Domains::LowestFit;
-        if lowest && self.kind.fits_one_node() {
-            if let Some(picked) = self.checked(self.one_node(scope, steps)) {
-                return Some(picked);
-            }
+        if lowest
+            && self.kind.fits_one_node()
+            && let Some(picked) = self.checked(self.one_node(scope, steps))
+        {
+            return Some(picked);
         }
         for level in wish.levels(self.fabric, scope, self.ledger, lowest) {
             for narrow in self.narrowed(scope, level.tree, level.depth) {
@@ -195,7 +196,10 @@ impl<'a> Search<'a> {
 
     /// Is the node one that the gang may use at all, whatever is free there?
     pub fn may_use(&self, view: &NodeView) -> bool {
-        view.open && view.ports > 0 && !self.excluded.contains(&view.facts.id) && !self.group.exclude.contains(&view.facts.name)
+        view.open
+            && view.ports > 0
+            && !self.excluded.contains(&view.facts.id)
+            && !self.group.exclude.contains(&view.facts.name)
     }
 
     /// Wholly free slots of the wanted model.

@@ -4,14 +4,15 @@
 use super::backfill::{give_back, held_parts};
 use super::ledger::Ledger;
 use super::order::{OrderKey, Scorer};
-use super::round::Round;
-use super::waiting::Item;
+use super::round::{Round, not_eligible};
+use super::waiting::{Item, is_fungible};
 use crate::command::{PlacedPart, PlanStep};
 use crate::policy::Domains;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::node::DeviceState;
-use muster_common::GangId;
-use std::collections::BTreeSet;
+use muster_common::node::Inventory;
+use muster_common::{GangId, JobId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One gang in the common order of those that run and those that wait.
@@ -50,12 +51,12 @@ impl<'a> Round<'a> {
                 }
             }
         }
-        let first_wanted = wanted.first().map(|(gang, _)| *gang);
-        for (gang, item) in &wanted {
-            if self.not_eligible(*gang, item).is_none() {
+        if matches!(room, Room::Count(_)) {
+            for (gang, item) in &wanted {
                 self.try_start(*gang, item);
             }
         }
+        let first_wanted = wanted.iter().map(|(gang, _)| *gang).find(|gang| !self.placed.contains(gang));
         let victims = order.iter().rev().filter_map(|(_, _, candidate)| match candidate {
             Candidate::Runs(gang, false) if !kept.contains(&gang.id) => Some(*gang),
             _ => None,
@@ -81,31 +82,38 @@ impl<'a> Round<'a> {
             order.push((!safe, key, Candidate::Runs(gang, safe)));
         }
         let waiting = self.waiting;
+        let mut counted: BTreeMap<JobId, u32> = BTreeMap::new();
         for item in waiting.by_order.values() {
             for gang in item.gangs(self.state) {
                 if !self.may_look() {
                     return order;
                 }
-                // Elements beyond `at_once` are sorted out again when they are placed.
-                if self.not_eligible(gang, item).is_none() && self.could_ever(item) {
-                    let key = OrderKey { gang, ..item.key };
-                    order.push((true, key, Candidate::Waits(gang, item.clone())));
-                } else if item.lane {
+                let Some(job) = self.state.job(gang.job).filter(|job| !self.expiring.contains(&job.id)) else { break };
+                let of_job = counted.entry(gang.job).or_default();
+                if not_eligible(self.state, job, gang, &item.scheduling, *of_job, self.now).is_some()
+                    || !self.could_ever(item)
+                {
                     break;
                 }
+                *of_job += 1;
+                order.push((true, OrderKey { gang, ..item.key }, Candidate::Waits(gang, item.clone())));
             }
         }
         order
     }
 
     fn room(&self, order: &[(bool, OrderKey, Candidate)]) -> Room {
+        // With a CPU for each device, what is set aside for devices never lacks CPU.
+        let enough_cpu = |machine: &Inventory| machine.cpu_milli >= 1000 * machine.devices.len() as u64;
+        let runs = |id: &GangId| self.state.job(id.job).is_some_and(|job| is_fungible(self.state.scheduling(job)));
+        let waits = |candidate: &Candidate| match candidate {
+            Candidate::Waits(_, item) => is_fungible(&item.scheduling),
+            Candidate::Runs(..) => true,
+        };
         let fungible = self.state.policy().domains == Domains::Anywhere
-            && order.iter().all(|(_, _, candidate)| match candidate {
-                Candidate::Waits(_, item) => item.is_fungible(),
-                Candidate::Runs(gang, _) => gang.current().is_some_and(|attempt| {
-                    attempt.parts.iter().all(|part| part.devices.iter().all(|(_, milli)| *milli == 1000))
-                }),
-            });
+            && self.ledger.open_classes().all(enough_cpu)
+            && self.waiting.active.iter().all(runs)
+            && order.iter().all(|(_, _, candidate)| waits(candidate));
         let active = || self.waiting.active.iter().filter_map(|id| self.state.gang(*id)).flat_map(held_parts);
         if fungible {
             let held: u64 = active().map(|part| self.devices_in_order(&part)).sum();
@@ -150,18 +158,20 @@ impl<'a> Round<'a> {
                 fits
             }
             Room::Nodes(empty) => {
-                // What is free already is as good as what a victim would have to give.
-                let parts = match self.search(gang, item) {
-                    Some(parts) if parts.iter().all(|part| own_is_free(empty, part)) => Some(parts),
-                    _ => {
-                        std::mem::swap(self.ledger, empty);
-                        let parts = self.search(gang, item);
-                        std::mem::swap(self.ledger, empty);
-                        parts
-                    }
-                };
+                // What is free already, and claimed by nobody before it, is as good as what a
+                // victim would have to give.
+                if let Some(parts) = self.search(gang, item) {
+                    occupy(empty, &parts);
+                    self.take(&parts);
+                    self.place(gang, parts);
+                    return true;
+                }
+                std::mem::swap(self.ledger, empty);
+                let parts = self.search(gang, item);
+                std::mem::swap(self.ledger, empty);
                 if let Some(parts) = &parts {
                     occupy(empty, parts);
+                    self.take(parts);
                 }
                 parts.is_some()
             }

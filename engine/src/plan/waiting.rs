@@ -4,7 +4,7 @@ use super::order::{OrderKey, Scorer, run_ms};
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
-use muster_common::job::{Count, Hash, Scheduling};
+use muster_common::job::{Count, Hash, RanksPerNode, Scheduling};
 use muster_common::{GangId, JobId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -152,9 +152,10 @@ impl Waiting {
     pub fn item_of(&self, state: &State, gang: GangId) -> Option<&Arc<Item>> {
         let key = match self.queued.get(&gang) {
             Some(key) => key,
-            None => self.lanes.get(&gang.job).filter(|_| {
-                state.job(gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal))
-            })?,
+            None => self
+                .lanes
+                .get(&gang.job)
+                .filter(|_| state.job(gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)))?,
         };
         self.by_order.get(key)
     }
@@ -165,20 +166,6 @@ impl Item {
         self.scheduling.devices() == 0
     }
 
-    /// Are any so many free devices as good as any others?
-    pub fn is_fungible(&self) -> bool {
-        self.scheduling.groups.iter().all(|group| {
-            let Count::Total(total) = &group.count else { return false };
-            let free_form = total.step <= 1 && total.per_node_min <= 1 && group.models.is_empty() && group.labels.is_empty();
-            free_form
-                && (total.per_node_max == 0 || total.per_node_max >= total.devices)
-                && group.topology.is_empty()
-                && group.exclude.is_empty()
-                && group.cpu_milli_per_node.is_none()
-                && group.memory_bytes_per_node.is_none()
-        })
-    }
-
     /// Gangs of the item in turn.
     pub fn gangs<'a>(&'a self, state: &'a State) -> Box<dyn Iterator<Item = GangId> + 'a> {
         let id = self.key.gang;
@@ -187,6 +174,23 @@ impl Item {
             _ => Box::new(std::iter::once(id)),
         }
     }
+}
+
+/// Are any so many free devices as good as any others, as far as the gang goes?
+pub fn is_fungible(scheduling: &Scheduling) -> bool {
+    scheduling.groups.iter().all(|group| {
+        let Count::Total(total) = &group.count else { return false };
+        total.step <= 1
+            && total.per_node_min <= 1
+            && (total.per_node_max == 0 || total.per_node_max >= total.devices)
+            && group.models.is_empty()
+            && group.labels.is_empty()
+            && group.topology.is_empty()
+            && group.exclude.is_empty()
+            && group.cpu_milli_per_node.is_none()
+            && group.memory_bytes_per_node.is_none()
+            && matches!(group.ranks, RanksPerNode::PerDevice | RanksPerNode::Fixed(1))
+    })
 }
 
 fn is_idle(job: &JobRecord) -> bool {

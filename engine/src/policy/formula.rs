@@ -81,16 +81,9 @@ impl Formula {
     pub fn parse(text: &str) -> Result<Self, FormulaError> {
         let chars: Vec<char> = text.chars().collect();
         if chars.len() > TEXT_MAX {
-            return Err(FormulaError {
-                at: TEXT_MAX,
-                what: format!("the formula is longer than {TEXT_MAX}"),
-            });
+            return Err(FormulaError { at: TEXT_MAX, what: format!("the formula is longer than {TEXT_MAX}") });
         }
-        let mut parser = Parser {
-            chars,
-            at: 0,
-            depth: 0,
-        };
+        let mut parser = Parser { chars, at: 0, depth: 0 };
         parser.skip_spaces();
         if parser.peek().is_none() {
             return Err(parser.error("the formula is empty"));
@@ -177,10 +170,7 @@ struct Parser {
 
 impl Parser {
     fn error(&self, what: impl Into<String>) -> FormulaError {
-        FormulaError {
-            at: self.at,
-            what: what.into(),
-        }
+        FormulaError { at: self.at, what: what.into() }
     }
 
     fn peek(&self) -> Option<char> {
@@ -246,11 +236,7 @@ impl Parser {
         if self.depth > DEPTH_MAX {
             return Err(self.error(format!("the formula is nested deeper than {DEPTH_MAX}")));
         }
-        let node = if self.take('-') {
-            Node::Negate(Box::new(self.signed()?))
-        } else {
-            self.power()?
-        };
+        let node = if self.take('-') { Node::Negate(Box::new(self.signed()?)) } else { self.power()? };
         self.depth -= 1;
         Ok(node)
     }
@@ -260,11 +246,7 @@ impl Parser {
         if !self.take('^') {
             return Ok(base);
         }
-        Ok(Node::Binary(
-            Binary::Power,
-            Box::new(base),
-            Box::new(self.signed()?),
-        ))
+        Ok(Node::Binary(Binary::Power, Box::new(base), Box::new(self.signed()?)))
     }
 
     fn atom(&mut self) -> Result<Node, FormulaError> {
@@ -286,10 +268,7 @@ impl Parser {
         let start = self.at;
         while let Some(now) = self.peek() {
             let after_exponent = self.at > start && matches!(self.chars[self.at - 1], 'e' | 'E');
-            if now.is_ascii_digit()
-                || matches!(now, '.' | 'e' | 'E')
-                || (after_exponent && matches!(now, '+' | '-'))
-            {
+            if now.is_ascii_digit() || matches!(now, '.' | 'e' | 'E') || (after_exponent && matches!(now, '+' | '-')) {
                 self.at += 1;
             } else {
                 break;
@@ -297,10 +276,7 @@ impl Parser {
         }
         let text: String = self.chars[start..self.at].iter().collect();
         let Some(number) = text.parse().ok().filter(|number: &f64| number.is_finite()) else {
-            return Err(FormulaError {
-                at: start,
-                what: format!("`{text}` is not a number"),
-            });
+            return Err(FormulaError { at: start, what: format!("`{text}` is not a number") });
         };
         self.skip_spaces();
         Ok(Node::Number(number))
@@ -359,19 +335,11 @@ impl Parser {
 mod tests {
     use super::*;
 
-    const FIGURES: Figures = Figures {
-        run: 100.0,
-        remaining: 40.0,
-        devices: 8.0,
-        wait: 50.0,
-        submit: 1000.0,
-        class: 1.0,
-    };
+    const FIGURES: Figures =
+        Figures { run: 100.0, remaining: 40.0, devices: 8.0, wait: 50.0, submit: 1000.0, class: 1.0 };
 
     fn value(text: &str) -> f64 {
-        Formula::parse(text)
-            .unwrap_or_else(|error| panic!("{text}: {error}"))
-            .value(&FIGURES)
+        Formula::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).value(&FIGURES)
     }
 
     #[test]
@@ -407,11 +375,7 @@ mod tests {
             ("1.2.3", 0),
             ("1e999", 0),
         ] {
-            assert_eq!(
-                Formula::parse(text).map(|_| ()).map_err(|error| error.at),
-                Err(at),
-                "{text}"
-            );
+            assert_eq!(Formula::parse(text).map(|_| ()).map_err(|error| error.at), Err(at), "{text}");
         }
         assert!(Formula::parse(&"(".repeat(900)).is_err());
         assert!(Formula::parse(&"1+".repeat(600)).is_err());

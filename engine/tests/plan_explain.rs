@@ -1,0 +1,186 @@
+//! Why a gang waits, what can never run, and when what waits will start.
+
+mod plan_support;
+
+use muster_common::topology::TopologyMode::{Preferred, Required};
+use muster_common::{GangId, NodeId, Time};
+use muster_engine::command::{Command, NodeAction, Principal};
+use muster_engine::forecast;
+use muster_engine::plan::explain::{Explanation, Reason, explain};
+use muster_engine::plan::never::fits_ever;
+use muster_engine::policy::{Admission, Backfill, Order, Policy};
+use muster_engine::{Memo, State};
+use plan_support::*;
+
+fn why(state: &State, gang: GangId) -> Explanation {
+    explain(state, &mut Memo::default(), gang, state.now()).unwrap()
+}
+
+fn reasons(cluster: &Cluster, gang: GangId) -> Vec<Reason> {
+    why(&cluster.player.state, gang).blockers.iter().map(|blocker| blocker.reason).collect()
+}
+
+fn by() -> Principal {
+    Principal("op".into())
+}
+
+/// Two leaves of two nodes; one node of each is taken.
+fn half_full(policy: Policy) -> (Cluster, Vec<NodeId>) {
+    let mut cluster = Cluster::new(policy);
+    cluster.fabric(&["leaf"]);
+    let mut all = Vec::new();
+    for (at, leaf) in ["a", "a", "b", "b"].iter().enumerate() {
+        all.push(cluster.node(&format!("n{at}"), inventory("H100", 8, &[leaf])));
+    }
+    let holders = [0, 1, 2, 3].map(|_| cluster.submit(exact(nodes(1, 8), 100)));
+    cluster.decide();
+    for gang in [holders[1], holders[3]] {
+        let command = Command::Cancel(muster_engine::command::Cancel {
+            job: gang.job,
+            ordinal: None,
+            reason: "test".into(),
+            by: by(),
+        });
+        cluster.commit(command);
+    }
+    (cluster, all)
+}
+
+#[test]
+fn each_blocker_is_named_alone() {
+    let (mut cluster, all) = half_full(Policy::default());
+    let leaf = cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    let many = cluster.submit(job(nodes(3, 8)));
+    let mut other = job(nodes(1, 8));
+    other.groups[0].models = vec![name("A100")];
+    let model = cluster.submit(other);
+    let mut hungry = job(nodes(1, 8));
+    hungry.groups[0].cpu_milli_per_node = Some(64_001);
+    let cpu = cluster.submit(hungry);
+    let mut marked = job(nodes(1, 8));
+    marked.groups[0].labels.insert(name("disk"), "nvme".into());
+    let label = cluster.submit(marked);
+    let mut choosy = job(nodes(2, 8));
+    choosy.groups[0].exclude = vec![name("n1")];
+    let excluded = cluster.submit(choosy);
+    assert_eq!(reasons(&cluster, leaf), [Reason::Nodes, Reason::Topology]);
+    assert_eq!(reasons(&cluster, many), [Reason::Nodes]);
+    assert_eq!(reasons(&cluster, model), [Reason::NeverFits, Reason::GpuModel]);
+    assert_eq!(reasons(&cluster, cpu), [Reason::NeverFits, Reason::CpuMemory]);
+    assert_eq!(reasons(&cluster, label), [Reason::NeverFits, Reason::Label]);
+    assert_eq!(reasons(&cluster, excluded), [Reason::Nodes, Reason::Excluded]);
+    cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
+    let closed = cluster.submit(job(nodes(2, 8)));
+    assert_eq!(reasons(&cluster, closed), [Reason::Nodes, Reason::ClosedNodes]);
+    let nodes_lack = why(&cluster.player.state, closed).blockers.remove(0);
+    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 have that many");
+    assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
+}
+
+#[test]
+fn what_the_job_itself_says_comes_before_what_the_cluster_lacks() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let mut later = job(nodes(1, 8));
+    later.begin_at_ms = Some(5000);
+    let later = cluster.submit(later);
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    assert_eq!(reasons(&cluster, later), [Reason::BeginTime]);
+    assert_eq!(why(&cluster.player.state, later).blockers[0].until, Some(Time(5000)));
+    assert_eq!(reasons(&cluster, held), [Reason::Hold, Reason::Nodes]);
+    let limited = cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    cluster.decide();
+    assert_eq!(reasons(&cluster, GangId::new(limited.job, 1)), [Reason::ArrayLimit]);
+    assert_eq!(why(&cluster.player.state, limited).blockers, [], "it runs");
+}
+
+#[test]
+fn a_filler_hears_whom_it_would_delay() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let booked = cluster.submit(exact(nodes(4, 8), 10));
+    let filler = cluster.submit(exact(nodes(1, 1), 1000));
+    cluster.decide();
+    let explained = why(&cluster.player.state, filler);
+    let blocker = &explained.blockers[0];
+    assert_eq!((blocker.reason, blocker.gangs.as_slice()), (Reason::Backfill, [booked].as_slice()));
+    assert_eq!((explained.position, blocker.until), (Some((2, 2)), Some(Time(100_000))));
+    assert_eq!(why(&cluster.player.state, booked).booked, Some(Time(100_000)));
+}
+
+#[test]
+fn behind_a_strict_head_the_reason_is_priority() {
+    let policy = Policy {
+        order: Order::Fifo,
+        admission: Admission::HeadOfLine { sticky: true },
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        ..Policy::default()
+    };
+    let (mut cluster, _) = half_full(policy);
+    let head = cluster.submit(exact(nodes(4, 8), 10));
+    let next = cluster.submit(exact(nodes(1, 1), 10));
+    cluster.decide();
+    let blockers = why(&cluster.player.state, next).blockers;
+    assert_eq!((blockers[0].reason, blockers[0].gangs.as_slice()), (Reason::Priority, [head].as_slice()));
+}
+
+#[test]
+fn what_can_start_says_so_and_what_is_gone_is_unknown() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let gang = cluster.submit(job(nodes(1, 1)));
+    let explained = why(&cluster.player.state, gang);
+    assert!(explained.starts_now && explained.blockers.is_empty());
+    assert_eq!(explain(&cluster.player.state, &mut Memo::default(), plan_support::gang(999), Time(0)), None);
+}
+
+#[test]
+fn what_never_fits_is_told_with_numbers_and_a_way_out() {
+    let (cluster, _) = half_full(Policy::default());
+    let state = &cluster.player.state;
+    let mut other = job(nodes(1, 1));
+    other.groups[0].models = vec![name("B300")];
+    let mut hungry = job(nodes(1, 1));
+    hungry.groups[0].memory_bytes_per_node = Some(1 << 50);
+    for (wish, expected) in [
+        (job(nodes(1, 64)), "64 devices on one node; the largest node has 8"),
+        (job(nodes(5, 8)), "40 devices; the cluster has 32 that match"),
+        (job(total(33)), "33 devices; the cluster has 32 that match"),
+        (job(nodes(5, 4)), "5 nodes with 4 devices each; 4 nodes have 4 matching devices"),
+        (other, "device model B300; the cluster has only H100"),
+        (hungry, "the CPU and memory on each node; the largest node has 64 CPUs and 1048576 MiB"),
+        (
+            within(job(nodes(3, 8)), "leaf", Required, 1),
+            "3 nodes with 8 devices each in at most 1 of level `leaf`; no domain of that level is large enough",
+        ),
+        (within(job(nodes(3, 8)), "rack", Required, 1), "topology level `rack`; the fabric has the levels leaf, node"),
+    ] {
+        let never = fits_ever(state, &wish).unwrap_err();
+        assert_eq!(never.to_string(), expected);
+        assert!(!never.hint.is_empty());
+    }
+    for wish in [job(nodes(4, 8)), job(total(32)), job(nodes(4, 0)), within(job(nodes(3, 8)), "leaf", Preferred, 1)] {
+        assert_eq!(fits_ever(state, &wish), Ok(()));
+    }
+}
+
+#[test]
+fn a_forecast_is_what_then_happens() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let gangs = [
+        cluster.submit(exact(nodes(4, 8), 10)),
+        cluster.submit(exact(nodes(2, 8), 50)),
+        cluster.submit(exact(nodes(2, 8), 500)),
+    ];
+    let endless = cluster.submit(job(nodes(1, 8)));
+    let behind = cluster.submit(exact(nodes(4, 8), 1));
+    let giant = cluster.submit(exact(nodes(9, 8), 1));
+    let foreseen = forecast::forecast(&cluster.player.state, cluster.now());
+    assert!(foreseen.complete);
+    cluster.decide();
+    cluster.run();
+    for gang in gangs.into_iter().chain([endless]) {
+        assert_eq!(foreseen.starts[&gang].map(|at| at.0 / 1000), cluster.start_s(gang), "{gang}");
+        assert!(cluster.start_s(gang).is_some());
+    }
+    assert_eq!((foreseen.starts[&behind], foreseen.ends[&endless]), (None, None));
+    assert_eq!(foreseen.unplaceable.keys().copied().collect::<Vec<_>>(), [giant.job]);
+}

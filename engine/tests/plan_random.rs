@@ -1,0 +1,272 @@
+//! Cycles on random clusters: a memo changes nothing, no plan is refused by the state it was made
+//! from, and nothing waits that a plain model could place.
+
+mod plan_support;
+
+use muster_common::job::{Count, GroupRequest};
+use muster_common::resources::Share;
+use muster_common::topology::TopologyMode::{Preferred, Required};
+use muster_common::{GangId, JobId, NodeId, Time};
+use muster_engine::command::{Cancel, Command, ConfigChange, Entry, NodeAction, Principal};
+use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
+use muster_engine::outcome::Outcome;
+use muster_engine::plan::feasible::part_amount;
+use muster_engine::plan::never::fits_ever;
+use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan, Score};
+use muster_engine::state::gang::GangState;
+use muster_engine::state::node::NodeRecord;
+use muster_engine::{Cycle, Memo, State, cycle};
+use plan_support::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// One job: submit time, shape, two sizes, run time, class, and oddities.
+type Given = (u64, u8, u32, u32, u64, u8, u8);
+
+struct Watch {
+    exact: Exact,
+    /// Compare with the plain model: only where the policy starts whatever fits.
+    complete: bool,
+    wrong: Option<String>,
+}
+
+impl Hooks for Watch {
+    fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
+        self.exact.run_ms(state, gang)
+    }
+
+    fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+        match &self.wrong {
+            Some(wrong) => Err(wrong.clone()),
+            None => self.exact.on_entry(state, entry, outcome),
+        }
+    }
+
+    fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
+        let fresh = cycle(state, &mut Memo::default(), now);
+        if fresh != *decided {
+            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
+        }
+        let settled = self.complete && decided.commands.is_empty();
+        let waits = if settled { waiting(state, now) } else { Vec::new() };
+        if let Some(gang) = waits.into_iter().find(|gang| model_fits(state, *gang)) {
+            self.wrong = Some(format!("{gang} waits at {now} although it fits"));
+        }
+    }
+}
+
+/// Gangs that nothing but devices keeps from starting.
+fn waiting(state: &State, now: Time) -> Vec<GangId> {
+    let mut found = Vec::new();
+    for job in state.jobs().values().filter(|job| !job.held && !job.cancelled) {
+        if state.scheduling(job).begin_at_ms.is_some_and(|at| at > now.0) {
+            continue;
+        }
+        let array = state.scheduling(job).array.clone();
+        if array.and_then(|array| array.at_once).is_some_and(|most| job.gangs_active >= most) {
+            continue;
+        }
+        found.extend(job.unstarted.first().map(|first| GangId::new(job.id, first)));
+        let queued = |gang: &&GangId| matches!(state.gang(**gang).map(|gang| &gang.state), Some(GangState::Queued { not_before }) if *not_before <= now);
+        found.extend(state.gangs().keys().filter(|gang| gang.job == job.id).filter(queued));
+    }
+    found
+}
+
+/// How many parts, or devices of a total, one node could give.
+fn model_gives(state: &State, gang: GangId, group: &GroupRequest, model: Option<&str>, node: &NodeRecord) -> u32 {
+    let excluded = state.gang(gang).is_some_and(|gang| gang.excluded.contains(&node.id));
+    let labelled = group.labels.iter().all(|(key, value)| node.inventory.labels.get(key) == Some(value));
+    if !node.is_open() || excluded || !labelled || group.exclude.contains(&node.name) || node.free_port().is_none() {
+        return 0;
+    }
+    let milli = group.share.0;
+    let free = node.devices.iter().zip(&node.inventory.devices);
+    let free = free.filter(|(state, device)| {
+        state.free_milli() >= milli && model.is_none_or(|model| device.model.as_str() == model)
+    });
+    let free = free.count() as u32;
+    let affords = |devices: u32| node.free_amount().covers(&part_amount(group, node, devices));
+    match &group.count {
+        Count::Nodes { per_node, .. } => u32::from(free >= *per_node && affords(*per_node)),
+        Count::Total(_) => (1..=free).rev().find(|devices| affords(*devices)).unwrap_or(0),
+    }
+}
+
+/// Tries every domain of every required level, one node after the other.
+fn model_fits(state: &State, gang: GangId) -> bool {
+    let job = state.job(gang.job).unwrap();
+    let group = &state.scheduling(job).groups[0];
+    let need = match &group.count {
+        Count::Nodes { nodes, .. } => *nodes,
+        Count::Total(total) => total.devices,
+    };
+    let any = [None];
+    let models: Vec<Option<&str>> = group.models.iter().map(|model| Some(model.as_str())).collect();
+    let models = if models.is_empty() { &any[..] } else { &models[..] };
+    models.iter().any(|model| {
+        let mut by_domain: BTreeMap<Vec<String>, u32> = BTreeMap::new();
+        for node in state.nodes().values() {
+            let required = group.topology.iter().filter(|request| request.mode == Required);
+            let key: Option<Vec<String>> = required
+                .map(|request| {
+                    if request.level.as_str() == "node" {
+                        return Some(node.id.to_string());
+                    }
+                    let (tree, depth) = state.fabric().find_level(request.level.as_str())?;
+                    let path = node.inventory.place.get(&state.fabric().trees[tree].name)?;
+                    Some(format!("{:?}", path.get(..depth)?))
+                })
+                .collect();
+            let Some(key) = key else { continue };
+            *by_domain.entry(key).or_default() += model_gives(state, gang, group, *model, node);
+        }
+        by_domain.values().any(|have| *have >= need)
+    })
+}
+
+fn wish((_, shape, a, b, run_s, class, odd): Given) -> muster_common::job::Scheduling {
+    let mut wish = match shape {
+        0 => exact(nodes(1 + a % 4, 1 + b % 4), run_s),
+        1 => exact(nodes(1 + a % 2, 0), run_s),
+        2 => within(exact(nodes(1 + a % 3, 1 + b % 4), run_s), "leaf", Required, 1),
+        3 => within(within(exact(nodes(1 + a % 4, 1 + b % 4), run_s), "pod", Required, 1), "leaf", Preferred, 1),
+        4 => within(exact(total(1 + a % 8), run_s), "pod", Required, 1),
+        5 => array(exact(nodes(1, 1 + b % 4), run_s), 1 + a % 6, (b % 2 == 0).then_some(1 + a % 3)),
+        6 => within(exact(total(1 + a % 4), run_s), "node", Required, 1),
+        _ => exact(total(1 + a % 16), run_s),
+    };
+    let group = &mut wish.groups[0];
+    match odd {
+        0 => group.models = vec![name("A100")],
+        1 => group.models = vec![name("H100"), name("A100")],
+        2 => _ = group.labels.insert(name("disk"), "nvme".into()),
+        3 => group.exclude = vec![name("n1")],
+        4 => group.cpu_milli_per_node = Some(20_000 + u64::from(b % 3) * 20_000),
+        5 if shape == 0 => group.share = Share(300 + 100 * (b % 4) as u16),
+        6 => wish.begin_at_ms = Some(run_s * 700),
+        7 => wish.limits.exact_ms = None,
+        8 => wish.limits.wait_ms = Some(run_s * 300),
+        _ => {}
+    }
+    wish.class = name(["low", "normal", "high"][usize::from(class % 3)]);
+    wish
+}
+
+fn build(policy: Policy, world: World, watch: &mut Watch) -> Player {
+    let mut player = Player::new(State::new("test"), world);
+    let mut commit = |command| player.commit(Time(0), command, watch).unwrap();
+    commit(configure(ConfigChange::Policy(policy)));
+    commit(configure(ConfigChange::Fabric(fabric(&["pod", "leaf"]))));
+    for (at, (pod, leaf, model, devices)) in [
+        ("p0", "a", "H100", 4),
+        ("p0", "a", "H100", 4),
+        ("p0", "b", "A100", 4),
+        ("p1", "a", "H100", 2),
+        ("p1", "c", "A100", 4),
+        ("p1", "c", "H100", 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut machine = inventory(model, devices, &[pod, leaf]);
+        if at % 2 == 0 {
+            machine.labels.insert(name("disk"), "nvme".into());
+        }
+        if at == 3 {
+            machine.port_count = 1;
+        }
+        commit(register(&format!("n{at}"), machine));
+    }
+    player
+}
+
+/// What operators and users do meanwhile. Ids of jobs and nodes are log indices, hence guesses.
+fn disturb(player: &mut Player, disturbances: &[(u64, u8, u64)]) {
+    let by = || Principal("op".into());
+    let nodes: Vec<NodeId> = player.state.nodes().keys().copied().collect();
+    for &(at_s, kind, which) in disturbances {
+        let node = nodes[which as usize % nodes.len()];
+        let job = JobId(10 + which);
+        let command = match kind {
+            0 => Command::NodeAdmin { node, action: NodeAction::Cordon { reason: "test".into() }, by: by() },
+            1 => Command::NodeAdmin { node, action: NodeAction::Uncordon, by: by() },
+            2 => Command::NodeAdmin {
+                node,
+                action: NodeAction::Drain { reason: "test".into(), deadline_ms: Some(5000) },
+                by: by(),
+            },
+            3 => Command::Hold { job, hold: which % 3 != 0, by: by() },
+            4 => Command::NodeSilent { node, epoch: node.0, term: 1 },
+            5 => Command::NodeSeen { node, epoch: node.0 },
+            _ => Command::Cancel(Cancel { job, ordinal: None, reason: "test".into(), by: by() }),
+        };
+        player.at(Time(at_s * 1000), command);
+    }
+}
+
+fn policies() -> impl Strategy<Value = (Policy, bool)> {
+    let orders = prop_oneof![
+        Just(Order::Fifo),
+        Just(Order::Default),
+        Just(Order::Sjf),
+        Just(Order::Srtf),
+        Just(Order::F1),
+        Just(Order::Formula("-wait * devices".into())),
+    ];
+    let domains = prop_oneof![Just(Domains::LowestFit), Just(Domains::Anywhere), Just(Domains::NodeThenLevel)];
+    (orders, domains, 0u8..4, any::<bool>(), 0u32..2, any::<bool>()).prop_map(
+        |(order, domains, kind, sticky, depth, spread)| {
+            let mut policy = Policy {
+                order,
+                domains,
+                backfill: Backfill { reserve_depth: depth, ..Backfill::default() },
+                ..Policy::default()
+            };
+            policy.score = if spread { Score::Spread } else { Score::BestFit };
+            match kind {
+                0 => policy.admission = Admission::HeadOfLine { sticky },
+                1 => policy.replan = Replan::Refill { min_run_ms: u64::from(sticky) * 3000, max_victims_per_cycle: 3 },
+                _ => {}
+            }
+            let complete = kind > 1 && depth == 0 && domains != Domains::NodeThenLevel;
+            (policy, complete)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn cycles_are_pure_sound_and_complete(
+        (policy, complete) in policies(),
+        given in proptest::collection::vec((0u64..60, 0u8..8, 0u32..100, 0u32..100, 1u64..40, 0u8..3, 0u8..16), 1..30),
+        disturbances in proptest::collection::vec((0u64..80, 0u8..7, 0u64..60), 0..12),
+        arrivals_first in any::<bool>(),
+        every_event in any::<bool>(),
+    ) {
+        let world = World {
+            at_one_instant: if arrivals_first { InstantOrder::ArrivalsFirst } else { InstantOrder::EndsFirst },
+            cycle_every: if every_event { CycleEvery::Event } else { CycleEvery::Instant },
+            kept_work: true,
+        };
+        let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, complete, wrong: None };
+        watch.exact.lenient = true;
+        let mut player = build(policy, world, &mut watch);
+        disturb(&mut player, &disturbances);
+        for (at, given) in given.iter().enumerate() {
+            player.at(Time(given.0 * 1000), submit(&format!("job-{at}"), wish(*given)));
+        }
+        let played = player.run(&mut watch, 50_000);
+        prop_assert!(played.is_ok(), "{}", played.unwrap_err());
+        prop_assert_eq!(watch.wrong, None);
+        // What is left is held, can never run, waits for closed nodes or behind what never ends.
+        let closed = player.state.nodes().values().any(|node| !node.is_open());
+        let endless = player.state.gangs().values().any(|gang| gang.current().is_some());
+        if !closed && !endless {
+            for job in player.state.jobs().values().filter(|job| !job.held) {
+                prop_assert!(fits_ever(&player.state, player.state.scheduling(job)).is_err(), "{:?} is forgotten", job);
+            }
+        }
+    }
+}
