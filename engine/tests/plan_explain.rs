@@ -124,6 +124,20 @@ fn behind_a_strict_head_the_reason_is_priority() {
 }
 
 #[test]
+fn beyond_the_depth_of_the_policy_is_a_reason_of_its_own() {
+    let mut policy = Policy {
+        order: Order::Fifo,
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        ..Policy::default()
+    };
+    policy.budget.depth = 2;
+    let (mut cluster, _) = half_full(policy);
+    let gangs = [4, 4, 4, 1].map(|count| cluster.submit(exact(nodes(count, 8), 10)));
+    assert_eq!(reasons(&cluster, gangs[3]), [Reason::BeyondDepth]);
+    assert_eq!(reasons(&cluster, gangs[0]), [Reason::Nodes]);
+}
+
+#[test]
 fn what_can_start_says_so_and_what_is_gone_is_unknown() {
     let (mut cluster, _) = half_full(Policy::default());
     let gang = cluster.submit(job(nodes(1, 1)));

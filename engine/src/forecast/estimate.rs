@@ -3,9 +3,11 @@
 use super::{Hooks, Player, World};
 use crate::command::{Command, Entry};
 use crate::outcome::{Event, Outcome};
-use crate::plan::never::{NeverFits, fits_ever};
+use crate::plan::ledger::{Ledger, Suppose};
+use crate::plan::never::{NeverFits, fits_on};
 use crate::plan::order::run_ms;
 use crate::state::State;
+use muster_common::job::Hash;
 use muster_common::{GangId, JobId, Time};
 use std::collections::BTreeMap;
 
@@ -63,11 +65,15 @@ pub fn forecast(state: &State, now: Time) -> Forecast {
             None => drop(watch.forecast.starts.insert(gang.id, None)),
         }
     }
+    let empty = Ledger::of(state, Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true });
+    let mut known: BTreeMap<Hash, Option<NeverFits>> = BTreeMap::new();
     for job in state.jobs().values() {
         if let Some(first) = job.unstarted.first() {
             watch.forecast.starts.insert(GangId::new(job.id, first), None);
-            if let Err(never) = fits_ever(state, state.scheduling(job)) {
-                watch.forecast.unplaceable.insert(job.id, never);
+            let shape = job.revision().scheduling;
+            let never = known.entry(shape).or_insert_with(|| fits_on(state, state.scheduling(job), &empty).err());
+            if let Some(never) = never {
+                watch.forecast.unplaceable.insert(job.id, never.clone());
             }
         }
     }

@@ -132,6 +132,14 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
         explanation.blockers.push(eligibility(state, gang, reason));
     }
     capacity(state, &mut explanation, &scheduling.groups, &decided, &ahead);
+    if decided.truncated > 0 && explanation.position.is_some_and(|(at, _)| at > state.policy().budget.depth) {
+        let depth = state.policy().budget.depth;
+        let detail = format!("the policy looks at {depth} gangs a cycle, and this one comes after them");
+        explanation
+            .blockers
+            .retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill | Reason::BeyondDepth));
+        explanation.blockers.push(blocker(Reason::BeyondDepth, detail).help("raise `budget.depth` in the policy"));
+    }
     if let Err(NeverFits { what, have, hint }) = fits_ever(state, &scheduling) {
         explanation.blockers.retain(|known| known.reason != Reason::Nodes);
         let mut never = blocker(Reason::NeverFits, format!("{what}; {have}"));

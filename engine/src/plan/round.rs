@@ -104,7 +104,8 @@ impl<'a> Round<'a> {
     pub fn may_look(&mut self) -> bool {
         let budget = self.state.policy().budget;
         if self.looked >= budget.depth || self.spent >= budget.steps {
-            self.truncated += 1;
+            let left = (self.waiting.by_order.len() as u32).saturating_sub(self.looked);
+            self.truncated = self.truncated.max(left).max(1);
             return false;
         }
         self.looked += 1;
