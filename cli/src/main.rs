@@ -1,1 +1,50 @@
-fn main() {}
+//! The one binary, `muster`: for users, operators and the daemons themselves.
+
+mod args;
+mod client;
+mod commands;
+mod context;
+mod error;
+mod jobfile;
+mod join_token;
+mod layout;
+mod output;
+mod refs;
+mod settings;
+
+use clap::Parser;
+use context::Context;
+use error::CliError;
+use output::Printer;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    if let args::Command::Shim(args) = &cli.command {
+        return commands::shim::main(args);
+    }
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let no_color = env.iter().any(|(key, value)| key == "NO_COLOR" && !value.is_empty());
+    let global = cli.global;
+    let printer = Printer::new(global.json, global.quiet, global.color, no_color);
+    let flags = settings::Flags {
+        server: global.server,
+        identity: global.identity,
+        timeout: global.timeout,
+        config: global.config,
+    };
+    let context = Context { printer, flags, env, yes: global.yes, verbose: global.verbose };
+    match run(&context, cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            context.printer.fail(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(context: &Context, command: args::Command) -> Result<u8, CliError> {
+    commands::dispatch(context, command)
+}

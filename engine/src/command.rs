@@ -324,8 +324,7 @@ impl Settings {
     /// How long ranks may outlive the last extended lease: short enough that they are gone, kill
     /// bound and drift included, before the fencing wait is over (rule 7).
     pub fn lease_ms(&self, fence_after_ms: Option<u64>) -> u64 {
-        self.fence_after_ms(fence_after_ms)
-            .saturating_sub(self.kill_bound_ms + self.drift_ms)
+        self.fence_after_ms(fence_after_ms).saturating_sub(self.kill_bound_ms + self.drift_ms)
     }
 
     pub fn fence_after_ms(&self, of_job: Option<u64>) -> u64 {

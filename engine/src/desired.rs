@@ -75,10 +75,7 @@ pub struct PeerPart {
 pub fn desired(state: &State, node: NodeId) -> Desired {
     let record = state.node(node);
     let parts = record.map_or_else(Vec::new, |record| {
-        let live = record
-            .gangs
-            .iter()
-            .filter_map(|gang| live_part(state, record, *gang));
+        let live = record.gangs.iter().filter_map(|gang| live_part(state, record, *gang));
         let orphans = record.orphans.iter().map(orphan_part);
         live.chain(orphans).collect()
     });
@@ -115,11 +112,7 @@ fn live_part(state: &State, node: &NodeRecord, gang: GangId) -> Option<DesiredPa
         token: attempt.token,
         phase,
         run,
-        stop: StopRule {
-            signal,
-            grace_ms,
-            cause,
-        },
+        stop: StopRule { signal, grace_ms, cause },
     })
 }
 
@@ -132,17 +125,10 @@ fn run_part(
     part: &Allocation,
 ) -> Option<RunPart> {
     let job = state.job(record.id.job)?;
-    let revision = job
-        .revisions
-        .iter()
-        .find(|revision| revision.number == record.revision)?;
+    let revision = job.revisions.iter().find(|revision| revision.number == record.revision)?;
     let scheduling = &state.interned(revision.scheduling).scheduling;
     let device = |(slot, milli): &(u16, u16)| {
-        let uuid = node
-            .inventory
-            .devices
-            .get(usize::from(*slot))
-            .map(|device| device.uuid.clone());
+        let uuid = node.inventory.devices.get(usize::from(*slot)).map(|device| device.uuid.clone());
         (*slot, uuid.unwrap_or_default(), *milli)
     };
     Some(RunPart {
@@ -166,9 +152,7 @@ fn peer(state: &State, part: &Allocation) -> PeerPart {
     let node = state.node(part.node);
     PeerPart {
         node_name: node.map(|node| node.name.to_string()).unwrap_or_default(),
-        address: node
-            .map(|node| node.inventory.address.clone())
-            .unwrap_or_default(),
+        address: node.map(|node| node.inventory.address.clone()).unwrap_or_default(),
         devices: part.devices.len() as u32,
         ranks: part.ranks,
     }
@@ -181,11 +165,7 @@ fn orphan_part(orphan: &Orphan) -> DesiredPart {
         token: orphan.token,
         phase: Phase::Stop,
         run: None,
-        stop: StopRule {
-            signal: None,
-            grace_ms: orphan.grace_ms,
-            cause: "attempt ended elsewhere",
-        },
+        stop: StopRule { signal: None, grace_ms: orphan.grace_ms, cause: "attempt ended elsewhere" },
     }
 }
 

@@ -23,30 +23,20 @@ pub struct Table<K, V> {
 
 impl<K, V> Clone for Table<K, V> {
     fn clone(&self) -> Self {
-        Self {
-            chunks: self.chunks.clone(),
-            len: self.len,
-        }
+        Self { chunks: self.chunks.clone(), len: self.len }
     }
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
-        }
+        Self { chunks: Vec::new(), len: 0 }
     }
 }
 
 impl<K: PartialEq, V: PartialEq> PartialEq for Table<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len
-            && self
-                .chunks
-                .iter()
-                .flat_map(|c| c.iter())
-                .eq(other.chunks.iter().flat_map(|c| c.iter()))
+            && self.chunks.iter().flat_map(|c| c.iter()).eq(other.chunks.iter().flat_map(|c| c.iter()))
     }
 }
 
@@ -61,9 +51,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     /// The chunk that holds `key` or would: the last one that starts at or before it.
     fn chunk_of(&self, key: &K) -> usize {
-        self.chunks
-            .partition_point(|chunk| chunk[0].0 <= *key)
-            .saturating_sub(1)
+        self.chunks.partition_point(|chunk| chunk[0].0 <= *key).saturating_sub(1)
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
@@ -122,10 +110,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .map(|(key, value)| (key, &**value))
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, value)| (key, &**value))
     }
 
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {

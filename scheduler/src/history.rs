@@ -23,16 +23,18 @@ use bytes::Bytes;
 use sled::{Batch, Db};
 
 mod keys;
+mod transfer;
 
 use keys::{Head, Key};
+pub use transfer::Page;
 
 const CACHE_BYTES: u64 = 64 << 20;
 /// Values stay far below sled's limit for keeping them in its main file.
 const PART_BYTES: usize = 60 << 10;
 /// A record longer than this is refused.
-pub const RECORD_BYTES_MAX: usize = 16 << 20;
+pub const RECORD_BYTES_MAX: usize = 2 << 20;
 /// A read stops after this many bytes, at the end of an entry.
-const READ_BYTES_MAX: usize = 8 << 20;
+const READ_BYTES_MAX: usize = 4 << 20;
 /// Records of one job a read returns at most.
 pub const JOB_RECORDS_MAX: usize = 10_000;
 const DELETE_BATCH: usize = 1_000;
@@ -187,7 +189,7 @@ impl HistoryStore {
         let rows = open
             .db
             .range(keys::record(from, 0, 0)..keys::RECORDS_END.to_vec());
-        self.collect(rows.map(|row| row.map_err(io_error)), limit)
+        Ok(self.collect(rows.map(|row| row.map_err(io_error)), limit)?.0)
     }
 
     /// Everything recorded about a job, in order; at most [`JOB_RECORDS_MAX`] records.
@@ -207,7 +209,7 @@ impl HistoryStore {
                 .db
                 .scan_prefix(keys::record_prefix(index, ordinal))
                 .map(|row| row.map_err(io_error));
-            found.extend(self.collect(rows, 1)?);
+            found.extend(self.collect(rows, 1)?.0);
         }
         Ok(found)
     }
@@ -217,31 +219,13 @@ impl HistoryStore {
         if index <= self.floor()? {
             return Ok(0);
         }
-        let open = self.read();
         let mut removed = 0;
         loop {
-            let mut batch = Batch::default();
-            let mut rows = 0;
-            let range = keys::record(0, 0, 0)..keys::record(index, 0, 0);
-            for row in open.db.range(range).take(DELETE_BATCH) {
-                let (key, value) = row.map_err(io_error)?;
-                if let Some(Key::Record {
-                    index,
-                    ordinal,
-                    part: 0,
-                }) = Key::parse(&key)
-                {
-                    removed += 1;
-                    if let Some(job) = Head::parse(&value).and_then(|(head, _)| head.job) {
-                        batch.remove(keys::job(job, index, ordinal));
-                    }
-                }
-                batch.remove(key);
-                rows += 1;
-            }
-            batch.insert(keys::FLOOR, &index.to_be_bytes());
-            open.db.apply_batch(batch).map_err(io_error)?;
-            if rows < DELETE_BATCH {
+            // Readers wait: between two batches, and never inside one, they may look.
+            let open = self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let (count, more) = delete_some(&open.db, index).map_err(io_error)?;
+            removed += count;
+            if !more {
                 return Ok(removed);
             }
         }
@@ -304,12 +288,12 @@ impl HistoryStore {
         Ok(())
     }
 
-    /// Joins the parts of records.
+    /// Joins the parts of records, up to the limits; tells whether it stopped before the end of `rows`.
     fn collect(
         &self,
         rows: impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>>,
         limit: usize,
-    ) -> io::Result<Vec<(u64, Record)>> {
+    ) -> io::Result<(Vec<(u64, Record)>, bool)> {
         let mut found: Vec<(u64, Record)> = Vec::new();
         let (mut bytes, mut whole) = (0, Vec::new());
         let mut pending: Option<(u64, u32, Head)> = None;
@@ -320,7 +304,7 @@ impl HistoryStore {
             };
             let full = found.len() >= limit || bytes >= READ_BYTES_MAX;
             if pending.is_none() && full && found.last().is_some_and(|(last, _)| *last != index) {
-                break;
+                return Ok((found, true));
             }
             match (&pending, part) {
                 (None, 0) => {
@@ -346,7 +330,7 @@ impl HistoryStore {
         if pending.is_some() {
             return Err(self.damage("the last part of a record is missing"));
         }
-        Ok(found)
+        Ok((found, false))
     }
 
     /// Remembers damage found while reading, so that the next start moves it aside.
@@ -405,6 +389,35 @@ fn io_error(error: sled::Error) -> io::Error {
 fn number(db: &Db, key: &[u8]) -> sled::Result<Option<u64>> {
     let value = db.get(key)?;
     Ok(value.and_then(|value| Some(u64::from_be_bytes(<[u8; 8]>::try_from(&value[..]).ok()?))))
+}
+
+/// Removes about a batch of records below `index`; whole records only. Tells how many, and whether more are left.
+fn delete_some(db: &Db, index: u64) -> sled::Result<(u64, bool)> {
+    let mut batch = Batch::default();
+    let (mut removed, mut rows) = (0, 0);
+    for row in db.range(keys::record(0, 0, 0)..keys::record(index, 0, 0)) {
+        let (key, value) = row?;
+        if let Some(Key::Record {
+            index,
+            ordinal,
+            part: 0,
+        }) = Key::parse(&key)
+        {
+            if rows >= DELETE_BATCH {
+                db.apply_batch(batch)?;
+                return Ok((removed, true));
+            }
+            removed += 1;
+            if let Some(job) = Head::parse(&value).and_then(|(head, _)| head.job) {
+                batch.remove(keys::job(job, index, ordinal));
+            }
+        }
+        batch.remove(key);
+        rows += 1;
+    }
+    batch.insert(keys::FLOOR, &index.to_be_bytes());
+    db.apply_batch(batch)?;
+    Ok((removed, false))
 }
 
 fn put_gap(batch: &mut Batch, gap: Gap) {

@@ -1,3 +1,5 @@
 //! Whole-system tests of Muster, and the small model of its safety protocol.
 
+pub mod binary;
+pub mod cluster;
 pub mod model;

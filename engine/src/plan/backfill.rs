@@ -62,6 +62,32 @@ pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
     if end < now { now.plus_ms(MINUTE_MS) } else { end }
 }
 
+/// What is given back when, and how far the ledger has been moved along it.
+struct Future {
+    events: Vec<(Time, Vec<PlacedPart>)>,
+    /// The ledger's mark after the first so many events.
+    marks: Vec<usize>,
+}
+
+impl Future {
+    /// Moves the ledger to where the first `events` have happened. Returns the steps it took.
+    fn go_to(&mut self, state: &State, ledger: &mut Ledger, events: usize) -> u64 {
+        let mut steps = 0;
+        if events < self.marks.len() {
+            self.marks.truncate(events + 1);
+            ledger.rollback(self.marks[events]);
+        }
+        while self.marks.len() <= events {
+            for part in &self.events[self.marks.len() - 1].1 {
+                give_back(state, ledger, part);
+                steps += 1;
+            }
+            self.marks.push(ledger.mark());
+        }
+        steps
+    }
+}
+
 /// Parts that are given back at one moment.
 type Releases<'a> = Vec<(Time, Vec<&'a GangRecord>)>;
 
@@ -101,6 +127,9 @@ impl<'a> Round<'a> {
     /// The earliest moment at which the gang fits, by what is known of those that run. `None` when
     /// no such moment can be foreseen.
     pub fn book(&mut self, gang: GangId, item: &Item) -> Option<Booking> {
+        if item.scheduling.groups.first().is_some_and(|group| self.no_booking.contains(group)) {
+            return None;
+        }
         let mut events: BTreeMap<Time, Vec<PlacedPart>> = BTreeMap::new();
         for (end, gangs) in self.releases() {
             let parts = gangs.iter().flat_map(|gang| held_parts(gang));
@@ -109,26 +138,23 @@ impl<'a> Round<'a> {
         for (end, parts) in self.own_releases() {
             events.entry(end).or_default().extend(parts);
         }
-        let events: Vec<(Time, Vec<PlacedPart>)> = events.into_iter().collect();
         let mark = self.ledger.mark();
-        let found = self.earliest_fit(gang, item, &events, mark);
+        let mut future = Future { events: events.into_iter().collect(), marks: vec![mark] };
+        let found = self.earliest_fit(gang, item, &mut future);
         let booking = found.map(|at| {
-            let parts = self.witness(gang, item, &events[..=at], mark);
-            self.booking(gang, item, events[at].0, &parts)
+            let parts = self.witness(gang, item, &mut future, at + 1);
+            self.booking(gang, item, future.events[at].0, &parts)
         });
         self.ledger.rollback(mark);
+        if booking.is_none() {
+            self.no_booking.extend(item.scheduling.groups.first().cloned());
+        }
         booking
     }
 
     /// The first index whose releases, with all before, make room. Doubling, then halving: what is
     /// freed later never takes room away.
-    fn earliest_fit(
-        &mut self,
-        gang: GangId,
-        item: &Item,
-        events: &[(Time, Vec<PlacedPart>)],
-        mark: usize,
-    ) -> Option<usize> {
+    fn earliest_fit(&mut self, gang: GangId, item: &Item, future: &mut Future) -> Option<usize> {
         let whole = item.scheduling.groups.iter().all(|group| group.share.is_whole());
         let wanted = if whole { item.scheduling.devices() } else { 0 };
         let mut have = self.ledger.free_total();
@@ -136,20 +162,20 @@ impl<'a> Round<'a> {
             have += parts.iter().map(|part| part.devices.len() as u64).sum::<u64>();
             have >= wanted
         };
-        let first = events.iter().position(enough)?;
-        if self.fits_after(gang, item, &events[..=first], mark) {
+        let first = future.events.iter().position(enough)?;
+        if self.fits_after(gang, item, future, first + 1) {
             return Some(first);
         }
-        let last = events.len() - 1;
+        let last = future.events.len() - 1;
         let (mut high, mut step) = (first, 1);
         while high < last {
             let mut low = high + 1;
             high = (high + step).min(last);
             step *= 2;
-            if self.fits_after(gang, item, &events[..=high], mark) {
+            if self.fits_after(gang, item, future, high + 1) {
                 while low < high {
                     let middle = low + (high - low) / 2;
-                    if self.fits_after(gang, item, &events[..=middle], mark) { high = middle } else { low = middle + 1 }
+                    if self.fits_after(gang, item, future, middle + 1) { high = middle } else { low = middle + 1 }
                 }
                 return Some(high);
             }
@@ -157,32 +183,18 @@ impl<'a> Round<'a> {
         None
     }
 
-    fn fits_after(&mut self, gang: GangId, item: &Item, events: &[(Time, Vec<PlacedPart>)], mark: usize) -> bool {
-        self.release(events, mark);
+    fn fits_after(&mut self, gang: GangId, item: &Item, future: &mut Future, events: usize) -> bool {
+        self.spent += future.go_to(self.state, self.ledger, events);
         self.search(gang, item).is_some()
-    }
-
-    fn release(&mut self, events: &[(Time, Vec<PlacedPart>)], mark: usize) {
-        self.ledger.rollback(mark);
-        for part in events.iter().flat_map(|(_, parts)| parts) {
-            self.spent += 1;
-            give_back(self.state, self.ledger, part);
-        }
     }
 
     /// One set of devices that will do. A gang that takes any devices is set on those that are
     /// busy now, so that what is free now stays for fillers.
-    fn witness(
-        &mut self,
-        gang: GangId,
-        item: &Item,
-        events: &[(Time, Vec<PlacedPart>)],
-        mark: usize,
-    ) -> Vec<PlacedPart> {
-        self.ledger.rollback(mark);
+    fn witness(&mut self, gang: GangId, item: &Item, future: &mut Future, events: usize) -> Vec<PlacedPart> {
+        future.go_to(self.state, self.ledger, 0);
         let free_now: BTreeMap<NodeId, Vec<u16>> =
             self.ledger.with_free().iter().filter_map(|&id| Some((id, self.ledger.node(id)?.free.clone()))).collect();
-        self.release(events, mark);
+        self.spent += future.go_to(self.state, self.ledger, events);
         let parts = self.search(gang, item).unwrap_or_default();
         if !is_fungible(&item.scheduling) || self.state.policy().domains != crate::policy::Domains::Anywhere {
             return parts;
@@ -243,7 +255,10 @@ impl<'a> Round<'a> {
         if in_time {
             return self.try_start(gang, item);
         }
-        if !policy.backfill.spare || self.no_spare_fit.contains(&item.shape) || self.does_not_fit(item) {
+        let group = item.scheduling.groups.first();
+        let known = group.is_some_and(|group| self.no_spare_fit.contains(group));
+        // What does not fit beside nobody does not fit beside the booked gang.
+        if !policy.backfill.spare || known || self.find(gang, item).is_none() {
             return Tried::Waits(Reason::Backfill);
         }
         let mark = self.ledger.mark();
@@ -258,7 +273,7 @@ impl<'a> Round<'a> {
         self.ledger.rollback(mark);
         let Some(parts) = parts else {
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
-                self.no_spare_fit.insert(item.shape);
+                self.no_spare_fit.extend(group.cloned());
             }
             return Tried::Waits(Reason::Backfill);
         };

@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
 use crate::state::reservation::ReservationKind;
-use muster_common::job::{Hash, Scheduling};
+use muster_common::job::{GroupRequest, Hash, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,9 +25,11 @@ pub struct Round<'a> {
     placed_of: BTreeMap<JobId, u32>,
     /// Jobs whose wait is over at this very moment.
     pub expiring: BTreeSet<JobId>,
-    /// Shapes that did not fit in this cycle; nothing is freed within one.
-    no_fit: BTreeSet<Hash>,
-    pub no_spare_fit: BTreeSet<Hash>,
+    /// Requests that did not fit in this cycle; nothing is freed within one.
+    no_fit: BTreeSet<GroupRequest>,
+    pub no_spare_fit: BTreeSet<GroupRequest>,
+    /// Requests whose start nobody could foresee in this cycle.
+    pub no_booking: BTreeSet<GroupRequest>,
     pub spent: u64,
     looked: u32,
     pub truncated: u32,
@@ -78,6 +80,7 @@ impl<'a> Round<'a> {
             expiring: BTreeSet::new(),
             no_fit: BTreeSet::new(),
             no_spare_fit: BTreeSet::new(),
+            no_booking: BTreeSet::new(),
             spent: 0,
             looked: 0,
             truncated: 0,
@@ -137,19 +140,20 @@ impl<'a> Round<'a> {
 
     /// Parts for the gang on the ledger as it is.
     pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
-        if self.no_fit.contains(&item.shape) {
+        let [group] = item.scheduling.groups.as_slice() else { return None };
+        if self.no_fit.contains(group) {
             return None;
         }
         let parts = self.search(gang, item);
         if parts.is_none() && self.excluded(gang).is_empty() {
-            self.no_fit.insert(item.shape);
+            self.no_fit.insert(group.clone());
         }
         parts
     }
 
-    /// Is it known of the item's shape that it does not fit?
+    /// Is it known of the item's request that it does not fit?
     pub fn does_not_fit(&self, item: &Item) -> bool {
-        self.no_fit.contains(&item.shape)
+        item.scheduling.groups.first().is_some_and(|group| self.no_fit.contains(group))
     }
 
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.

@@ -79,12 +79,7 @@ pub struct Backfill {
 
 impl Default for Backfill {
     fn default() -> Self {
-        Self {
-            reserve_depth: 1,
-            filler_order: FillerOrder::Policy,
-            edge: Edge::AtOrBefore,
-            spare: true,
-        }
+        Self { reserve_depth: 1, filler_order: FillerOrder::Policy, edge: Edge::AtOrBefore, spare: true }
     }
 }
 
@@ -144,10 +139,7 @@ pub enum Replan {
     Keep,
     /// The order is filled again from an empty cluster at every cycle; what falls out is stopped
     /// and queued again.
-    Refill {
-        min_run_ms: u64,
-        max_victims_per_cycle: u32,
-    },
+    Refill { min_run_ms: u64, max_victims_per_cycle: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,10 +164,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            steps: 50_000_000,
-            depth: 100_000,
-        }
+        Self { steps: 50_000_000, depth: 100_000 }
     }
 }
 
@@ -217,16 +206,8 @@ impl Policy {
 
     /// The order in which sources are asked; by default all of them, the most exact first.
     pub fn runtime_sources(&self) -> &[RuntimeSource] {
-        const ALL: &[RuntimeSource] = &[
-            RuntimeSource::Exact,
-            RuntimeSource::Expected,
-            RuntimeSource::Limit,
-        ];
-        if self.runtime.is_empty() {
-            ALL
-        } else {
-            &self.runtime
-        }
+        const ALL: &[RuntimeSource] = &[RuntimeSource::Exact, RuntimeSource::Expected, RuntimeSource::Limit];
+        if self.runtime.is_empty() { ALL } else { &self.runtime }
     }
 
     /// The weight of a class; `low`, `normal` and `high` exist without being configured.

@@ -1,7 +1,7 @@
 //! The handle everything else in a server holds: propose, read, watch.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,11 +19,13 @@ use super::log_store::LogStore;
 use super::machine::{Machine, Viewed};
 use super::network::{Lane, Net};
 use super::reads::{self, Reads};
+use super::refill::{self, RefillError};
 use super::service::{CallerCheck, PeerService};
 use super::snapshot::SnapshotStore;
 use super::status::{self, Status};
 use super::types::{Answer, LogPos, Member, Payload, Raft, Reply, TypeConfig};
 use super::watching::Leadership;
+use crate::history::HistoryStore;
 
 /// Between two tries while there is no leader.
 const RETRY_MS: u64 = 10;
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) config: ConsensusConfig,
     pub(crate) stop: CancellationToken,
+    pub(crate) history: OnceLock<Arc<HistoryStore>>,
 }
 
 /// A server's consensus. Cheap to clone.
@@ -257,6 +260,18 @@ impl<M: Machine> ConsensusHandle<M> {
             }
             metrics.changed().await.map_err(|_| ReadError::ShuttingDown)?;
         }
+    }
+
+    /// Lets the other servers fetch from this history what theirs lack. The first call counts.
+    pub fn serve_history(&self, history: Arc<HistoryStore>) {
+        // A second history would be a mistake of the caller, and the first one is as good.
+        let _ = self.core.history.set(history);
+    }
+
+    /// Fetches from the other servers what `history` lacks; returns how many records came. Needed after
+    /// [`Machine::restore`] has noted a gap there.
+    pub async fn refill_history(&self, history: &Arc<HistoryStore>) -> Result<u64, RefillError> {
+        refill::refill(&self.core, history).await
     }
 
     /// The service the other servers call. `check` says by the connection whether a caller is a scheduler server.

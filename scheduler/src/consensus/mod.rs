@@ -3,6 +3,7 @@
 //! Everything of openraft stays inside this module. It is compiled once: the machine's types are erased below
 //! [`ConsensusHandle`].
 
+mod clocks;
 mod config;
 mod engine;
 mod entry;
@@ -15,6 +16,7 @@ mod mem_engine;
 mod network;
 mod raft_log_engine;
 mod reads;
+mod refill;
 mod service;
 mod snapshot;
 mod state_machine;
@@ -28,7 +30,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,7 @@ pub use machine::{FlushBeforePurge, Machine, MachineError, Viewed};
 pub use mem_engine::{MemDisk, MemEngine};
 pub use network::{Lane, PeerConnector};
 pub use raft_log_engine::{OpenError, RaftLogEngine, RaftLogLimits};
+pub use refill::RefillError;
 pub use service::{CallerCheck, PeerService, refusal_of};
 pub use snapshot::SnapshotError;
 pub use status::{MemberStatus, Role, Status};
@@ -139,6 +142,7 @@ async fn start_core(
         leadership,
         config,
         stop,
+        history: OnceLock::new(),
     })
 }
 

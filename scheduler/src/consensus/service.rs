@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures::{Stream, StreamExt};
 use muster_proto::peer as pb;
 use muster_proto::peer::peer_server::{Peer, PeerServer};
+use muster_runtime::clock::{Clock, SystemClock};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -15,6 +16,9 @@ use super::network::MESSAGE_BYTES_MAX;
 use super::snapshot::{Incoming, SnapshotFile};
 use super::types::{Snapshot, Vote};
 use super::wire;
+
+/// Records of history in one reply; their bytes are bounded by the history itself.
+const HISTORY_RECORDS_MAX: usize = 4096;
 
 /// Says whether a caller, known by what its connection put into the extensions, is a scheduler server.
 pub type CallerCheck = Arc<dyn Fn(&tonic::Extensions) -> Result<(), Status> + Send + Sync>;
@@ -120,6 +124,7 @@ impl Peer for PeerService {
             server_id: net.server_id,
             disk_id: self.core.disk_id.clone(),
             has_voted: net.identity.has_voted(),
+            wall_ms: SystemClock.wall_ms(),
         }))
     }
 
@@ -237,9 +242,36 @@ impl Peer for PeerService {
             disk_id: self.core.disk_id.clone(),
         }))
     }
+
+    async fn read_history(
+        &self,
+        request: Request<pb::ReadHistoryRequest>,
+    ) -> Result<Response<pb::ReadHistoryReply>, Status> {
+        let asked = self.admit(request, |request| &request.envelope)?;
+        Ok(Response::new(self.history_page(&asked).await?))
+    }
 }
 
 impl PeerService {
+    /// A page of history for a server that lacks it; empty if this one does not serve any.
+    async fn history_page(&self, asked: &pb::ReadHistoryRequest) -> Result<pb::ReadHistoryReply, Status> {
+        let mut reply = pb::ReadHistoryReply {
+            disk_id: self.core.disk_id.clone(),
+            ..Default::default()
+        };
+        let Some(history) = self.core.history.get().cloned() else {
+            return Ok(reply);
+        };
+        let (from, to) = (asked.from, asked.to);
+        let page = tokio::task::spawn_blocking(move || history.page(from, to, HISTORY_RECORDS_MAX)).await;
+        let page = page.map_err(|error| Status::internal(error.to_string()))?;
+        if let Some(page) = page.map_err(|error| Status::internal(error.to_string()))? {
+            reply.complete_through = Some(page.through);
+            reply.records = page.records.into_iter().map(wire::history_record).collect();
+        }
+        Ok(reply)
+    }
+
     async fn receive(&self, mut parts: Streaming<pb::SnapshotPart>) -> Result<(Vote, SnapshotFile), Status> {
         use pb::snapshot_part::Part;
         let Some(pb::SnapshotPart {

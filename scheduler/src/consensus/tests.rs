@@ -3,6 +3,7 @@
 mod cluster;
 mod elections;
 mod identity;
+mod refill;
 mod snapshots;
 mod suite;
 mod toy;

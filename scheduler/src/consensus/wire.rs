@@ -10,6 +10,7 @@ use tonic::Status;
 use super::engine::Record;
 use super::entry;
 use super::types::{LogId, LogPos, SavedVote, TypeConfig, Vote};
+use crate::history;
 
 pub(crate) type StreamAppendResult = Result<Option<LogId>, StreamAppendError<TypeConfig>>;
 
@@ -197,5 +198,42 @@ pub(crate) fn transfer_back(
         from,
         request.to_server_id,
         request.last.map(log_id_back),
+    ))
+}
+
+pub(crate) fn history_record((index, record): (u64, history::Record)) -> pb::HistoryRecord {
+    let history::Record {
+        ordinal,
+        kind,
+        job,
+        bytes,
+    } = record;
+    pb::HistoryRecord {
+        index,
+        ordinal,
+        kind: kind.into(),
+        job,
+        bytes,
+    }
+}
+
+pub(crate) fn history_record_back(record: pb::HistoryRecord) -> Result<(u64, history::Record), Status> {
+    let pb::HistoryRecord {
+        index,
+        ordinal,
+        kind,
+        job,
+        bytes,
+    } = record;
+    let kind = u8::try_from(kind)
+        .map_err(|_| Status::invalid_argument(format!("history kind {kind} is unknown")))?;
+    Ok((
+        index,
+        history::Record {
+            ordinal,
+            kind,
+            job,
+            bytes,
+        },
     ))
 }

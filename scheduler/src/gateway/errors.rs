@@ -1,5 +1,6 @@
 //! What the house refuses, as people and programs are told it.
 
+use super::render::words::plain;
 use crate::consensus::{ProposeError, ReadError};
 use muster_engine::outcome::Refusal;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -9,6 +10,9 @@ use std::io;
 pub const REASON_BYTES_MAX: usize = 1024;
 /// Longest request id or idempotency key.
 pub const KEY_CHARS_MAX: usize = 128;
+
+/// Longest text of an error; three of them stay far below what a client decodes.
+const TEXT_BYTES_MAX: usize = 2048;
 
 pub fn usage(message: impl Into<String>) -> ErrorInfo {
     ErrorInfo::new(ErrorCode::Usage, message)
@@ -107,6 +111,27 @@ pub fn check_key(what: &str, text: &str) -> Result<(), ErrorInfo> {
         return Ok(());
     };
     Err(usage(format!("the {what} {why}")).hint("a UUID will do; repeat a call with the one it was first made with"))
+}
+
+/// A name that no node has.
+pub fn unknown_node(name: &str) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::NodeNotFound, format!("there is no node `{name}`"))
+        .hint("`muster node ls` lists the nodes")
+}
+
+/// An error with texts that fit into a status and onto a terminal, whatever a client wrote into its request.
+pub fn bounded(mut error: ErrorInfo) -> ErrorInfo {
+    let fit = |text: &mut String| {
+        *text = plain(text);
+        if text.len() > TEXT_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+            text.push_str("...");
+        }
+    };
+    fit(&mut error.message);
+    error.hint.iter_mut().for_each(fit);
+    error.path.iter_mut().for_each(fit);
+    error
 }
 
 /// A thread of the pool that did not come back.

@@ -10,7 +10,7 @@ use crate::watch::AppliedEvents;
 use muster_common::{JobId, Name, NodeId};
 use muster_engine::{Event, State};
 use muster_proto::client as pb;
-use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use muster_proto::convert::error::ErrorInfo;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -248,10 +248,4 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-/// For `muster events --node X` with a node nobody knows.
-pub fn unknown_node(name: &str) -> ErrorInfo {
-    ErrorInfo::new(ErrorCode::NodeNotFound, format!("there is no node `{name}`"))
-        .hint("`muster node ls` lists the nodes")
 }

@@ -113,7 +113,7 @@ impl Inner {
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn reply<T>(answer: Result<T, ErrorInfo>) -> Result<Response<T>, Status> {
-    answer.map(Response::new).map_err(Status::from)
+    answer.map(Response::new).map_err(|error| errors::bounded(error).into())
 }
 
 /// Another server's answer, without its metadata.

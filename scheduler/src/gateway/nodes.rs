@@ -1,6 +1,5 @@
 //! Nodes: shown, and what operators do to them.
 
-use super::events::unknown_node;
 use super::render::node::{expected_end, summary, whole, word};
 use super::render::words::{duration, gang_name};
 use super::roles::Caller;
@@ -23,7 +22,7 @@ const AFFECTED_MAX: usize = 1000;
 
 fn named<'a>(state: &'a State, name: &str) -> Result<&'a NodeRecord, ErrorInfo> {
     let known = Name::new(name).ok().and_then(|name| state.node_named(&name));
-    known.ok_or_else(|| unknown_node(&super::render::words::plain(name)))
+    known.ok_or_else(|| errors::unknown_node(&super::render::words::plain(name)))
 }
 
 pub(super) async fn list(

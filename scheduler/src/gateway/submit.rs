@@ -36,8 +36,8 @@ pub fn parse(spec_json: &str) -> Result<(Scheduling, Launch), ErrorInfo> {
         let hint = "keep data in files on the nodes and name them in the job file";
         return Err(ErrorInfo::new(ErrorCode::SpecTooBig, message).hint(hint));
     }
-    let file: JobFile = serde_json::from_str(spec_json).map_err(|error| unreadable(&error))?;
-    compile(&file).map_err(|errors| wrong(&errors))
+    let file: JobFile = serde_json::from_str(spec_json).map_err(|error| errors::bounded(unreadable(&error)))?;
+    compile(&file).map_err(|found| errors::bounded(wrong(&found)))
 }
 
 fn unreadable(error: &serde_json::Error) -> ErrorInfo {
@@ -73,7 +73,7 @@ fn wrong(errors: &[SpecError]) -> ErrorInfo {
     };
     let lines: Vec<String> = errors.iter().map(|error| format!("{error}; {}", error.why)).collect();
     let hint = first.hint.clone().unwrap_or_else(|| first.why.clone());
-    ErrorInfo::new(code, super::render::words::plain(&lines.join(" | "))).path(first.path.clone()).hint(hint)
+    ErrorInfo::new(code, lines.join(" | ")).path(first.path.clone()).hint(hint)
 }
 
 /// The command that makes the job.

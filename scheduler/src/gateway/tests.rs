@@ -1,1 +1,8 @@
-//! x
+//! Tests of the gateway: pure parts on states made with engine commands, calls on one real server.
+
+mod calls;
+mod fixture;
+mod render;
+mod roles;
+mod server;
+mod submit;

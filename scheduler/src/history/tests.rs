@@ -150,6 +150,46 @@ fn a_jump_by_snapshot_leaves_a_gap_that_can_be_filled() {
 }
 
 #[test]
+fn retention_goes_through_more_than_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = HistoryStore::open(&dir.path().join("history")).unwrap();
+    let large = vec![7; 3 * PART_BYTES];
+    let count = DELETE_BATCH as u64 + 200;
+    for index in 0..count {
+        let bytes: &[u8] = if index % 100 == 0 { &large } else { b"small" };
+        store.append(index, &[record(0, Some(1), bytes)]).unwrap();
+    }
+    assert_eq!(store.delete_below(count - 10).unwrap(), count - 10);
+    assert_eq!(store.read_range(0, usize::MAX).unwrap().len(), 10);
+    assert_eq!(store.job_records(1).unwrap().len(), 10);
+}
+
+#[test]
+fn a_page_for_another_server_never_claims_what_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(&dir.path().join("history"));
+    let through = |from, to| {
+        store
+            .page(from, to, 1000)
+            .unwrap()
+            .map(|page| (page.records.len(), page.through))
+    };
+    assert_eq!(through(1, 5), Some((10, 5)));
+    assert_eq!(through(15, 99), Some((12, 20)), "no further than the watermark");
+    assert_eq!(through(21, 99), None);
+    let cut = store.page(1, 20, 3).unwrap().unwrap();
+    assert_eq!((indexes(&cut.records), cut.through), (vec![1, 1, 2, 2], 2));
+    store.note_restore(40).unwrap();
+    store.append(41, &[record(0, None, b"x")]).unwrap();
+    assert_eq!(through(15, 99), Some((12, 20)), "no further than the gap");
+    assert_eq!(through(30, 99), None);
+    assert_eq!(through(41, 99), Some((1, 41)));
+    store.delete_below(11).unwrap();
+    assert_eq!(through(1, 5), Some((0, 5)), "retention removed them everywhere");
+    assert_eq!(through(9, 12), Some((4, 12)));
+}
+
+#[test]
 fn a_damaged_history_is_moved_aside_and_begun_anew() {
     use std::os::unix::fs::FileExt;
 

@@ -63,7 +63,7 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let retry = retry(file, &mut errors);
     let checkpoint = checkpoint(file, &mut errors);
     let fence_after_ms = file.fence.after.as_ref().map(|after| {
-        errors.check_range("fence.after", after.ms(), SECOND_MS, FENCE_MS_MAX);
+        errors.check_duration("fence.after", after, SECOND_MS, FENCE_MS_MAX);
         after.ms()
     });
     let logs = logs(file, &mut errors);
@@ -111,9 +111,9 @@ fn refuse_later(file: &JobFile, errors: &mut Errors) {
 fn limits(file: &JobFile, errors: &mut Errors) -> Limits {
     let given = &file.limits;
     let mut ms = |path, text: &Option<super::DurationText>| {
-        let ms = text.as_ref()?.ms();
-        errors.check_range(path, ms, SECOND_MS, LIMIT_MS_MAX);
-        Some(ms)
+        let duration = text.as_ref()?;
+        errors.check_duration(path, duration, SECOND_MS, LIMIT_MS_MAX);
+        Some(duration.ms())
     };
     let limits = Limits {
         time_ms: ms("limits.time", &given.time),
@@ -160,8 +160,10 @@ fn checkpoint(file: &JobFile, errors: &mut Errors) -> CheckpointSpec {
         }
         known
     });
+    if let Some(grace) = &given.grace {
+        errors.check_duration("checkpoint.grace", grace, 0, GRACE_MS_MAX);
+    }
     let grace_ms = given.grace.as_ref().map_or(CheckpointSpec::default().grace_ms, super::DurationText::ms);
-    errors.check_range("checkpoint.grace", grace_ms, 0, GRACE_MS_MAX);
     CheckpointSpec { signal, grace_ms }
 }
 

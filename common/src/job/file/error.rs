@@ -1,5 +1,7 @@
 //! What is wrong with a job file.
 
+use super::text::DurationText;
+use crate::time::{DAY_MS, HOUR_MS, SECOND_MS};
 use std::fmt;
 
 /// One thing that is wrong, where, why, and what to write instead.
@@ -62,10 +64,27 @@ impl Errors {
         }
     }
 
+    /// Adds an error unless a duration is between both bounds, which are inclusive.
+    pub(super) fn check_duration(&mut self, path: &str, given: &DurationText, min_ms: u64, max_ms: u64) {
+        if !(min_ms..=max_ms).contains(&given.ms()) {
+            let why = format!("between {} and {} is possible", shown(min_ms), shown(max_ms));
+            self.value(path, format!("{given} is out of range"), why);
+        }
+    }
+
     pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<SpecError>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
             _ => Err(self.0),
         }
+    }
+}
+
+/// A bound in the largest unit that divides it.
+fn shown(ms: u64) -> String {
+    match ms {
+        _ if ms.is_multiple_of(DAY_MS) && ms > 0 => format!("{}d", ms / DAY_MS),
+        _ if ms.is_multiple_of(HOUR_MS) && ms > 0 => format!("{}h", ms / HOUR_MS),
+        _ => format!("{}s", ms / SECOND_MS),
     }
 }

@@ -35,11 +35,13 @@ impl Splice {
         self.open.iter().map(|(rank, stream)| (*rank, word(*stream))).collect()
     }
 
-    /// What a chunk adds for the reader. One without a stream speaks of both.
+    /// What a chunk adds for the reader. One without a stream is the agent's last: it speaks of all
+    /// that are still open.
     pub fn take(&mut self, chunk: wire::LogChunk, blank: &pb::LogChunk) -> Vec<pb::LogChunk> {
         if chunk.stream == 0 {
-            let both = STREAMS.map(|(stream, _)| wire::LogChunk { stream, ..chunk.clone() });
-            return both.into_iter().filter_map(|chunk| self.take_one(chunk, blank)).collect();
+            let open: Vec<(u32, u32)> = self.open.iter().copied().collect();
+            let all = open.into_iter().map(|(rank, stream)| wire::LogChunk { rank, stream, ..chunk.clone() });
+            return all.filter_map(|chunk| self.take_one(chunk, blank)).collect();
         }
         self.take_one(chunk, blank).into_iter().collect()
     }
@@ -117,15 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn each_stream_ends_once_and_an_error_without_a_stream_ends_both() {
+    fn each_stream_ends_once_and_the_agents_last_chunk_ends_all() {
         let mut splice = Splice::new(&[0, 1]);
         let end = wire::LogChunk { end: true, ..chunk(0, 1, 0, "") };
         assert_eq!(read(&mut splice, end.clone()), [(0, String::new(), 0, true)]);
         assert_eq!(read(&mut splice, end), []);
         assert_eq!(splice.unfinished(), [(0, "stderr"), (1, "stdout"), (1, "stderr")]);
-        let error = wire::LogChunk { error: "gone".into(), ..chunk(1, 0, 0, "") };
-        assert_eq!(read(&mut splice, error).len(), 2);
-        read(&mut splice, wire::LogChunk { end: true, ..chunk(0, 2, 0, "x") });
+        let error = wire::LogChunk { error: "gone".into(), end: true, ..chunk(0, 0, 0, "") };
+        assert_eq!(read(&mut splice, error).len(), 3);
         assert!(splice.is_finished());
     }
 

@@ -1,0 +1,102 @@
+//! `muster cluster set`: policy, fabric and settings, from a TOML file.
+
+use crate::context::{Context, request_id};
+use crate::error::CliError;
+use crate::output::table::cell;
+use clap::{Args, ValueEnum};
+use muster_common::topology::FabricSpec;
+use muster_engine::command::Settings;
+use muster_engine::policy::Policy;
+use muster_proto::client::{ConfigureReply, ConfigureRequest};
+use muster_proto::convert::error::ErrorCode;
+use muster_runtime::config::load_file;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Policy,
+    Fabric,
+    Settings,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Kind::Policy => "policy",
+            Kind::Fabric => "fabric",
+            Kind::Settings => "settings",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    pub kind: Kind,
+    /// TOML file with the new value; without it, the value in force is shown
+    pub file: Option<PathBuf>,
+}
+
+pub async fn run(context: &Context, args: SetArgs) -> Result<u8, CliError> {
+    let json = match &args.file {
+        Some(file) => read(args.kind, file)?,
+        None => String::new(),
+    };
+    let request = ConfigureRequest {
+        request_id: request_id(),
+        kind: args.kind.word().into(),
+        json,
+        plan_only: args.file.is_none(),
+    };
+    let client = context.client()?;
+    let reply = client.call(async |mut api| api.configure(request.clone()).await).await?;
+    context.printer.answer(|| document(args.kind, &reply), || render(args.kind, &reply, args.file.is_some()))?;
+    Ok(0)
+}
+
+/// Read as what it will be, so that mistakes have lines.
+fn read(kind: Kind, file: &Path) -> Result<String, CliError> {
+    match kind {
+        Kind::Policy => {
+            let policy: Policy = load_file(file)?;
+            policy
+                .validate()
+                .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
+            Ok(to_json(&policy))
+        }
+        Kind::Fabric => as_json::<FabricSpec>(file),
+        Kind::Settings => as_json::<Settings>(file),
+    }
+}
+
+fn as_json<T: DeserializeOwned + Serialize>(file: &Path) -> Result<String, CliError> {
+    Ok(to_json(&load_file::<T>(file)?))
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("configuration has string keys and no floats")
+}
+
+fn value(reply: &ConfigureReply) -> Value {
+    serde_json::from_str(&reply.json).unwrap_or_default()
+}
+
+pub fn render(kind: Kind, reply: &ConfigureReply, set: bool) -> String {
+    if set {
+        let what = if reply.changed { "changed" } else { "as before" };
+        return format!("{} {what}; configuration {}\n", kind.word(), reply.version);
+    }
+    match toml::to_string_pretty(&value(reply)) {
+        Ok(text) => format!("# {}, configuration {}\n{text}", kind.word(), reply.version),
+        Err(_) => cell(&reply.json) + "\n",
+    }
+}
+
+pub fn document(kind: Kind, reply: &ConfigureReply) -> Value {
+    json!({
+        "schema": "muster.configuration/1", "kind": kind.word(), "version": reply.version,
+        "changed": reply.changed, "value": value(reply),
+    })
+}

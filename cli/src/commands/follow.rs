@@ -1,0 +1,129 @@
+//! Waiting for a job, with or without its logs: over retries, leader changes and server restarts.
+
+use super::logs::{Assembler, Target};
+use crate::client::{Client, status_error};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::refs;
+use muster_proto::client::{Job, JobRef, LogsRequest, WaitReply, WaitRequest};
+use muster_proto::convert::error::ErrorCode;
+use std::time::{Duration, Instant};
+
+/// One long poll, and the margin for its answer to arrive.
+const POLL_MS: u64 = 20_000;
+const MARGIN_MS: u64 = 10_000;
+/// Broken streams in a row without a byte of progress.
+const BREAKS_MAX: u32 = 30;
+const BREAK_PAUSE: Duration = Duration::from_millis(300);
+
+/// Where a rank's standard error goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// Both are data.
+    Together,
+    /// As if the program ran here.
+    Apart,
+}
+
+/// The job once it has ended. `limit`: for how long at most; then [`ErrorCode::TimedOut`].
+pub async fn to_end(client: &Client, job: &JobRef, limit: Option<Duration>) -> Result<Job, CliError> {
+    let started = Instant::now();
+    loop {
+        let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
+        let poll = left.map_or(POLL_MS, |left| POLL_MS.min(left.as_millis() as u64));
+        let reply = poll_once(client, job, poll, "", 0).await?;
+        let now = reply.job.unwrap_or_default();
+        if reply.ended {
+            return Ok(now);
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            let message = format!("job {} is still {}", refs::show(job), now.state);
+            return Err(CliError::new(ErrorCode::TimedOut, message).hint("it goes on; wait longer, or see: muster why"));
+        }
+    }
+}
+
+async fn poll_once(
+    client: &Client,
+    job: &JobRef,
+    timeout_ms: u64,
+    state: &str,
+    attempt: u32,
+) -> Result<WaitReply, CliError> {
+    let request =
+        WaitRequest { job: Some(job.clone()), timeout_ms, seen_state: state.to_owned(), seen_attempt: attempt };
+    client.call_within(timeout_ms + MARGIN_MS, async |mut api| api.wait(request.clone()).await).await
+}
+
+/// Prints the logs of every attempt as they are written, until the job has ended.
+pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, streams: Streams) -> Result<Job, CliError> {
+    let mut printed = 0;
+    let (mut state, mut told) = (String::new(), String::new());
+    loop {
+        let reply = poll_once(client, job, POLL_MS, &state, printed).await?;
+        let now = reply.job.unwrap_or_default();
+        state.clone_from(&now.state);
+        let started = now.attempt > printed && now.state != "QUEUED" && now.state != "STARTING";
+        if started {
+            for attempt in printed + 1..=now.attempt {
+                if attempt > 1 {
+                    context.printer.say(&format!("attempt {attempt} of job {}", now.id));
+                }
+                let target = LogsRequest {
+                    job: Some(JobRef { attempt: Some(attempt), ..job.clone() }),
+                    follow: true,
+                    ..LogsRequest::default()
+                };
+                stream(context, client, target, Target::new(streams)).await?;
+            }
+            printed = now.attempt;
+        } else if reply.ended {
+            return Ok(now);
+        } else if now.state == "QUEUED" && !now.reason.is_empty() && told != now.reason {
+            context
+                .printer
+                .say(&format!("waiting: {}", if now.reason_text.is_empty() { &now.reason } else { &now.reason_text }));
+            told.clone_from(&now.reason);
+        }
+    }
+}
+
+/// Prints one attempt's logs; a broken stream is opened again where it broke.
+pub async fn stream(context: &Context, client: &Client, request: LogsRequest, target: Target) -> Result<(), CliError> {
+    let mut lines = Assembler::new(target);
+    let mut breaks = 0;
+    loop {
+        let opened = client.call(async |mut api| api.logs(request.clone()).await).await;
+        let mut chunks = match opened {
+            Ok(chunks) => chunks,
+            // An attempt that never had a rank has no logs to speak of.
+            Err(error)
+                if request.follow && matches!(error.code(), ErrorCode::AttemptNotFound | ErrorCode::LogNotFound) =>
+            {
+                return lines.finish(context);
+            }
+            Err(error) => return Err(error),
+        };
+        loop {
+            let wait = lines.patience().unwrap_or(Duration::from_secs(3600));
+            match tokio::time::timeout(wait, chunks.message()).await {
+                Err(_) => lines.pause(context)?,
+                Ok(Ok(Some(chunk))) => {
+                    breaks = 0;
+                    lines.take(context, chunk)?;
+                }
+                Ok(Ok(None)) => return lines.finish(context),
+                Ok(Err(status)) => {
+                    let error = status_error(&status);
+                    breaks += 1;
+                    if !error.info().retryable || breaks > BREAKS_MAX {
+                        lines.finish(context)?;
+                        return Err(error);
+                    }
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(BREAK_PAUSE).await;
+    }
+}

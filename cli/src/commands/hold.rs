@@ -1,0 +1,47 @@
+//! `muster hold` and `muster release`.
+
+use crate::context::{Context, request_id};
+use crate::error::CliError;
+use crate::output::table::cell;
+use crate::output::{Style, json};
+use clap::Args;
+use muster_proto::client::{HoldReply, HoldRequest, Job};
+use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// Jobs: 4711, a name, or `-`
+    #[arg(required = true)]
+    pub jobs: Vec<String>,
+}
+
+pub async fn run(context: &Context, args: HoldArgs, hold: bool) -> Result<u8, CliError> {
+    let jobs = args.jobs.iter().map(|job| context.job(job)).collect::<Result<Vec<_>, _>>()?;
+    let client = context.client()?;
+    let mut replies = Vec::new();
+    for job in jobs {
+        let request = HoldRequest { request_id: request_id(), job: Some(job), hold };
+        replies.push(client.call(async |mut api| api.hold(request.clone()).await).await?);
+    }
+    let style = context.style();
+    context.printer.answer(|| document(&replies), || render(&replies, &style))?;
+    Ok(0)
+}
+
+pub fn render(replies: &[HoldReply], style: &Style) -> String {
+    let empty = Job::default();
+    let line = |reply: &HoldReply| {
+        let job = reply.job.as_ref().unwrap_or(&empty);
+        let what = match (job.held, job.state.as_str()) {
+            (true, "QUEUED") => "is held",
+            (true, _) => "runs on; it is held should it be queued again",
+            (false, _) => "is not held",
+        };
+        format!("{} {} {what}\n", style.bold(&job.id.to_string()), cell(&job.name))
+    };
+    replies.iter().map(line).collect()
+}
+
+pub fn document(replies: &[HoldReply]) -> Value {
+    json!({"schema": "muster.held/1", "jobs": json::plain(&replies)})
+}

@@ -1,0 +1,68 @@
+//! One file a command. Each turns its arguments into calls, and the answers into text or a document
+//! with pure functions.
+
+pub mod agent;
+pub mod cancel;
+pub mod cluster;
+pub mod dev;
+pub mod events;
+pub mod follow;
+pub mod hold;
+pub mod logs;
+pub mod node;
+pub mod ps;
+pub mod rank;
+pub mod retry;
+pub mod run;
+pub mod server;
+pub mod shim;
+pub mod show;
+pub mod sim;
+pub mod submit;
+pub mod version;
+pub mod wait;
+pub mod why;
+
+#[cfg(test)]
+mod snapshots;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::error::CliError;
+use std::future::Future;
+
+pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Submit(args) => client(submit::run(context, args)),
+        Command::Run(args) => client(run::run(context, args)),
+        Command::Ps(args) => client(ps::run(context, args)),
+        Command::Show(args) => client(show::run(context, args)),
+        Command::Why(args) => client(why::run(context, args)),
+        Command::Logs(args) => client(logs::run(context, args)),
+        Command::Cancel(args) => client(cancel::run(context, args)),
+        Command::Wait(args) => client(wait::run(context, args)),
+        Command::Retry(args) => client(retry::run(context, args)),
+        Command::Hold(args) => client(hold::run(context, args, true)),
+        Command::Release(args) => client(hold::run(context, args, false)),
+        Command::Node(command) => client(node::run(context, command)),
+        Command::Events(args) => client(events::run(context, args)),
+        Command::Cluster(command) => client(cluster::run(context, command)),
+        Command::Version(args) => client(version::run(context, args)),
+        Command::Dev(args) => client(dev::run(context, args)),
+        Command::Server(args) => daemon(server::run(context, args)),
+        Command::Agent(args) => daemon(agent::run(context, args)),
+        Command::Sim(command) => sim::run(context, command),
+        Command::Rank(command) => rank::run(context, command),
+        // `main` has taken this one already.
+        Command::Shim(_) => Ok(0),
+    }
+}
+
+/// One thread is enough for somebody who waits for answers.
+fn client(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn daemon(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}

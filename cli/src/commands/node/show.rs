@@ -1,0 +1,146 @@
+//! `muster node show`.
+
+use super::ls::free;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::human;
+use crate::output::table::{Align, Table, cell};
+use crate::output::{Style, json};
+use clap::Args;
+use muster_proto::client::{DeviceCounts, Node, NodeDevice, ShowNodeRequest};
+use serde_json::Value;
+use std::fmt::Write as _;
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    pub name: String,
+}
+
+pub async fn run(context: &Context, args: ShowArgs) -> Result<u8, CliError> {
+    let request = ShowNodeRequest { name: args.name };
+    let client = context.client()?;
+    let node = client.call(async |mut api| api.show_node(request.clone()).await).await?;
+    let style = context.style();
+    context.printer.answer(|| document(&node), || render(&node, &style))?;
+    Ok(0)
+}
+
+pub fn render(node: &Node, style: &Style) -> String {
+    let none = DeviceCounts::default();
+    let counts = node.counts.as_ref().unwrap_or(&none);
+    let mut text = format!("{}  {}\n", style.bold(&cell(&node.name)), style.state(&cell(&node.state)));
+    let mut line = |label: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "  {label:<10} {value}");
+        }
+    };
+    line("reason", reason(node, style));
+    line("silent", node.silent_at_ms.map(|at| human::moment_and_distance(at, style.now_ms)).unwrap_or_default());
+    line("GPUs", format!("{} of {} free", free(counts), counts.total));
+    line("CPUs", format!("{} of {} in use", human::cpus(node.cpu_milli_used), human::cpus(node.cpu_milli)));
+    line(
+        "memory",
+        format!("{} of {} set aside", human::bytes(node.memory_bytes_used), human::bytes(node.memory_bytes)),
+    );
+    line("place", cell(&node.place.join("; ")));
+    line(
+        "labels",
+        node.labels.iter().map(|(key, value)| format!("{}={}", cell(key), cell(value))).collect::<Vec<_>>().join(" "),
+    );
+    line("runs", cell(&node.gangs.join(" ")));
+    line(
+        "free at",
+        node.free_estimate_at_ms.map(|at| human::moment_and_distance(at, style.now_ms)).unwrap_or_default(),
+    );
+    line("address", cell(&node.address));
+    line(
+        "agent",
+        format!(
+            "version {}, registered {}, epoch {}",
+            cell(&node.agent_version),
+            human::moment_and_distance(node.registered_at_ms, style.now_ms),
+            node.epoch
+        ),
+    );
+    line("boot", cell(&node.boot_id));
+    if node.weak_fencing {
+        line(
+            "fencing",
+            "weaker: ranks can outlive a killed shim, because the agent may not make PID namespaces".into(),
+        );
+    }
+    for numa in &node.numa {
+        line("numa", format!("{}: CPUs {}, {}", numa.id, cell(&numa.cpus), human::bytes(numa.memory_bytes)));
+    }
+    for nic in &node.nics {
+        let use_ = if nic.compute { "compute" } else { "other" };
+        let rail = nic.rail.map(|rail| format!(", rail {rail}")).unwrap_or_default();
+        line("nic", format!("{} {} Gbit/s, {use_}{rail}", cell(&nic.name), nic.rate_gbps));
+    }
+    if !node.devices.is_empty() {
+        text.push_str(&devices(node, style));
+    }
+    text
+}
+
+fn reason(node: &Node, style: &Style) -> String {
+    if node.reason.is_empty() {
+        return String::new();
+    }
+    let mut text = cell(&node.reason);
+    if !node.reason_by.is_empty() {
+        let _ = write!(text, " (by {}", cell(&node.reason_by));
+        if let Some(at) = node.reason_at_ms {
+            let _ = write!(text, ", {}", human::moment_and_distance(at, style.now_ms));
+        }
+        text.push(')');
+    }
+    if let Some(deadline) = node.drain_deadline_at_ms {
+        let _ = write!(text, "; what runs is moved at {}", human::moment_and_distance(deadline, style.now_ms));
+    }
+    text
+}
+
+fn devices(node: &Node, style: &Style) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("SLOT", Right),
+        ("MODEL", Left),
+        ("STATE", Left),
+        ("MEMORY", Right),
+        ("NUMA", Right),
+        ("PCI", Left),
+        ("HELD BY / WHY", Left),
+    ]);
+    for device in &node.devices {
+        table.row([
+            device.slot.to_string(),
+            cell(&device.model),
+            style.state(&cell(&device.state)),
+            human::bytes(device.memory_bytes),
+            device.numa.map(|numa| numa.to_string()).unwrap_or_default(),
+            cell(&device.pci_address),
+            holders(device),
+        ]);
+    }
+    table.text()
+}
+
+fn holders(device: &NodeDevice) -> String {
+    let mut words: Vec<String> = device
+        .holders
+        .iter()
+        .map(|holder| match holder.milli {
+            0 | 1000 => format!("{}@{}", cell(&holder.gang), holder.attempt),
+            milli => format!("{}@{} ({milli}/1000)", cell(&holder.gang), holder.attempt),
+        })
+        .collect();
+    if !device.why.is_empty() {
+        words.push(cell(&device.why));
+    }
+    words.join("  ")
+}
+
+pub fn document(node: &Node) -> Value {
+    json::document("muster.node/1", node)
+}

@@ -1,0 +1,151 @@
+//! `muster submit`: a job file to the cluster.
+
+use super::follow::{self, Streams};
+use super::why;
+use crate::client::Client;
+use crate::context::{Context, request_id};
+use crate::error::CliError;
+use crate::jobfile::{self, Loaded};
+use crate::output::table::cell;
+use crate::output::{Style, human, json};
+use clap::Args;
+use muster_proto::client::{Job, JobRef, SubmitReply, SubmitRequest};
+use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// Job file (TOML or JSON); `-` reads standard input
+    pub file: String,
+    /// Override a value, such as gang.nodes=8 (may be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Idempotency key: the same key with the same job gives the same job
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Do not start it before `muster release`
+    #[arg(long)]
+    pub hold: bool,
+    /// Wait until it has ended; exit 8 if it did not succeed
+    #[arg(long)]
+    pub wait: bool,
+    /// Stream its logs until it has ended; exit 8 if it did not succeed
+    #[arg(long)]
+    pub follow: bool,
+    /// Only check it, and tell what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+pub async fn run(context: &Context, args: SubmitArgs) -> Result<u8, CliError> {
+    let loaded = jobfile::load(&args.file, &args.sets)?;
+    let client = context.client()?;
+    let options = Options { key: args.key, hold: args.hold, dry_run: args.dry_run };
+    let reply = send(context, &client, &loaded, options).await?;
+    let style = context.style();
+    context.printer.answer(|| document(&reply, args.dry_run), || render(&reply, args.dry_run, &style))?;
+    for note in &reply.notes {
+        context.printer.warn(note);
+    }
+    let Some(job) = reply.job.as_ref().filter(|_| !args.dry_run && (args.wait || args.follow)) else { return Ok(0) };
+    let reference = JobRef { id: job.id, ..JobRef::default() };
+    let ended = if args.follow && !job.array {
+        follow::logs_to_end(context, &client, &reference, Streams::Apart).await?
+    } else {
+        follow::to_end(&client, &reference, None).await?
+    };
+    Ok(conclude(context, &ended))
+}
+
+#[derive(Debug, Default)]
+pub struct Options {
+    pub key: Option<String>,
+    pub hold: bool,
+    pub dry_run: bool,
+}
+
+/// Sends a checked job file. A lost answer is asked for again under the same key.
+pub async fn send(
+    context: &Context,
+    client: &Client,
+    loaded: &Loaded,
+    options: Options,
+) -> Result<SubmitReply, CliError> {
+    let (key, key_made_at_ms) = match options.key {
+        Some(key) => (key, None),
+        None => (request_id(), Some(context.now_ms())),
+    };
+    let request = SubmitRequest {
+        spec_json: loaded.spec_json.clone(),
+        key,
+        key_made_at_ms,
+        hold: options.hold,
+        retry_of: None,
+        dry_run: options.dry_run,
+    };
+    let reply = client
+        .call(async |mut api| api.submit(request.clone()).await)
+        .await
+        .map_err(|error| jobfile::place_server_error(error, &loaded.source))?;
+    if let Some(job) = reply.job.as_ref().filter(|job| job.id != 0) {
+        context.last_job().set(job.id);
+    }
+    Ok(reply)
+}
+
+/// Says how a waited job ended; 0 or 8.
+pub fn conclude(context: &Context, job: &Job) -> u8 {
+    context.printer.say(&ending(job));
+    if job.state == "SUCCEEDED" { 0 } else { 8 }
+}
+
+pub fn ending(job: &Job) -> String {
+    let why = if job.cause_text.is_empty() { String::new() } else { format!(": {}", job.cause_text) };
+    let took = match (job.started_at_ms, job.ended_at_ms) {
+        (Some(started), Some(ended)) => format!(" after {}", human::duration(ended.saturating_sub(started))),
+        _ => String::new(),
+    };
+    format!("{} {} {}{took}{why}", job.id, job.name, job.state)
+}
+
+pub fn render(reply: &SubmitReply, dry_run: bool, style: &Style) -> String {
+    let empty = Job::default();
+    let job = reply.job.as_ref().unwrap_or(&empty);
+    let asks = asks(job);
+    if !dry_run {
+        let again = if reply.existing { " (submitted before with this key)" } else { "" };
+        return format!("Submitted job {}  {}  {asks}{again}\n", style.bold(&job.id.to_string()), cell(&job.name));
+    }
+    let mut text = format!("{}  {asks}\n", style.bold(&cell(&job.name)));
+    match &reply.why {
+        Some(why) if !why.blockers.is_empty() => text.push_str(&why::blockers(why, style)),
+        _ => text.push_str("It would start now.\n"),
+    }
+    text.push_str("Nothing was submitted.\n");
+    text
+}
+
+/// `16 nodes × 8 H100 = 128 GPUs`.
+pub fn asks(job: &Job) -> String {
+    let models = if job.models.is_empty() { "GPUs".to_owned() } else { cell(&job.models.join(" or ")) };
+    let one = match (job.nodes, job.gpus_per_node) {
+        (0, _) => format!("{} {models}", job.gpus),
+        (nodes, 0) => format!("{}, no GPUs", human::count(nodes.into(), "node")),
+        (nodes, per_node) => {
+            format!(
+                "{} × {per_node} {models} = {}",
+                human::count(nodes.into(), "node"),
+                human::count(job.gpus.into(), "GPU")
+            )
+        }
+    };
+    match &job.counts {
+        Some(counts) if job.array => format!("{} of {one}", human::count(counts.total.into(), "element")),
+        _ => one,
+    }
+}
+
+pub fn document(reply: &SubmitReply, dry_run: bool) -> Value {
+    let mut document = json::document("muster.submitted/1", reply);
+    document["dry_run"] = Value::from(dry_run);
+    document
+}

@@ -1,0 +1,313 @@
+//! Calls on one real server.
+
+use super::server::{Server, within};
+use muster_common::{GangId, JobId};
+use muster_engine::command::Exit;
+use muster_proto::client as pb;
+use muster_proto::client::muster_server::Muster;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
+use muster_runtime::identity::Role;
+use tokio_stream::StreamExt;
+use tonic::{Response, Status};
+
+const JOB: &str =
+    r#"{"name":"train","gang":{"nodes":1,"gpus_per_node":2,"ranks_per_node":"gpu","run":"x"},"limits":{"time":"1h"}}"#;
+
+fn job(id: u64) -> Option<pb::JobRef> {
+    Some(pb::JobRef { id, ..pb::JobRef::default() })
+}
+
+fn error<T>(answer: Result<Response<T>, Status>) -> ErrorInfo {
+    let status = answer.err().expect("the call was answered");
+    decode(&status).expect("every error says what it is")
+}
+
+fn submission(key: &str, spec: &str) -> pb::SubmitRequest {
+    pb::SubmitRequest { key: key.into(), spec_json: spec.into(), ..pb::SubmitRequest::default() }
+}
+
+impl Server {
+    async fn submit(&self, key: &str, spec: &str) -> pb::SubmitReply {
+        let request = Server::call(Role::User, submission(key, spec));
+        within("a submit", self.gateway.submit(request)).await.unwrap().into_inner()
+    }
+
+    async fn show(&self, id: u64) -> pb::Job {
+        let request = Server::call(Role::User, pb::ShowJobRequest { job: job(id) });
+        within("show", self.gateway.show_job(request)).await.unwrap().into_inner()
+    }
+
+    async fn wait(&self, request: pb::WaitRequest) -> pb::WaitReply {
+        within("wait", self.gateway.wait(Server::call(Role::User, request))).await.unwrap().into_inner()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_key_gives_one_job_and_another_body_is_refused() {
+    let server = Server::start(1).await;
+    let first = server.submit("k1", JOB).await;
+    let again = server.submit("k1", JOB).await;
+    let id = |reply: &pb::SubmitReply| reply.job.as_ref().map(|job| job.id);
+    assert_eq!((id(&first), first.existing, again.existing), (id(&again), false, true));
+    let other = Server::call(Role::User, submission("k1", &JOB.replace("\"x\"", "\"y\"")));
+    let error = error(server.gateway.submit(other).await);
+    assert_eq!((error.code, error.exit_code), (ErrorCode::KeyReused, 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_waited_for_shown_and_retried_after_its_end() {
+    let server = Server::start(1).await;
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    let gang = GangId::new(JobId(id), 0);
+    server.prepare(gang).await;
+    let seen = pb::WaitRequest { job: job(id), timeout_ms: 30_000, seen_state: "STARTING".into(), seen_attempt: 1 };
+    let running = server.wait(seen).await;
+    assert_eq!((running.job.unwrap().state.as_str(), running.ended), ("RUNNING", false));
+
+    let end = pb::WaitRequest { job: job(id), timeout_ms: 30_000, ..pb::WaitRequest::default() };
+    let (ended, ()) = tokio::join!(server.wait(end), server.finish(gang, Exit::Code(4)));
+    let ended_job = ended.job.unwrap();
+    assert_eq!((ended_job.state.as_str(), ended_job.exit_code, ended.ended), ("FAILED", Some(4), true));
+
+    let shown = server.show(id).await;
+    assert_eq!((shown.gpus, shown.gangs[0].attempts.len()), (2, 1));
+    assert!(shown.gangs[0].attempts[0].parts[0].exits.iter().all(|exit| exit.code == Some(4)));
+
+    let retry = || {
+        let request = pb::RetryRequest { request_id: "r1".into(), job: job(id), ..pb::RetryRequest::default() };
+        server.gateway.retry(Server::call(Role::User, request))
+    };
+    let first = within("retry", retry()).await.unwrap().into_inner();
+    let again = within("retry", retry()).await.unwrap().into_inner();
+    let (first_job, again_job) = (first.job.unwrap(), again.job.unwrap());
+    assert_eq!((first_job.id, first_job.retry_of), (again_job.id, Some(id)));
+    assert!(again.existing && first_job.id != id);
+
+    let list = pb::ListJobsRequest { ended: true, ..pb::ListJobsRequest::default() };
+    let listed = within("list", server.gateway.list_jobs(Server::call(Role::User, list))).await.unwrap().into_inner();
+    let ids: Vec<u64> = listed.jobs.iter().map(|job| job.id).collect();
+    assert_eq!((ids, listed.next_page.as_str()), (vec![first_job.id, id], ""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_jobs_are_listed_page_by_page_the_newest_first() {
+    let server = Server::start(0).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let id = server.submit(&format!("k{n}"), JOB).await.job.unwrap().id;
+        let request = pb::CancelRequest { request_id: "c".into(), job: job(id), reason: String::new() };
+        within("cancel", server.gateway.cancel(Server::call(Role::User, request))).await.unwrap();
+        ids.insert(0, id);
+    }
+    let mut listed = Vec::new();
+    let mut page = String::new();
+    loop {
+        let list = pb::ListJobsRequest { ended: true, limit: 2, page, ..pb::ListJobsRequest::default() };
+        let answer =
+            within("list", server.gateway.list_jobs(Server::call(Role::User, list))).await.unwrap().into_inner();
+        listed.extend(answer.jobs.iter().map(|job| job.id));
+        page = answer.next_page;
+        if page.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, ids);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_twice_is_no_error_and_strangers_may_not() {
+    let server = Server::start(1).await;
+    let request = Server::call(Role::Admin, submission("k1", JOB));
+    let id = server.gateway.submit(request).await.unwrap().into_inner().job.unwrap().id;
+    let cancel = |role| {
+        let request = pb::CancelRequest { request_id: "c1".into(), job: job(id), reason: "why not".into() };
+        server.gateway.cancel(Server::call(role, request))
+    };
+    assert_eq!(error(cancel(Role::User).await).code, ErrorCode::Forbidden);
+    server.prepare(GangId::new(JobId(id), 0)).await;
+    assert_eq!(cancel(Role::Admin).await.unwrap().into_inner().gangs, 1);
+    assert_eq!(cancel(Role::Admin).await.unwrap().into_inner().gangs, 0);
+    server.finish(GangId::new(JobId(id), 0), Exit::Signal(15)).await;
+    let ended = cancel(Role::Admin).await.unwrap().into_inner();
+    let ended_job = ended.job.unwrap();
+    assert_eq!((ended.gangs, ended_job.state.as_str(), ended_job.exit_code), (0, "CANCELLED", Some(143)));
+
+    let hold = pb::HoldRequest { request_id: "h1".into(), job: job(id), hold: true };
+    assert_eq!(error(server.gateway.hold(Server::call(Role::Admin, hold)).await).code, ErrorCode::JobEnded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_answers_with_the_present_when_its_time_is_over() {
+    let server = Server::start(0).await;
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    let reply = server.wait(pb::WaitRequest { job: job(id), timeout_ms: 50, ..pb::WaitRequest::default() }).await;
+    assert_eq!((reply.job.unwrap().state.as_str(), reply.ended), ("QUEUED", false));
+    let long = pb::WaitRequest { job: job(id), timeout_ms: 60_001, ..pb::WaitRequest::default() };
+    assert_eq!(error(server.gateway.wait(Server::call(Role::User, long)).await).code, ErrorCode::Usage);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_nobody_knows_and_names_of_two_are_refused() {
+    let server = Server::start(1).await;
+    let show = |reference| server.gateway.show_job(Server::call(Role::User, pb::ShowJobRequest { job: reference }));
+    assert_eq!(error(show(job(999)).await).code, ErrorCode::JobNotFound);
+    assert_eq!(error(show(None).await).code, ErrorCode::Usage);
+    let named = Some(pb::JobRef { name: "train".into(), ..pb::JobRef::default() });
+    assert_eq!(error(show(named.clone()).await).code, ErrorCode::JobNotFound);
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    assert_eq!(show(named.clone()).await.unwrap().into_inner().id, id);
+    server.submit("k2", JOB).await;
+    assert_eq!(error(show(named).await).code, ErrorCode::JobAmbiguous);
+    let element = Some(pb::JobRef { id, ordinal: Some(3), ..pb::JobRef::default() });
+    assert_eq!(error(show(element).await).code, ErrorCode::JobNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_told_from_history_and_then_as_they_come_each_once() {
+    let server = Server::start(1).await;
+    let first = server.submit("k1", JOB).await.job.unwrap().id;
+    let request = pb::EventsRequest { from_index: Some(1), follow: true, ..pb::EventsRequest::default() };
+    let mut stream = server.gateway.events(Server::call(Role::User, request)).await.unwrap().into_inner();
+    let second = server.submit("k2", JOB).await.job.unwrap().id;
+    let mut ids = Vec::new();
+    let mut submitted = Vec::new();
+    while submitted.len() < 2 {
+        let event = within("an event", stream.next()).await.unwrap().unwrap();
+        ids.push((event.index, event.ordinal));
+        submitted.extend(event.job.filter(|_| event.kind == "job_submitted"));
+    }
+    assert_eq!(submitted, [first, second]);
+    assert!(ids.is_sorted() && ids.windows(2).all(|pair| pair[0] != pair[1]), "{ids:?}");
+
+    let last = pb::EventsRequest { kinds: vec!["job_submitted".into()], limit: 1, ..pb::EventsRequest::default() };
+    let stream = server.gateway.events(Server::call(Role::User, last)).await.unwrap().into_inner();
+    let told: Vec<_> = within("the last event", stream.collect::<Vec<_>>()).await;
+    let told: Vec<Option<u64>> = told.into_iter().map(|event| event.unwrap().job).collect();
+    assert_eq!(told, [Some(second)]);
+    let unknown = pb::EventsRequest { kinds: vec!["job_eaten".into()], ..pb::EventsRequest::default() };
+    assert!(server.gateway.events(Server::call(Role::User, unknown)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_of_what_was_never_placed_are_not_found_and_an_absent_agent_is_told_per_stream() {
+    let server = Server::start(1).await;
+    let first = server.submit("k1", JOB).await.job.unwrap().id;
+    let waiting = server.submit("k2", JOB).await.job.unwrap().id;
+    let logs =
+        |id| server.gateway.logs(Server::call(Role::User, pb::LogsRequest { job: job(id), ..Default::default() }));
+    assert_eq!(error(logs(waiting).await).code, ErrorCode::AttemptNotFound);
+    server.prepare(GangId::new(JobId(first), 0)).await;
+    let stream = logs(first).await.unwrap().into_inner();
+    let chunks: Vec<_> = within("the end of the logs", stream.collect::<Vec<_>>()).await;
+    let chunks: Vec<pb::LogChunk> = chunks.into_iter().map(|chunk| chunk.unwrap()).collect();
+    let told: Vec<(u32, &str)> = chunks.iter().map(|chunk| (chunk.rank, chunk.stream.as_str())).collect();
+    assert_eq!(told, [(0, "stdout"), (0, "stderr"), (1, "stdout"), (1, "stderr")]);
+    assert!(chunks.iter().all(|chunk| chunk.end && chunk.error.contains("n1")));
+    let request = pb::LogsRequest { job: job(first), ranks: vec![9], ..Default::default() };
+    assert_eq!(error(server.gateway.logs(Server::call(Role::User, request)).await).code, ErrorCode::LogNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_closed_once_with_a_reason_and_by_admins_only() {
+    let server = Server::start(1).await;
+    let admin = |role, action: &str, reason: &str, plan_only| {
+        let request = pb::NodeAdminRequest {
+            request_id: "a1".into(),
+            node: "n1".into(),
+            action: action.into(),
+            reason: reason.into(),
+            plan_only,
+            ..pb::NodeAdminRequest::default()
+        };
+        server.gateway.node_admin(Server::call(role, request))
+    };
+    assert_eq!(error(admin(Role::User, "cordon", "x", false).await).code, ErrorCode::Forbidden);
+    for (action, reason) in [("cordon", " "), ("cordon", "a\x07"), ("explode", "x"), ("end-quarantine", "x")] {
+        assert_eq!(
+            error(admin(Role::Admin, action, reason, false).await).code,
+            ErrorCode::Usage,
+            "{action} {reason:?}"
+        );
+    }
+    assert_eq!(error(admin(Role::Admin, "state-released", "gone", false).await).code, ErrorCode::Conflict);
+    let plan = admin(Role::Admin, "drain", "fan", true).await.unwrap().into_inner();
+    assert_eq!((plan.changed, plan.node.unwrap().state.as_str()), (false, "UP"));
+    let drained = admin(Role::Admin, "drain", "fan", false).await.unwrap().into_inner();
+    assert_eq!((drained.changed, drained.node.unwrap().state.as_str()), (true, "DRAINED"));
+    assert!(!admin(Role::Admin, "drain", "fan", false).await.unwrap().into_inner().changed);
+    assert!(admin(Role::Admin, "undrain", "", false).await.unwrap().into_inner().changed);
+    assert!(!admin(Role::Admin, "undrain", "", false).await.unwrap().into_inner().changed);
+    let removed = admin(Role::Admin, "remove", "sold", false).await.unwrap().into_inner();
+    assert_eq!((removed.changed, removed.node.unwrap().name.as_str()), (true, "n1"));
+    assert_eq!(error(admin(Role::Admin, "cordon", "x", false).await).code, ErrorCode::NodeNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configuration_is_shown_tried_and_changed() {
+    let server = Server::start(0).await;
+    let configure = |json: &str, plan_only| {
+        let request =
+            pb::ConfigureRequest { request_id: "c1".into(), kind: "settings".into(), json: json.into(), plan_only };
+        server.gateway.configure(Server::call(Role::Admin, request))
+    };
+    let shown = configure("", false).await.unwrap().into_inner();
+    assert!(!shown.changed && shown.json.contains("suspect_after_ms"));
+    let wanted = r#"{"suspect_after_ms":2000}"#;
+    assert!(configure(wanted, true).await.unwrap().into_inner().changed);
+    let changed = configure(wanted, false).await.unwrap().into_inner();
+    assert!(changed.changed && changed.version == shown.version + 1 && changed.json.contains("2000"));
+    assert!(!configure(wanted, false).await.unwrap().into_inner().changed);
+    for bad in ["{", r#"{"suspect_after":1}"#, r#"{"suspect_after_ms":0}"#] {
+        assert_eq!(error(configure(bad, true).await).code, ErrorCode::ConfigInvalid, "{bad}");
+        assert_eq!(error(configure(bad, false).await).code, ErrorCode::ConfigInvalid, "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_token_is_a_secret_that_state_knows_by_its_hash() {
+    let server = Server::start(0).await;
+    let request = pb::NodeTokenRequest { request_id: "t1".into(), node: "n7".into(), ttl_ms: 0 };
+    let reply = server.gateway.node_token(Server::call(Role::Admin, request)).await.unwrap().into_inner();
+    let state = server.ctx.view();
+    let token = state.tokens().get(&crate::gateway::token::hash(&reply.secret)).unwrap();
+    assert_eq!((token.node.as_ref().unwrap().as_str(), token.expires_at.0), ("n7", reply.expires_at_ms));
+    assert!(reply.ca_fingerprint.starts_with("sha256:"));
+    let long = pb::NodeTokenRequest { request_id: "t1".into(), node: String::new(), ttl_ms: u64::MAX };
+    assert_eq!(error(server.gateway.node_token(Server::call(Role::Admin, long)).await).code, ErrorCode::Usage);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_commits_nothing_and_says_when_it_would_start() {
+    let server = Server::start(1).await;
+    let plan = |spec: &str| {
+        let request = pb::SubmitRequest { dry_run: true, ..submission("", spec) };
+        server.gateway.submit(Server::call(Role::User, request))
+    };
+    let free = plan(JOB).await.unwrap().into_inner();
+    assert!(free.why.is_none() && free.job.as_ref().is_some_and(|job| job.id == 0));
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    server.prepare(GangId::new(JobId(id), 0)).await;
+    let waits = plan(JOB).await.unwrap().into_inner();
+    assert!(waits.job.unwrap().start_estimate_at_ms.is_some());
+    assert!(!waits.why.unwrap().blockers.is_empty());
+    assert_eq!(server.ctx.view().jobs().len(), 1);
+    let never = error(plan(&JOB.replace("\"nodes\":1", "\"nodes\":7")).await);
+    assert_eq!((never.code, never.path.as_deref()), (ErrorCode::NeverFits, Some("gang.nodes")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_tells_its_state_and_version() {
+    let server = Server::start(2).await;
+    let request = Server::call(Role::User, pb::ClusterStatusRequest { local: false });
+    let status = within("status", server.gateway.cluster_status(request)).await.unwrap().into_inner();
+    assert_eq!((status.leader_id, status.server_name.as_str(), status.members.len()), (1, "s1", 1));
+    assert_eq!((status.members[0].state.as_str(), status.members[0].version.as_str()), ("leader", "0.0.0-test"));
+    assert_eq!(status.state_hash.len(), 64);
+    assert_eq!((status.nodes.unwrap().up, status.devices.unwrap().free), (2, 4));
+    let version = server.gateway.version(Server::call(Role::User, pb::VersionRequest {})).await.unwrap().into_inner();
+    assert_eq!((version.api, version.server_name.as_str()), (1, "s1"));
+    assert_eq!(
+        error(server.gateway.version(Server::call(Role::Agent, pb::VersionRequest {})).await).code,
+        ErrorCode::Forbidden
+    );
+}

@@ -1,0 +1,224 @@
+use super::fixture::{Cluster, principal};
+use crate::gateway::render::{cluster, event, gang, job, node};
+use crate::gateway::why;
+use muster_common::{GangId, JobId};
+use muster_engine::Command;
+use muster_engine::command::{Cancel, Exit, NodeAction, ReportBody};
+use muster_engine::forecast::forecast;
+use muster_proto::client as pb;
+use serde::Serialize;
+
+const TWO_NODES: &str = r#"{"name":"train","gang":{"nodes":2,"gpus_per_node":2,"ranks_per_node":"gpu","run":"x"},
+    "env":{"TOKEN":"secret"},"limits":{"time":"1h","expected":"30m"},"retry":{"app":1}}"#;
+
+fn pretty<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).unwrap()
+}
+
+fn gang0(job: JobId) -> GangId {
+    GangId::new(job, 0)
+}
+
+fn cancel(cluster: &mut Cluster, job: JobId, ordinal: Option<u32>) {
+    let by = principal("alice");
+    cluster.apply(Command::Cancel(Cancel { job, ordinal, reason: "not needed".into(), by }));
+}
+
+/// A rank fails, the second attempt succeeds.
+fn retried() -> (Cluster, JobId) {
+    let mut cluster = Cluster::new(2, 2);
+    let job = cluster.submit("alice", TWO_NODES);
+    let gang = gang0(job);
+    cluster.start(gang);
+    cluster.pass(5_000);
+    let nodes = cluster.nodes_of(gang);
+    cluster.report(nodes[1], gang, ReportBody::Exited { rank: 3, exit: Exit::Signal(9), why: String::new() });
+    cluster.release(gang);
+    cluster.pass(2_000);
+    cluster.start(gang);
+    cluster.pass(10_000);
+    for node in nodes {
+        cluster.exit(node, gang, Exit::Code(0));
+    }
+    cluster.release(gang);
+    (cluster, job)
+}
+
+#[test]
+fn a_job_that_ended_on_its_second_attempt_is_shown_whole() {
+    let (cluster, job) = retried();
+    let subject = cluster.subject(job);
+    insta::assert_snapshot!("ended_job", pretty(&job::whole(&subject, None, None, true)));
+}
+
+#[test]
+fn a_job_that_runs_names_its_nodes_and_devices() {
+    let mut cluster = Cluster::new(2, 2);
+    let job = cluster.submit("alice", TWO_NODES);
+    cluster.start(gang0(job));
+    insta::assert_snapshot!("running_job", pretty(&job::whole(&cluster.subject(job), None, None, true)));
+}
+
+#[test]
+fn environment_values_are_shown_to_those_who_may_see_them_only() {
+    let (cluster, job) = retried();
+    let subject = cluster.subject(job);
+    assert!(job::whole(&subject, None, None, true).spec_json.contains("secret"));
+    let hidden = job::whole(&subject, None, None, false).spec_json;
+    assert!(!hidden.contains("secret") && hidden.contains("TOKEN"), "{hidden}");
+    for recorded in &cluster.events {
+        assert!(!event::render(&cluster.state, recorded).json.contains("secret"));
+    }
+}
+
+#[test]
+fn a_gang_is_picked_by_attempt() {
+    let (cluster, job) = retried();
+    let gang = gang::render(&cluster.subject(job), 0, Some(1));
+    let [attempt] = gang.attempts.as_slice() else { panic!("{gang:?}") };
+    assert_eq!((attempt.number, attempt.cause.as_str()), (1, "rank_failed"));
+}
+
+#[test]
+fn the_state_exit_code_and_cause_follow_how_it_ended() {
+    let (cluster, job) = retried();
+    let done = job::summary(&cluster.subject(job), None);
+    assert_eq!((done.state.as_str(), done.exit_code, done.attempt), ("SUCCEEDED", Some(0), 2));
+
+    let mut cluster = Cluster::new(2, 2);
+    let waiting = cluster.submit("alice", TWO_NODES);
+    cancel(&mut cluster, waiting, None);
+    let never_ran = job::summary(&cluster.subject(waiting), None);
+    assert_eq!((never_ran.state.as_str(), never_ran.exit_code), ("CANCELLED", None));
+    assert_eq!(
+        (never_ran.cause.as_str(), never_ran.cause_text.as_str()),
+        ("cancelled", "cancelled by alice: not needed")
+    );
+
+    let failing = cluster.submit("alice", &TWO_NODES.replace(r#""app":1"#, r#""app":0"#));
+    cluster.start(gang0(failing));
+    let nodes = cluster.nodes_of(gang0(failing));
+    cluster.report(nodes[0], gang0(failing), ReportBody::Exited { rank: 1, exit: Exit::Code(3), why: String::new() });
+    let stopping = job::summary(&cluster.subject(failing), None);
+    assert_eq!(
+        (stopping.state.as_str(), stopping.cause.as_str(), stopping.exit_code),
+        ("STOPPING", "rank_failed", None)
+    );
+    cluster.release(gang0(failing));
+    let failed = job::summary(&cluster.subject(failing), None);
+    assert_eq!((failed.state.as_str(), failed.exit_code), ("FAILED", Some(3)));
+    assert_eq!(failed.cause_text, "rank 1 on n1 exited with code 3");
+}
+
+#[test]
+fn a_job_that_waited_too_long_says_so() {
+    let mut cluster = Cluster::new(1, 1);
+    let job = cluster.submit("alice", r#"{"gang":{"nodes":1,"gpus_per_node":1,"run":"x"},"limits":{"wait":"5s"}}"#);
+    cluster.apply(Command::Hold { job, hold: true, by: principal("alice") });
+    assert!(job::summary(&cluster.subject(job), None).held);
+    cluster.pass(6_000);
+    cluster.decide();
+    let ended = job::summary(&cluster.subject(job), None);
+    assert_eq!((ended.state.as_str(), ended.cause.as_str(), ended.held), ("TIMED_OUT", "wait_limit", false));
+}
+
+#[test]
+fn an_array_counts_its_gangs_and_each_element_has_its_own_state() {
+    let mut cluster = Cluster::new(1, 2);
+    let job = cluster.submit("alice", r#"{"gang":{"nodes":1,"gpus_per_node":1,"run":"x"},"array":{"range":"0-3"}}"#);
+    cluster.decide();
+    for ordinal in [0, 1] {
+        let gang = GangId::new(job, ordinal);
+        let node = cluster.nodes_of(gang)[0];
+        cluster.report(node, gang, ReportBody::Prepared);
+    }
+    let first = GangId::new(job, 0);
+    let node = cluster.nodes_of(first)[0];
+    cluster.exit(node, first, Exit::Code(7));
+    cluster.release(first);
+    cancel(&mut cluster, job, Some(3));
+
+    let subject = cluster.subject(job);
+    let whole = job::summary(&subject, None);
+    let counts = whole.counts.clone().unwrap();
+    assert_eq!((counts.total, counts.failed, counts.running, counts.queued, counts.cancelled), (4, 1, 1, 1, 1));
+    assert_eq!((whole.state.as_str(), whole.node_names.as_slice()), ("RUNNING", &["n1".to_owned()][..]));
+    let states: Vec<(String, Option<i32>)> =
+        (0..4).map(|ordinal| job::summary(&subject, Some(ordinal))).map(|job| (job.state, job.exit_code)).collect();
+    let word = |word: &str| word.to_owned();
+    assert_eq!(
+        states,
+        [(word("FAILED"), Some(7)), (word("RUNNING"), None), (word("QUEUED"), None), (word("CANCELLED"), None)]
+    );
+    assert!(subject.check_ordinal(4).is_err());
+
+    cancel(&mut cluster, job, None);
+    cluster.release(GangId::new(job, 1));
+    let ended = job::summary(&cluster.subject(job), None);
+    assert_eq!((ended.state.as_str(), ended.exit_code), ("FAILED", Some(7)));
+    assert_eq!(ended.cause_text, "element 0: rank 0 on n1 exited with code 7");
+    let last = job::summary(&cluster.subject(job), Some(2));
+    assert_eq!(last.state, "CANCELLED");
+}
+
+#[test]
+fn why_names_what_is_in_the_way_and_when_it_ends() {
+    let mut cluster = Cluster::new(2, 2);
+    let first = cluster.submit("bob", TWO_NODES);
+    cluster.start(gang0(first));
+    let second = cluster.submit("alice", TWO_NODES);
+    cluster.pass(60_000);
+    let subject = cluster.subject(second);
+    let foreseen = forecast(&subject.state, subject.now);
+    let answer = why::answer(&subject, None, Some(&foreseen));
+    insta::assert_snapshot!("why", pretty(&pb::WhyReply { job: None, ..answer }));
+}
+
+#[test]
+fn a_held_job_says_hold_first() {
+    let mut cluster = Cluster::new(1, 1);
+    let job = cluster.submit("alice", r#"{"gang":{"nodes":1,"gpus_per_node":1,"run":"x"}}"#);
+    cluster.apply(Command::Hold { job, hold: true, by: principal("alice") });
+    let answer = why::answer(&cluster.subject(job), None, None);
+    assert_eq!(answer.blockers[0].reason, "hold");
+    assert_eq!(answer.would_help[0].change, format!("muster release {job}"));
+}
+
+#[test]
+fn nodes_show_devices_holders_and_drains() {
+    let mut cluster = Cluster::new(2, 2);
+    let job = cluster.submit("alice", TWO_NODES);
+    cluster.start(gang0(job));
+    let id = cluster.nodes_of(gang0(job))[0];
+    let action = NodeAction::Drain { reason: "xid 79".into(), deadline_ms: Some(7_200_000) };
+    cluster.apply(Command::NodeAdmin { node: id, action, by: principal("root") });
+    let record = cluster.state.node(id).unwrap();
+    insta::assert_snapshot!("draining_node", pretty(&node::whole(&cluster.state, record)));
+    assert_eq!(cluster::nodes(&cluster.state).closed, 1);
+    assert_eq!(cluster::devices(&cluster.state).held, 4);
+    assert_eq!(cluster::jobs(&cluster.state).running, 1);
+}
+
+#[test]
+fn every_event_has_one_line_for_people() {
+    let (mut cluster, _) = retried();
+    let id = *cluster.state.nodes().keys().next().unwrap();
+    let epoch = cluster.state.node(id).unwrap().epoch;
+    cluster.apply(Command::NodeSilent { node: id, epoch, term: 1 });
+    cluster.apply(Command::NodeFenced { node: id, epoch, term: 1, waited_ms: 10_000_000 });
+    let lines: Vec<String> = cluster
+        .events
+        .iter()
+        .map(|recorded| event::render(&cluster.state, recorded))
+        .map(|event| format!("{:>3}.{} {:<16} {}", event.index, event.ordinal, event.kind, event.text))
+        .collect();
+    insta::assert_snapshot!("events", lines.join("\n"));
+}
+
+#[test]
+fn every_kind_of_event_can_be_asked_for() {
+    let (cluster, _) = retried();
+    for recorded in &cluster.events {
+        assert!(event::KINDS.contains(&event::kind(&recorded.event)));
+    }
+}

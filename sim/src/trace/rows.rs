@@ -1,0 +1,168 @@
+//! What every reader gathers: the jobs kept, and an account of all other rows.
+
+use super::{BAD_ROWS_NAMED_MAX, BadRow, Card, Noted, Trace, TraceJob};
+use std::collections::BTreeMap;
+
+/// Rows read so far.
+pub(super) struct Rows {
+    format: &'static str,
+    jobs: Vec<TraceJob>,
+    rows: u64,
+    dropped: Vec<Noted>,
+    changed: Vec<Noted>,
+    /// Line on which each job id was seen.
+    ids: BTreeMap<String, u64>,
+    pub(super) bad_rows: u64,
+    /// The first [`BAD_ROWS_NAMED_MAX`].
+    pub(super) bad: Vec<BadRow>,
+    pub(super) recorded_devices: Option<u32>,
+}
+
+/// What a row turned out to be.
+pub(super) enum Row {
+    Job(TraceJob),
+    Dropped(&'static str),
+}
+
+impl Rows {
+    pub(super) fn new(format: &'static str) -> Self {
+        Self {
+            format,
+            jobs: Vec::new(),
+            rows: 0,
+            dropped: Vec::new(),
+            changed: Vec::new(),
+            ids: BTreeMap::new(),
+            bad_rows: 0,
+            bad: Vec::new(),
+            recorded_devices: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, line: u64, row: Result<Row, String>) {
+        self.rows += 1;
+        match row {
+            Ok(Row::Dropped(why)) => note(&mut self.dropped, line, why),
+            Ok(Row::Job(job)) => match self.ids.get(&job.id) {
+                Some(first) => self.add_bad(line, format!("job id {} was used on line {first}", job.id)),
+                None => {
+                    self.ids.insert(job.id.clone(), line);
+                    self.jobs.push(job);
+                }
+            },
+            Err(why) => self.add_bad(line, why),
+        }
+    }
+
+    pub(super) fn changed(&mut self, line: u64, why: &'static str) {
+        note(&mut self.changed, line, why);
+    }
+
+    fn add_bad(&mut self, line: u64, why: String) {
+        self.bad_rows += 1;
+        if self.bad.len() < BAD_ROWS_NAMED_MAX {
+            self.bad.push(BadRow { line, why });
+        }
+    }
+
+    pub(super) fn into_trace(mut self) -> Trace {
+        self.jobs.sort_by_key(|job| job.submit_ms);
+        let mut card = Card {
+            format: self.format,
+            rows: self.rows,
+            jobs: 0,
+            dropped: self.dropped,
+            changed: self.changed,
+            bad_rows: self.bad_rows,
+            bad: self.bad,
+            recorded_devices: self.recorded_devices,
+            first_submit_s: 0.0,
+            last_submit_s: 0.0,
+            span_s: 0.0,
+            device_s: 0.0,
+            mean_devices: 0.0,
+            largest_job_devices: 0,
+        };
+        card.measure(&self.jobs);
+        Trace {
+            jobs: self.jobs,
+            card,
+        }
+    }
+}
+
+fn note(notes: &mut Vec<Noted>, line: u64, why: &'static str) {
+    match notes.iter_mut().find(|noted| noted.why == why) {
+        Some(noted) => noted.rows += 1,
+        None => notes.push(Noted {
+            why,
+            rows: 1,
+            first_line: line,
+        }),
+    }
+}
+
+impl Card {
+    /// Fills in what follows from the jobs that take part.
+    pub(super) fn measure(&mut self, jobs: &[TraceJob]) {
+        let first_ms = jobs.first().map_or(0, |job| job.submit_ms);
+        let last_ms = jobs.last().map_or(0, |job| job.submit_ms);
+        let device_ms: u128 = jobs
+            .iter()
+            .map(|job| u128::from(job.run_ms) * u128::from(job.devices))
+            .sum();
+        self.jobs = jobs.len() as u64;
+        self.first_submit_s = first_ms as f64 / 1000.0;
+        self.last_submit_s = last_ms as f64 / 1000.0;
+        self.span_s = (last_ms - first_ms) as f64 / 1000.0;
+        self.device_s = device_ms as f64 / 1000.0;
+        self.mean_devices = if self.span_s > 0.0 {
+            self.device_s / self.span_s
+        } else {
+            0.0
+        };
+        self.largest_job_devices = jobs.iter().map(|job| job.devices).max().unwrap_or(0);
+    }
+}
+
+/// Largest time in a trace, in seconds; above it a number is taken for damage.
+const SECONDS_MAX: f64 = 1e12;
+
+/// Seconds, whole or with a fraction, as milliseconds.
+pub(super) fn milliseconds(field: &str, text: &str) -> Result<i64, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| format!("{field} is `{}`, not a number of seconds", short(text)))?;
+    if !seconds.is_finite() || seconds.abs() > SECONDS_MAX {
+        return Err(format!("{field} is {seconds} s, beyond what a trace can hold"));
+    }
+    Ok((seconds * 1000.0).round() as i64)
+}
+
+/// A submit time, never before the trace's clock began.
+pub(super) fn submit_ms(text: &str) -> Result<u64, String> {
+    let ms = milliseconds("submit time", text)?;
+    u64::try_from(ms).map_err(|_| format!("submit time {text} is before the trace's clock began"))
+}
+
+pub(super) fn whole(field: &str, text: &str) -> Result<i64, String> {
+    text.parse()
+        .map_err(|_| format!("{field} is `{}`, not a whole number", short(text)))
+}
+
+/// Most devices of one job.
+const DEVICES_MAX: i64 = 1_000_000;
+
+pub(super) fn devices(count: i64) -> Result<u32, String> {
+    if !(1..=DEVICES_MAX).contains(&count) {
+        return Err(format!(
+            "the job has {count} devices; it must have from 1 to {DEVICES_MAX}"
+        ));
+    }
+    Ok(count as u32)
+}
+
+/// Enough of a text to recognise it, printable.
+fn short(text: &str) -> String {
+    text.chars().take(40).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,67 @@
+//! Standard Workload Format 2: 18 fields a line, `;` before comments and header fields.
+//!
+//! Rules, as the simulators that users compare with apply them: a run time of 0 is dropped, a
+//! negative one becomes 10 s; processors are the larger of allocated and requested; a requested
+//! time of -1 becomes the run time; without `MaxProcs` the machine has `MaxNodes` processors.
+
+use super::TraceJob;
+use super::rows::{Row, Rows, devices, milliseconds, submit_ms, whole};
+
+const FIELDS: usize = 18;
+/// Stands in for a run time that is not known.
+const UNKNOWN_RUN_MS: i64 = 10_000;
+
+pub(super) fn parse(text: &str) -> Result<Rows, String> {
+    let mut rows = Rows::new("swf");
+    let (mut procs, mut nodes) = (None, None);
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if let Some(comment) = line.strip_prefix(';') {
+            procs = procs.or_else(|| header(comment, "MaxProcs"));
+            nodes = nodes.or_else(|| header(comment, "MaxNodes"));
+        } else if !line.is_empty() {
+            let row = parse_row(&mut rows, number, line);
+            rows.add(number, row);
+        }
+    }
+    rows.recorded_devices = procs.or(nodes);
+    Ok(rows)
+}
+
+/// `MaxNodes: 256`; -1 stands for unknown and is no number of ours.
+fn header(comment: &str, key: &str) -> Option<u32> {
+    let (name, value) = comment.split_once(':')?;
+    (name.trim() == key).then(|| value.trim().parse().ok())?
+}
+
+fn parse_row(rows: &mut Rows, number: u64, line: &str) -> Result<Row, String> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    if fields.len() != FIELDS {
+        return Err(format!("{} fields instead of {FIELDS}", fields.len()));
+    }
+    let id = whole("job number", fields[0])?;
+    let submit_ms = submit_ms(fields[1])?;
+    let mut run_ms = milliseconds("run time", fields[3])?;
+    let allocated = whole("allocated processors", fields[4])?;
+    let asked = whole("requested processors", fields[7])?;
+    let mut requested_ms = milliseconds("requested time", fields[8])?;
+    if run_ms == 0 {
+        return Ok(Row::Dropped("run time 0"));
+    }
+    let devices = devices(allocated.max(asked))?;
+    if run_ms < 0 {
+        rows.changed(number, "negative run time became 10 s");
+        run_ms = UNKNOWN_RUN_MS;
+    }
+    if requested_ms < 0 {
+        rows.changed(number, "requested time was not recorded; it became the run time");
+        requested_ms = run_ms;
+    }
+    Ok(Row::Job(TraceJob {
+        id: id.to_string(),
+        submit_ms,
+        run_ms: run_ms.unsigned_abs(),
+        requested_ms: requested_ms.unsigned_abs(),
+        devices,
+    }))
+}

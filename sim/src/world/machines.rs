@@ -1,0 +1,116 @@
+//! From the world file to node registrations.
+
+use super::{NodeGroup, World};
+use muster_common::Name;
+use muster_common::node::{Device, Inventory, Link};
+use muster_engine::command::Registration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Most nodes of a world.
+pub const NODES_MAX: u64 = 100_000;
+/// Most devices of a node.
+pub const NODE_DEVICES_MAX: u16 = 256;
+const CPUS_PER_DEVICE: u32 = 8;
+const PORT_BASE: u16 = 20_000;
+
+impl World {
+    pub(super) fn checked(self) -> Result<Self, String> {
+        let nodes: u64 = self.nodes.iter().map(|group| u64::from(group.count)).sum();
+        if nodes == 0 || nodes > NODES_MAX {
+            return Err(format!(
+                "the world has {nodes} nodes; it must have from 1 to {NODES_MAX}"
+            ));
+        }
+        let mut names = BTreeSet::new();
+        for group in &self.nodes {
+            if group.devices == 0 || group.devices > NODE_DEVICES_MAX {
+                return Err(format!(
+                    "nodes `{}`: {} devices; a node has from 1 to {NODE_DEVICES_MAX}",
+                    group.name, group.devices
+                ));
+            }
+            if group.cpus.is_some_and(|cpus| cpus < u32::from(group.devices)) {
+                return Err(format!(
+                    "nodes `{}`: fewer CPUs than devices; every rank needs one",
+                    group.name
+                ));
+            }
+            if !names.insert(&group.name) {
+                return Err(format!("two groups of nodes are called `{}`", group.name));
+            }
+            node_name(group, group.count)?;
+        }
+        if self.jobs.step == 0 || self.jobs.step > self.largest_node() {
+            return Err(format!(
+                "jobs.step is {}; it must be from 1 to the devices of a node",
+                self.jobs.step
+            ));
+        }
+        Ok(self)
+    }
+
+    /// One registration for each node, in the order of the file.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = Registration> + '_ {
+        self.nodes.iter().flat_map(|group| {
+            (0..group.count).map(move |number| {
+                let name = node_name(group, number).expect("checked for the highest number");
+                registration(group, name)
+            })
+        })
+    }
+}
+
+fn node_name(group: &NodeGroup, number: u32) -> Result<Name, String> {
+    Name::new(format!("{}-{number}", group.name)).map_err(|error| format!("nodes `{}`: {error}", group.name))
+}
+
+fn registration(group: &NodeGroup, name: Name) -> Registration {
+    let devices = (0..group.devices)
+        .map(|slot| Device {
+            uuid: format!("{name}-{slot}"),
+            model: group.model.clone(),
+            product: group.model.to_string(),
+            memory_bytes: 0,
+            pci_address: String::new(),
+            numa: None,
+            parent: None,
+            nearest_nics: Vec::new(),
+        })
+        .collect();
+    let inventory = Inventory {
+        cpu_milli: u64::from(group.cpus.unwrap_or(CPUS_PER_DEVICE * u32::from(group.devices))) * 1000,
+        memory_bytes: u64::from(group.memory_gib) << 30,
+        numa: Vec::new(),
+        devices,
+        links: alike_links(group.devices),
+        nics: Vec::new(),
+        labels: group.labels.clone(),
+        place: group.place.clone(),
+        hardware_id: name.to_string(),
+        boot_id: "simulated".into(),
+        agent_version: String::new(),
+        address: name.to_string(),
+        port_base: PORT_BASE,
+        // Every gang leases one, and a node holds at most one gang a device.
+        port_count: group.devices,
+        weak_fencing: false,
+    };
+    Registration {
+        name: name.clone(),
+        inventory: Arc::new(inventory),
+        store_id: name.to_string(),
+        instance: name.to_string(),
+        store_lost: false,
+        old_boot_silent: false,
+        held: Vec::new(),
+    }
+}
+
+/// Every device as near to every other.
+fn alike_links(devices: u16) -> Vec<Vec<Link>> {
+    let link = |a, b| if a == b { Link::Same } else { Link::Node };
+    (0..devices)
+        .map(|a| (0..devices).map(|b| link(a, b)).collect())
+        .collect()
+}

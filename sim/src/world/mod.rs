@@ -1,0 +1,231 @@
+//! The world file: which machines there are, and the rules by which time passes. What a policy
+//! may decide is never in here, and nothing in here is policy.
+
+mod machines;
+
+use crate::SimError;
+use crate::trace::TraceJob;
+use muster_common::Name;
+use muster_common::job::{
+    CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget, Scheduling,
+};
+use muster_common::resources::Share;
+use muster_common::topology::FabricSpec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// An invented cluster and its clockwork.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    pub nodes: Vec<NodeGroup>,
+    #[serde(default)]
+    pub fabric: FabricSpec,
+    #[serde(default)]
+    pub events: Events,
+    #[serde(default)]
+    pub preemption: Preemption,
+    #[serde(default)]
+    pub jobs: Jobs,
+}
+
+/// So many machines of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeGroup {
+    /// Nodes are called by this and a number from 0.
+    #[serde(default = "node")]
+    pub name: Name,
+    pub count: u32,
+    /// Devices on each node.
+    pub devices: u16,
+    #[serde(default = "device")]
+    pub model: Name,
+    /// CPUs of each node; by default eight for each device.
+    pub cpus: Option<u32>,
+    #[serde(default)]
+    pub memory_gib: u32,
+    #[serde(default)]
+    pub labels: BTreeMap<Name, String>,
+    /// Where all of them stand: per fabric tree, the domain at each level, widest first.
+    #[serde(default)]
+    pub place: BTreeMap<Name, Vec<Name>>,
+}
+
+fn node() -> Name {
+    Name::literal("node")
+}
+
+fn device() -> Name {
+    Name::literal("device")
+}
+
+/// In which order things happen, and how often decisions are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// At one instant: ends before arrivals, or arrivals before ends. Ends of one instant come in
+    /// the order in which their jobs started, arrivals in the order of the trace.
+    pub ends_first: bool,
+    pub cycle_after: CycleAfter,
+    /// Arrivals and ends are noticed at whole multiples of this; 0 = at once.
+    pub tick_ms: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            ends_first: true,
+            cycle_after: CycleAfter::Instant,
+            tick_ms: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CycleAfter {
+    /// After every single arrival and end.
+    Entry,
+    /// Once everything of an instant has happened.
+    Instant,
+}
+
+/// What it costs a job to be stopped for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preemption {
+    /// Added to the run time for each time it was stopped.
+    pub cost_ms: u64,
+    /// The next attempt goes on where the last one stopped, instead of from the start.
+    pub keeps_work: bool,
+}
+
+impl Default for Preemption {
+    fn default() -> Self {
+        Self {
+            cost_ms: 0,
+            keeps_work: true,
+        }
+    }
+}
+
+/// How a job of a trace becomes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    pub request: Request,
+    /// Only with `request = "total"`: devices on a node come in multiples of this.
+    pub step: u32,
+    /// May be stopped for others, where the policy does that.
+    pub preemptible: bool,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            request: Request::Total,
+            step: 1,
+            preemptible: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// So many devices in all, spread as the policy likes.
+    Total,
+    /// So many nodes with one device on each.
+    Nodes,
+}
+
+impl World {
+    pub fn read(path: &Path) -> Result<(Self, String), SimError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SimError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let world = toml::from_str(&text)
+            .map_err(|error| error.to_string())
+            .and_then(|world: World| world.checked())
+            .map_err(|why| SimError::World {
+                path: path.to_path_buf(),
+                why,
+            })?;
+        Ok((world, text))
+    }
+
+    pub fn devices(&self) -> u64 {
+        self.nodes
+            .iter()
+            .map(|group| u64::from(group.count) * u64::from(group.devices))
+            .sum()
+    }
+
+    fn largest_node(&self) -> u32 {
+        self.nodes
+            .iter()
+            .map(|group| u32::from(group.devices))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Later by less than one tick, so that it falls on one.
+    pub(crate) fn on_tick(&self, ms: u64) -> u64 {
+        match self.events.tick_ms {
+            0 => ms,
+            tick_ms => ms.div_ceil(tick_ms).saturating_mul(tick_ms),
+        }
+    }
+
+    /// What is submitted for a job of the trace. The engine may know the run time exactly
+    /// (`exact`) and as its user said (`expected`); which of them it uses is policy.
+    pub(crate) fn scheduling(&self, job: &TraceJob) -> Scheduling {
+        let count = match self.jobs.request {
+            Request::Total => Count::Total(DeviceTotal {
+                devices: job.devices,
+                per_node_min: 1,
+                per_node_max: self.largest_node(),
+                step: self.jobs.step,
+            }),
+            Request::Nodes => Count::Nodes {
+                nodes: job.devices,
+                per_node: 1,
+            },
+        };
+        let group = GroupRequest {
+            name: Name::literal("main"),
+            count,
+            models: Vec::new(),
+            share: Share::WHOLE,
+            cpu_milli_per_node: None,
+            memory_bytes_per_node: None,
+            topology: Vec::new(),
+            labels: BTreeMap::new(),
+            exclude: Vec::new(),
+            ranks: RanksPerNode::Fixed(1),
+        };
+        Scheduling {
+            queue: Name::literal("default"),
+            account: Name::literal("default"),
+            class: Name::literal("normal"),
+            groups: vec![group],
+            array: None,
+            limits: Limits {
+                expected_ms: Some(job.requested_ms),
+                exact_ms: Some(job.run_ms),
+                ..Limits::default()
+            },
+            retry: RetryBudget::default(),
+            checkpoint: CheckpointSpec::default(),
+            preemptible: self.jobs.preemptible,
+            fence_after_ms: None,
+            begin_at_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+use super::*;
+
+fn parse(text: &str) -> Result<World, String> {
+    toml::from_str(text)
+        .map_err(|error| error.to_string())
+        .and_then(|world: World| world.checked())
+}
+
+#[test]
+fn a_world_needs_only_its_nodes() {
+    let world = parse("[[nodes]]\ncount = 2\ndevices = 8\n").unwrap();
+    assert_eq!((world.devices(), world.registrations().count()), (16, 2));
+    assert!(world.events.ends_first && world.preemption.keeps_work);
+}
+
+#[test]
+fn mistakes_are_refused_by_name() {
+    for (text, part) in [
+        ("[[nodes]]\ncount = 2\ndevices = 8\ncolour = 1\n", "colour"),
+        ("nodes = []\n", "0 nodes"),
+        ("[[nodes]]\ncount = 2\ndevices = 0\n", "0 devices"),
+        ("[[nodes]]\ncount = 2\ndevices = 8\ncpus = 4\n", "fewer CPUs"),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[jobs]\nstep = 9\n",
+            "jobs.step is 9",
+        ),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n",
+            "cycle_after",
+        ),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n",
+            "two groups",
+        ),
+    ] {
+        let why = parse(text).unwrap_err();
+        assert!(why.contains(part), "{text}: {why}");
+    }
+}
+
+#[test]
+fn ticks_round_up() {
+    let mut world = parse("[[nodes]]\ncount = 1\ndevices = 1\n").unwrap();
+    assert_eq!(world.on_tick(1_001), 1_001);
+    world.events.tick_ms = 1_000;
+    assert_eq!((world.on_tick(1_001), world.on_tick(2_000)), (2_000, 2_000));
+}

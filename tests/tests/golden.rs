@@ -1,0 +1,256 @@
+//! The golden runs: `muster sim run` on public traces, job by job against what other simulators
+//! decided. They judge every change of the engine; see `data/golden/README.md`.
+
+use muster_tests::binary::muster;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+type Table = BTreeMap<u64, BTreeMap<String, String>>;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data/golden")
+        .join(name)
+}
+
+/// Records by the number in column `key`.
+fn table(path: &Path, key: &str) -> Table {
+    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|ending| ending == "gz") {
+        Box::new(flate2::read::MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
+    let mut reader = csv::Reader::from_reader(reader);
+    let rows = reader.deserialize::<BTreeMap<String, String>>();
+    rows.map(|row| row.unwrap())
+        .map(|row| (row[key].parse().unwrap(), row))
+        .collect()
+}
+
+/// What one run wrote.
+struct Run {
+    jobs: Table,
+    summary: serde_json::Value,
+    _folder: tempfile::TempDir,
+}
+
+fn sim(policy: &str, world: &str, trace: &str, more: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(muster())
+        .current_dir(repository())
+        .args(["sim", "run", "--json"])
+        .args(["--policy", &format!("examples/policies/{policy}.toml")])
+        .args(["--world", &format!("examples/worlds/{world}.toml")])
+        .arg("--trace")
+        .arg(data(trace))
+        .arg("--output")
+        .arg(folder.path())
+        .args(more)
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{policy} on {trace}: {}\n{talk}",
+        output.status
+    );
+    Run {
+        jobs: table(&folder.path().join("jobs.csv"), "job_id"),
+        summary: serde_json::from_slice(&output.stdout).unwrap(),
+        _folder: folder,
+    }
+}
+
+/// Every named column of every job equal to the expected one; all differences counted, ten shown.
+fn assert_jobs_equal(what: &str, run: &Run, expected: &Table, columns: &[(&str, String)]) {
+    assert!(run.jobs.keys().eq(expected.keys()), "{what}: not the same jobs");
+    let mut differences = Vec::new();
+    for (id, row) in expected {
+        for (ours, theirs) in columns {
+            let (got, want) = (&run.jobs[id][*ours], &row[theirs]);
+            if got.parse::<f64>() != Ok(want.parse().unwrap()) {
+                differences.push(format!("job {id}: {ours} is {got}, {theirs} is {want}"));
+            }
+        }
+    }
+    let count = differences.len();
+    differences.truncate(10);
+    assert!(
+        count == 0,
+        "{what}: {count} differences\n{}",
+        differences.join("\n")
+    );
+}
+
+fn whole_batch_trace(name: &str) {
+    let expected = table(&data("hpcsim_lublin256_full_starts.csv.gz"), "job_id");
+    for (policy, column) in [
+        (format!("{name}-strict"), format!("start_{name}_nobf")),
+        (format!("{name}-strict-backfill"), format!("start_{name}_bf")),
+    ] {
+        let run = sim(&policy, "256-processors", "lublin_256.swf.gz", &[]);
+        assert_eq!(run.jobs.len(), 10_000);
+        assert_jobs_equal(&policy, &run, &expected, &[("start_s", column)]);
+    }
+}
+
+#[test]
+fn fcfs_starts_all_10_000_jobs_as_expected() {
+    whole_batch_trace("fcfs");
+}
+
+#[test]
+fn sjf_starts_all_10_000_jobs_as_expected() {
+    whole_batch_trace("sjf");
+}
+
+#[test]
+fn f1_starts_all_10_000_jobs_as_expected() {
+    whole_batch_trace("f1");
+}
+
+#[test]
+fn smallest_first_starts_all_10_000_jobs_as_expected() {
+    whole_batch_trace("smallest");
+}
+
+/// One row of the published windows against the summary, to the last printed digit.
+fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecord) {
+    let field = |name: &str| &row[heads.iter().position(|head| head == name).unwrap()];
+    let start = field("start_index0");
+    let run = sim(
+        policy,
+        "256-processors",
+        "lublin_256.swf.gz",
+        &["--start-job", start, "--jobs", "1024"],
+    );
+    assert_eq!(run.jobs.len(), 1_024);
+    assert_eq!(run.jobs.keys().next().unwrap().to_string(), field("first_job_id"));
+    for (name, pointer) in [
+        ("avg_bsld", "/bsld/mean"),
+        ("avg_wait_s", "/wait_s/mean"),
+        ("avg_turnaround_s", "/turnaround_s/mean"),
+        ("max_wait_s", "/wait_s/max"),
+        ("makespan_s", "/makespan_s"),
+        ("util_published_def", "/utilisation/until_last_start"),
+        ("util_full_span", "/utilisation/full_span"),
+    ] {
+        let want = field(name);
+        let digits = want.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        let got = run
+            .summary
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap();
+        assert_eq!(
+            format!("{got:.digits$}"),
+            want,
+            "{policy}, window from {start}: {name}"
+        );
+    }
+}
+
+fn windows(published: &str, policy: &str) {
+    let mut reader = csv::Reader::from_path(data("hpcsim_lublin256_windows.csv")).unwrap();
+    let heads = reader.headers().unwrap().clone();
+    let column = |name: &str| heads.iter().position(|head| head == name).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    for (backfill, policy) in [
+        ("0", format!("{policy}-strict")),
+        ("1", format!("{policy}-strict-backfill")),
+    ] {
+        let of_policy = |row: &&csv::StringRecord| {
+            &row[column("policy")] == published && &row[column("backfill")] == backfill
+        };
+        let rows: Vec<_> = rows.iter().filter(of_policy).collect();
+        assert_eq!(rows.len(), 10, "{published} with backfill {backfill}");
+        rows.iter().for_each(|row| assert_window(&policy, row, &heads));
+    }
+}
+
+#[test]
+fn fcfs_averages_of_all_ten_windows_are_as_published() {
+    windows("FCFS", "fcfs");
+}
+
+#[test]
+fn sjf_averages_of_all_ten_windows_are_as_published() {
+    windows("SJF", "sjf");
+}
+
+#[test]
+fn f1_averages_of_all_ten_windows_are_as_published() {
+    windows("F1", "f1");
+}
+
+#[test]
+fn smallest_first_averages_of_all_ten_windows_are_as_printed() {
+    windows("SMALLEST", "smallest");
+}
+
+/// First starts, ends and preemptions of every job.
+fn gpu_trace(policy: &str, world: &str, trace: &str, expected: &str, prefix: &str) {
+    let expected = table(&data(expected), "job_id");
+    let run = sim(policy, world, trace, &[]);
+    let columns = [
+        ("start_s", format!("{prefix}_start")),
+        ("end_s", format!("{prefix}_end")),
+        ("preemptions", format!("{prefix}_preempt")),
+    ];
+    assert_jobs_equal(&format!("{policy} on {trace}"), &run, &expected, &columns);
+}
+
+fn window_a(policy: &str, prefix: &str) {
+    gpu_trace(
+        policy,
+        "32x8",
+        "philly_window_A.csv.gz",
+        "philly_windowA_32x8_jobs.csv.gz",
+        prefix,
+    );
+}
+
+fn sixty_jobs(policy: &str, prefix: &str) {
+    gpu_trace(
+        policy,
+        "2x8",
+        "60_job.csv",
+        "tiresias_60job_n2g8_jobs.csv",
+        prefix,
+    );
+}
+
+#[test]
+fn fifo_equals_on_the_gpu_window_and_on_sixty_jobs() {
+    window_a("fifo", "tir_fifo");
+    sixty_jobs("fifo", "fifo-count");
+}
+
+#[test]
+fn fit_first_equals_on_the_gpu_window_and_on_sixty_jobs() {
+    window_a("fit-first", "tir_fjf");
+    sixty_jobs("fit-first", "fjf-count");
+}
+
+#[test]
+fn shortest_remaining_first_equals_with_every_preemption() {
+    window_a("srtf-refill", "tir_shortest");
+    sixty_jobs("srtf-refill", "shortest-count");
+}
+
+#[test]
+fn consolidated_fifo_equals_on_the_gpu_window() {
+    window_a("fifo-consolidated", "lucid_fifo");
+}
+
+#[test]
+fn consolidated_sjf_equals_on_the_gpu_window() {
+    window_a("sjf-consolidated", "lucid_sjf");
+}
