@@ -47,11 +47,12 @@ pub fn show(job: &JobRef) -> String {
     text
 }
 
-/// Where the last job of this shell is noted. The shell is known by its process and the moment it
-/// began, so that another one with the same number is not taken for it.
+/// Where the last job of this shell is noted: under the process that started us, and, because that
+/// may be a wrapper such as `timeout`, under the terminal session too. A process is known by its
+/// number and the moment it began, so that another one with the same number is not taken for it.
 pub struct LastJob {
-    file: Option<PathBuf>,
-    shell: String,
+    /// File and the moment written into it, the more exact one first.
+    notes: Vec<(PathBuf, String)>,
 }
 
 impl LastJob {
@@ -60,28 +61,39 @@ impl LastJob {
             .map(PathBuf::from)
             .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".local/state")))
             .filter(|folder| folder.is_absolute());
+        let Some(folder) = state.map(|state| state.join("muster").join("last")) else {
+            return Self { notes: Vec::new() };
+        };
         let parent = nix::unistd::getppid().as_raw();
-        let stat = fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
-        // Field 22 counts from the process's name, which may contain spaces, in parentheses.
-        let began = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)).unwrap_or("0").to_owned();
-        let file = state.map(|folder| folder.join("muster").join("last").join(parent.to_string()));
-        Self { file, shell: began }
+        let session = nix::unistd::getsid(None).map_or(parent, |session| session.as_raw());
+        let note = |pid: i32| (folder.join(pid.to_string()), began(pid));
+        Self { notes: vec![note(parent), note(session)] }
     }
 
     pub fn get(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.file.as_ref()?).ok()?;
-        let (shell, id) = text.trim().split_once(' ')?;
-        (shell == self.shell).then(|| id.parse().ok()).flatten()
+        self.notes.iter().find_map(|(file, moment)| {
+            let text = fs::read_to_string(file).ok()?;
+            let (noted, id) = text.trim().split_once(' ')?;
+            (noted == moment).then(|| id.parse().ok()).flatten()
+        })
     }
 
     /// A note that cannot be written costs only the convenience.
     pub fn set(&self, id: u64) {
-        let Some(file) = &self.file else { return };
-        if let Some(folder) = file.parent() {
-            let _ = fs::create_dir_all(folder);
+        for (file, moment) in &self.notes {
+            if let Some(folder) = file.parent() {
+                let _ = fs::create_dir_all(folder);
+            }
+            let _ = fs::write(file, format!("{moment} {id}\n"));
         }
-        let _ = fs::write(file, format!("{} {id}\n", self.shell));
     }
+}
+
+/// When a process began, in the kernel's ticks; `0` when it cannot be told.
+fn began(pid: i32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Field 22 counts from the process's name, which may contain spaces, in parentheses.
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)).unwrap_or("0").to_owned()
 }
 
 #[cfg(test)]
@@ -127,7 +139,8 @@ mod tests {
         assert_eq!(last.get(), None);
         last.set(42);
         assert_eq!(LastJob::of_this_shell(place).get(), Some(42));
-        let other = LastJob { shell: "another moment".into(), ..LastJob::of_this_shell(place) };
+        let mut other = LastJob::of_this_shell(place);
+        other.notes.iter_mut().for_each(|(_, moment)| moment.push('1'));
         assert_eq!(other.get(), None);
     }
 }

@@ -58,7 +58,8 @@ async fn poll_once(
 /// Prints the logs of every attempt as they are written, until the job has ended.
 pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, streams: Streams) -> Result<Job, CliError> {
     let mut printed = 0;
-    let (mut state, mut told) = (String::new(), String::new());
+    // No job has this state, so the first answer comes at once.
+    let (mut state, mut told) = ("UNSEEN".to_owned(), String::new());
     loop {
         let reply = poll_once(client, job, POLL_MS, &state, printed).await?;
         let now = reply.job.unwrap_or_default();

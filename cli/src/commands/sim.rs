@@ -79,7 +79,9 @@ pub fn run(context: &Context, command: SimCommand) -> Result<u8, CliError> {
     };
     let report = muster_sim::run(&args, &mut tell).map_err(failed)?;
     context.printer.say(&said(&report.card));
-    context.printer.answer(|| document(&report.summary, &report.manifest), || render(&report.summary, &report.manifest))?;
+    context
+        .printer
+        .answer(|| document(&report.summary, &report.manifest), || render(&report.summary, &report.manifest))?;
     context.printer.say(&format!("results in {}", args.output.display()));
     Ok(0)
 }

@@ -69,7 +69,7 @@ pub fn bytes(bytes: u64) -> String {
 
 /// Thousandths of a CPU: `32`, `0.5`.
 pub fn cpus(milli: u64) -> String {
-    if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{:.1}", milli as f64 / 1000.0) }
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.1}", milli as f64 / 1000.0) }
 }
 
 /// Device-milliseconds as GPU-hours.
