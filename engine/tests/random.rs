@@ -20,16 +20,16 @@ fn pick<T: Clone>(items: &[T], at: u32) -> Option<T> {
 
 fn random_scheduling(a: u32, b: u32, c: u32) -> muster_common::job::Scheduling {
     let mut spec = scheduling(1 + a % 3, b % 3);
-    if b % 3 == 1 && c % 4 == 0 {
+    if b % 3 == 1 && c.is_multiple_of(4) {
         spec.groups[0].share = Share(400);
     }
-    if c % 5 == 0 {
+    if c.is_multiple_of(5) {
         spec.array = Some(ArraySpec { count: 1 + c % 7, at_once: Some(1 + a % 2), stop_after_failures: Some(2) });
     }
-    spec.limits.time_ms = (a % 2 == 0).then_some(30_000);
-    spec.limits.wait_ms = (b % 4 == 0).then_some(600_000);
+    spec.limits.time_ms = (a.is_multiple_of(2)).then_some(30_000);
+    spec.limits.wait_ms = (b.is_multiple_of(4)).then_some(600_000);
     (spec.retry.app, spec.retry.infra) = (a % 2, b % 3);
-    spec.retry.exclude_failed_node = c % 2 == 0;
+    spec.retry.exclude_failed_node = c.is_multiple_of(2);
     spec
 }
 
@@ -46,7 +46,7 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         7 | 8 => report(cluster, &gangs, a, b, c, d),
         9 => {
             if let Some(job) = pick(&jobs, a) {
-                let ordinal = (b % 2 == 0).then_some(c % 3);
+                let ordinal = (b.is_multiple_of(2)).then_some(c % 3);
                 cluster.apply(Command::Cancel(Cancel { job, ordinal, reason: "test".into(), by: principal() }));
             }
         }
@@ -60,7 +60,7 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         14 => stray_report(cluster, &nodes, &gangs, a, b),
         _ => {
             if let Some(job) = pick(&jobs, a) {
-                cluster.apply(Command::Hold { job, hold: b % 2 == 0, by: principal() });
+                cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
             }
         }
     }
@@ -69,7 +69,7 @@ fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
 fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
     let Some(job) = pick(jobs, a) else { return };
     let record = cluster.state.job(job).unwrap();
-    let ordinal = if b % 3 == 0 { b % 5 } else { record.unstarted.first().unwrap_or(b % 5) };
+    let ordinal = if b.is_multiple_of(3) { b % 5 } else { record.unstarted.first().unwrap_or(b % 5) };
     if let Some(placement) = cluster.naive_placement(GangId::new(job, ordinal)) {
         let plan = cluster.plan(vec![PlanStep::Place(placement.clone()), PlanStep::Place(placement)]);
         cluster.apply(plan);
@@ -91,12 +91,12 @@ fn report(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32, d: u3
         return;
     };
     let body = match c % 8 {
-        0 => ReportBody::PrepareFailed { infra: d % 2 == 0, why: "test".into() },
+        0 => ReportBody::PrepareFailed { infra: d.is_multiple_of(2), why: "test".into() },
         1..=3 => ReportBody::Exited { rank: d % 6, exit: OK, why: String::new() },
         4 => ReportBody::Exited { rank: d % 6, exit: Exit::Code(1), why: String::new() },
-        5 => ReportBody::DeviceFault { slot: (d % 3) as u16, xid: 79, why: "test".into(), fatal: d % 2 == 0 },
-        6 if d % 4 == 0 => ReportBody::Quarantined { slots: vec![(d % 3) as u16], why: "test".into() },
-        _ => ReportBody::Released { lease_expired: d % 2 == 0 },
+        5 => ReportBody::DeviceFault { slot: (d % 3) as u16, xid: 79, why: "test".into(), fatal: d.is_multiple_of(2) },
+        6 if d.is_multiple_of(4) => ReportBody::Quarantined { slots: vec![(d % 3) as u16], why: "test".into() },
+        _ => ReportBody::Released { lease_expired: d.is_multiple_of(2) },
     };
     cluster.report(node, gang, body);
 }
@@ -107,7 +107,7 @@ fn administer(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
     let action = match b % 8 {
         0 => NodeAction::Cordon { reason },
         1 | 2 => NodeAction::Uncordon,
-        3 => NodeAction::Drain { reason, deadline_ms: (c % 2 == 0).then_some(u64::from(c % 50_000)) },
+        3 => NodeAction::Drain { reason, deadline_ms: (c.is_multiple_of(2)).then_some(u64::from(c % 50_000)) },
         4 => NodeAction::Undrain,
         5 => NodeAction::StateReleased { reason },
         6 => NodeAction::EndQuarantine { slot: (c % 3) as u16, reason },
@@ -119,7 +119,7 @@ fn administer(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
 fn observe_silence(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32) {
     let Some(node) = pick(nodes, a) else { return };
     let epoch = cluster.state.node(node).unwrap().epoch;
-    let term = if b % 5 == 0 { cluster.term + 1 } else { cluster.term };
+    let term = if b.is_multiple_of(5) { cluster.term + 1 } else { cluster.term };
     let command = match b % 3 {
         0 => Command::NodeSilent { node, epoch, term },
         1 => Command::NodeFenced { node, epoch, term, waited_ms: u64::from(b % 600_000) },
@@ -136,10 +136,10 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
     let mut again = registration(&name, 3);
     let mut inventory = (*again.inventory).clone();
     inventory.boot_id = format!("boot-{}", b % 3);
-    if b % 11 == 0 {
+    if b.is_multiple_of(11) {
         inventory.hardware_id = "other".into();
     }
-    if b % 7 == 0 {
+    if b.is_multiple_of(7) {
         inventory.devices.pop();
         inventory.links.pop();
         inventory.links.iter_mut().for_each(|row| {
@@ -147,12 +147,12 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
         });
     }
     again.inventory = inventory.into();
-    again.old_boot_silent = c % 2 == 0;
-    again.store_lost = c % 5 == 0;
+    again.old_boot_silent = c.is_multiple_of(2);
+    again.store_lost = c.is_multiple_of(5);
     if again.store_lost {
         again.store_id = format!("store-{c}");
     }
-    if c % 3 != 0 {
+    if !c.is_multiple_of(3) {
         let held = |gang: &muster_engine::state::gang::GangRecord| {
             let attempt = gang.current()?;
             Some(HeldToken { gang: gang.id, attempt: attempt.number, token: attempt.token })

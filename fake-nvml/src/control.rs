@@ -32,13 +32,7 @@ pub unsafe extern "C" fn fake_load(path: *const c_char) -> nvmlReturn_t {
 /// A critical error with that number.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_inject_xid(gpu: c_uint, xid: u64) -> nvmlReturn_t {
-    change(gpu, |node, gpu| {
-        node.push_event(Event {
-            gpu,
-            kind: u64::from(nvmlEventTypeXidCriticalError),
-            data: xid,
-        })
-    })
+    change(gpu, |node, gpu| node.push_event(Event { gpu, kind: u64::from(nvmlEventTypeXidCriticalError), data: xid }))
 }
 
 #[unsafe(no_mangle)]
@@ -83,9 +77,7 @@ pub extern "C" fn fake_set_lost(gpu: c_uint, lost: c_uint) -> nvmlReturn_t {
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_add_process(gpu: c_uint, instance: c_uint, pid: c_uint) -> nvmlReturn_t {
     let instance = Some(instance).filter(|instance| *instance != c_uint::MAX);
-    change(gpu, |node, gpu| {
-        node.gpus[gpu].pids.entry(instance).or_default().push(pid)
-    })
+    change(gpu, |node, gpu| node.gpus[gpu].pids.entry(instance).or_default().push(pid))
 }
 
 #[unsafe(no_mangle)]
@@ -96,9 +88,7 @@ pub extern "C" fn fake_clear_processes(gpu: c_uint) -> nvmlReturn_t {
 /// Splits a GPU into MIG instances; 0 turns MIG off.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_set_mig(gpu: c_uint, instances: c_uint) -> nvmlReturn_t {
-    change(gpu, |node, gpu| {
-        node.gpus[gpu].instances = (instances > 0).then_some(instances)
-    })
+    change(gpu, |node, gpu| node.gpus[gpu].instances = (instances > 0).then_some(instances))
 }
 
 /// While set, calls on devices do not return.

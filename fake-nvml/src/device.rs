@@ -9,11 +9,7 @@ use std::ffi::{c_char, c_uint, c_ulong};
 const INSTANCES_MAX: c_uint = 7;
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetName(
-    device: nvmlDevice_t,
-    name: *mut c_char,
-    length: c_uint,
-) -> nvmlReturn_t {
+pub unsafe extern "C" fn nvmlDeviceGetName(device: nvmlDevice_t, name: *mut c_char, length: c_uint) -> nvmlReturn_t {
     with_identity(device, |node, handle| {
         let part = if handle.instance.is_some() { " MIG 1g" } else { "" };
         unsafe { put_text(name, length, &format!("{}{part}", node.product.product)) }
@@ -21,14 +17,8 @@ pub unsafe extern "C" fn nvmlDeviceGetName(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetUUID(
-    device: nvmlDevice_t,
-    uuid: *mut c_char,
-    length: c_uint,
-) -> nvmlReturn_t {
-    with_identity(device, |node, handle| unsafe {
-        put_text(uuid, length, &node.uuid(handle))
-    })
+pub unsafe extern "C" fn nvmlDeviceGetUUID(device: nvmlDevice_t, uuid: *mut c_char, length: c_uint) -> nvmlReturn_t {
+    with_identity(device, |node, handle| unsafe { put_text(uuid, length, &node.uuid(handle)) })
 }
 
 #[unsafe(no_mangle)]
@@ -38,25 +28,13 @@ pub unsafe extern "C" fn nvmlDeviceGetSerial(
     length: c_uint,
 ) -> nvmlReturn_t {
     with_identity(device, |node, handle| {
-        let whole = Handle {
-            instance: None,
-            ..handle
-        };
-        unsafe {
-            put_text(
-                serial,
-                length,
-                &node.uuid(whole)["GPU-".len()..][..13].to_uppercase(),
-            )
-        }
+        let whole = Handle { instance: None, ..handle };
+        unsafe { put_text(serial, length, &node.uuid(whole)["GPU-".len()..][..13].to_uppercase()) }
     })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
-    device: nvmlDevice_t,
-    pci: *mut nvmlPciInfo_t,
-) -> nvmlReturn_t {
+pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: nvmlDevice_t, pci: *mut nvmlPciInfo_t) -> nvmlReturn_t {
     with_identity(device, |node, handle| {
         let gpu = &node.machine.gpus[handle.gpu];
         match pci_info(&gpu.pci_bus_id, &gpu.pci_device_id) {
@@ -121,11 +99,9 @@ pub unsafe extern "C" fn nvmlDeviceGetCpuAffinity(
 /// As with a real driver: only where the device's memory is a NUMA node, and then that node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetNumaNodeId(device: nvmlDevice_t, numa: *mut c_uint) -> nvmlReturn_t {
-    with_device(device, |node, handle| {
-        match node.machine.gpus[handle.gpu].memory_numa_node {
-            Some(id) => unsafe { put(numa, id) },
-            None => NOT_SUPPORTED,
-        }
+    with_device(device, |node, handle| match node.machine.gpus[handle.gpu].memory_numa_node {
+        Some(id) => unsafe { put(numa, id) },
+        None => NOT_SUPPORTED,
     })
 }
 
@@ -145,10 +121,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMigMode(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMaxMigDeviceCount(
-    device: nvmlDevice_t,
-    count: *mut c_uint,
-) -> nvmlReturn_t {
+pub unsafe extern "C" fn nvmlDeviceGetMaxMigDeviceCount(device: nvmlDevice_t, count: *mut c_uint) -> nvmlReturn_t {
     with_device(device, |_, _| unsafe { put(count, INSTANCES_MAX) })
 }
 
@@ -159,16 +132,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
     instance: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
     with_device(device, |node, handle| match node.gpus[handle.gpu].instances {
-        Some(count) if index < count => unsafe {
-            put(
-                instance,
-                Handle {
-                    instance: Some(index),
-                    ..handle
-                }
-                .encode(),
-            )
-        },
+        Some(count) if index < count => unsafe { put(instance, Handle { instance: Some(index), ..handle }.encode()) },
         _ => nvmlReturn_enum_NVML_ERROR_NOT_FOUND,
     })
 }

@@ -26,13 +26,7 @@ pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvmlEventSet_t) -> nvmlRet
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlEventSetFree(set: nvmlEventSet_t) -> nvmlReturn_t {
-    with_node(|node| {
-        if node.sets.remove(&set.addr()).is_some() {
-            OK
-        } else {
-            INVALID
-        }
-    })
+    with_node(|node| if node.sets.remove(&set.addr()).is_some() { OK } else { INVALID })
 }
 
 #[unsafe(no_mangle)]
@@ -88,11 +82,7 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
         };
         if let Some(event) = queue.queue.pop_front() {
             let filled = nvmlEventData_t {
-                device: Handle {
-                    gpu: event.gpu,
-                    instance: None,
-                }
-                .encode(),
+                device: Handle { gpu: event.gpu, instance: None }.encode(),
                 eventType: event.kind,
                 eventData: event.data,
                 gpuInstanceId: c_uint::MAX,
@@ -106,8 +96,6 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
         if left.is_zero() {
             return nvmlReturn_enum_NVML_ERROR_TIMEOUT;
         }
-        (guard, _) = CHANGED
-            .wait_timeout(guard, left)
-            .unwrap_or_else(PoisonError::into_inner);
+        (guard, _) = CHANGED.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
     }
 }

@@ -57,34 +57,23 @@ pub fn load(path: &Path) -> Result<(Machine, Product), String> {
     let value = read(path)?;
     let machine = if value.get("tray").is_some() {
         let rack: Rack = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        Machine {
-            fabric: Some(rack.fabric),
-            ..rack.tray
-        }
+        Machine { fabric: Some(rack.fabric), ..rack.tray }
     } else {
         serde_json::from_value(value).map_err(|error| error.to_string())?
     };
-    let square = machine
-        .matrix_pci_level
-        .iter()
-        .all(|row| row.len() == machine.gpus.len());
+    let square = machine.matrix_pci_level.iter().all(|row| row.len() == machine.gpus.len());
     if !square || machine.matrix_pci_level.len() != machine.gpus.len() {
         return Err("matrix_pci_level does not fit the number of GPUs".to_owned());
     }
-    let table: Table = serde_json::from_value(read(&path.with_file_name("gpus.json"))?)
-        .map_err(|error| error.to_string())?;
-    let product = table
-        .gpus
-        .into_iter()
-        .find(|product| product.id == machine.gpu_model);
+    let table: Table =
+        serde_json::from_value(read(&path.with_file_name("gpus.json"))?).map_err(|error| error.to_string())?;
+    let product = table.gpus.into_iter().find(|product| product.id == machine.gpu_model);
     let product = product.ok_or_else(|| format!("gpus.json has no `{}`", machine.gpu_model))?;
     Ok((machine, product))
 }
 
 fn read(path: &Path) -> Result<serde_json::Value, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| format!("{}: {error}", path.display()))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
     if size > SIZE_MAX {
         return Err(format!("{} is larger than {SIZE_MAX} bytes", path.display()));
     }

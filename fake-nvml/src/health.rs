@@ -17,25 +17,10 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     memory: *mut nvmlMemory_v2_t,
 ) -> nvmlReturn_t {
     with_device(device, |node, handle| {
-        let part = if handle.instance.is_some() {
-            INSTANCE_PART
-        } else {
-            1
-        };
+        let part = if handle.instance.is_some() { INSTANCE_PART } else { 1 };
         let total = node.product.memory_gib * GIB / part;
         let version = (size_of::<nvmlMemory_v2_t>() | 2 << 24) as c_uint;
-        unsafe {
-            put(
-                memory,
-                nvmlMemory_v2_t {
-                    version,
-                    total,
-                    reserved: 0,
-                    free: total,
-                    used: 0,
-                },
-            )
-        }
+        unsafe { put(memory, nvmlMemory_v2_t { version, total, reserved: 0, free: total, used: 0 }) }
     })
 }
 
@@ -52,21 +37,9 @@ pub unsafe extern "C" fn nvmlDeviceGetRemappedRows(
         if state.instances.is_some() || node.old_driver {
             return NOT_SUPPORTED;
         }
-        let (is_pending, has_failed) = (
-            c_uint::from(state.remap_pending),
-            c_uint::from(state.remap_failed),
-        );
-        let values = [
-            (corrected, 0),
-            (uncorrected, is_pending),
-            (pending, is_pending),
-            (failed, has_failed),
-        ];
-        values
-            .into_iter()
-            .map(|(target, value)| unsafe { put(target, value) })
-            .find(|code| *code != OK)
-            .unwrap_or(OK)
+        let (is_pending, has_failed) = (c_uint::from(state.remap_pending), c_uint::from(state.remap_failed));
+        let values = [(corrected, 0), (uncorrected, is_pending), (pending, is_pending), (failed, has_failed)];
+        values.into_iter().map(|(target, value)| unsafe { put(target, value) }).find(|code| *code != OK).unwrap_or(OK)
     })
 }
 
@@ -95,9 +68,7 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
             };
             value.nvmlReturn = if told.is_some() { OK } else { NOT_SUPPORTED };
             value.valueType = nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT;
-            value.value = nvmlValue_t {
-                uiVal: told.unwrap_or(0),
-            };
+            value.value = nvmlValue_t { uiVal: told.unwrap_or(0) };
         }
         OK
     })
@@ -118,9 +89,7 @@ pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
     device: nvmlDevice_t,
     rates: *mut nvmlUtilization_t,
 ) -> nvmlReturn_t {
-    with_device(device, |_, _| unsafe {
-        put(rates, nvmlUtilization_t { gpu: 0, memory: 0 })
-    })
+    with_device(device, |_, _| unsafe { put(rates, nvmlUtilization_t { gpu: 0, memory: 0 }) })
 }
 
 #[unsafe(no_mangle)]
@@ -129,16 +98,11 @@ pub unsafe extern "C" fn nvmlDeviceGetTemperature(
     _sensor: nvmlTemperatureSensors_t,
     celsius: *mut c_uint,
 ) -> nvmlReturn_t {
-    with_device(device, |node, handle| unsafe {
-        put(celsius, node.gpus[handle.gpu].temperature_c)
-    })
+    with_device(device, |node, handle| unsafe { put(celsius, node.gpus[handle.gpu].temperature_c) })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(
-    device: nvmlDevice_t,
-    milliwatts: *mut c_uint,
-) -> nvmlReturn_t {
+pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(device: nvmlDevice_t, milliwatts: *mut c_uint) -> nvmlReturn_t {
     with_device(device, |_, _| unsafe { put(milliwatts, 70_000) })
 }
 
@@ -152,10 +116,7 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
         if count.is_null() {
             return INVALID;
         }
-        let pids: &[u32] = node.gpus[handle.gpu]
-            .pids
-            .get(&handle.instance)
-            .map_or(&[], Vec::as_slice);
+        let pids: &[u32] = node.gpus[handle.gpu].pids.get(&handle.instance).map_or(&[], Vec::as_slice);
         // SAFETY: not null; by contract `count` holds the length of `infos` and takes the number found.
         let room = unsafe { count.replace(pids.len() as c_uint) } as usize;
         if room < pids.len() {

@@ -9,10 +9,7 @@
 //! taken for the driver's own.
 
 #![allow(non_snake_case, reason = "the names are NVML's")]
-#![allow(
-    clippy::missing_safety_doc,
-    reason = "the contract of every call is that of NVML's header"
-)]
+#![allow(clippy::missing_safety_doc, reason = "the contract of every call is that of NVML's header")]
 
 pub mod control;
 pub mod device;

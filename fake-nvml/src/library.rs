@@ -61,29 +61,17 @@ pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> nvmlReturn
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
-    index: c_uint,
-    device: *mut nvmlDevice_t,
-) -> nvmlReturn_t {
-    let wanted = Handle {
-        gpu: index as usize,
-        instance: None,
-    }
-    .encode();
+pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut nvmlDevice_t) -> nvmlReturn_t {
+    let wanted = Handle { gpu: index as usize, instance: None }.encode();
     with_identity(wanted, |_, _| unsafe { put(device, wanted) })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(
-    uuid: *const c_char,
-    device: *mut nvmlDevice_t,
-) -> nvmlReturn_t {
+pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: *mut nvmlDevice_t) -> nvmlReturn_t {
     let Some(uuid) = (unsafe { text_of(uuid) }) else {
         return INVALID;
     };
-    let found = lock()
-        .as_ref()
-        .and_then(|node| node.handles().find(|handle| node.uuid(*handle) == uuid));
+    let found = lock().as_ref().and_then(|node| node.handles().find(|handle| node.uuid(*handle) == uuid));
     let Some(found) = found else {
         return nvmlReturn_enum_NVML_ERROR_NOT_FOUND;
     };

@@ -82,9 +82,7 @@ impl Handle {
     pub fn decode(device: nvmlDevice_t) -> Option<Self> {
         let number = device.addr();
         let gpu = (number & 0xffff).checked_sub(1)?;
-        let instance = (number >> 16)
-            .checked_sub(1)
-            .and_then(|instance| u32::try_from(instance).ok());
+        let instance = (number >> 16).checked_sub(1).and_then(|instance| u32::try_from(instance).ok());
         Some(Self { gpu, instance })
     }
 }
@@ -92,62 +90,30 @@ impl Handle {
 impl Node {
     pub fn load(path: &Path) -> Result<Self, String> {
         let (machine, product) = fixture::load(path)?;
-        let gpus = machine
-            .gpus
-            .iter()
-            .map(|_| GpuState {
-                temperature_c: 35,
-                ..GpuState::default()
-            })
-            .collect();
+        let gpus = machine.gpus.iter().map(|_| GpuState { temperature_c: 35, ..GpuState::default() }).collect();
         let name = std::env::var(NODE_VARIABLE).unwrap_or_default();
         let sets = BTreeMap::new();
-        Ok(Self {
-            machine,
-            product,
-            gpus,
-            sets,
-            next_set: 1,
-            hangs: false,
-            old_driver: false,
-            name,
-        })
+        Ok(Self { machine, product, gpus, sets, next_set: 1, hangs: false, old_driver: false, name })
     }
 
     pub fn uuid(&self, handle: Handle) -> String {
         let kind = if handle.instance.is_some() { "MIG" } else { "GPU" };
-        let text = format!(
-            "{}\0{}\0{}\0{:?}",
-            self.machine.id, self.name, handle.gpu, handle.instance
-        );
+        let text = format!("{}\0{}\0{}\0{:?}", self.machine.id, self.name, handle.gpu, handle.instance);
         let hex = format!("{:016x}{:016x}", hash(1, &text), hash(2, &text));
-        format!(
-            "{kind}-{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{kind}-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
     /// All handles there are, GPUs and instances.
     pub fn handles(&self) -> impl Iterator<Item = Handle> {
         self.gpus.iter().enumerate().flat_map(|(gpu, state)| {
             let instances = (0..state.instances.unwrap_or(0)).map(Some);
-            std::iter::once(None)
-                .chain(instances)
-                .map(move |instance| Handle { gpu, instance })
+            std::iter::once(None).chain(instances).map(move |instance| Handle { gpu, instance })
         })
     }
 
     pub fn push_event(&mut self, event: Event) {
         for set in self.sets.values_mut() {
-            if set
-                .wanted
-                .get(&event.gpu)
-                .is_some_and(|mask| mask & event.kind != 0)
-            {
+            if set.wanted.get(&event.gpu).is_some_and(|mask| mask & event.kind != 0) {
                 set.queue.push_back(event);
             }
         }
@@ -157,9 +123,7 @@ impl Node {
 /// FNV-1a with a seed: enough to make numbers that look like a UUID.
 fn hash(seed: u64, text: &str) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325u64.wrapping_add(seed);
-    let mixed = text.bytes().fold(start, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mixed = text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     mixed ^ mixed >> 29
 }
 
@@ -176,18 +140,12 @@ pub fn with_node(call: impl FnOnce(&mut Node) -> nvmlReturn_t) -> nvmlReturn_t {
 }
 
 /// Runs `call` on a device that is there and not lost; waits while the driver "hangs".
-pub fn with_device(
-    device: nvmlDevice_t,
-    call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
-) -> nvmlReturn_t {
+pub fn with_device(device: nvmlDevice_t, call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t) -> nvmlReturn_t {
     with(device, |lost| lost != Lost::No, call)
 }
 
 /// As [`with_device`], for what a driver remembers of a device when it is gone.
-pub fn with_identity(
-    device: nvmlDevice_t,
-    call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
-) -> nvmlReturn_t {
+pub fn with_identity(device: nvmlDevice_t, call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t) -> nvmlReturn_t {
     with(device, |lost| lost == Lost::Wholly, call)
 }
 
@@ -197,9 +155,7 @@ fn with(
     call: impl FnOnce(&mut Node, Handle) -> nvmlReturn_t,
 ) -> nvmlReturn_t {
     let hanging = |node: &mut Option<Node>| node.as_ref().is_some_and(|node| node.hangs);
-    let mut guard = CHANGED
-        .wait_while(lock(), hanging)
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut guard = CHANGED.wait_while(lock(), hanging).unwrap_or_else(PoisonError::into_inner);
     let Some(node) = guard.as_mut() else {
         return nvmlReturn_enum_NVML_ERROR_UNINITIALIZED;
     };

@@ -50,10 +50,7 @@ pub struct Mailbox<M> {
 
 impl<M> Clone for Mailbox<M> {
     fn clone(&self) -> Self {
-        Self {
-            actor: self.actor,
-            sender: self.sender.clone(),
-        }
+        Self { actor: self.actor, sender: self.sender.clone() }
     }
 }
 
@@ -72,19 +69,15 @@ pub fn mailbox<M>(actor: &'static str, capacity: usize) -> (Mailbox<M>, Inbox<M>
 impl<M> Mailbox<M> {
     /// Sends, waiting for room. Never use it upwards: a cycle of waiting sends can deadlock.
     pub async fn send(&self, message: M) -> Result<(), ActorError> {
-        self.sender
-            .send(message)
-            .await
-            .map_err(|_| ActorError::Stopped { actor: self.actor })
+        self.sender.send(message).await.map_err(|_| ActorError::Stopped { actor: self.actor })
     }
 
     /// Sends at once or refuses with [`ActorError::Busy`].
     pub fn try_send(&self, message: M) -> Result<(), ActorError> {
         self.sender.try_send(message).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => ActorError::Busy {
-                actor: self.actor,
-                capacity: self.sender.max_capacity(),
-            },
+            mpsc::error::TrySendError::Full(_) => {
+                ActorError::Busy { actor: self.actor, capacity: self.sender.max_capacity() }
+            }
             mpsc::error::TrySendError::Closed(_) => ActorError::Stopped { actor: self.actor },
         })
     }
@@ -158,13 +151,7 @@ mod tests {
     async fn a_full_mailbox_refuses_and_a_dropped_inbox_is_stopped() {
         let (to, inbox) = mailbox::<u32>("echo", 1);
         to.try_send(1).expect("room for one");
-        assert_eq!(
-            to.try_send(2),
-            Err(ActorError::Busy {
-                actor: "echo",
-                capacity: 1
-            })
-        );
+        assert_eq!(to.try_send(2), Err(ActorError::Busy { actor: "echo", capacity: 1 }));
         drop(inbox);
         assert_eq!(to.send(3).await, Err(ActorError::Stopped { actor: "echo" }));
         to.closed().await;
@@ -182,10 +169,7 @@ mod tests {
             }
         });
         assert_eq!(to.ask(|r| Message::Double(21, r)).await, Ok(42));
-        assert_eq!(
-            to.ask(Message::Forget).await,
-            Err(ActorError::NoReply { actor: "math" })
-        );
+        assert_eq!(to.ask(Message::Forget).await, Err(ActorError::NoReply { actor: "math" }));
         drop(to);
         actor.await.expect("ends when no handle is left");
     }
@@ -199,12 +183,6 @@ mod tests {
         tokio::task::yield_now().await;
         time.advance(50);
         let answer = asked.await.expect("no panic");
-        assert_eq!(
-            answer,
-            Err(ActorError::Late {
-                actor: "silent",
-                limit_ms: 50
-            })
-        );
+        assert_eq!(answer, Err(ActorError::Late { actor: "silent", limit_ms: 50 }));
     }
 }

@@ -73,10 +73,7 @@ pub struct ManualTime {
 impl ManualTime {
     /// A world at time 0 whose wall clock shows `wall_ms`.
     pub fn new(wall_ms: u64) -> Self {
-        Self {
-            now_ms: Arc::new(watch::Sender::new(0)),
-            wall_start_ms: wall_ms,
-        }
+        Self { now_ms: Arc::new(watch::Sender::new(0)), wall_start_ms: wall_ms }
     }
 
     /// Moves every clock of this world on.
@@ -96,17 +93,8 @@ impl ManualTime {
 
     /// A clock whose wall time is off by `offset_ms` and which runs at `rate_ppm` (1,000,000 is true).
     pub fn clock_with(&self, offset_ms: i64, rate_ppm: u32) -> ManualClock {
-        let start = Anchor {
-            true_ms: self.now_ms(),
-            own_ms: self.now_ms(),
-            rate_ppm,
-            stalled: false,
-            offset_ms,
-        };
-        ManualClock {
-            time: self.clone(),
-            anchor: Arc::new(Mutex::new(start)),
-        }
+        let start = Anchor { true_ms: self.now_ms(), own_ms: self.now_ms(), rate_ppm, stalled: false, offset_ms };
+        ManualClock { time: self.clone(), anchor: Arc::new(Mutex::new(start)) }
     }
 }
 
@@ -183,10 +171,7 @@ impl Clock for ManualClock {
 
     fn wall_ms(&self) -> u64 {
         let offset_ms = self.anchor().offset_ms;
-        self.time
-            .wall_start_ms
-            .saturating_add(self.boottime_ms())
-            .saturating_add_signed(offset_ms)
+        self.time.wall_start_ms.saturating_add(self.boottime_ms()).saturating_add_signed(offset_ms)
     }
 
     fn sleep_until_ms(&self, boottime_ms: u64) -> Sleep {

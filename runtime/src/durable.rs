@@ -119,18 +119,11 @@ pub fn read_sealed(path: &Path, limit_bytes: u64) -> Result<Sealed, DurableError
     let frame_bytes = (HEADER_BYTES + CRC_BYTES) as u64;
     let whole = read_limited(path, limit_bytes.saturating_add(frame_bytes))?;
     let have_bytes = whole.len() as u64;
-    let damaged = |why| DurableError::Damaged {
-        path: path.to_owned(),
-        why,
-    };
+    let damaged = |why| DurableError::Damaged { path: path.to_owned(), why };
     if !whole.starts_with(&MAGIC[..whole.len().min(MAGIC.len())]) {
         return Err(damaged("it does not begin as a sealed file does"));
     }
-    let torn = |want_bytes| DurableError::Torn {
-        path: path.to_owned(),
-        want_bytes,
-        have_bytes,
-    };
+    let torn = |want_bytes| DurableError::Torn { path: path.to_owned(), want_bytes, have_bytes };
     if have_bytes < frame_bytes {
         return Err(torn(frame_bytes));
     }
@@ -144,10 +137,7 @@ pub fn read_sealed(path: &Path, limit_bytes: u64) -> Result<Sealed, DurableError
     if crc32fast::hash(body).to_le_bytes() != crc {
         return Err(damaged("its checksum does not match its content"));
     }
-    Ok(Sealed {
-        version: whole[4],
-        bytes: body[HEADER_BYTES..].to_vec(),
-    })
+    Ok(Sealed { version: whole[4], bytes: body[HEADER_BYTES..].to_vec() })
 }
 
 /// Reads a whole file of at most `limit_bytes`.
@@ -155,14 +145,9 @@ pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DurableErr
     let failed = |cause| DurableError::from_io(path, "read", cause);
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(limit_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(DurableError::TooBig {
-            path: path.to_owned(),
-            limit_bytes,
-        });
+        return Err(DurableError::TooBig { path: path.to_owned(), limit_bytes });
     }
     Ok(bytes)
 }
@@ -205,12 +190,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableError> {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&aside)
-        .map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.and_then(|()| fs::rename(&aside, path)).map_err(failed)?;
     sync_folder(folder_of(path))
@@ -249,17 +229,11 @@ mod tests {
         write_private(&path, b"two").expect("second");
         assert_eq!(read_limited(&path, LIMIT).expect("read"), b"two");
         assert_eq!(mode(&path), 0o600);
-        assert_eq!(
-            fs::read_dir(folder.path().join("a/b")).expect("listed").count(),
-            1
-        );
+        assert_eq!(fs::read_dir(folder.path().join("a/b")).expect("listed").count(), 1);
         remove(&path).expect("removed");
         remove(&path).expect("gone already");
         assert!(read_limited(&path, LIMIT).expect_err("gone").is_missing());
-        assert!(matches!(
-            write_atomic(&folder.path().join("no/x"), b""),
-            Err(DurableError::Missing { .. })
-        ));
+        assert!(matches!(write_atomic(&folder.path().join("no/x"), b""), Err(DurableError::Missing { .. })));
     }
 
     #[test]
@@ -268,10 +242,7 @@ mod tests {
         let path = folder.path().join("sealed");
         assert!(read_sealed(&path, LIMIT).expect_err("absent").is_missing());
         write_sealed(&path, 3, b"precious").expect("written");
-        let whole = Sealed {
-            version: 3,
-            bytes: b"precious".to_vec(),
-        };
+        let whole = Sealed { version: 3, bytes: b"precious".to_vec() };
         assert_eq!(read_sealed(&path, LIMIT).expect("read"), whole);
         let good = fs::read(&path).expect("read");
         for cut in 0..good.len() {
@@ -284,10 +255,7 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bad).expect("flipped");
             let seen = read_sealed(&path, LIMIT).expect_err("flipped");
-            assert!(
-                matches!(seen, DurableError::Torn { .. } | DurableError::Damaged { .. }),
-                "bit {bit}: {seen}"
-            );
+            assert!(matches!(seen, DurableError::Torn { .. } | DurableError::Damaged { .. }), "bit {bit}: {seen}");
         }
     }
 
@@ -296,10 +264,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temp folder");
         let path = folder.path().join("big");
         write_atomic(&path, &[0; 11]).expect("written");
-        assert!(matches!(
-            read_limited(&path, 10),
-            Err(DurableError::TooBig { limit_bytes: 10, .. })
-        ));
+        assert!(matches!(read_limited(&path, 10), Err(DurableError::TooBig { limit_bytes: 10, .. })));
         assert_eq!(read_limited(&path, 11).expect("just fits").len(), 11);
     }
 }

@@ -38,19 +38,14 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self {
-            first_ms: 100,
-            most_ms: 10_000,
-        }
+        Self { first_ms: 100, most_ms: 10_000 }
     }
 }
 
 impl Backoff {
     /// The pause before restart number `restart` (from 0).
     pub fn pause_ms(&self, restart: u32) -> u64 {
-        let doubled = self
-            .first_ms
-            .saturating_mul(1u64.checked_shl(restart).unwrap_or(u64::MAX));
+        let doubled = self.first_ms.saturating_mul(1u64.checked_shl(restart).unwrap_or(u64::MAX));
         doubled.min(self.most_ms)
     }
 }
@@ -78,12 +73,7 @@ impl Supervisor {
     /// A supervisor that triggers `shutdown` on the first escalated failure and measures pauses with `clock`.
     pub fn new(shutdown: Shutdown, clock: Arc<dyn Clock>) -> Self {
         let running = watch::Sender::new(0);
-        Self(Arc::new(Inner {
-            shutdown,
-            clock,
-            table: Mutex::default(),
-            running,
-        }))
+        Self(Arc::new(Inner { shutdown, clock, table: Mutex::default(), running }))
     }
 
     /// The token tasks watch.
@@ -226,11 +216,7 @@ fn failure(task: &str, ended: Result<Result<(), String>, JoinError>) -> Option<C
             Err(_cancelled) => return None,
         },
     };
-    Some(Cause {
-        task: task.to_owned(),
-        message,
-        panicked,
-    })
+    Some(Cause { task: task.to_owned(), message, panicked })
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
@@ -290,10 +276,7 @@ mod tests {
         let cause = all.wait(1_000).await.expect_err("a failure");
         assert!(cause.panicked && cause.task == "counter" && cause.message.contains("arithmetic"));
         all.spawn("late", async { Err::<(), BoxError>("too late".into()) });
-        assert_eq!(
-            all.wait(1_000).await.expect_err("still the first").task,
-            "counter"
-        );
+        assert_eq!(all.wait(1_000).await.expect_err("still the first").task, "counter");
     }
 
     #[tokio::test]
@@ -301,26 +284,19 @@ mod tests {
         let (all, time) = supervisor();
         let runs = Arc::new(AtomicU32::new(0));
         let (counted, token) = (runs.clone(), all.shutdown().clone());
-        all.spawn_restarting(
-            "edge",
-            Backoff {
-                first_ms: 10,
-                most_ms: 40,
-            },
-            move || {
-                let (run, token) = (counted.fetch_add(1, Ordering::SeqCst), token.clone());
-                async move {
-                    match run {
-                        0 => Err::<(), BoxError>("first".into()),
-                        1 => panic!("second"),
-                        _ => {
-                            token.trigger();
-                            Ok(())
-                        }
+        all.spawn_restarting("edge", Backoff { first_ms: 10, most_ms: 40 }, move || {
+            let (run, token) = (counted.fetch_add(1, Ordering::SeqCst), token.clone());
+            async move {
+                match run {
+                    0 => Err::<(), BoxError>("first".into()),
+                    1 => panic!("second"),
+                    _ => {
+                        token.trigger();
+                        Ok(())
                     }
                 }
-            },
-        );
+            }
+        });
         while !all.shutdown().is_triggered() {
             time.advance(1);
             tokio::task::yield_now().await;
@@ -347,15 +323,7 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_its_limit() {
-        let pauses: Vec<u64> = (0..6)
-            .map(|n| {
-                Backoff {
-                    first_ms: 100,
-                    most_ms: 1_000,
-                }
-                .pause_ms(n)
-            })
-            .collect();
+        let pauses: Vec<u64> = (0..6).map(|n| Backoff { first_ms: 100, most_ms: 1_000 }.pause_ms(n)).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(Backoff::default().pause_ms(400), 10_000);
     }

@@ -58,17 +58,13 @@ impl FromStr for Format {
 /// # Errors
 /// An invalid filter, or logging that was set up before.
 pub fn init(format: Format, default_filter: &str) -> Result<(), TelemetryError> {
-    let given = std::env::var(FILTER_VARIABLE)
-        .ok()
-        .filter(|text| !text.is_empty());
+    let given = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.is_empty());
     let (filter, origin) = match &given {
         Some(text) => (text.as_str(), FILTER_VARIABLE),
         None => (default_filter, "the program"),
     };
     let filter = parse_filter(filter, origin)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -80,13 +76,11 @@ pub fn init(format: Format, default_filter: &str) -> Result<(), TelemetryError> 
 }
 
 fn parse_filter(filter: &str, origin: &'static str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| TelemetryError::Filter {
-            filter: filter.to_owned(),
-            origin,
-            cause: error.to_string(),
-        })
+    EnvFilter::builder().parse(filter).map_err(|error| TelemetryError::Filter {
+        filter: filter.to_owned(),
+        origin,
+        cause: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -96,18 +90,9 @@ mod tests {
     #[test]
     fn formats_and_filters_are_checked() {
         assert_eq!("json".parse::<Format>().expect("known"), Format::Json);
-        assert!(
-            "yaml"
-                .parse::<Format>()
-                .expect_err("unknown")
-                .to_string()
-                .contains("`text` or `json`")
-        );
+        assert!("yaml".parse::<Format>().expect_err("unknown").to_string().contains("`text` or `json`"));
         parse_filter("info,muster_agent=debug", "the test").expect("valid");
         let refused = parse_filter("muster=loudest", "the test").expect_err("no such level");
-        assert!(
-            refused.to_string().contains("`muster=loudest` (from the test)"),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains("`muster=loudest` (from the test)"), "{refused}");
     }
 }

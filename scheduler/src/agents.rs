@@ -58,7 +58,9 @@ fn agent<T>(request: &Request<T>) -> Result<Peer, Status> {
     let peer = request.extensions().get::<ConnectInfo>().and_then(|info| info.peer.clone());
     match peer {
         Some(peer) if peer.is(Role::Agent) => Ok(peer),
-        Some(peer) => Err(Status::permission_denied(format!("this call is for agents; the certificate is of a {}", peer.role))),
+        Some(peer) => {
+            Err(Status::permission_denied(format!("this call is for agents; the certificate is of a {}", peer.role)))
+        }
         None => Err(Status::unauthenticated("this call needs an agent's certificate; join with `muster agent join`")),
     }
 }
@@ -100,16 +102,21 @@ impl Agents for AgentsService {
         request: Request<wire::FetchLaunchRequest>,
     ) -> Result<Response<wire::FetchLaunchReply>, Status> {
         let peer = agent(&request)?;
-        let hash: [u8; 32] =
-            request.into_inner().hash.as_ref().try_into().map_err(|_| Status::invalid_argument("a hash has 32 bytes"))?;
+        let hash: [u8; 32] = request
+            .into_inner()
+            .hash
+            .as_ref()
+            .try_into()
+            .map_err(|_| Status::invalid_argument("a hash has 32 bytes"))?;
         let hash = Hash(hash);
         let state = self.context.view();
         let node = Name::new(peer.name).ok().and_then(|name| state.node_named(&name).map(|node| node.id));
         let node = node.ok_or_else(|| Status::permission_denied("the node is not registered"))?;
         // An agent may read what runs on its own node, and nothing else.
-        let runs = muster_engine::desired(&state, node).parts.iter().any(|part| {
-            part.run.as_ref().is_some_and(|run| run.launch == hash)
-        });
+        let runs = muster_engine::desired(&state, node)
+            .parts
+            .iter()
+            .any(|part| part.run.as_ref().is_some_and(|run| run.launch == hash));
         if !runs {
             return Err(Status::not_found("no part on this node has that launch"));
         }

@@ -154,25 +154,19 @@ impl HistoryStore {
 
     /// The lowest index kept: everything below was removed by retention.
     pub fn floor(&self) -> io::Result<u64> {
-        Ok(number(&self.read().db, keys::FLOOR)
-            .map_err(io_error)?
-            .unwrap_or(0))
+        Ok(number(&self.read().db, keys::FLOOR).map_err(io_error)?.unwrap_or(0))
     }
 
     /// Makes everything appended so far survive a power cut. A failure is final.
     pub fn flush_durable(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(io::Error::other(
-                "an earlier sync of history failed; restart this server",
-            ));
+            return Err(io::Error::other("an earlier sync of history failed; restart this server"));
         }
         let mark = *self.lock_watermark();
         let open = self.read();
         let flushed = (|| {
             if let Some(mark) = mark {
-                open.db
-                    .insert(keys::WATERMARK, &mark.to_be_bytes())
-                    .map_err(io_error)?;
+                open.db.insert(keys::WATERMARK, &mark.to_be_bytes()).map_err(io_error)?;
             }
             open.db.flush().map_err(io_error)?;
             open.file.sync_data()?;
@@ -186,9 +180,7 @@ impl HistoryStore {
     /// Records from an index on, in order, at most about `limit` of them: the records of one entry are never parted.
     pub fn read_range(&self, from: u64, limit: usize) -> io::Result<Vec<(u64, Record)>> {
         let open = self.read();
-        let rows = open
-            .db
-            .range(keys::record(from, 0, 0)..keys::RECORDS_END.to_vec());
+        let rows = open.db.range(keys::record(from, 0, 0)..keys::RECORDS_END.to_vec());
         Ok(self.collect(rows.map(|row| row.map_err(io_error)), limit)?.0)
     }
 
@@ -196,19 +188,11 @@ impl HistoryStore {
     pub fn job_records(&self, job: u64) -> io::Result<Vec<(u64, Record)>> {
         let open = self.read();
         let mut found = Vec::new();
-        for row in open
-            .db
-            .scan_prefix(keys::job_prefix(job))
-            .keys()
-            .take(JOB_RECORDS_MAX)
-        {
+        for row in open.db.scan_prefix(keys::job_prefix(job)).keys().take(JOB_RECORDS_MAX) {
             let Some(Key::Job { index, ordinal, .. }) = Key::parse(&row.map_err(io_error)?) else {
                 return Err(self.damage("a key of the index by job is malformed"));
             };
-            let rows = open
-                .db
-                .scan_prefix(keys::record_prefix(index, ordinal))
-                .map(|row| row.map_err(io_error));
+            let rows = open.db.scan_prefix(keys::record_prefix(index, ordinal)).map(|row| row.map_err(io_error));
             found.extend(self.collect(rows, 1)?.0);
         }
         Ok(found)
@@ -238,10 +222,7 @@ impl HistoryStore {
         for row in open.db.scan_prefix([keys::GAP]) {
             let (key, value) = row.map_err(io_error)?;
             match (Key::parse(&key), <[u8; 8]>::try_from(&value[..])) {
-                (Some(Key::Gap { from }), Ok(to)) => gaps.push(Gap {
-                    from,
-                    to: u64::from_be_bytes(to),
-                }),
+                (Some(Key::Gap { from }), Ok(to)) => gaps.push(Gap { from, to: u64::from_be_bytes(to) }),
                 _ => return Err(self.damage("a gap is malformed")),
             }
         }
@@ -250,15 +231,8 @@ impl HistoryStore {
 
     /// Fills the beginning of a gap: `records` are all there are from its beginning through `upto`.
     pub fn fill(&self, gap: Gap, upto: u64, records: &[(u64, Record)]) -> io::Result<()> {
-        if upto < gap.from
-            || records
-                .iter()
-                .any(|(index, _)| *index < gap.from || *index > upto)
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "records outside the gap they are to fill",
-            ));
+        if upto < gap.from || records.iter().any(|(index, _)| *index < gap.from || *index > upto) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "records outside the gap they are to fill"));
         }
         let mut batch = Batch::default();
         for (index, record) in records {
@@ -266,13 +240,7 @@ impl HistoryStore {
         }
         batch.remove(keys::gap(gap.from));
         if upto < gap.to {
-            put_gap(
-                &mut batch,
-                Gap {
-                    from: upto + 1,
-                    to: gap.to,
-                },
-            );
+            put_gap(&mut batch, Gap { from: upto + 1, to: gap.to });
         }
         self.write(batch).map_err(Failure::into_io)
     }
@@ -318,12 +286,8 @@ impl HistoryStore {
             }
             if let Some((index, ordinal, head)) = pending.take_if(|(_, _, head)| part + 1 >= head.parts) {
                 bytes += whole.len();
-                let record = Record {
-                    ordinal,
-                    kind: head.kind,
-                    job: head.job,
-                    bytes: std::mem::take(&mut whole).into(),
-                };
+                let record =
+                    Record { ordinal, kind: head.kind, job: head.job, bytes: std::mem::take(&mut whole).into() };
                 found.push((index, record));
             }
         }
@@ -350,9 +314,7 @@ impl HistoryStore {
     }
 
     fn lock_watermark(&self) -> MutexGuard<'_, Option<u64>> {
-        self.watermark
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.watermark.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -365,9 +327,7 @@ impl Failure {
     fn into_io(self) -> io::Error {
         match self {
             Failure::Io(error) => error,
-            Failure::Damage(why) => {
-                io::Error::new(io::ErrorKind::InvalidData, format!("history is damaged: {why}"))
-            }
+            Failure::Damage(why) => io::Error::new(io::ErrorKind::InvalidData, format!("history is damaged: {why}")),
         }
     }
 }
@@ -397,12 +357,7 @@ fn delete_some(db: &Db, index: u64) -> sled::Result<(u64, bool)> {
     let (mut removed, mut rows) = (0, 0);
     for row in db.range(keys::record(0, 0, 0)..keys::record(index, 0, 0)) {
         let (key, value) = row?;
-        if let Some(Key::Record {
-            index,
-            ordinal,
-            part: 0,
-        }) = Key::parse(&key)
-        {
+        if let Some(Key::Record { index, ordinal, part: 0 }) = Key::parse(&key) {
             if rows >= DELETE_BATCH {
                 db.apply_batch(batch)?;
                 return Ok((removed, true));
@@ -427,28 +382,17 @@ fn put_gap(batch: &mut Batch, gap: Gap) {
 fn put_records(batch: &mut Batch, index: u64, records: &[Record]) -> io::Result<()> {
     for record in records {
         if record.bytes.len() > RECORD_BYTES_MAX {
-            let what = format!(
-                "a history record of {} bytes; the limit is {RECORD_BYTES_MAX}",
-                record.bytes.len()
-            );
+            let what = format!("a history record of {} bytes; the limit is {RECORD_BYTES_MAX}", record.bytes.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let parts = record.bytes.len().div_ceil(PART_BYTES).max(1);
         let parts = u16::try_from(parts).expect("the largest record has far fewer parts");
-        let mut value = Head {
-            kind: record.kind,
-            job: record.job,
-            parts,
-        }
-        .encode();
+        let mut value = Head { kind: record.kind, job: record.job, parts }.encode();
         for part in 0..parts {
             let from = usize::from(part) * PART_BYTES;
             let to = record.bytes.len().min(from + PART_BYTES);
             value.extend_from_slice(&record.bytes[from..to]);
-            batch.insert(
-                keys::record(index, record.ordinal, part),
-                std::mem::take(&mut value),
-            );
+            batch.insert(keys::record(index, record.ordinal, part), std::mem::take(&mut value));
         }
         if let Some(job) = record.job {
             batch.insert(keys::job(job, index, record.ordinal), &[]);
@@ -471,14 +415,9 @@ fn open_checked(dir: &Path) -> Result<Open, Failure> {
         open.db.last()?;
         number(&open.db, keys::WATERMARK)
     }));
-    let watermark = looked.unwrap_or_else(|_| {
-        Err(sled::Error::ReportableBug(
-            "the database cannot be read".to_owned(),
-        ))
-    })?;
-    let durable = std::fs::read_to_string(dir.join(DURABLE_MARK))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let watermark =
+        looked.unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database cannot be read".to_owned())))?;
+    let durable = std::fs::read_to_string(dir.join(DURABLE_MARK)).ok().and_then(|text| text.trim().parse().ok());
     if watermark < durable {
         let why = format!("it ends at {watermark:?}, although it was durable through {durable:?}");
         return Err(Failure::Damage(why));
@@ -494,21 +433,12 @@ fn open_db(dir: &Path) -> Result<Open, Failure> {
         .flush_every_ms(None)
         .open()?;
     db.flush()?;
-    let file = File::options()
-        .write(true)
-        .open(dir.join("db"))
-        .map_err(Failure::Io)?;
+    let file = File::options().write(true).open(dir.join("db")).map_err(Failure::Io)?;
     // The folder and the small settings file are written once; later syncs need only the main file.
     for path in [dir.join("conf"), dir.join("db"), dir.to_owned()] {
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .map_err(Failure::Io)?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(Failure::Io)?;
     }
-    Ok(Open {
-        db,
-        file,
-        moved: None,
-    })
+    Ok(Open { db, file, moved: None })
 }
 
 fn begin_anew(dir: &Path, why: &str) -> io::Result<Open> {
@@ -519,10 +449,7 @@ fn begin_anew(dir: &Path, why: &str) -> io::Result<Open> {
     tracing::error!(dir = %dir.display(), moved = %moved.display(), why, "a damaged history was moved aside");
     std::fs::rename(dir, &moved)?;
     let open = open_checked(dir).map_err(Failure::into_io)?;
-    Ok(Open {
-        moved: Some(moved),
-        ..open
-    })
+    Ok(Open { moved: Some(moved), ..open })
 }
 
 #[cfg(test)]

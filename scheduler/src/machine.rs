@@ -87,8 +87,11 @@ impl Machine for EngineMachine {
         Ok(view.encode())
     }
 
-    fn restore(&mut self, _index: u64, bytes: &[u8]) -> Result<(), MachineError> {
-        self.state = State::decode(bytes).map_err(MachineError)?;
+    fn restore(&mut self, index: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let state = State::decode(bytes).map_err(MachineError)?;
+        // Entries up to here that this server never applied: their records come from another server.
+        self.history.note_restore(index).map_err(|error| MachineError(format!("history: {error}")))?;
+        self.state = state;
         Ok(())
     }
 

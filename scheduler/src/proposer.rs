@@ -55,11 +55,8 @@ impl Proposer {
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         let large = matches!(command, Command::Submit(_));
         let bytes = Proposal { at: self.now(), command }.encode().into();
-        let applied = if large {
-            self.consensus.propose_large(bytes).await?
-        } else {
-            self.consensus.propose(bytes).await?
-        };
+        let applied =
+            if large { self.consensus.propose_large(bytes).await? } else { self.consensus.propose(bytes).await? };
         Ok(Committed { index: applied.index, term: applied.term, response: applied.response.response })
     }
 

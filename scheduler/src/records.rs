@@ -55,8 +55,8 @@ fn decode(index: u64, record: &Record) -> io::Result<Recorded> {
     if record.kind != FORMAT {
         return Err(io::Error::other(format!("history has a record of format {} at index {index}", record.kind)));
     }
-    let Stored { at, event } =
-        postcard::from_bytes(&record.bytes).map_err(|error| io::Error::other(format!("history at index {index}: {error}")))?;
+    let Stored { at, event } = postcard::from_bytes(&record.bytes)
+        .map_err(|error| io::Error::other(format!("history at index {index}: {error}")))?;
     Ok(Recorded { index, ordinal: record.ordinal, at, event })
 }
 

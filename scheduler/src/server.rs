@@ -2,7 +2,9 @@
 
 use crate::agents::AgentsService;
 use crate::config::{ServerConfig, ServerConfigError};
-use crate::consensus::{CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, MembershipError, PeerConnector, StartError};
+use crate::consensus::{
+    CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, MembershipError, PeerConnector, StartError,
+};
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::gateway::Gateway;
@@ -78,8 +80,10 @@ pub async fn run(config: ServerConfig, shutdown: Shutdown) -> Result<(), ServerE
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (credentials, authority) = identities(&config, clock.wall_ms())?;
     let history_dir = config.dir.join("history");
-    let history = HistoryStore::open(&history_dir)
-        .map_err(|cause| ServerError::History { folder: history_dir.display().to_string(), cause: io::Error::other(cause.to_string()) })?;
+    let history = HistoryStore::open(&history_dir).map_err(|cause| ServerError::History {
+        folder: history_dir.display().to_string(),
+        cause: io::Error::other(cause.to_string()),
+    })?;
     let history = Arc::new(history);
     let watch = WatchHandle::default();
     let machine = EngineMachine::new(history.clone(), watch.clone());
@@ -147,6 +151,11 @@ fn wire_up(
     supervisor.spawn("silence", observer.run(shutdown.clone()));
     supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
     supervisor.spawn("consensus", consensus_stops(consensus.clone(), shutdown.clone()));
+    let (whole, of, until) = (consensus.clone(), history.clone(), shutdown.clone());
+    supervisor.spawn("history", async move {
+        until.unless(whole.keep_history_whole(of)).await;
+        Ok::<(), io::Error>(())
+    });
     supervisor.spawn("bootstrap", bootstrap(config.clone(), consensus.clone()));
     let sessions = SessionsHandle::new(Services {
         consensus: consensus.clone(),
@@ -183,7 +192,10 @@ fn wire_up(
 struct ConsensusStopped(String);
 
 /// A failed sync or an entry that cannot be read takes the process down.
-async fn consensus_stops(consensus: ConsensusHandle<EngineMachine>, shutdown: Shutdown) -> Result<(), ConsensusStopped> {
+async fn consensus_stops(
+    consensus: ConsensusHandle<EngineMachine>,
+    shutdown: Shutdown,
+) -> Result<(), ConsensusStopped> {
     match shutdown.unless(consensus.stopped()).await {
         Some(why) => Err(ConsensusStopped(why)),
         None => Ok(()),
@@ -218,10 +230,9 @@ async fn serve(
 ) -> Result<(), ServerError> {
     let shutdown = supervisor.shutdown().clone();
     let listen = |cause| ServerError::Listen { address: config.listen, cause };
-    let incoming =
-        TlsIncoming::bind(config.listen, context.credentials.clone(), ListenLimits::default(), &shutdown)
-            .await
-            .map_err(listen)?;
+    let incoming = TlsIncoming::bind(config.listen, context.credentials.clone(), ListenLimits::default(), &shutdown)
+        .await
+        .map_err(listen)?;
     tracing::info!(address = %config.listen, server = config.name, "serving");
     let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
         .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);

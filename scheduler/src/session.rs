@@ -26,6 +26,9 @@ const RENEW_MS_MAX: u64 = 3_000;
 /// A renewal may be lost so many times in a row before the node counts as silent.
 const RENEWALS_PER_SUSPICION: u64 = 5;
 
+type Messages = mpsc::Receiver<Result<wire::ServerMessage, Status>>;
+type Ending = watch::Receiver<Option<&'static str>>;
+
 /// The way to one agent. Cheap to clone.
 #[derive(Clone)]
 pub struct Outgoing {
@@ -34,7 +37,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    fn new() -> (Self, mpsc::Receiver<Result<wire::ServerMessage, Status>>, watch::Receiver<Option<&'static str>>) {
+    fn new() -> (Self, Messages, Ending) {
         let (messages, receiver) = mpsc::channel(OUTGOING_MAX);
         let (end, ended) = watch::channel(None);
         (Self { messages, end }, receiver, ended)
@@ -89,11 +92,7 @@ struct Session {
 }
 
 /// Serves one control stream until it ends; returns what is to be sent.
-pub fn serve(
-    sessions: SessionsHandle,
-    certificate: String,
-    incoming: Streaming<wire::AgentMessage>,
-) -> mpsc::Receiver<Result<wire::ServerMessage, Status>> {
+pub fn serve(sessions: SessionsHandle, certificate: String, incoming: Streaming<wire::AgentMessage>) -> Messages {
     let (outgoing, receiver, ended) = Outgoing::new();
     tokio::spawn(async move {
         let error = match run(sessions, certificate, outgoing.clone(), incoming, ended).await {
@@ -117,7 +116,7 @@ async fn run(
     certificate: String,
     outgoing: Outgoing,
     mut incoming: Streaming<wire::AgentMessage>,
-    ended: watch::Receiver<Option<&'static str>>,
+    ended: Ending,
 ) -> Result<(), SessionError> {
     let hello = first_message(&sessions, &mut incoming).await?;
     if hello.protocol_version != PROTOCOL_VERSION {
@@ -128,7 +127,8 @@ async fn run(
     }
     if !sessions.services.consensus.leadership().borrow().first_index_of_term_applied {
         let leader_address = sessions.services.consensus.leadership().borrow().leader_addr.clone().unwrap_or_default();
-        outgoing.try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "this server does not lead".into() }));
+        outgoing
+            .try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "this server does not lead".into() }));
         return Err(SessionError::NotLeader);
     }
     let (registration, seen_boot) = translate::registration(hello)?;
@@ -214,7 +214,7 @@ impl Session {
     async fn run(
         &mut self,
         mut incoming: Streaming<wire::AgentMessage>,
-        mut ended: watch::Receiver<Option<&'static str>>,
+        mut ended: Ending,
     ) -> Result<(), SessionError> {
         let mut views = self.sessions.services.consensus.views();
         let mut leadership = self.sessions.services.consensus.leadership();
@@ -308,7 +308,7 @@ impl Session {
     }
 }
 
-async fn told_to_end(ended: &mut watch::Receiver<Option<&'static str>>) -> &'static str {
+async fn told_to_end(ended: &mut Ending) -> &'static str {
     ended.wait_for(Option::is_some).await.ok().and_then(|why| *why).unwrap_or("the server stops")
 }
 

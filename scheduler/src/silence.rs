@@ -105,7 +105,8 @@ impl SilenceObserver {
 /// So many silent nodes look like a fault of the network or of this server: their work is not moved
 /// before they come back or an operator states that it is gone.
 fn is_mass_silence(state: &State, newly_silent: usize) -> bool {
-    let count = |wanted: fn(&node::Liveness) -> bool| state.nodes().values().filter(|node| wanted(&node.liveness)).count();
+    let count =
+        |wanted: fn(&node::Liveness) -> bool| state.nodes().values().filter(|node| wanted(&node.liveness)).count();
     let silent = count(|liveness| matches!(liveness, node::Liveness::Silent { .. })) + newly_silent;
     let known = count(|liveness| !matches!(liveness, node::Liveness::Fenced { .. }));
     silent > (known / MASS_SILENCE_DIVISOR).max(MASS_SILENCE_FLOOR)

@@ -57,9 +57,7 @@ pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeRepo
     let body = match report.body.ok_or_else(|| invalid("report", "empty"))? {
         Body::Prepared(_) => ReportBody::Prepared,
         Body::Failed(failed) => ReportBody::PrepareFailed { infra: failed.infra, why: cut(failed.why) },
-        Body::Exited(exited) => {
-            ReportBody::Exited { rank: exited.rank, exit: exit(&exited), why: cut(exited.why) }
-        }
+        Body::Exited(exited) => ReportBody::Exited { rank: exited.rank, exit: exit(&exited), why: cut(exited.why) },
         Body::Released(released) => ReportBody::Released { lease_expired: released.lease_expired },
         Body::Quarantined(quarantined) => ReportBody::Quarantined {
             slots: quarantined.slots.iter().map(|slot| slot_of(*slot)).collect::<Result<_, _>>()?,

@@ -16,11 +16,7 @@ pub enum SimError {
     #[error("{path}: {why}", path = path.display())]
     Trace { path: PathBuf, why: String },
     #[error("{}", bad_rows(path, *count, first))]
-    BadRows {
-        path: PathBuf,
-        count: u64,
-        first: Vec<BadRow>,
-    },
+    BadRows { path: PathBuf, count: u64, first: Vec<BadRow> },
     #[error("{path}: {why}", path = path.display())]
     World { path: PathBuf, why: String },
     #[error("{path}: {why}", path = path.display())]

@@ -67,8 +67,7 @@ impl JobResult {
 
     /// The part of the turnaround in which it did not run.
     pub fn wait_ms(&self) -> Option<u64> {
-        self.turnaround_ms()
-            .map(|turnaround_ms| turnaround_ms.saturating_sub(self.served_ms))
+        self.turnaround_ms().map(|turnaround_ms| turnaround_ms.saturating_sub(self.served_ms))
     }
 
     /// Bounded slowdown: turnaround over run time, both as if no run were shorter than the bound,
@@ -105,21 +104,10 @@ impl Spread {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        let at =
-            |share: f64| values[((values.len() as f64 * share).ceil() as usize).clamp(1, values.len()) - 1];
-        Self {
-            mean,
-            median,
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: at(1.0),
-        }
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
+        let at = |share: f64| values[((values.len() as f64 * share).ceil() as usize).clamp(1, values.len()) - 1];
+        Self { mean, median, p95: at(0.95), p99: at(0.99), p999: at(0.999), max: at(1.0) }
     }
 }
 
@@ -159,18 +147,11 @@ impl Summary {
             found.count() as u64
         };
         let ended = || results.iter().filter(|result| result.end.is_some());
-        let first_ms = results
-            .iter()
-            .map(|result| result.job.submit_ms)
-            .min()
-            .unwrap_or(0);
-        let since_first =
-            |time: Option<Time>| time.map_or(0.0, |time| seconds(time.since_ms(Time(first_ms))));
+        let first_ms = results.iter().map(|result| result.job.submit_ms).min().unwrap_or(0);
+        let since_first = |time: Option<Time>| time.map_or(0.0, |time| seconds(time.since_ms(Time(first_ms))));
         let makespan_s = since_first(ended().filter_map(|result| result.end).max());
         let last_start_s = since_first(results.iter().filter_map(|result| result.first_start).max());
-        let work_s: f64 = ended()
-            .map(|result| seconds(result.job.run_ms) * f64::from(result.job.devices))
-            .sum();
+        let work_s: f64 = ended().map(|result| seconds(result.job.run_ms) * f64::from(result.job.devices)).sum();
         let share = |span_s: f64| {
             let capacity = span_s * devices as f64;
             if capacity > 0.0 { work_s / capacity } else { 0.0 }
@@ -187,10 +168,7 @@ impl Summary {
             bsld: Spread::of(ended().filter_map(JobResult::bsld)),
             bsld_bound_s: BSLD_BOUND_S,
             makespan_s,
-            utilisation: Utilisation {
-                until_last_start: share(last_start_s),
-                full_span: share(makespan_s),
-            },
+            utilisation: Utilisation { until_last_start: share(last_start_s), full_span: share(makespan_s) },
             preemptions: results.iter().map(|result| u64::from(result.preemptions)).sum(),
         }
     }

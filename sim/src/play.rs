@@ -38,11 +38,7 @@ pub(crate) fn play(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Played, SimError> {
     let clockwork = Clockwork {
-        at_one_instant: if world.events.ends_first {
-            InstantOrder::EndsFirst
-        } else {
-            InstantOrder::ArrivalsFirst
-        },
+        at_one_instant: if world.events.ends_first { InstantOrder::EndsFirst } else { InstantOrder::ArrivalsFirst },
         cycle_every: match world.events.cycle_after {
             CycleAfter::Entry => CycleEvery::Event,
             CycleAfter::Instant => CycleEvery::Instant,
@@ -53,9 +49,8 @@ pub(crate) fn play(
     let mut recorder = Recorder::new(jobs, world, check, progress);
     let begin = Time(world.on_tick(recorder.results.first().map_or(0, |result| result.job.submit_ms)));
     for command in set_up(world, policy) {
-        let outcome = player
-            .commit(begin, command, &mut recorder)
-            .map_err(|error| SimError::Play(error.to_string()))?;
+        let outcome =
+            player.commit(begin, command, &mut recorder).map_err(|error| SimError::Play(error.to_string()))?;
         if let Response::Refused(refusal) = outcome.response {
             return Err(SimError::Play(format!("setting up the world: {refusal}")));
         }
@@ -81,11 +76,7 @@ pub(crate) fn play(
         Err(error) => return Err(SimError::Play(error.to_string())),
     }
     recorder.report();
-    Ok(Played {
-        results: recorder.results,
-        stats: player.stats(),
-        state: player.state,
-    })
+    Ok(Played { results: recorder.results, stats: player.stats(), state: player.state })
 }
 
 fn operator() -> Principal {
@@ -93,25 +84,15 @@ fn operator() -> Principal {
 }
 
 fn set_up(world: &World, policy: &Policy) -> Vec<Command> {
-    let configure = |change| Command::Configure {
-        change: Box::new(change),
-        by: operator(),
-    };
+    let configure = |change| Command::Configure { change: Box::new(change), by: operator() };
     // Keys are never repeated here: not forgetting them spares a timer a day.
-    let settings = Settings {
-        key_horizon_ms: Time::NEVER.0,
-        ..Settings::default()
-    };
+    let settings = Settings { key_horizon_ms: Time::NEVER.0, ..Settings::default() };
     let mut commands = vec![
         configure(ConfigChange::Settings(settings)),
         configure(ConfigChange::Policy(policy.clone())),
         configure(ConfigChange::Fabric(world.fabric.clone())),
     ];
-    commands.extend(
-        world
-            .registrations()
-            .map(|registration| Command::RegisterNode(Box::new(registration))),
-    );
+    commands.extend(world.registrations().map(|registration| Command::RegisterNode(Box::new(registration))));
     commands
 }
 
@@ -145,12 +126,7 @@ struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    fn new(
-        jobs: Vec<TraceJob>,
-        world: &'a World,
-        check: bool,
-        progress: &'a mut dyn FnMut(Progress),
-    ) -> Self {
+    fn new(jobs: Vec<TraceJob>, world: &'a World, check: bool, progress: &'a mut dyn FnMut(Progress)) -> Self {
         let launch = Launch {
             name: Name::literal("recorded"),
             run: Run::Argv(Vec::new()),
@@ -184,8 +160,7 @@ impl<'a> Recorder<'a> {
 
     fn result(&mut self, gang: GangId) -> Result<&mut JobResult, String> {
         let index = self.of_job.get(&gang.job);
-        let index =
-            index.ok_or_else(|| format!("an event names job {}, which was never submitted", gang.job))?;
+        let index = index.ok_or_else(|| format!("an event names job {}, which was never submitted", gang.job))?;
         Ok(&mut self.results[*index])
     }
 
@@ -198,9 +173,7 @@ impl<'a> Recorder<'a> {
             }
             Event::AttemptEnded { gang, record } => {
                 let result = self.result(*gang)?;
-                if let (Some(started), Some(stopping)) =
-                    (record.attempt.started_at, record.attempt.stopping_at)
-                {
+                if let (Some(started), Some(stopping)) = (record.attempt.started_at, record.attempt.stopping_at) {
                     result.served_ms += stopping.since_ms(started);
                 }
                 result.preemptions += u32::from(matches!(record.cause, Cause::Preempted { .. }));
@@ -235,10 +208,7 @@ impl Hooks for Recorder<'_> {
         self.entries += 1;
         self.now = state.now();
         if let Command::Submit(submit) = &entry.command {
-            let index = self
-                .arrivals
-                .pop()
-                .ok_or("more jobs were submitted than recorded")?;
+            let index = self.arrivals.pop().ok_or("more jobs were submitted than recorded")?;
             match &outcome.response {
                 Response::Submitted { job, existing: false } => self.of_job.insert(*job, index),
                 Response::Refused(refusal) => return Err(format!("job {}: {refusal}", submit.key)),
@@ -252,9 +222,7 @@ impl Hooks for Recorder<'_> {
             self.report();
         }
         if self.check {
-            state
-                .check()
-                .map_err(|broken| format!("after entry {}: {broken:?}", entry.index))?;
+            state.check().map_err(|broken| format!("after entry {}: {broken:?}", entry.index))?;
         }
         Ok(())
     }

@@ -52,30 +52,19 @@ pub struct Input {
 }
 
 pub(crate) fn input(path: &Path, content: &[u8]) -> Input {
-    Input {
-        name: name_of(path),
-        sha256: Hash(Sha256::digest(content).into()).to_string(),
-    }
+    Input { name: name_of(path), sha256: Hash(Sha256::digest(content).into()).to_string() }
 }
 
 pub(crate) fn input_file(path: &Path) -> Result<Input, SimError> {
     let mut sha256 = Sha256::new();
     fs::File::open(path)
         .and_then(|mut file| io::copy(&mut file, &mut sha256))
-        .map_err(|source| SimError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
-    Ok(Input {
-        name: name_of(path),
-        sha256: Hash(sha256.finalize().into()).to_string(),
-    })
+        .map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
+    Ok(Input { name: name_of(path), sha256: Hash(sha256.finalize().into()).to_string() })
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Results never mix with those of another run.
@@ -83,15 +72,10 @@ pub(crate) fn check_output(folder: &Path) -> Result<(), SimError> {
     match fs::read_dir(folder) {
         Ok(mut files) => match files.next() {
             None => Ok(()),
-            Some(_) => Err(SimError::OutputNotEmpty {
-                path: folder.to_path_buf(),
-            }),
+            Some(_) => Err(SimError::OutputNotEmpty { path: folder.to_path_buf() }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(SimError::Read {
-            path: folder.to_path_buf(),
-            source,
-        }),
+        Err(source) => Err(SimError::Read { path: folder.to_path_buf(), source }),
     }
 }
 
@@ -101,10 +85,7 @@ pub(crate) fn write(
     summary: &Summary,
     results: &[JobResult],
 ) -> Result<(), SimError> {
-    fs::create_dir_all(folder).map_err(|source| SimError::Write {
-        path: folder.to_path_buf(),
-        source,
-    })?;
+    fs::create_dir_all(folder).map_err(|source| SimError::Write { path: folder.to_path_buf(), source })?;
     write_file(folder.join("jobs.csv"), &jobs_csv(results))?;
     write_file(folder.join("summary.json"), &json(summary))?;
     write_file(folder.join("manifest.json"), &json(manifest))
@@ -143,9 +124,7 @@ fn jobs_csv(results: &[JobResult]) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(COLUMNS).expect("memory takes every record");
     for result in results {
-        writer
-            .write_record(record(result))
-            .expect("memory takes every record");
+        writer.write_record(record(result)).expect("memory takes every record");
     }
     writer.into_inner().expect("memory takes every record")
 }
@@ -162,9 +141,7 @@ fn record(result: &JobResult) -> [String; 11] {
         result.job.devices.to_string(),
         result.preemptions.to_string(),
         result.attempts.to_string(),
-        result
-            .bsld()
-            .map_or_else(String::new, |bsld| format!("{bsld:.6}")),
+        result.bsld().map_or_else(String::new, |bsld| format!("{bsld:.6}")),
         result.state.word().into(),
     ]
 }

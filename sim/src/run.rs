@@ -79,12 +79,7 @@ pub fn run(args: &RunArgs, progress: &mut dyn FnMut(Progress)) -> Result<RunRepo
         events_hash: played.state.events_hash().to_string(),
     };
     report::write(&args.output, &manifest, &summary, &played.results)?;
-    Ok(RunReport {
-        card: trace.card,
-        summary,
-        manifest,
-        results: played.results,
-    })
+    Ok(RunReport { card: trace.card, summary, manifest, results: played.results })
 }
 
 /// Offered work per device and span.
@@ -93,17 +88,9 @@ fn load(card: &Card, world: &World) -> f64 {
 }
 
 fn read_policy(path: &Path) -> Result<(Policy, String), SimError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SimError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let policy_error = |why| SimError::Policy {
-        path: path.to_path_buf(),
-        why,
-    };
+    let text = std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
+    let policy_error = |why| SimError::Policy { path: path.to_path_buf(), why };
     let policy: Policy = toml::from_str(&text).map_err(|error| policy_error(error.to_string()))?;
-    policy
-        .validate()
-        .map_err(|error| policy_error(error.to_string()))?;
+    policy.validate().map_err(|error| policy_error(error.to_string()))?;
     Ok((policy, text))
 }

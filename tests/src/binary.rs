@@ -14,18 +14,8 @@ pub fn muster() -> &'static PathBuf {
         // Tests lie in <target>/<profile>/deps, other programs one folder above.
         let profile = if folder.ends_with("deps") { folder.parent().expect("deps has a parent") } else { folder };
         let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "muster-cli",
-            "--bin",
-            "muster",
-        ]);
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().expect("a profile lies in the target folder"));
+        build.args(["build", "--quiet", "--locked", "--package", "muster-cli", "--bin", "muster"]);
+        build.arg("--target-dir").arg(profile.parent().expect("a profile lies in the target folder"));
         match profile.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => {}
             Some(name) => {

@@ -14,9 +14,7 @@ fn repository() -> PathBuf {
 }
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("data/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/golden").join(name)
 }
 
 /// Records by the number in column `key`.
@@ -29,9 +27,7 @@ fn table(path: &Path, key: &str) -> Table {
     };
     let mut reader = csv::Reader::from_reader(reader);
     let rows = reader.deserialize::<BTreeMap<String, String>>();
-    rows.map(|row| row.unwrap())
-        .map(|row| (row[key].parse().unwrap(), row))
-        .collect()
+    rows.map(|row| row.unwrap()).map(|row| (row[key].parse().unwrap(), row)).collect()
 }
 
 /// What one run wrote.
@@ -56,11 +52,7 @@ fn sim(policy: &str, world: &str, trace: &str, more: &[&str]) -> Run {
         .output()
         .unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{policy} on {trace}: {}\n{talk}",
-        output.status
-    );
+    assert!(output.status.success(), "{policy} on {trace}: {}\n{talk}", output.status);
     Run {
         jobs: table(&folder.path().join("jobs.csv"), "job_id"),
         summary: serde_json::from_slice(&output.stdout).unwrap(),
@@ -82,11 +74,7 @@ fn assert_jobs_equal(what: &str, run: &Run, expected: &Table, columns: &[(&str, 
     }
     let count = differences.len();
     differences.truncate(10);
-    assert!(
-        count == 0,
-        "{what}: {count} differences\n{}",
-        differences.join("\n")
-    );
+    assert!(count == 0, "{what}: {count} differences\n{}", differences.join("\n"));
 }
 
 fn whole_batch_trace(name: &str) {
@@ -125,12 +113,7 @@ fn smallest_first_starts_all_10_000_jobs_as_expected() {
 fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecord) {
     let field = |name: &str| &row[heads.iter().position(|head| head == name).unwrap()];
     let start = field("start_index0");
-    let run = sim(
-        policy,
-        "256-processors",
-        "lublin_256.swf.gz",
-        &["--start-job", start, "--jobs", "1024"],
-    );
+    let run = sim(policy, "256-processors", "lublin_256.swf.gz", &["--start-job", start, "--jobs", "1024"]);
     assert_eq!(run.jobs.len(), 1_024);
     assert_eq!(run.jobs.keys().next().unwrap().to_string(), field("first_job_id"));
     for (name, pointer) in [
@@ -144,16 +127,8 @@ fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecor
     ] {
         let want = field(name);
         let digits = want.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let got = run
-            .summary
-            .pointer(pointer)
-            .and_then(serde_json::Value::as_f64)
-            .unwrap();
-        assert_eq!(
-            format!("{got:.digits$}"),
-            want,
-            "{policy}, window from {start}: {name}"
-        );
+        let got = run.summary.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
+        assert_eq!(format!("{got:.digits$}"), want, "{policy}, window from {start}: {name}");
     }
 }
 
@@ -162,13 +137,9 @@ fn windows(published: &str, policy: &str) {
     let heads = reader.headers().unwrap().clone();
     let column = |name: &str| heads.iter().position(|head| head == name).unwrap();
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    for (backfill, policy) in [
-        ("0", format!("{policy}-strict")),
-        ("1", format!("{policy}-strict-backfill")),
-    ] {
-        let of_policy = |row: &&csv::StringRecord| {
-            &row[column("policy")] == published && &row[column("backfill")] == backfill
-        };
+    for (backfill, policy) in [("0", format!("{policy}-strict")), ("1", format!("{policy}-strict-backfill"))] {
+        let of_policy =
+            |row: &&csv::StringRecord| &row[column("policy")] == published && &row[column("backfill")] == backfill;
         let rows: Vec<_> = rows.iter().filter(of_policy).collect();
         assert_eq!(rows.len(), 10, "{published} with backfill {backfill}");
         rows.iter().for_each(|row| assert_window(&policy, row, &heads));
@@ -208,23 +179,11 @@ fn gpu_trace(policy: &str, world: &str, trace: &str, expected: &str, prefix: &st
 }
 
 fn window_a(policy: &str, prefix: &str) {
-    gpu_trace(
-        policy,
-        "32x8",
-        "philly_window_A.csv.gz",
-        "philly_windowA_32x8_jobs.csv.gz",
-        prefix,
-    );
+    gpu_trace(policy, "32x8", "philly_window_A.csv.gz", "philly_windowA_32x8_jobs.csv.gz", prefix);
 }
 
 fn sixty_jobs(policy: &str, prefix: &str) {
-    gpu_trace(
-        policy,
-        "2x8",
-        "60_job.csv",
-        "tiresias_60job_n2g8_jobs.csv",
-        prefix,
-    );
+    gpu_trace(policy, "2x8", "60_job.csv", "tiresias_60job_n2g8_jobs.csv", prefix);
 }
 
 #[test]

@@ -77,7 +77,12 @@ fn a_process_that_becomes_a_rank_late_is_seen() {
             "sleep 1; exec env MUSTER_OUTPUT_DIR={} MUSTER_JOB_ID=1 MUSTER_ATTEMPT=1 RANK=0 sleep 60",
             folder.display()
         );
-        let late = Command::new("sh").args(["-c", &script]).env_clear().env("PATH", "/usr/bin:/bin").spawn().expect("sh is there");
+        let late = Command::new("sh")
+            .args(["-c", &script])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .spawn()
+            .expect("sh is there");
         std::thread::sleep(Duration::from_millis(1_600));
         end(late);
     });

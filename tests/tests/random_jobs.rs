@@ -103,7 +103,11 @@ fn random_scheduling(dice: &mut Dice) -> Scheduling {
     } else {
         Count::Nodes { nodes, per_node }
     };
-    let share = if fraction && matches!(count, Count::Nodes { .. }) { Share(100 + dice.below(800) as u16) } else { Share::WHOLE };
+    let share = if fraction && matches!(count, Count::Nodes { .. }) {
+        Share(100 + dice.below(800) as u16)
+    } else {
+        Share::WHOLE
+    };
     Scheduling {
         queue: Name::literal("default"),
         account: Name::literal("default"),
@@ -234,7 +238,8 @@ fn policies() -> Vec<(&'static str, Policy)> {
 /// Jobs over an hour, some cancelled, and every node drained and given back once.
 fn play(seed: u64, policy: Policy) -> (Player, Witness) {
     let mut dice = Dice::new(seed);
-    let mut witness = Witness { seed, submitted: BTreeSet::new(), refused: Vec::new(), ended: BTreeMap::new(), attempts: 0 };
+    let mut witness =
+        Witness { seed, submitted: BTreeSet::new(), refused: Vec::new(), ended: BTreeMap::new(), attempts: 0 };
     let mut player = Player::new(State::new("random"), World::default());
     let begin = Time(BEGIN);
     let tree = TreeSpec { name: Name::literal("network"), levels: vec![Name::literal("leaf")] };

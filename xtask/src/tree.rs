@@ -40,43 +40,26 @@ impl Tree {
 
     /// Files below `folder`, which is given without the closing slash.
     pub fn under<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a TextFile> {
-        self.files.iter().filter(move |file| {
-            file.path
-                .strip_prefix(folder)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+        self.files.iter().filter(move |file| file.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
     }
 
     /// Whether a file or folder of that path is part of the project.
     pub fn contains(&self, path: &str) -> bool {
-        self.get(path).is_some()
-            || self.under(path).next().is_some()
-            || self.others.iter().any(|other| other == path)
+        self.get(path).is_some() || self.under(path).next().is_some() || self.others.iter().any(|other| other == path)
     }
 }
 
 /// The root of the workspace: the parent of this package's folder.
 pub fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package
-        .parent()
-        .expect("xtask lies one folder below the root")
-        .to_path_buf()
+    package.parent().expect("xtask lies one folder below the root").to_path_buf()
 }
 
 /// Paths of the project's files, sorted; a tracked file that was deleted is not among them.
 pub fn list(root: &Path) -> Result<Vec<String>> {
     // A clone made by another user is fine to read, so git's owner check is told so.
     let output = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()
         .context("cannot start git, which names the project's files; install git and try again")?;
@@ -88,11 +71,8 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
         );
     }
     let listed = String::from_utf8(output.stdout).context("a path is not UTF-8; rename the file")?;
-    let mut paths: Vec<String> = listed
-        .split('\0')
-        .filter(|path| !path.is_empty() && root.join(path).is_file())
-        .map(String::from)
-        .collect();
+    let mut paths: Vec<String> =
+        listed.split('\0').filter(|path| !path.is_empty() && root.join(path).is_file()).map(String::from).collect();
     paths.sort();
     paths.dedup();
     Ok(paths)
@@ -100,18 +80,10 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 pub fn made_up(files: &[(&str, &str)]) -> Tree {
-    let mut files: Vec<TextFile> = files
-        .iter()
-        .map(|(path, text)| TextFile {
-            path: path.to_string(),
-            text: text.to_string(),
-        })
-        .collect();
+    let mut files: Vec<TextFile> =
+        files.iter().map(|(path, text)| TextFile { path: path.to_string(), text: text.to_string() }).collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Tree {
-        files,
-        others: Vec::new(),
-    }
+    Tree { files, others: Vec::new() }
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@ const EMBEDDED: [(&str, &str); 6] = [
     ("dgx-h100", include_str!("../../fixtures/dgx-h100.json")),
     ("gb200-nvl72", include_str!("../../fixtures/gb200-nvl72.json")),
     ("hgx-b200", include_str!("../../fixtures/hgx-b200.json")),
-    (
-        "hgx-b200-degraded",
-        include_str!("../../fixtures/hgx-b200-degraded.json"),
-    ),
+    ("hgx-b200-degraded", include_str!("../../fixtures/hgx-b200-degraded.json")),
     ("pcie-8x", include_str!("../../fixtures/pcie-8x.json")),
 ];
 
@@ -99,44 +96,24 @@ impl Fixture {
     /// Errors: an unknown name (with the nearest known one), a tray that the rack does not have.
     pub fn load(name: &str, tray: Option<u16>) -> Result<Self, ProbeError> {
         let Some((_, text)) = EMBEDDED.iter().find(|(known, _)| *known == name) else {
-            let hint = nearest(name, names())
-                .map(|near| format!("; did you mean `{near}`?"))
-                .unwrap_or_default();
+            let hint = nearest(name, names()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             let known = names().collect::<Vec<_>>().join(", ");
-            return Err(ProbeError::UnknownFixture {
-                name: name.to_owned(),
-                known,
-                hint,
-            });
+            return Err(ProbeError::UnknownFixture { name: name.to_owned(), known, hint });
         };
-        let bad = |cause: String| ProbeError::BadFixture {
-            name: name.to_owned(),
-            cause,
-        };
+        let bad = |cause: String| ProbeError::BadFixture { name: name.to_owned(), cause };
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
         let fixture = if value.get("tray").is_some() {
             let rack: Rack = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
             let tray = tray.unwrap_or(1);
             if !rack.nodes.iter().any(|node| node.slot == tray) {
                 let help = format!("its trays are 1 to {}", rack.nodes.len());
-                return Err(ProbeError::NoSuchTray {
-                    name: name.to_owned(),
-                    tray,
-                    help,
-                });
+                return Err(ProbeError::NoSuchTray { name: name.to_owned(), tray, help });
             }
-            Fixture {
-                fabric: Some(rack.fabric),
-                ..rack.tray
-            }
+            Fixture { fabric: Some(rack.fabric), ..rack.tray }
         } else {
             if let Some(tray) = tray {
                 let help = "it is one machine; leave out the number".to_owned();
-                return Err(ProbeError::NoSuchTray {
-                    name: name.to_owned(),
-                    tray,
-                    help,
-                });
+                return Err(ProbeError::NoSuchTray { name: name.to_owned(), tray, help });
             }
             serde_json::from_value(value).map_err(|error| bad(error.to_string()))?
         };
@@ -157,10 +134,7 @@ impl Fixture {
 
     /// The matrix as `nvidia-smi topo -m` prints it, parsed.
     pub fn links(&self) -> Result<Vec<Vec<Link>>, String> {
-        self.matrix_topo_m
-            .iter()
-            .map(|row| row.iter().map(|cell| parse_link(cell)).collect())
-            .collect()
+        self.matrix_topo_m.iter().map(|row| row.iter().map(|cell| parse_link(cell)).collect()).collect()
     }
 }
 

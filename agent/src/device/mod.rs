@@ -150,8 +150,7 @@ impl Fabric {
     /// The key of the multi-node domain, if there is one and it is complete.
     pub fn domain(&self) -> Option<String> {
         let real = self.cluster_uuid.chars().any(|c| c != '0' && c != '-');
-        (self.state == FabricState::Completed && real)
-            .then(|| format!("{}.{}", self.cluster_uuid, self.clique))
+        (self.state == FabricState::Completed && real).then(|| format!("{}.{}", self.cluster_uuid, self.clique))
     }
 }
 
@@ -205,9 +204,7 @@ pub enum ProbeError {
          help: see the kernel log for XIDs; processes stuck in the driver usually need a reset or a reboot"
     )]
     Stuck { what: String, limit_ms: u64 },
-    #[error(
-        "the device thread has ended; this is a bug\n  help: restart the agent; running ranks are not touched"
-    )]
+    #[error("the device thread has ended; this is a bug\n  help: restart the agent; running ranks are not touched")]
     Stopped,
     #[error("there is no device in slot {slot}; this node has {count}")]
     NoSuchSlot { slot: u16, count: usize },
@@ -216,11 +213,7 @@ pub enum ProbeError {
     )]
     UnknownSource { text: String, hint: String },
     #[error("there is no hardware fixture `{name}`{hint}\n  help: known fixtures: {known}")]
-    UnknownFixture {
-        name: String,
-        known: String,
-        hint: String,
-    },
+    UnknownFixture { name: String, known: String, hint: String },
     #[error("`{name}` has no tray {tray}\n  help: {help}")]
     NoSuchTray { name: String, tray: u16, help: String },
     #[error("the hardware fixture `{name}` cannot be used: {cause}")]

@@ -50,9 +50,7 @@ pub fn model_of(product: &str) -> Name {
     let words = words_of(product);
     let known = products().iter().find(|known| {
         let model = words_of(known.model.as_str());
-        words
-            .windows(model.len())
-            .any(|window| window == model.as_slice())
+        words.windows(model.len()).any(|window| window == model.as_slice())
     });
     match known {
         Some(known) => known.model.clone(),
@@ -61,10 +59,7 @@ pub fn model_of(product: &str) -> Name {
 }
 
 fn words_of(text: &str) -> Vec<String> {
-    text.split([' ', '-'])
-        .filter(|word| !word.is_empty())
-        .map(str::to_uppercase)
-        .collect()
+    text.split([' ', '-']).filter(|word| !word.is_empty()).map(str::to_uppercase).collect()
 }
 
 /// Drops the vendor, turns what a name may not hold into `-`, and cuts to a name's length.
@@ -73,20 +68,13 @@ fn cleaned(product: &str) -> Name {
     let text = text.strip_prefix("NVIDIA ").unwrap_or(text);
     let mut clean = String::new();
     for character in text.chars() {
-        let character = if character.is_ascii_alphanumeric() || character == '_' || character == '.' {
-            character
-        } else {
-            '-'
-        };
+        let character =
+            if character.is_ascii_alphanumeric() || character == '_' || character == '.' { character } else { '-' };
         if character != '-' || !clean.ends_with('-') {
             clean.push(character);
         }
     }
-    let clean: String = clean
-        .trim_matches(['-', '.'])
-        .chars()
-        .take(Name::LENGTH_MAX)
-        .collect();
+    let clean: String = clean.trim_matches(['-', '.']).chars().take(Name::LENGTH_MAX).collect();
     Name::new(clean.trim_end_matches('-')).unwrap_or_else(|_| Name::literal("unknown"))
 }
 

@@ -2,8 +2,8 @@
 
 use super::fixture::Fixture;
 use super::{
-    DeviceEvent, DeviceEventKind, DeviceHealth, DeviceReport, Fabric, FabricState, Probe, ProbeError,
-    Recovery, SimulatedMachine, model,
+    DeviceEvent, DeviceEventKind, DeviceHealth, DeviceReport, Fabric, FabricState, Probe, ProbeError, Recovery,
+    SimulatedMachine, model,
 };
 use muster_common::node::{Device, Link, Nic, NumaNode};
 use sha2::{Digest, Sha256};
@@ -43,22 +43,11 @@ impl SimulatedProbe {
             Some(tray) => format!("{fixture}/{tray}"),
             None => fixture.to_owned(),
         };
-        let bad = |cause| ProbeError::BadFixture {
-            name: name.clone(),
-            cause,
-        };
+        let bad = |cause| ProbeError::BadFixture { name: name.clone(), cause };
         let report = report_of(&machine, &name, node).map_err(bad)?;
         let machine = machine_of(&machine, &name).map_err(bad)?;
-        let shared = Shared {
-            state: Mutex::new(report),
-            events: Mutex::default(),
-            arrived: Condvar::new(),
-        };
-        Ok(Self {
-            name,
-            machine,
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { state: Mutex::new(report), events: Mutex::default(), arrived: Condvar::new() };
+        Ok(Self { name, machine, shared: Arc::new(shared) })
     }
 
     pub fn control(&self) -> SimulatedControl {
@@ -74,10 +63,7 @@ impl Probe for SimulatedProbe {
     fn events(&mut self, wait_ms: u64) -> Vec<DeviceEvent> {
         let events = lock(&self.shared.events);
         let wait = Duration::from_millis(wait_ms);
-        let waited = self
-            .shared
-            .arrived
-            .wait_timeout_while(events, wait, |events| events.is_empty());
+        let waited = self.shared.arrived.wait_timeout_while(events, wait, |events| events.is_empty());
         let (mut events, _) = waited.unwrap_or_else(PoisonError::into_inner);
         events.drain(..).collect()
     }
@@ -85,18 +71,11 @@ impl Probe for SimulatedProbe {
     fn processes(&self, slot: u16) -> Result<Vec<u32>, ProbeError> {
         let state = lock(&self.shared.state);
         let count = state.health.len();
-        let health = state
-            .health
-            .get(usize::from(slot))
-            .ok_or(ProbeError::NoSuchSlot { slot, count })?;
-        health
-            .processes
-            .clone()
-            .filter(|_| health.reachable)
-            .ok_or_else(|| ProbeError::Query {
-                what: format!("the processes of slot {slot}"),
-                cause: "the simulated device fell off the bus".to_owned(),
-            })
+        let health = state.health.get(usize::from(slot)).ok_or(ProbeError::NoSuchSlot { slot, count })?;
+        health.processes.clone().filter(|_| health.reachable).ok_or_else(|| ProbeError::Query {
+            what: format!("the processes of slot {slot}"),
+            cause: "the simulated device fell off the bus".to_owned(),
+        })
     }
 
     fn machine(&self) -> Option<SimulatedMachine> {
@@ -120,11 +99,7 @@ impl SimulatedControl {
         if events.len() >= EVENTS_MAX {
             events.pop_front();
         }
-        events.push_back(DeviceEvent {
-            uuid,
-            slot: Some(slot),
-            kind: DeviceEventKind::Xid(xid),
-        });
+        events.push_back(DeviceEvent { uuid, slot: Some(slot), kind: DeviceEventKind::Xid(xid) });
         self.0.arrived.notify_all();
     }
 
@@ -158,21 +133,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn report_of(machine: &Fixture, name: &str, node: &str) -> Result<DeviceReport, String> {
-    let product =
-        model::product(&machine.gpu_model).ok_or_else(|| format!("no product `{}`", machine.gpu_model))?;
+    let product = model::product(&machine.gpu_model).ok_or_else(|| format!("no product `{}`", machine.gpu_model))?;
     let mut order: Vec<usize> = (0..machine.gpus.len()).collect();
     order.sort_by(|a, b| machine.gpus[*a].pci_bus_id.cmp(&machine.gpus[*b].pci_bus_id));
     let links = machine.links()?;
-    let links = order
-        .iter()
-        .map(|a| order.iter().map(|b| links[*a][*b]).collect::<Vec<Link>>())
-        .collect();
+    let links = order.iter().map(|a| order.iter().map(|b| links[*a][*b]).collect::<Vec<Link>>()).collect();
     let fabric = fabric_of(machine);
-    let mut report = DeviceReport {
-        links,
-        nvlink_domain: fabric.domain(),
-        ..DeviceReport::default()
-    };
+    let mut report = DeviceReport { links, nvlink_domain: fabric.domain(), ..DeviceReport::default() };
     for gpu in order.iter().map(|at| &machine.gpus[*at]) {
         let digest = digest(name, node, gpu.index);
         let uuid = uuid_of(&digest);
@@ -187,10 +154,7 @@ fn report_of(machine: &Fixture, name: &str, node: &str) -> Result<DeviceReport, 
             nearest_nics: gpu.nearest_nics.clone(),
         });
         report.affinity.push(gpu.cpu_affinity.clone());
-        report.serials.push(format!(
-            "{}",
-            u64::from_be_bytes(digest[16..24].try_into().expect("8 bytes"))
-        ));
+        report.serials.push(format!("{}", u64::from_be_bytes(digest[16..24].try_into().expect("8 bytes"))));
         report.health.push(DeviceHealth {
             uuid,
             reachable: true,
@@ -220,12 +184,7 @@ fn fabric_of(machine: &Fixture) -> Fabric {
         "in_progress" => FabricState::InProgress,
         _ => FabricState::NotStarted,
     };
-    Fabric {
-        state,
-        cluster_uuid: fabric.cluster_uuid.clone(),
-        clique: fabric.clique_id,
-        health_mask: 0,
-    }
+    Fabric { state, cluster_uuid: fabric.cluster_uuid.clone(), clique: fabric.clique_id, health_mask: 0 }
 }
 
 fn machine_of(machine: &Fixture, name: &str) -> Result<SimulatedMachine, String> {
@@ -235,11 +194,7 @@ fn machine_of(machine: &Fixture, name: &str) -> Result<SimulatedMachine, String>
     let mut numa = Vec::new();
     for node in &machine.cpu.numa {
         cpus += crate::inventory::cpulist::parse(&node.cpus)?.len() as u64;
-        numa.push(NumaNode {
-            id: node.id,
-            cpus: node.cpus.clone(),
-            memory_bytes: memory_bytes / nodes,
-        });
+        numa.push(NumaNode { id: node.id, cpus: node.cpus.clone(), memory_bytes: memory_bytes / nodes });
     }
     let nics = machine.nics.iter().map(|nic| Nic {
         name: nic.name.clone(),
@@ -251,13 +206,7 @@ fn machine_of(machine: &Fixture, name: &str) -> Result<SimulatedMachine, String>
         compute: nic.role == "compute",
     });
     let labels = BTreeMap::from([("simulated".to_owned(), name.to_owned())]);
-    Ok(SimulatedMachine {
-        cpu_milli: cpus * 1000,
-        memory_bytes,
-        numa,
-        nics: nics.collect(),
-        labels,
-    })
+    Ok(SimulatedMachine { cpu_milli: cpus * 1000, memory_bytes, numa, nics: nics.collect(), labels })
 }
 
 fn digest(name: &str, node: &str, index: u16) -> [u8; 32] {
@@ -267,14 +216,7 @@ fn digest(name: &str, node: &str, index: u16) -> [u8; 32] {
 
 fn uuid_of(digest: &[u8; 32]) -> String {
     let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "GPU-{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 #[cfg(test)]
@@ -293,12 +235,7 @@ mod tests {
             let report = probe(name).devices().unwrap();
             let count = report.devices.len();
             assert!(count >= 4, "{name}");
-            for lists in [
-                report.links.len(),
-                report.health.len(),
-                report.serials.len(),
-                report.affinity.len(),
-            ] {
+            for lists in [report.links.len(), report.health.len(), report.serials.len(), report.affinity.len()] {
                 assert_eq!(lists, count, "{name}");
             }
             for a in 0..count {
@@ -307,10 +244,7 @@ mod tests {
                     assert_eq!(report.links[a][b] == Link::Same, a == b, "{name} {a} {b}");
                 }
             }
-            assert!(
-                report.devices.is_sorted_by_key(|device| &device.pci_address),
-                "{name}"
-            );
+            assert!(report.devices.is_sorted_by_key(|device| &device.pci_address), "{name}");
         }
     }
 
@@ -318,13 +252,7 @@ mod tests {
     fn uuids_stay_over_restarts_and_differ_between_nodes_and_trays() {
         let uuids = |tray, node: &str| -> BTreeSet<String> {
             let mut probe = SimulatedProbe::new("gb200-nvl72", tray, node).unwrap();
-            probe
-                .devices()
-                .unwrap()
-                .devices
-                .into_iter()
-                .map(|device| device.uuid)
-                .collect()
+            probe.devices().unwrap().devices.into_iter().map(|device| device.uuid).collect()
         };
         let first = uuids(Some(1), "a");
         assert_eq!(first, uuids(Some(1), "a"));
@@ -347,10 +275,7 @@ mod tests {
     #[test]
     fn only_a_rack_is_in_a_multi_node_nvlink_domain() {
         let domain = probe("gb200-nvl72").devices().unwrap().nvlink_domain;
-        assert_eq!(
-            domain.as_deref(),
-            Some("7a1c0e52-9d3b-4f60-8e21-5b6f0c9d7a11.32766")
-        );
+        assert_eq!(domain.as_deref(), Some("7a1c0e52-9d3b-4f60-8e21-5b6f0c9d7a11.32766"));
         assert_eq!(probe("dgx-h100").devices().unwrap().nvlink_domain, None);
     }
 
@@ -363,10 +288,7 @@ mod tests {
         control.inject_xid(3, 79);
         let events = waiter.join().unwrap();
         assert_eq!(events.len(), 1);
-        assert_eq!(
-            (events[0].slot, events[0].kind),
-            (Some(3), DeviceEventKind::Xid(79))
-        );
+        assert_eq!((events[0].slot, events[0].kind), (Some(3), DeviceEventKind::Xid(79)));
     }
 
     #[test]
@@ -378,9 +300,6 @@ mod tests {
         assert_eq!(probe.processes(0).unwrap(), vec![4711]);
         control.set_reachable(0, false);
         assert!(probe.processes(0).is_err());
-        assert!(matches!(
-            probe.processes(8),
-            Err(ProbeError::NoSuchSlot { slot: 8, count: 8 })
-        ));
+        assert!(matches!(probe.processes(8), Err(ProbeError::NoSuchSlot { slot: 8, count: 8 })));
     }
 }

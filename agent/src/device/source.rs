@@ -30,9 +30,7 @@ impl DeviceSource {
     pub fn open(&self, node: &str, sysfs_root: &Path) -> Result<Box<dyn Probe>, ProbeError> {
         match self {
             DeviceSource::None => Ok(Box::new(NoDevices::new("as configured"))),
-            DeviceSource::Simulated { fixture, tray } => {
-                Ok(Box::new(SimulatedProbe::new(fixture, *tray, node)?))
-            }
+            DeviceSource::Simulated { fixture, tray } => Ok(Box::new(SimulatedProbe::new(fixture, *tray, node)?)),
             DeviceSource::Nvml { library } => Ok(Box::new(NvmlProbe::open(library.as_deref())?)),
             DeviceSource::Auto => open_auto(None, sysfs_root),
         }
@@ -53,9 +51,9 @@ pub fn open_auto(library: Option<&Path>, sysfs_root: &Path) -> Result<Box<dyn Pr
             }
             Ok(Box::new(NoDevices::new("no NVIDIA driver library")))
         }
-        Err(ProbeError::Init { cause, .. }) if !has_nvidia_hardware(sysfs_root) => Ok(Box::new(
-            NoDevices::new(format!("no NVIDIA hardware; the driver says: {cause}")),
-        )),
+        Err(ProbeError::Init { cause, .. }) if !has_nvidia_hardware(sysfs_root) => {
+            Ok(Box::new(NoDevices::new(format!("no NVIDIA hardware; the driver says: {cause}"))))
+        }
         Err(error) => Err(error),
     }
 }
@@ -65,12 +63,9 @@ fn has_nvidia_hardware(sysfs_root: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(sysfs_root.join("bus/pci/devices")) else {
         return false;
     };
-    let is = |path: PathBuf, start: &str| {
-        std::fs::read_to_string(path).is_ok_and(|text| text.trim().starts_with(start))
-    };
-    entries
-        .flatten()
-        .any(|entry| is(entry.path().join("vendor"), "0x10de") && is(entry.path().join("class"), "0x03"))
+    let is =
+        |path: PathBuf, start: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim().starts_with(start));
+    entries.flatten().any(|entry| is(entry.path().join("vendor"), "0x10de") && is(entry.path().join("class"), "0x03"))
 }
 
 impl FromStr for DeviceSource {
@@ -85,12 +80,10 @@ impl FromStr for DeviceSource {
             ("auto", None) => Ok(DeviceSource::Auto),
             ("none", None) => Ok(DeviceSource::None),
             ("nvml", None) => Ok(DeviceSource::Nvml { library: None }),
-            ("nvml", Some(path)) if Path::new(path).is_absolute() => Ok(DeviceSource::Nvml {
-                library: Some(PathBuf::from(path)),
-            }),
-            ("nvml", Some(path)) => Err(ProbeError::RelativeLibrary {
-                path: PathBuf::from(path),
-            }),
+            ("nvml", Some(path)) if Path::new(path).is_absolute() => {
+                Ok(DeviceSource::Nvml { library: Some(PathBuf::from(path)) })
+            }
+            ("nvml", Some(path)) => Err(ProbeError::RelativeLibrary { path: PathBuf::from(path) }),
             ("simulated", Some(name)) => parse_simulated(name),
             _ => {
                 let hint = match nearest(kind, ["auto", "nvml", "none", "simulated"]) {
@@ -98,10 +91,7 @@ impl FromStr for DeviceSource {
                     Some(near) => format!("; did you mean `{near}`?"),
                     None => String::new(),
                 };
-                Err(ProbeError::UnknownSource {
-                    text: text.escape_debug().to_string(),
-                    hint,
-                })
+                Err(ProbeError::UnknownSource { text: text.escape_debug().to_string(), hint })
             }
         }
     }
@@ -119,10 +109,7 @@ fn parse_simulated(name: &str) -> Result<DeviceSource, ProbeError> {
         }
     };
     Fixture::load(fixture, tray)?;
-    Ok(DeviceSource::Simulated {
-        fixture: fixture.to_owned(),
-        tray,
-    })
+    Ok(DeviceSource::Simulated { fixture: fixture.to_owned(), tray })
 }
 
 impl fmt::Display for DeviceSource {
@@ -133,10 +120,7 @@ impl fmt::Display for DeviceSource {
             DeviceSource::Nvml { library: None } => f.write_str("nvml"),
             DeviceSource::Nvml { library: Some(path) } => write!(f, "nvml:{}", path.display()),
             DeviceSource::Simulated { fixture, tray: None } => write!(f, "simulated:{fixture}"),
-            DeviceSource::Simulated {
-                fixture,
-                tray: Some(tray),
-            } => write!(f, "simulated:{fixture}/{tray}"),
+            DeviceSource::Simulated { fixture, tray: Some(tray) } => write!(f, "simulated:{fixture}/{tray}"),
         }
     }
 }
@@ -147,14 +131,9 @@ mod tests {
 
     #[test]
     fn every_form_of_the_flag_parses_and_prints_back() {
-        for text in [
-            "auto",
-            "none",
-            "nvml",
-            "nvml:/opt/lib/libnvidia-ml.so.1",
-            "simulated:dgx-h100",
-            "simulated:gb200-nvl72/3",
-        ] {
+        for text in
+            ["auto", "none", "nvml", "nvml:/opt/lib/libnvidia-ml.so.1", "simulated:dgx-h100", "simulated:gb200-nvl72/3"]
+        {
             let source: DeviceSource = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(source.to_string(), text);
         }
@@ -162,15 +141,9 @@ mod tests {
 
     #[test]
     fn an_unknown_fixture_names_the_nearest_and_all_known_ones() {
-        let error = "simulated:dgx-h10"
-            .parse::<DeviceSource>()
-            .unwrap_err()
-            .to_string();
+        let error = "simulated:dgx-h10".parse::<DeviceSource>().unwrap_err().to_string();
         assert!(error.contains("did you mean `dgx-h100`?"), "{error}");
-        assert!(
-            error.contains("gb200-nvl72") && error.contains("pcie-8x"),
-            "{error}"
-        );
+        assert!(error.contains("gb200-nvl72") && error.contains("pcie-8x"), "{error}");
     }
 
     #[test]

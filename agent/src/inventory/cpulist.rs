@@ -7,17 +7,8 @@ const CPUS_MAX: usize = 65_536;
 /// NUMA node.
 pub fn parse(text: &str) -> Result<Vec<u32>, String> {
     let mut cpus = std::collections::BTreeSet::new();
-    for part in text
-        .trim()
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let number = |digits: &str| {
-            digits
-                .parse::<u32>()
-                .map_err(|_| format!("`{part}` is not part of a CPU list"))
-        };
+    for part in text.trim().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number = |digits: &str| digits.parse::<u32>().map_err(|_| format!("`{part}` is not part of a CPU list"));
         let (first, last) = match part.split_once('-') {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(part)?, number(part)?),
@@ -38,16 +29,9 @@ pub fn format(cpus: &[u32]) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut rest = cpus;
     while let Some(&first) = rest.first() {
-        let run = (0u32..)
-            .zip(rest)
-            .take_while(|(step, cpu)| first.checked_add(*step) == Some(**cpu))
-            .count();
+        let run = (0u32..).zip(rest).take_while(|(step, cpu)| first.checked_add(*step) == Some(**cpu)).count();
         let last = rest[run - 1];
-        parts.push(if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        });
+        parts.push(if first == last { first.to_string() } else { format!("{first}-{last}") });
         rest = &rest[run..];
     }
     parts.join(",")

@@ -19,11 +19,7 @@ pub fn describe(inventory: &Inventory) -> String {
 
 fn facts(inventory: &Inventory, text: &mut String) {
     let last_port = u32::from(inventory.port_base) + u32::from(inventory.port_count) - 1;
-    let fencing = if inventory.weak_fencing {
-        "weaker: no PID namespace"
-    } else {
-        "PID namespace"
-    };
+    let fencing = if inventory.weak_fencing { "weaker: no PID namespace" } else { "PID namespace" };
     let mut rows = vec![
         ("cpus", milli(inventory.cpu_milli)),
         ("memory", gib(inventory.memory_bytes)),
@@ -49,12 +45,7 @@ fn facts(inventory: &Inventory, text: &mut String) {
 
 fn numa(inventory: &Inventory, text: &mut String) {
     let mut rows = vec![["NUMA", "CPUS", "MEMORY"].map(str::to_owned)];
-    rows.extend(
-        inventory
-            .numa
-            .iter()
-            .map(|node| [node.id.to_string(), node.cpus.clone(), gib(node.memory_bytes)]),
-    );
+    rows.extend(inventory.numa.iter().map(|node| [node.id.to_string(), node.cpus.clone(), gib(node.memory_bytes)]));
     table(text, rows);
 }
 
@@ -62,19 +53,8 @@ fn devices(inventory: &Inventory, text: &mut String) {
     if inventory.devices.is_empty() {
         return;
     }
-    let mut rows = vec![
-        [
-            "SLOT",
-            "MODEL",
-            "MEMORY",
-            "PCI",
-            "NUMA",
-            "PART OF",
-            "NEAREST NICS",
-            "UUID",
-        ]
-        .map(str::to_owned),
-    ];
+    let mut rows =
+        vec![["SLOT", "MODEL", "MEMORY", "PCI", "NUMA", "PART OF", "NEAREST NICS", "UUID"].map(str::to_owned)];
     for (slot, device) in inventory.devices.iter().enumerate() {
         rows.push([
             slot.to_string(),
@@ -94,15 +74,10 @@ fn links(inventory: &Inventory, text: &mut String) {
     if inventory.links.len() < 2 {
         return;
     }
-    let header =
-        std::iter::once("LINKS".to_owned()).chain((0..inventory.links.len()).map(|slot| slot.to_string()));
+    let header = std::iter::once("LINKS".to_owned()).chain((0..inventory.links.len()).map(|slot| slot.to_string()));
     let mut rows: Vec<Vec<String>> = vec![header.collect()];
     for (slot, row) in inventory.links.iter().enumerate() {
-        rows.push(
-            std::iter::once(slot.to_string())
-                .chain(row.iter().copied().map(link))
-                .collect(),
-        );
+        rows.push(std::iter::once(slot.to_string()).chain(row.iter().copied().map(link)).collect());
     }
     table(text, rows);
 }
@@ -141,20 +116,11 @@ fn link(link: Link) -> String {
 
 fn table<R: AsRef<[String]>>(text: &mut String, rows: Vec<R>) {
     let columns = rows.first().map_or(0, |row| row.as_ref().len());
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row.as_ref()[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |column: usize| rows.iter().map(|row| row.as_ref()[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     text.push('\n');
     for row in &rows {
-        let cells = row
-            .as_ref()
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         line(text, &cells.collect::<Vec<_>>().join("  "));
     }
 }
@@ -173,11 +139,7 @@ fn gib(bytes: u64) -> String {
 }
 
 fn milli(amount: u64) -> String {
-    if amount.is_multiple_of(1000) {
-        (amount / 1000).to_string()
-    } else {
-        format!("{}m", amount)
-    }
+    if amount.is_multiple_of(1000) { (amount / 1000).to_string() } else { format!("{}m", amount) }
 }
 
 fn number(value: Option<u16>) -> String {

@@ -23,17 +23,9 @@ impl Host {
         let mut numa = numa_nodes(&sysfs_root.join("devices/system/node"))?;
         if numa.is_empty() {
             // Kernels without NUMA have no such folder: one node with everything.
-            numa.push(NumaNode {
-                id: 0,
-                cpus: cpulist::format(&cpus),
-                memory_bytes,
-            });
+            numa.push(NumaNode { id: 0, cpus: cpulist::format(&cpus), memory_bytes });
         }
-        Ok(Self {
-            cpu_milli: cpus.len() as u64 * 1000,
-            memory_bytes,
-            numa,
-        })
+        Ok(Self { cpu_milli: cpus.len() as u64 * 1000, memory_bytes, numa })
     }
 }
 
@@ -44,25 +36,16 @@ fn numa_nodes(folder: &Path) -> Result<Vec<NumaNode>, InventoryError> {
     let mut nodes = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let id = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("node"))
-            .and_then(|id| id.parse::<u16>().ok());
+        let id = name.to_str().and_then(|name| name.strip_prefix("node")).and_then(|id| id.parse::<u16>().ok());
         let Some(id) = id else { continue };
         let list = entry.path().join("cpulist");
         let cpus = parse_cpus(&list, &read(&list)?)?;
         if cpus.is_empty() {
             continue;
         }
-        let memory_bytes = read(&entry.path().join("meminfo"))
-            .ok()
-            .and_then(|text| mem_total_bytes(&text))
-            .unwrap_or(0);
-        nodes.push(NumaNode {
-            id,
-            cpus: cpulist::format(&cpus),
-            memory_bytes,
-        });
+        let memory_bytes =
+            read(&entry.path().join("meminfo")).ok().and_then(|text| mem_total_bytes(&text)).unwrap_or(0);
+        nodes.push(NumaNode { id, cpus: cpulist::format(&cpus), memory_bytes });
     }
     nodes.sort_by_key(|node| node.id);
     Ok(nodes)

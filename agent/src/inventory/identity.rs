@@ -17,19 +17,14 @@ pub(super) fn hardware_id(
         Some(identity) => identity,
         None if simulated => String::new(),
         None => {
-            return Err(InventoryError::NoIdentity {
-                path: config.machine_id_path.clone(),
-            });
+            return Err(InventoryError::NoIdentity { path: config.machine_id_path.clone() });
         }
     };
     let mut serials: Vec<&str> = serials.iter().map(String::as_str).collect();
     serials.sort_unstable();
     serials.dedup();
     let mut hash = Sha256::new();
-    for part in ["muster hardware id", config.node.as_str(), &machine]
-        .into_iter()
-        .chain(serials)
-    {
+    for part in ["muster hardware id", config.node.as_str(), &machine].into_iter().chain(serials) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -40,10 +35,7 @@ pub(super) fn hardware_id(
 /// The board's UUID (readable by root only), else the installation's id, else the cards' addresses.
 fn machine_identity(config: &InventoryConfig) -> Option<String> {
     let text = |path: &Path| {
-        std::fs::read_to_string(path)
-            .ok()
-            .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty())
+        std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
     text(&config.sysfs_root.join("class/dmi/id/product_uuid"))
         .or_else(|| text(&config.machine_id_path))
@@ -53,9 +45,7 @@ fn machine_identity(config: &InventoryConfig) -> Option<String> {
 /// Hardware addresses of real cards; virtual interfaces get new ones at every boot.
 fn card_addresses(sysfs_root: &Path) -> Option<String> {
     let entries = std::fs::read_dir(sysfs_root.join("class/net")).ok()?;
-    let real = entries
-        .flatten()
-        .filter(|entry| entry.path().join("device").exists());
+    let real = entries.flatten().filter(|entry| entry.path().join("device").exists());
     let mut addresses: Vec<String> = real
         .filter_map(|entry| std::fs::read_to_string(entry.path().join("address")).ok())
         .map(|address| address.trim().to_owned())
@@ -82,39 +72,19 @@ pub(super) fn address(configured: Option<&str>, simulated: bool) -> Result<Strin
         Some(address) => check_address(address).map(|()| address.to_owned()),
         None if simulated => Ok("127.0.0.1".to_owned()),
         None => {
-            let host = || {
-                nix::unistd::gethostname()
-                    .ok()
-                    .and_then(|name| name.into_string().ok())
-            };
-            let address = outgoing_address()
-                .map(|address| address.to_string())
-                .or_else(host);
-            address
-                .filter(|address| check_address(address).is_ok())
-                .ok_or(InventoryError::NoAddress)
+            let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+            let address = outgoing_address().map(|address| address.to_string()).or_else(host);
+            address.filter(|address| check_address(address).is_ok()).ok_or(InventoryError::NoAddress)
         }
     }
 }
 
 /// A name or an address that can stand in `MASTER_ADDR`: no port, no spaces, no control characters.
 fn check_address(address: &str) -> Result<(), InventoryError> {
-    let name = |text: &str| {
-        text.chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
-    };
+    let name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
     let good = address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified())
-        || (!address.is_empty()
-            && address.len() <= 253
-            && name(address)
-            && address.parse::<IpAddr>().is_err());
-    if good {
-        Ok(())
-    } else {
-        Err(InventoryError::BadAddress {
-            address: address.escape_debug().to_string(),
-        })
-    }
+        || (!address.is_empty() && address.len() <= 253 && name(address) && address.parse::<IpAddr>().is_err());
+    if good { Ok(()) } else { Err(InventoryError::BadAddress { address: address.escape_debug().to_string() }) }
 }
 
 /// The source address the kernel would choose. Connecting a datagram socket sends nothing; the

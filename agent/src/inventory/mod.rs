@@ -92,10 +92,7 @@ pub enum InventoryError {
 
 impl InventoryError {
     fn unreadable(path: &Path, cause: impl fmt::Display) -> Self {
-        Self::Unreadable {
-            path: path.to_owned(),
-            cause: cause.to_string(),
-        }
+        Self::Unreadable { path: path.to_owned(), cause: cause.to_string() }
     }
 }
 
@@ -120,11 +117,7 @@ pub fn survey(source: &DeviceSource, config: &InventoryConfig) -> Result<Survey,
         tracing::error!(%device, "a device is left out of the inventory, as it cannot be read");
     }
     let inventory = inventory_of(probe.as_ref(), &report, config)?;
-    Ok(Survey {
-        inventory,
-        report,
-        probe,
-    })
+    Ok(Survey { inventory, report, probe })
 }
 
 /// The inventory for a report already at hand, such as after devices changed.
@@ -172,23 +165,8 @@ struct Surroundings {
 
 impl Surroundings {
     fn simulated(machine: SimulatedMachine, report: &DeviceReport) -> Self {
-        let SimulatedMachine {
-            cpu_milli,
-            memory_bytes,
-            numa,
-            nics,
-            labels,
-        } = machine;
-        Self {
-            host: Host {
-                cpu_milli,
-                memory_bytes,
-                numa,
-            },
-            devices: report.devices.clone(),
-            nics,
-            labels,
-        }
+        let SimulatedMachine { cpu_milli, memory_bytes, numa, nics, labels } = machine;
+        Self { host: Host { cpu_milli, memory_bytes, numa }, devices: report.devices.clone(), nics, labels }
     }
 
     fn real(config: &InventoryConfig, report: &DeviceReport) -> Result<Self, InventoryError> {
@@ -203,12 +181,7 @@ impl Surroundings {
             let distances = nics::distances(&config.sysfs_root, device, &ports);
             device.nearest_nics = nics::nearest(&ports, &distances);
         }
-        Ok(Self {
-            host,
-            devices,
-            nics: nics::into_nics(ports),
-            labels: BTreeMap::new(),
-        })
+        Ok(Self { host, devices, nics: nics::into_nics(ports), labels: BTreeMap::new() })
     }
 }
 
@@ -228,21 +201,12 @@ fn device_numa(sysfs_root: &Path, device: &Device, affinity: &str, nodes: &[Numa
 }
 
 /// What the agent found out, under what the operator says.
-fn labels(
-    config: &InventoryConfig,
-    report: &DeviceReport,
-    found: BTreeMap<String, String>,
-) -> BTreeMap<Name, String> {
+fn labels(config: &InventoryConfig, report: &DeviceReport, found: BTreeMap<String, String>) -> BTreeMap<Name, String> {
     let mut labels = BTreeMap::new();
     for (name, value) in found {
         labels.extend(Name::new(name).ok().map(|name| (name, value)));
     }
-    labels.extend(
-        report
-            .nvlink_domain
-            .clone()
-            .map(|domain| (Name::literal("nvlink-domain"), domain)),
-    );
+    labels.extend(report.nvlink_domain.clone().map(|domain| (Name::literal("nvlink-domain"), domain)));
     labels.extend(config.labels.clone());
     labels
 }

@@ -28,19 +28,11 @@ pub(super) fn read(sysfs_root: &Path, proc_root: &Path) -> Vec<Port> {
         let Some(place) = place_of(&folder) else { continue };
         let netdevs = sorted(&folder.join("device/net"));
         let netdev = netdevs.first().map(|(name, _)| name.clone());
-        let default_route = default_route.is_some()
-            && netdevs
-                .iter()
-                .any(|(name, _)| Some(name) == default_route.as_ref());
+        let default_route =
+            default_route.is_some() && netdevs.iter().any(|(name, _)| Some(name) == default_route.as_ref());
         let rate_gbps = rdma_rate_gbps(&folder);
         let nic = nic(name.clone(), netdev, &place, rate_gbps);
-        ports.push(Port {
-            nic,
-            place,
-            rdma: true,
-            efa: name.starts_with("efa"),
-            default_route,
-        });
+        ports.push(Port { nic, place, rdma: true, efa: name.starts_with("efa"), default_route });
     }
     let covered: BTreeSet<String> = ports.iter().map(|port| port.nic.pci_address.clone()).collect();
     for (name, folder) in sorted(&sysfs_root.join("class/net")) {
@@ -50,13 +42,7 @@ pub(super) fn read(sysfs_root: &Path, proc_root: &Path) -> Vec<Port> {
         }
         let default_route = default_route.as_ref() == Some(&name);
         let nic = nic(name.clone(), Some(name), &place, net_rate_gbps(&folder));
-        ports.push(Port {
-            nic,
-            place,
-            rdma: false,
-            efa: false,
-            default_route,
-        });
+        ports.push(Port { nic, place, rdma: false, efa: false, default_route });
     }
     ports.truncate(NICS_MAX);
     ports
@@ -64,15 +50,7 @@ pub(super) fn read(sysfs_root: &Path, proc_root: &Path) -> Vec<Port> {
 
 fn nic(name: String, netdev: Option<String>, place: &PciPlace, rate_gbps: u32) -> Nic {
     let pci_address = place.address().to_owned();
-    Nic {
-        name,
-        netdev,
-        pci_address,
-        numa: place.numa,
-        rate_gbps,
-        rail: None,
-        compute: false,
-    }
+    Nic { name, netdev, pci_address, numa: place.numa, rate_gbps, rail: None, compute: false }
 }
 
 /// Judges which ports are for compute: RDMA ports that do not carry the default route and, if the
@@ -100,14 +78,7 @@ pub(super) fn distances(sysfs_root: &Path, device: &Device, ports: &[Port]) -> V
         Some(numa) if port.nic.numa == Some(numa) => Link::Node,
         _ => Link::Sys,
     };
-    ports
-        .iter()
-        .map(|port| {
-            place
-                .as_ref()
-                .map_or_else(|| far(port), |place| place.distance(&port.place))
-        })
-        .collect()
+    ports.iter().map(|port| place.as_ref().map_or_else(|| far(port), |place| place.distance(&port.place))).collect()
 }
 
 /// Names of the compute ports at the best level, ties kept.
@@ -116,10 +87,7 @@ pub(super) fn nearest(ports: &[Port], distances: &[Link]) -> Vec<String> {
     let Some(best) = compute().map(|(_, link)| link.quality()).max() else {
         return Vec::new();
     };
-    compute()
-        .filter(|(_, link)| link.quality() == best)
-        .map(|(port, _)| port.nic.name.clone())
-        .collect()
+    compute().filter(|(_, link)| link.quality() == best).map(|(port, _)| port.nic.name.clone()).collect()
 }
 
 pub(super) fn into_nics(ports: Vec<Port>) -> Vec<Nic> {
@@ -131,9 +99,7 @@ fn sorted(folder: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
-    let named = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
+    let named = entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
     let mut named: Vec<(String, PathBuf)> = named.collect();
     named.sort_by_key(|(name, _)| {
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -147,38 +113,22 @@ fn sorted(folder: &Path) -> Vec<(String, PathBuf)> {
 /// are lent to guests.
 fn place_of(folder: &Path) -> Option<PciPlace> {
     let device = std::fs::canonicalize(folder.join("device")).ok()?;
-    if device.join("physfn").exists() {
-        None
-    } else {
-        PciPlace::of(&device)
-    }
+    if device.join("physfn").exists() { None } else { PciPlace::of(&device) }
 }
 
 /// `400 Gb/sec (4X NDR)` of the fastest port; 0 when none is told.
 fn rdma_rate_gbps(folder: &Path) -> u32 {
     let rate = |port: &Path| -> Option<u32> {
         let text = std::fs::read_to_string(port.join("rate")).ok()?;
-        text.split_whitespace()
-            .next()?
-            .parse::<f32>()
-            .ok()
-            .map(|rate| rate as u32)
+        text.split_whitespace().next()?.parse::<f32>().ok().map(|rate| rate as u32)
     };
-    sorted(&folder.join("ports"))
-        .iter()
-        .filter_map(|(_, port)| rate(port))
-        .max()
-        .unwrap_or(0)
+    sorted(&folder.join("ports")).iter().filter_map(|(_, port)| rate(port)).max().unwrap_or(0)
 }
 
 /// `speed` is in Mb/s, and -1 or unreadable while the link is down.
 fn net_rate_gbps(folder: &Path) -> u32 {
     let text = std::fs::read_to_string(folder.join("speed")).unwrap_or_default();
-    text.trim()
-        .parse::<i64>()
-        .ok()
-        .and_then(|mbps| u32::try_from(mbps / 1000).ok())
-        .unwrap_or(0)
+    text.trim().parse::<i64>().ok().and_then(|mbps| u32::try_from(mbps / 1000).ok()).unwrap_or(0)
 }
 
 /// The interface of the route to 0.0.0.0 with the lowest metric.

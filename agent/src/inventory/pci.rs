@@ -22,26 +22,17 @@ impl PciPlace {
     /// From the real path of a device's folder, or of a folder below it (a virtio card's own device is).
     pub fn of(path: &Path) -> Option<Self> {
         let mut folder = path;
-        while !folder
-            .file_name()
-            .and_then(OsStr::to_str)
-            .is_some_and(is_function)
-        {
+        while !folder.file_name().and_then(OsStr::to_str).is_some_and(is_function) {
             folder = folder.parent()?;
         }
         let names = folder.components().filter_map(|part| match part {
             Component::Normal(name) => name.to_str(),
             _ => None,
         });
-        let parts: Vec<String> = names
-            .skip_while(|name| !is_root_complex(name))
-            .map(str::to_owned)
-            .collect();
+        let parts: Vec<String> = names.skip_while(|name| !is_root_complex(name)).map(str::to_owned).collect();
         let numa = std::fs::read_to_string(folder.join("numa_node")).ok();
         // Virtual machines and single-socket boards say -1.
-        let numa = numa
-            .and_then(|text| text.trim().parse::<i32>().ok())
-            .and_then(|numa| u16::try_from(numa).ok());
+        let numa = numa.and_then(|text| text.trim().parse::<i32>().ok()).and_then(|numa| u16::try_from(numa).ok());
         (parts.len() >= 2).then_some(Self { parts, numa })
     }
 
@@ -56,12 +47,7 @@ impl PciPlace {
         if self.parts == other.parts {
             return Link::Same;
         }
-        let shared = self
-            .parts
-            .iter()
-            .zip(&other.parts)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let shared = self.parts.iter().zip(&other.parts).take_while(|(a, b)| a == b).count();
         match shared {
             0 if self.numa.is_some() && self.numa == other.numa => Link::Node,
             0 => Link::Sys,
@@ -101,49 +87,23 @@ mod tests {
     use super::*;
 
     fn place(path: &str, numa: Option<u16>) -> PciPlace {
-        PciPlace {
-            numa,
-            ..PciPlace::of(Path::new(path)).unwrap()
-        }
+        PciPlace { numa, ..PciPlace::of(Path::new(path)).unwrap() }
     }
 
     #[test]
     fn distances_follow_the_tree() {
-        let gpu = place(
-            "/sys/devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:17:00.0/0000:18:00.0",
-            Some(0),
-        );
+        let gpu = place("/sys/devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:17:00.0/0000:18:00.0", Some(0));
         let cases = [
-            (
-                "/sys/devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:17:01.0/0000:19:00.0",
-                Some(0),
-                Link::Pix,
-            ),
+            ("/sys/devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:17:01.0/0000:19:00.0", Some(0), Link::Pix),
             (
                 "/sys/devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:17:02.0/0000:1a:00.0/0000:1b:00.0/0000:1c:00.0",
                 Some(0),
                 Link::Pxb,
             ),
-            (
-                "/sys/devices/pci0000:15/0000:15:02.0/0000:20:00.0",
-                Some(0),
-                Link::Phb,
-            ),
-            (
-                "/sys/devices/pci0000:30/0000:30:01.0/0000:31:00.0",
-                Some(0),
-                Link::Node,
-            ),
-            (
-                "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0",
-                Some(1),
-                Link::Sys,
-            ),
-            (
-                "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0",
-                None,
-                Link::Sys,
-            ),
+            ("/sys/devices/pci0000:15/0000:15:02.0/0000:20:00.0", Some(0), Link::Phb),
+            ("/sys/devices/pci0000:30/0000:30:01.0/0000:31:00.0", Some(0), Link::Node),
+            ("/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0", Some(1), Link::Sys),
+            ("/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0", None, Link::Sys),
         ];
         for (path, numa, link) in cases {
             let other = place(path, numa);
@@ -156,10 +116,7 @@ mod tests {
     #[test]
     fn without_numa_two_root_complexes_are_far() {
         let one = place("/sys/devices/pci0000:15/0000:15:01.0", None);
-        assert_eq!(
-            one.distance(&place("/sys/devices/pci0000:16/0000:16:01.0", None)),
-            Link::Sys
-        );
+        assert_eq!(one.distance(&place("/sys/devices/pci0000:16/0000:16:01.0", None)), Link::Sys);
         assert!(PciPlace::of(Path::new("/sys/devices/virtual/net/lo")).is_none());
         let virtio = place("/sys/devices/pci0000:00/0000:00:03.0/virtio2", None);
         assert_eq!(virtio.address(), "0000:00:03.0");

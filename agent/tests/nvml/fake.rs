@@ -27,11 +27,7 @@ impl FakeNvml {
         std::fs::copy(built(), &path).unwrap();
         // SAFETY: our own library, whose initialisation does nothing.
         let library = unsafe { Library::new(&path) }.unwrap();
-        Self {
-            library,
-            path,
-            _folder: folder,
-        }
+        Self { library, path, _folder: folder }
     }
 
     pub fn playing(fixture: &str) -> Self {
@@ -41,11 +37,7 @@ impl FakeNvml {
         let load: Symbol<unsafe extern "C" fn(*const std::ffi::c_char) -> u32> =
             unsafe { fake.library.get(b"fake_load\0") }.unwrap();
         // SAFETY: a C string that lives through the call.
-        assert_eq!(
-            unsafe { load(path.as_ptr()) },
-            0,
-            "the fixture {fixture} did not load"
-        );
+        assert_eq!(unsafe { load(path.as_ptr()) }, 0, "the fixture {fixture} did not load");
         fake
     }
 
@@ -73,18 +65,11 @@ impl FakeNvml {
         // take C `unsigned int` and return one.
         let code = unsafe {
             match arguments.as_slice() {
-                [a] => self
-                    .library
-                    .get::<unsafe extern "C" fn(u32) -> u32>(symbol)
-                    .unwrap()(*a),
-                [a, b] => self
-                    .library
-                    .get::<unsafe extern "C" fn(u32, u32) -> u32>(symbol)
-                    .unwrap()(*a, *b),
-                [a, b, c] => self
-                    .library
-                    .get::<unsafe extern "C" fn(u32, u32, u32) -> u32>(symbol)
-                    .unwrap()(*a, *b, *c),
+                [a] => self.library.get::<unsafe extern "C" fn(u32) -> u32>(symbol).unwrap()(*a),
+                [a, b] => self.library.get::<unsafe extern "C" fn(u32, u32) -> u32>(symbol).unwrap()(*a, *b),
+                [a, b, c] => {
+                    self.library.get::<unsafe extern "C" fn(u32, u32, u32) -> u32>(symbol).unwrap()(*a, *b, *c)
+                }
                 _ => panic!("{name} takes one to three numbers"),
             }
         };
@@ -93,9 +78,7 @@ impl FakeNvml {
 }
 
 pub fn fixture_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(format!("{name}.json"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format!("{name}.json"))
 }
 
 /// The built library, beside this test's own program.
@@ -103,10 +86,7 @@ pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let exe = std::env::current_exe().unwrap();
-        let profile_folder = exe
-            .parent()
-            .and_then(Path::parent)
-            .expect("tests live in <target>/<profile>/deps");
+        let profile_folder = exe.parent().and_then(Path::parent).expect("tests live in <target>/<profile>/deps");
         let library = profile_folder.join("libfake_nvml.so");
         if is_stale(&library) {
             build(profile_folder);
@@ -119,9 +99,7 @@ pub fn built() -> &'static Path {
 fn build(profile_folder: &Path) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "-p", "muster-fake-nvml", "--target-dir"])
-        .arg(profile_folder.parent().unwrap());
+    command.args(["build", "--quiet", "-p", "muster-fake-nvml", "--target-dir"]).arg(profile_folder.parent().unwrap());
     match profile_folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => {}
         Some(profile) => drop(command.args(["--profile", profile])),
@@ -136,12 +114,7 @@ fn is_stale(library: &Path) -> bool {
         return true;
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fake-nvml");
-    let sources = std::fs::read_dir(folder.join("src"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let newest: Option<SystemTime> = sources
-        .chain([folder.join("Cargo.toml")])
-        .filter_map(|path| changed(&path))
-        .max();
+    let sources = std::fs::read_dir(folder.join("src")).unwrap().map(|entry| entry.unwrap().path());
+    let newest: Option<SystemTime> = sources.chain([folder.join("Cargo.toml")]).filter_map(|path| changed(&path)).max();
     newest.is_none_or(|newest| newest > built)
 }

@@ -6,8 +6,8 @@ mod fake;
 use fake::{FakeNvml, NO_INSTANCE, fixture_path};
 use muster_agent::device::fixture::{self, Fixture};
 use muster_agent::device::{
-    DeviceEventKind, DeviceReport, DeviceSource, FabricState, NvmlProbe, Probe, ProbeError, Recovery,
-    SimulatedProbe, open_auto,
+    DeviceEventKind, DeviceReport, DeviceSource, FabricState, NvmlProbe, Probe, ProbeError, Recovery, SimulatedProbe,
+    open_auto,
 };
 use muster_agent::inventory::{InventoryConfig, InventoryError, collect, describe};
 use muster_common::Name;
@@ -30,12 +30,7 @@ fn expectations(name: &str) -> Value {
 }
 
 fn numbers(value: &Value) -> Vec<usize> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|number| number.as_u64().unwrap() as usize)
-        .collect()
+    value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect()
 }
 
 #[test]
@@ -51,14 +46,7 @@ fn every_fixture_comes_back_through_nvml_as_it_is_written() {
             assert_eq!(health.nvlinks_active, links, "{name}");
             assert!(health.reachable && device.uuid.starts_with("GPU-") && device.parent.is_none());
         }
-        assert_eq!(
-            report.affinity,
-            machine
-                .gpus
-                .iter()
-                .map(|gpu| gpu.cpu_affinity.clone())
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(report.affinity, machine.gpus.iter().map(|gpu| gpu.cpu_affinity.clone()).collect::<Vec<_>>());
     }
 }
 
@@ -66,10 +54,7 @@ fn every_fixture_comes_back_through_nvml_as_it_is_written() {
 fn nvml_and_the_simulated_probe_tell_of_the_same_machine() {
     for name in fixture::names() {
         let real = report(name);
-        let simulated = SimulatedProbe::new(name, None, "node-1")
-            .unwrap()
-            .devices()
-            .unwrap();
+        let simulated = SimulatedProbe::new(name, None, "node-1").unwrap().devices().unwrap();
         assert_eq!(real.links, simulated.links, "{name}");
         assert_eq!(real.nvlink_domain, simulated.nvlink_domain, "{name}");
         for (one, other) in real.devices.iter().zip(&simulated.devices) {
@@ -92,10 +77,7 @@ fn largest_nvlink_group(links: &[Vec<Link>]) -> usize {
             group
         })
     };
-    (0..links.len())
-        .map(|start| group(start).len())
-        .max()
-        .unwrap_or(0)
+    (0..links.len()).map(|start| group(start).len()).max().unwrap_or(0)
 }
 
 #[test]
@@ -112,40 +94,18 @@ fn the_expectations_written_in_the_fixtures_hold() {
             assert_eq!(dark.collect::<Vec<_>>(), numbers(unhealthy), "{name}");
         }
         if let Some(size) = expect.get("largest_full_nvlink_group") {
-            assert_eq!(
-                largest_nvlink_group(&report.links) as u64,
-                size.as_u64().unwrap(),
-                "{name}"
-            );
+            assert_eq!(largest_nvlink_group(&report.links) as u64, size.as_u64().unwrap(), "{name}");
         }
         if let Some(pairs) = expect.get("best_pair") {
-            let best = report
-                .links
-                .iter()
-                .flatten()
-                .filter(|link| **link != Link::Same)
-                .map(|link| link.quality())
-                .max();
+            let best =
+                report.links.iter().flatten().filter(|link| **link != Link::Same).map(|link| link.quality()).max();
             for pair in pairs.as_array().unwrap().iter().map(numbers) {
-                assert_eq!(
-                    Some(report.links[pair[0]][pair[1]].quality()),
-                    best,
-                    "{name} {pair:?}"
-                );
+                assert_eq!(Some(report.links[pair[0]][pair[1]].quality()), best, "{name} {pair:?}");
             }
         }
         if let Some(level) = expect.get("worst_pair_level") {
-            let worst = report
-                .links
-                .iter()
-                .flatten()
-                .min_by_key(|link| link.quality())
-                .unwrap();
-            assert_eq!(
-                *worst,
-                fixture::parse_link(level.as_str().unwrap()).unwrap(),
-                "{name}"
-            );
+            let worst = report.links.iter().flatten().min_by_key(|link| link.quality()).unwrap();
+            assert_eq!(*worst, fixture::parse_link(level.as_str().unwrap()).unwrap(), "{name}");
         }
     }
 }
@@ -154,33 +114,20 @@ fn the_expectations_written_in_the_fixtures_hold() {
 fn rails_and_numa_groups_written_in_the_fixtures_hold() {
     for name in fixture::names() {
         let expect = expectations(name);
-        let source = DeviceSource::Simulated {
-            fixture: name.to_owned(),
-            tray: None,
-        };
+        let source = DeviceSource::Simulated { fixture: name.to_owned(), tray: None };
         let inventory = collect(&source, &InventoryConfig::new(Name::literal("node-1"))).unwrap();
         if let Some(rails) = expect.get("rail_of_gpu") {
             for (slot, rail) in numbers(rails).into_iter().enumerate() {
                 let nearest = &inventory.devices[slot].nearest_nics;
                 let near = inventory.nics.iter().filter(|nic| nearest.contains(&nic.name));
                 assert!(near.clone().all(|nic| nic.compute), "{name}");
-                assert!(
-                    near.filter_map(|nic| nic.rail)
-                        .any(|near| usize::from(near) == rail),
-                    "{name} {slot}"
-                );
+                assert!(near.filter_map(|nic| nic.rail).any(|near| usize::from(near) == rail), "{name} {slot}");
             }
         }
-        if let Some(groups) = expect
-            .get("gpu_groups_by_numa")
-            .or(expect.get("gpu_groups_by_switch"))
-        {
+        if let Some(groups) = expect.get("gpu_groups_by_numa").or(expect.get("gpu_groups_by_switch")) {
             for group in groups.as_array().unwrap().iter().map(numbers) {
                 let numa: Vec<_> = group.iter().map(|slot| inventory.devices[*slot].numa).collect();
-                assert!(
-                    numa.iter().all(|one| one.is_some() && *one == numa[0]),
-                    "{name} {group:?}"
-                );
+                assert!(numa.iter().all(|one| one.is_some() && *one == numa[0]), "{name} {group:?}");
             }
         }
     }
@@ -189,16 +136,7 @@ fn rails_and_numa_groups_written_in_the_fixtures_hold() {
 #[test]
 fn a_degraded_b200_shows_gpu_2_off_nvlink() {
     let report = report("hgx-b200-degraded");
-    let expected = [
-        Link::Node,
-        Link::Node,
-        Link::Same,
-        Link::Node,
-        Link::Sys,
-        Link::Sys,
-        Link::Sys,
-        Link::Sys,
-    ];
+    let expected = [Link::Node, Link::Node, Link::Same, Link::Node, Link::Sys, Link::Sys, Link::Sys, Link::Sys];
     assert_eq!(report.links[2], expected);
     assert_eq!(report.links[1][5], Link::NvLink(18));
     assert_ne!(report.health[2].fabric.state, FabricState::Completed);
@@ -212,10 +150,7 @@ fn an_xid_arrives_with_its_device_and_stays_in_its_health() {
     fake.inject_xid(5, 48);
     let events = probe.events(WAIT_MS);
     assert_eq!(events.len(), 1, "{events:?}");
-    assert_eq!(
-        (events[0].slot, events[0].kind, &events[0].uuid),
-        (Some(5), DeviceEventKind::Xid(48), &uuid)
-    );
+    assert_eq!((events[0].slot, events[0].kind, &events[0].uuid), (Some(5), DeviceEventKind::Xid(48), &uuid));
     let health = probe.devices().unwrap().health;
     assert_eq!(health[5].last_xid, Some(48));
     assert_eq!(health[4].last_xid, None);
@@ -236,23 +171,14 @@ fn lose_a_device(kind: u32) {
     fake.set("set_lost", [3, kind]);
     fake.inject_xid(3, 79);
     let events = probe.events(WAIT_MS);
-    assert_eq!(
-        (events[0].slot, events[0].kind),
-        (Some(3), DeviceEventKind::Xid(79))
-    );
+    assert_eq!((events[0].slot, events[0].kind), (Some(3), DeviceEventKind::Xid(79)));
     let after = probe.devices().unwrap();
     assert_eq!(after.devices, before.devices, "slots and their devices stay");
     assert_eq!(after.unreadable.len(), 1);
     let reachable: Vec<bool> = after.health.iter().map(|health| health.reachable).collect();
     assert_eq!(reachable, [true, true, true, false, true, true, true, true]);
-    assert_eq!(
-        (after.health[3].processes.clone(), after.health[3].last_xid),
-        (None, Some(79))
-    );
-    assert!(
-        matches!(probe.processes(3), Err(ProbeError::Query { .. })),
-        "a lost device is no evidence of being free"
-    );
+    assert_eq!((after.health[3].processes.clone(), after.health[3].last_xid), (None, Some(79)));
+    assert!(matches!(probe.processes(3), Err(ProbeError::Query { .. })), "a lost device is no evidence of being free");
     assert!(probe.processes(4).unwrap().is_empty());
     fake.set("set_lost", [3, 0]);
     let back = probe.devices().unwrap();
@@ -283,26 +209,14 @@ fn health_facts_come_through() {
     fake.set("add_process", [6, NO_INSTANCE, 42]);
     let health = probe.devices().unwrap().health;
     assert_eq!(health[1].temperature_c, Some(83));
-    assert_eq!(
-        (health[2].remap_pending, health[2].remap_failed),
-        (Some(true), Some(false))
-    );
-    assert_eq!(
-        (health[3].remap_pending, health[3].remap_failed),
-        (Some(false), Some(true))
-    );
-    assert_eq!(
-        (health[0].recovery, health[4].recovery),
-        (Some(Recovery::None), Some(Recovery::DrainAndReset))
-    );
+    assert_eq!((health[2].remap_pending, health[2].remap_failed), (Some(true), Some(false)));
+    assert_eq!((health[3].remap_pending, health[3].remap_failed), (Some(false), Some(true)));
+    assert_eq!((health[0].recovery, health[4].recovery), (Some(Recovery::None), Some(Recovery::DrainAndReset)));
     assert_eq!(health[6].processes, Some(vec![42, 4711]));
     assert_eq!(probe.processes(6).unwrap(), vec![42, 4711]);
     fake.set("clear_processes", [6]);
     assert!(probe.processes(6).unwrap().is_empty());
-    assert!(matches!(
-        probe.processes(8),
-        Err(ProbeError::NoSuchSlot { slot: 8, count: 8 })
-    ));
+    assert!(matches!(probe.processes(8), Err(ProbeError::NoSuchSlot { slot: 8, count: 8 })));
 }
 
 #[test]
@@ -334,10 +248,7 @@ fn an_old_driver_without_the_newer_calls_still_gives_the_matrix() {
     let report = fake.probe().devices().unwrap();
     assert_eq!(report.links[0][7], Link::NvLink(18));
     let health = &report.health[0];
-    assert_eq!(
-        (health.remap_pending, health.recovery, health.fabric.state),
-        (None, None, FabricState::NotSupported)
-    );
+    assert_eq!((health.remap_pending, health.recovery, health.fabric.state), (None, None, FabricState::NotSupported));
 }
 
 #[test]
@@ -348,20 +259,10 @@ fn mig_instances_follow_their_gpu_and_have_their_own_processes() {
     let mut probe = fake.probe();
     let report = probe.devices().unwrap();
     let parents: Vec<Option<u16>> = report.devices.iter().map(|device| device.parent).collect();
-    assert_eq!(
-        parents,
-        [None, None, Some(1), Some(1), None, None, None, None, None, None]
-    );
-    assert!(
-        report.devices[2].uuid.starts_with("MIG-"),
-        "{}",
-        report.devices[2].uuid
-    );
+    assert_eq!(parents, [None, None, Some(1), Some(1), None, None, None, None, None, None]);
+    assert!(report.devices[2].uuid.starts_with("MIG-"), "{}", report.devices[2].uuid);
     assert_eq!(report.devices[3].memory_bytes, 10 << 30);
-    assert_eq!(
-        (report.links[2][3], report.links[2][0], report.links[0][1]),
-        (Link::Pix, Link::Node, Link::NvLink(18))
-    );
+    assert_eq!((report.links[2][3], report.links[2][0], report.links[0][1]), (Link::Pix, Link::Node, Link::NvLink(18)));
     assert_eq!(probe.processes(3).unwrap(), vec![77]);
     assert!(probe.processes(2).unwrap().is_empty());
     // The driver takes an instance away: its slot stays, and the others' too.
@@ -380,16 +281,10 @@ fn write_machine(root: &Path, machine: &Fixture) {
     };
     put("sys/devices/system/cpu/online", "0-255\n");
     for node in &machine.cpu.numa {
-        put(
-            &format!("sys/devices/system/node/node{}/cpulist", node.id),
-            &node.cpus,
-        );
+        put(&format!("sys/devices/system/node/node{}/cpulist", node.id), &node.cpus);
     }
     put("proc/meminfo", "MemTotal: 1048576 kB\n");
-    put(
-        "proc/sys/kernel/random/boot_id",
-        "00000000-0000-4000-8000-000000000001\n",
-    );
+    put("proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000001\n");
     put("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
 }
 
@@ -407,9 +302,7 @@ fn an_inventory_over_nvml_finds_the_numa_node_of_every_device() {
             machine_id_path: root.path().join("etc/machine-id"),
             ..InventoryConfig::new(Name::literal("node-1"))
         };
-        let source = DeviceSource::Nvml {
-            library: Some(fake.path().to_owned()),
-        };
+        let source = DeviceSource::Nvml { library: Some(fake.path().to_owned()) };
         let inventory = collect(&source, &config).unwrap();
         for (device, gpu) in inventory.devices.iter().zip(&machine.gpus) {
             assert_eq!(device.numa, Some(gpu.numa_node), "{name} {}", gpu.index);
@@ -422,10 +315,7 @@ fn an_inventory_over_nvml_finds_the_numa_node_of_every_device() {
 fn a_library_that_is_missing_foreign_or_without_a_driver_is_told_apart() {
     let open = |path: &Path| NvmlProbe::open(Some(path)).map(drop);
     let missing = open(Path::new("/nonexistent/libnvidia-ml.so.1"));
-    assert!(
-        matches!(missing, Err(ProbeError::LibraryMissing { .. })),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(ProbeError::LibraryMissing { .. })), "{missing:?}");
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("libnvidia-ml.so.1");
     std::fs::write(&text, "not a library").unwrap();
@@ -449,9 +339,7 @@ fn auto_joins_without_devices_only_where_there_is_no_hardware() {
     std::fs::create_dir_all(&card).unwrap();
     std::fs::write(card.join("vendor"), "0x10de\n").unwrap();
     std::fs::write(card.join("class"), "0x030200\n").unwrap();
-    let error = open_auto(Some(idle.path()), sysfs.path())
-        .unwrap_err()
-        .to_string();
+    let error = open_auto(Some(idle.path()), sysfs.path()).unwrap_err().to_string();
     assert!(error.contains("must not join as CPU-only"), "{error}");
     let playing = FakeNvml::playing("pcie-8x");
     let mut whole = open_auto(Some(playing.path()), sysfs.path()).unwrap();
@@ -461,10 +349,7 @@ fn auto_joins_without_devices_only_where_there_is_no_hardware() {
 #[test]
 fn this_machine_has_an_inventory() {
     let address = Some("127.0.0.1".to_owned());
-    let config = InventoryConfig {
-        address,
-        ..InventoryConfig::new(Name::literal("here"))
-    };
+    let config = InventoryConfig { address, ..InventoryConfig::new(Name::literal("here")) };
     match collect(&DeviceSource::None, &config) {
         Ok(inventory) => {
             assert!(inventory.cpu_milli >= 1000 && inventory.memory_bytes > 0 && !inventory.numa.is_empty());
@@ -481,28 +366,17 @@ fn the_fixture_can_come_from_the_environment() {
     const VARIABLE: &str = "MUSTER_FAKE_NVML";
     if std::env::var_os(VARIABLE).is_some() {
         let report = FakeNvml::idle().probe().devices().unwrap();
-        assert_eq!(
-            (report.devices.len(), report.devices[0].model.as_str()),
-            (4, "GB200")
-        );
+        assert_eq!((report.devices.len(), report.devices[0].model.as_str()), (4, "GB200"));
         assert!(report.nvlink_domain.is_some());
         return;
     }
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "the_fixture_can_come_from_the_environment",
-            "--nocapture",
-        ])
+        .args(["--exact", "the_fixture_can_come_from_the_environment", "--nocapture"])
         .env(VARIABLE, fixture_path("gb200-nvl72"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The same questions to the real driver; on a machine without one there is nothing to ask.
@@ -521,24 +395,13 @@ fn real_nvml_if_present() {
     assert!(!report.devices.is_empty() && report.unreadable.is_empty());
     assert_eq!(report.links.len(), report.devices.len());
     for (slot, (device, health)) in report.devices.iter().zip(&report.health).enumerate() {
-        assert!(
-            device.uuid.starts_with("GPU-") || device.uuid.starts_with("MIG-"),
-            "{device:?}"
-        );
+        assert!(device.uuid.starts_with("GPU-") || device.uuid.starts_with("MIG-"), "{device:?}");
         assert!(health.reachable && device.memory_bytes > 0, "{device:?}");
         probe.processes(slot as u16).unwrap();
     }
-    assert_eq!(
-        probe.devices().unwrap().devices,
-        report.devices,
-        "two looks agree"
-    );
+    assert_eq!(probe.devices().unwrap().devices, report.devices, "two looks agree");
     probe.events(0);
-    let inventory = collect(
-        &DeviceSource::Auto,
-        &InventoryConfig::new(Name::literal("node-1")),
-    )
-    .unwrap();
+    let inventory = collect(&DeviceSource::Auto, &InventoryConfig::new(Name::literal("node-1"))).unwrap();
     assert_eq!(inventory.devices.len(), report.devices.len());
     println!("{}", describe(&inventory));
 }

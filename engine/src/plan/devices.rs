@@ -141,15 +141,12 @@ mod tests {
             seeds in proptest::collection::vec(0u8..4, 28),
             count in 1usize..8,
         ) {
-            let mut at = 0;
             let mut links = vec![vec![Link::Same; 8]; 8];
-            for a in 0..8 {
-                for b in a + 1..8 {
-                    let link = [Link::NvLink(18), Link::Pix, Link::Node, Link::Sys][usize::from(seeds[at])];
-                    links[a][b] = link;
-                    links[b][a] = link;
-                    at += 1;
-                }
+            let pairs = (0..8usize).flat_map(|a| (a + 1..8).map(move |b| (a, b)));
+            for ((a, b), seed) in pairs.zip(&seeds) {
+                let link = [Link::NvLink(18), Link::Pix, Link::Node, Link::Sys][usize::from(*seed)];
+                links[a][b] = link;
+                links[b][a] = link;
             }
             let sum = |set: &[u16]| -> u32 {
                 set.iter().flat_map(|&a| set.iter().map(move |&b| (a, b)))

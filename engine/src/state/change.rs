@@ -29,10 +29,10 @@ impl Changes {
         if self.ring.back() == Some(&(index, key)) {
             return;
         }
-        if self.ring.len() == RING_MAX {
-            if let Some((dropped, _)) = self.ring.pop_front() {
-                self.dropped_upto = dropped;
-            }
+        if self.ring.len() == RING_MAX
+            && let Some((dropped, _)) = self.ring.pop_front()
+        {
+            self.dropped_upto = dropped;
         }
         self.ring.push_back((index, key));
     }

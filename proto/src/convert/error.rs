@@ -74,9 +74,7 @@ impl std::error::Error for ErrorInfo {}
 pub fn encode(info: &ErrorInfo) -> Status {
     let mut status = Status::new(info.code.grpc(), info.message.clone());
     let details = serde_json::to_vec(info).expect("strings and numbers always encode");
-    status
-        .metadata_mut()
-        .insert_bin(METADATA_KEY, MetadataValue::from_bytes(&details));
+    status.metadata_mut().insert_bin(METADATA_KEY, MetadataValue::from_bytes(&details));
     status
 }
 
@@ -232,20 +230,13 @@ mod tests {
     fn numbers_and_names_are_unique() {
         let numbers: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
         let names: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
-        assert_eq!(
-            (numbers.len(), names.len()),
-            (ErrorCode::ALL.len(), ErrorCode::ALL.len())
-        );
+        assert_eq!((numbers.len(), names.len()), (ErrorCode::ALL.len(), ErrorCode::ALL.len()));
     }
 
     #[test]
     fn only_what_may_be_repeated_unchanged_is_retryable() {
         for code in ErrorCode::ALL {
-            assert_eq!(
-                code.is_retryable(),
-                ErrorInfo::new(*code, "").exit_code == 7,
-                "{code}"
-            );
+            assert_eq!(code.is_retryable(), ErrorInfo::new(*code, "").exit_code == 7, "{code}");
         }
     }
 }

@@ -77,12 +77,7 @@ impl fmt::Display for Mistake {
         writeln!(f, "{margin}--> {}:{}:{}", self.file, self.line, self.column)?;
         writeln!(f, "{margin} |")?;
         writeln!(f, "{number} | {}", self.source_line)?;
-        write!(
-            f,
-            "{margin} | {}{}",
-            " ".repeat(self.column - 1),
-            "^".repeat(self.width)
-        )?;
+        write!(f, "{margin} | {}{}", " ".repeat(self.column - 1), "^".repeat(self.width))?;
         match &self.hint {
             Some(hint) => write!(f, "\nhelp: {hint}"),
             None => Ok(()),
@@ -109,12 +104,8 @@ pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ConfigErr
 /// The known word nearest to `word`, if one is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = (word.chars().count() / 3).max(1);
-    let near = known
-        .into_iter()
-        .map(|candidate| (strsim::osa_distance(word, candidate), candidate));
-    near.filter(|(distance, _)| *distance <= bound)
-        .min()
-        .map(|(_, candidate)| candidate)
+    let near = known.into_iter().map(|candidate| (strsim::osa_distance(word, candidate), candidate));
+    near.filter(|(distance, _)| *distance <= bound).min().map(|(_, candidate)| candidate)
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
@@ -122,20 +113,11 @@ pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
         DurableError::Missing { path } => ConfigError::Missing { path },
         DurableError::TooBig { path, limit_bytes } => ConfigError::TooBig { path, limit_bytes },
         DurableError::Io { path, cause, .. } => ConfigError::Unreadable { path, cause },
-        other => ConfigError::Unreadable {
-            path: path.to_owned(),
-            cause: io::Error::other(other.to_string()),
-        },
+        other => ConfigError::Unreadable { path: path.to_owned(), cause: io::Error::other(other.to_string()) },
     })?;
     String::from_utf8(bytes).map_err(|error| {
-        let cause = io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it is not UTF-8 text: {error}"),
-        );
-        ConfigError::Unreadable {
-            path: path.to_owned(),
-            cause,
-        }
+        let cause = io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {error}"));
+        ConfigError::Unreadable { path: path.to_owned(), cause }
     })
 }
 
@@ -145,10 +127,7 @@ pub(super) fn mistake(file: &str, text: &str, message: &str, span: Option<Range<
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let source_line = text[line_start..].lines().next().unwrap_or_default();
     let column = text[line_start..start].chars().count() + 1;
-    let spanned = text[start..floor_to_char(text, span.end).max(start)]
-        .lines()
-        .next()
-        .unwrap_or_default();
+    let spanned = text[start..floor_to_char(text, span.end).max(start)].lines().next().unwrap_or_default();
     ConfigError::Mistake(Box::new(Mistake {
         file: file.to_owned(),
         line: text[..line_start].matches('\n').count() + 1,
@@ -215,10 +194,7 @@ mod tests {
         assert_eq!(seen.hint.as_deref(), Some("did you mean `retry_ms`?"));
         let shown = seen.to_string();
         assert!(shown.contains("--> agent.toml:4:1"), "{shown}");
-        assert!(
-            shown.ends_with("4 | retry_sm = 9\n  | ^^^^^^^^\nhelp: did you mean `retry_ms`?"),
-            "{shown}"
-        );
+        assert!(shown.ends_with("4 | retry_sm = 9\n  | ^^^^^^^^\nhelp: did you mean `retry_ms`?"), "{shown}");
     }
 
     #[test]
@@ -240,18 +216,12 @@ mod tests {
     fn files_that_cannot_be_read_say_why() {
         let folder = tempfile::tempdir().expect("a temp folder");
         let path = folder.path().join("agent.toml");
-        assert!(matches!(
-            load_file::<Outer>(&path),
-            Err(ConfigError::Missing { .. })
-        ));
+        assert!(matches!(load_file::<Outer>(&path), Err(ConfigError::Missing { .. })));
         std::fs::write(&path, [0xff, 0xfe]).expect("written");
         let error = load_file::<Outer>(&path).expect_err("not text").to_string();
         assert!(error.contains("not UTF-8"), "{error}");
         std::fs::write(&path, vec![b'#'; FILE_LIMIT_BYTES as usize + 1]).expect("written");
-        assert!(matches!(
-            load_file::<Outer>(&path),
-            Err(ConfigError::TooBig { .. })
-        ));
+        assert!(matches!(load_file::<Outer>(&path), Err(ConfigError::TooBig { .. })));
         std::fs::write(&path, "[link]\nlease_ms = 5\n").expect("written");
         load_file::<Outer>(&path).expect("good");
     }

@@ -84,11 +84,7 @@ pub struct Places {
 impl Places {
     /// `./muster.toml`, `$XDG_CONFIG_HOME/muster/config.toml` (or under `$HOME/.config`), `/etc/muster/config.toml`.
     pub fn standard(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let set = |name: &str| {
-            variable(name)
-                .filter(|value| Path::new(value).is_absolute())
-                .map(PathBuf::from)
-        };
+        let set = |name: &str| variable(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
         let home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
         Self {
             project: Some(PathBuf::from("muster.toml")),
@@ -118,10 +114,8 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let values = keys.iter().map(|key| ((*key).to_owned(), Vec::new())).collect();
         let mut layers = Self { values };
-        let variables: BTreeMap<String, String> = keys
-            .iter()
-            .map(|key| (variable_of(key), (*key).to_owned()))
-            .collect();
+        let variables: BTreeMap<String, String> =
+            keys.iter().map(|key| (variable_of(key), (*key).to_owned())).collect();
         for (name, value) in env {
             if let Some(key) = variables.get(&name).filter(|_| !value.is_empty()) {
                 layers.put(key, value, Origin::Env { name })?;
@@ -146,13 +140,7 @@ impl Layers {
     /// # Errors
     /// A key that [`Layers::load`] was not given.
     pub fn set_flag(&mut self, key: &str, flag: &str, value: impl Into<String>) -> Result<(), ConfigError> {
-        self.put(
-            key,
-            value.into(),
-            Origin::Flag {
-                name: flag.to_owned(),
-            },
-        )
+        self.put(key, value.into(), Origin::Flag { name: flag.to_owned() })
     }
 
     /// Puts a built-in value below all others.
@@ -180,18 +168,13 @@ impl Layers {
 
     /// All settings that have a value, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
-        self.values
-            .iter()
-            .filter_map(|(key, all)| Some((key.as_str(), all.first()?)))
+        self.values.iter().filter_map(|(key, all)| Some((key.as_str(), all.first()?)))
     }
 
     fn put(&mut self, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
         let Some(all) = self.values.get_mut(key) else {
             let hint = nearest(key, self.values.keys().map(String::as_str)).map(str::to_owned);
-            return Err(ConfigError::UnknownKey {
-                key: key.to_owned(),
-                hint,
-            });
+            return Err(ConfigError::UnknownKey { key: key.to_owned(), hint });
         };
         let at = all.partition_point(|setting| setting.origin < origin);
         all.insert(at, Setting { value, origin });
@@ -204,8 +187,7 @@ impl Layers {
             other => other?,
         };
         let shown = path.display().to_string();
-        let table =
-            DeTable::parse(&text).map_err(|error| mistake(&shown, &text, error.message(), error.span()))?;
+        let table = DeTable::parse(&text).map_err(|error| mistake(&shown, &text, error.message(), error.span()))?;
         let mut found = Vec::new();
         flatten("", table.get_ref(), &mut found);
         for (key, at, value) in found {
@@ -214,9 +196,7 @@ impl Layers {
                 return Err(complain(self.unknown(&key)));
             }
             let value = value.ok_or_else(|| {
-                complain(format!(
-                    "`{key}` must be a text, a number, true or false, or a list of these"
-                ))
+                complain(format!("`{key}` must be a text, a number, true or false, or a list of these"))
             })?;
             let line = text[..at.start.min(text.len())].matches('\n').count() + 1;
             self.put(&key, value, origin(path.to_owned(), line))?;
@@ -241,11 +221,7 @@ type Found = (String, std::ops::Range<usize>, Option<String>);
 
 fn flatten(prefix: &str, table: &DeTable<'_>, found: &mut Vec<Found>) {
     for (name, value) in table.iter() {
-        let key = if prefix.is_empty() {
-            name.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", name.get_ref())
-        };
+        let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
         match value.get_ref() {
             DeValue::Table(inner) => flatten(&key, inner, found),
             other => found.push((key, name.span(), text_of(other))),
@@ -287,22 +263,12 @@ mod tests {
             }
             Some(path)
         };
-        let places = Places {
-            project: write("p", project),
-            user: write("u", user),
-            system: write("s", system),
-        };
-        Files {
-            _folder: folder,
-            places,
-        }
+        let places = Places { project: write("p", project), user: write("u", user), system: write("s", system) };
+        Files { _folder: folder, places }
     }
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
@@ -312,27 +278,16 @@ mod tests {
             "timeout-ms = 5000\n",
             "timeout-ms = 1\nserver.address = \"s\"\n[output]\ncolor = true\n",
         );
-        let env = env(&[
-            ("MUSTER_TIMEOUT_MS", "7"),
-            ("MUSTER_JOB_ID", "9"),
-            ("MUSTER_OUTPUT_COLOR", ""),
-        ]);
+        let env = env(&[("MUSTER_TIMEOUT_MS", "7"), ("MUSTER_JOB_ID", "9"), ("MUSTER_OUTPUT_COLOR", "")]);
         let mut all = Layers::load(&KEYS, &files.places, env).expect("good");
         assert_eq!(all.value("server.address"), Some("a:1,b:2"));
         assert_eq!(all.value("timeout-ms"), Some("7"));
-        assert_eq!(
-            all.get("timeout-ms").expect("set").origin.to_string(),
-            "environment MUSTER_TIMEOUT_MS"
-        );
+        assert_eq!(all.get("timeout-ms").expect("set").origin.to_string(), "environment MUSTER_TIMEOUT_MS");
         let color = &all.get("output.color").expect("set").origin;
         assert!(matches!(color, Origin::System { line: 4, .. }), "{color}");
         all.set_flag("timeout-ms", "--timeout", "3").expect("known");
         all.set_default("timeout-ms", "0").expect("known");
-        let values: Vec<&str> = all
-            .every("timeout-ms")
-            .iter()
-            .map(|setting| setting.value.as_str())
-            .collect();
+        let values: Vec<&str> = all.every("timeout-ms").iter().map(|setting| setting.value.as_str()).collect();
         assert_eq!(values, ["3", "7", "5000", "1", "0"]);
         assert_eq!(all.iter().count(), 3);
     }
@@ -340,33 +295,19 @@ mod tests {
     #[test]
     fn an_unknown_key_in_a_file_is_refused_with_line_and_hint() {
         let files = files("", "timeout-ms = 1\n[server]\nadress = \"x\"\n", "");
-        let error = Layers::load(&KEYS, &files.places, env(&[]))
-            .expect_err("misspelt")
-            .to_string();
-        assert!(
-            error.contains("u:3:1") && error.contains("did you mean `server.address`?"),
-            "{error}"
-        );
+        let error = Layers::load(&KEYS, &files.places, env(&[])).expect_err("misspelt").to_string();
+        assert!(error.contains("u:3:1") && error.contains("did you mean `server.address`?"), "{error}");
         let mut none = Layers::load(&KEYS, &Places::default(), env(&[])).expect("empty");
-        let error = none
-            .set_flag("timeout_ms", "--timeout", "1")
-            .expect_err("misspelt")
-            .to_string();
+        let error = none.set_flag("timeout_ms", "--timeout", "1").expect_err("misspelt").to_string();
         assert_eq!(error, "unknown setting `timeout_ms`; did you mean `timeout-ms`?");
     }
 
     #[test]
     fn the_standard_places_follow_the_xdg_rules() {
         let places = Places::standard(|name| (name == "HOME").then(|| "/home/ada".to_owned()));
-        assert_eq!(
-            places.user,
-            Some(PathBuf::from("/home/ada/.config/muster/config.toml"))
-        );
+        assert_eq!(places.user, Some(PathBuf::from("/home/ada/.config/muster/config.toml")));
         let places = Places::standard(|name| Some(format!("/x/{name}")));
-        assert_eq!(
-            places.user,
-            Some(PathBuf::from("/x/XDG_CONFIG_HOME/muster/config.toml"))
-        );
+        assert_eq!(places.user, Some(PathBuf::from("/x/XDG_CONFIG_HOME/muster/config.toml")));
         assert_eq!(Places::standard(|_| None).user, None);
     }
 }

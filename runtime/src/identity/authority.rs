@@ -67,9 +67,8 @@ impl Authority {
         params.distinguished_name.push(DnType::OrganizationName, cluster);
         params.distinguished_name.push(DnType::CommonName, "Muster CA");
         params.subject_alt_names = vec![uri_san(&ca_uri(cluster))?];
-        let certificate = params
-            .self_signed(&key)
-            .map_err(|error| IdentityError::crypto("sign the CA certificate", error))?;
+        let certificate =
+            params.self_signed(&key).map_err(|error| IdentityError::crypto("sign the CA certificate", error))?;
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
     }
 
@@ -83,22 +82,15 @@ impl Authority {
             return Err(IdentityError::BadPem("the CA certificate (exactly one)"));
         };
         let key = KeyPair::from_pem(key_pem).map_err(|_| IdentityError::BadPem("the CA key"))?;
-        let (_, parsed) =
-            X509Certificate::from_der(der).map_err(|_| IdentityError::BadPem("the CA certificate"))?;
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| IdentityError::BadPem("the CA certificate"))?;
         let cluster = match &uris(&parsed)?[..] {
-            [uri] => uri
-                .strip_prefix("muster://")
-                .and_then(|rest| rest.strip_suffix("/ca")),
+            [uri] => uri.strip_prefix("muster://").and_then(|rest| rest.strip_suffix("/ca")),
             _ => None,
         };
-        let cluster = cluster
-            .filter(|_| parsed.is_ca())
-            .ok_or(IdentityError::NotMuster("it is no Muster CA"))?;
+        let cluster = cluster.filter(|_| parsed.is_ca()).ok_or(IdentityError::NotMuster("it is no Muster CA"))?;
         check_word("cluster id", cluster)?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-            return Err(IdentityError::KeyMismatch {
-                name: format!("the CA of cluster {cluster}"),
-            });
+            return Err(IdentityError::KeyMismatch { name: format!("the CA of cluster {cluster}") });
         }
         let ends_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         Ok(Self {
@@ -126,11 +118,7 @@ impl Authority {
     /// # Errors
     /// A folder or file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
-        write_pair(
-            folder,
-            (CA_KEY_FILE, &self.key_pem()),
-            &[(CA_CERT_FILE, &self.pem)],
-        )
+        write_pair(folder, (CA_KEY_FILE, &self.key_pem()), &[(CA_CERT_FILE, &self.pem)])
     }
 
     /// The cluster it speaks for.
@@ -157,13 +145,7 @@ impl Authority {
     ///
     /// # Errors
     /// A name of another cluster, invalid further names, an expired CA.
-    pub fn issue(
-        &self,
-        name: &Name,
-        sans: &Sans,
-        now_ms: u64,
-        valid_ms: u64,
-    ) -> Result<Identity, IdentityError> {
+    pub fn issue(&self, name: &Name, sans: &Sans, now_ms: u64, valid_ms: u64) -> Result<Identity, IdentityError> {
         let key = new_key()?;
         let cert_pem = self.certify(&key, name, sans, now_ms, valid_ms)?;
         Identity::assemble(&cert_pem, &key.serialize_pem(), &self.pem)
@@ -183,9 +165,7 @@ impl Authority {
         valid_ms: u64,
     ) -> Result<String, IdentityError> {
         if csr_pem.len() > LARGEST_REQUEST_BYTES {
-            return Err(IdentityError::BadRequest(format!(
-                "it is larger than {LARGEST_REQUEST_BYTES} bytes"
-            )));
+            return Err(IdentityError::BadRequest(format!("it is larger than {LARGEST_REQUEST_BYTES} bytes")));
         }
         let request = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|error| IdentityError::BadRequest(error.to_string()))?;
@@ -214,17 +194,11 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if name.role.accepts_connections() {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, name.cluster.as_str());
+        params.distinguished_name.push(DnType::OrganizationName, name.cluster.as_str());
         // The common name may hold 64 characters only and decides nothing: the URI does.
-        params
-            .distinguished_name
-            .push(DnType::CommonName, name.role.as_str());
+        params.distinguished_name.push(DnType::CommonName, name.role.as_str());
         params.subject_alt_names = all_sans(&name, sans)?;
         params.use_authority_key_identifier_extension = true;
         let issuer = Issuer::from_ca_cert_der(&self.der, &self.key)
@@ -238,10 +212,7 @@ impl Authority {
     fn check(&self, now_ms: u64) -> Result<(), IdentityError> {
         if now_ms > self.not_after_ms {
             let name = format!("the CA of cluster {}", self.cluster);
-            return Err(IdentityError::Expired {
-                name,
-                not_after_ms: self.not_after_ms,
-            });
+            return Err(IdentityError::Expired { name, not_after_ms: self.not_after_ms });
         }
         Ok(())
     }
@@ -258,9 +229,7 @@ fn ca_uri(cluster: &str) -> String {
 fn bare_params(now_ms: u64, ends_ms: u64) -> Result<CertificateParams, IdentityError> {
     let mut serial = [0; 16];
     let random = provider().secure_random;
-    random
-        .fill(&mut serial)
-        .map_err(|_| IdentityError::crypto("draw a serial number", "no randomness"))?;
+    random.fill(&mut serial).map_err(|_| IdentityError::crypto("draw a serial number", "no randomness"))?;
     // A serial is a positive integer.
     serial[0] &= 0x7f;
     let mut params = CertificateParams::default();
@@ -277,17 +246,13 @@ fn date(ms: u64) -> Result<OffsetDateTime, IdentityError> {
 }
 
 fn uri_san(uri: &str) -> Result<SanType, IdentityError> {
-    let text = uri
-        .try_into()
-        .map_err(|error: rcgen::Error| IdentityError::crypto("write a URI name", error))?;
+    let text = uri.try_into().map_err(|error: rcgen::Error| IdentityError::crypto("write a URI name", error))?;
     Ok(SanType::URI(text))
 }
 
 fn all_sans(name: &Name, sans: &Sans) -> Result<Vec<SanType>, IdentityError> {
     if sans.dns.len() + sans.ip.len() > MOST_SANS {
-        return Err(IdentityError::BadRequest(format!(
-            "more than {MOST_SANS} further names"
-        )));
+        return Err(IdentityError::BadRequest(format!("more than {MOST_SANS} further names")));
     }
     let mut all = vec![uri_san(&name.uri())?];
     let own = name.role.dns();

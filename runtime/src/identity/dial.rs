@@ -67,10 +67,7 @@ pub enum DialError {
 /// # Errors
 /// An address that is not `host:port`.
 pub fn connect(address: &str, credentials: &Credentials, expect: Expect) -> Result<Channel, IdentityError> {
-    let cluster = expect
-        .cluster
-        .clone()
-        .unwrap_or_else(|| credentials.current().name().cluster.clone());
+    let cluster = expect.cluster.clone().unwrap_or_else(|| credentials.current().name().cluster.clone());
     channel(Dialer {
         address: checked(address)?,
         own: Some(credentials.clone()),
@@ -84,12 +81,7 @@ pub fn connect(address: &str, credentials: &Credentials, expect: Expect) -> Resu
 /// # Errors
 /// An address that is not `host:port`.
 pub fn connect_anonymous(address: &str, ca_pem: &str, expect: Expect) -> Result<Channel, IdentityError> {
-    channel(Dialer {
-        address: checked(address)?,
-        own: None,
-        trust: Some(Trust::Ca(ca_pem.to_owned())),
-        expect,
-    })
+    channel(Dialer { address: checked(address)?, own: None, trust: Some(Trust::Ca(ca_pem.to_owned())), expect })
 }
 
 /// For joining: shows no certificate and believes only the CA with this fingerprint, which the server sends along.
@@ -97,12 +89,7 @@ pub fn connect_anonymous(address: &str, ca_pem: &str, expect: Expect) -> Result<
 /// # Errors
 /// An address that is not `host:port`.
 pub fn connect_pinned(address: &str, ca: Fingerprint, expect: Expect) -> Result<Channel, IdentityError> {
-    channel(Dialer {
-        address: checked(address)?,
-        own: None,
-        trust: Some(Trust::Pinned(ca)),
-        expect,
-    })
+    channel(Dialer { address: checked(address)?, own: None, trust: Some(Trust::Pinned(ca)), expect })
 }
 
 /// Why a call failed before or beneath the RPC itself: nobody there, wrong server, a certificate refused by either side.
@@ -121,12 +108,9 @@ pub fn explain_transport(status: &tonic::Status) -> Option<String> {
 }
 
 fn checked(address: &str) -> Result<String, IdentityError> {
-    let bad =
-        || IdentityError::BadAddress(address.chars().take(256).flat_map(char::escape_default).collect());
+    let bad = || IdentityError::BadAddress(address.chars().take(256).flat_map(char::escape_default).collect());
     let parsed: Address = address.parse().map_err(|_| bad())?;
-    let whole = parsed.port_u16().is_some_and(|port| port != 0)
-        && !parsed.host().is_empty()
-        && !address.contains('@');
+    let whole = parsed.port_u16().is_some_and(|port| port != 0) && !parsed.host().is_empty() && !address.contains('@');
     whole.then(|| address.to_owned()).ok_or_else(bad)
 }
 
@@ -165,34 +149,18 @@ impl Dialer {
         let config = client_config(own.as_deref(), &trust, self.expect.clone(), &ALPN)?;
         let name = ServerName::try_from(self.expect.role.dns())
             .map_err(|error| IdentityError::crypto("name the server", error))?;
-        let unreachable = |cause| DialError::Unreachable {
-            address: self.address.clone(),
-            cause,
-        };
+        let unreachable = |cause| DialError::Unreachable { address: self.address.clone(), cause };
         let work = async {
             let stream = TcpStream::connect(&self.address).await.map_err(unreachable)?;
             tune(&stream);
             let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-            shaken.map_err(|error| {
-                match error
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-                {
-                    Some(tls) => DialError::Refused {
-                        address: self.address.clone(),
-                        why: tls_reason(tls),
-                    },
-                    None => unreachable(error),
-                }
+            shaken.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(tls) => DialError::Refused { address: self.address.clone(), why: tls_reason(tls) },
+                None => unreachable(error),
             })
         };
-        let slow = || DialError::Slow {
-            address: self.address.clone(),
-            limit_ms: CONNECT_LIMIT_MS,
-        };
-        tokio::time::timeout(Duration::from_millis(CONNECT_LIMIT_MS), work)
-            .await
-            .map_err(|_| slow())?
+        let slow = || DialError::Slow { address: self.address.clone(), limit_ms: CONNECT_LIMIT_MS };
+        tokio::time::timeout(Duration::from_millis(CONNECT_LIMIT_MS), work).await.map_err(|_| slow())?
     }
 }
 
@@ -216,15 +184,9 @@ impl Service<Uri> for Dialer {
 struct DialedIo(TlsStream<TcpStream>);
 
 impl AsyncRead for DialedIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf).map_err(|error| {
-            let tls = error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             match tls.map(tls_reason) {
                 Some(reason) => io::Error::new(error.kind(), reason),
                 None => error,
@@ -279,8 +241,7 @@ fn tls_reason(error: &rustls::Error) -> String {
         },
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateExpired => {
-                "the server refused our certificate: it has expired; issue a new one, or join again"
-                    .to_owned()
+                "the server refused our certificate: it has expired; issue a new one, or join again".to_owned()
             }
             AlertDescription::UnknownCA | AlertDescription::DecryptError => {
                 "the server refused our certificate: it is from another cluster's CA".to_owned()

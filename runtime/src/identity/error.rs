@@ -57,9 +57,7 @@ pub enum IdentityError {
     #[error("{0} is not valid PEM of the expected kind; restore the file or issue it anew")]
     BadPem(&'static str),
     /// The private key belongs to another certificate.
-    #[error(
-        "the private key does not belong to the certificate of {name}; both must come from one issue or join"
-    )]
+    #[error("the private key does not belong to the certificate of {name}; both must come from one issue or join")]
     KeyMismatch {
         /// The certificate's name.
         name: String,
@@ -79,9 +77,7 @@ pub enum IdentityError {
         name: String,
     },
     /// The certificate was signed by another CA than the one beside it.
-    #[error(
-        "the certificate of {name} was not signed by the CA {ca}; it belongs to another cluster or an older CA"
-    )]
+    #[error("the certificate of {name} was not signed by the CA {ca}; it belongs to another cluster or an older CA")]
     WrongCa {
         /// The certificate's name.
         name: String,
@@ -92,9 +88,7 @@ pub enum IdentityError {
     #[error("the certificate request is refused: {0}")]
     BadRequest(String),
     /// A new certificate under another name than the one it should replace.
-    #[error(
-        "the new certificate is for {got}, not for {had}; an identity is renewed under its own name only"
-    )]
+    #[error("the new certificate is for {got}, not for {had}; an identity is renewed under its own name only")]
     OtherName {
         /// The name in use.
         had: String,
@@ -113,18 +107,13 @@ pub enum IdentityError {
 
 impl IdentityError {
     pub(super) fn crypto(doing: &'static str, cause: impl ToString) -> Self {
-        Self::Crypto {
-            doing,
-            cause: cause.to_string(),
-        }
+        Self::Crypto { doing, cause: cause.to_string() }
     }
 }
 
 /// RFC 3339 for people; a time beyond the calendar is shown as its number.
 fn moment(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
-    let shown = OffsetDateTime::from_unix_timestamp(seconds)
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok());
+    let shown = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|at| at.format(&Rfc3339).ok());
     shown.unwrap_or_else(|| format!("{ms} ms after 1970"))
 }

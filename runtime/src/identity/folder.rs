@@ -61,12 +61,9 @@ impl Identity {
         let peer = Peer::from_der(&leaf)?;
         let name = peer.as_name();
         let public = KeyPair::from_pem(key_pem).map_err(|_| bad_key())?;
-        let (_, parsed) =
-            X509Certificate::from_der(&leaf).map_err(|_| IdentityError::BadPem("the certificate"))?;
+        let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| IdentityError::BadPem("the certificate"))?;
         if parsed.public_key().subject_public_key.data.as_ref() != public.der_bytes() {
-            return Err(IdentityError::KeyMismatch {
-                name: name.to_string(),
-            });
+            return Err(IdentityError::KeyMismatch { name: name.to_string() });
         }
         Ok(Self {
             name,
@@ -92,21 +89,15 @@ impl Identity {
         };
         let name = self.name.to_string();
         Err(match error {
-            rustls::Error::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => IdentityError::Expired {
-                name,
-                not_after_ms: self.peer.not_after_ms,
-            },
+            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                IdentityError::Expired { name, not_after_ms: self.peer.not_after_ms }
+            }
             rustls::Error::InvalidCertificate(
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
             ) => IdentityError::NotYetValid { name },
-            rustls::Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => IdentityError::WrongCa {
-                name,
-                ca: self.ca_fingerprint().to_string(),
-            },
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                IdentityError::WrongCa { name, ca: self.ca_fingerprint().to_string() }
+            }
             other => IdentityError::crypto("verify the certificate", other),
         })
     }
@@ -128,10 +119,7 @@ impl Identity {
     /// # Errors
     /// A folder or file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
-        let rest = [
-            (CA_CERT_FILE, self.ca_pem.as_str()),
-            (CERT_FILE, self.cert_pem.as_str()),
-        ];
+        let rest = [(CA_CERT_FILE, self.ca_pem.as_str()), (CERT_FILE, self.cert_pem.as_str())];
         write_pair(folder, (KEY_FILE, &self.key_pem), &rest)
     }
 
@@ -206,10 +194,7 @@ impl Credentials {
     pub fn replace(&self, identity: Identity) -> Result<(), IdentityError> {
         let had = self.current().name.clone();
         if identity.name != had {
-            return Err(IdentityError::OtherName {
-                had: had.uri(),
-                got: identity.name.uri(),
-            });
+            return Err(IdentityError::OtherName { had: had.uri(), got: identity.name.uri() });
         }
         self.0.send_replace(Arc::new(identity));
         Ok(())
@@ -241,24 +226,14 @@ pub(super) fn read_key(path: &Path, what: &'static str) -> Result<String, Identi
     let text = read_pem(path, what)?;
     let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode() & 0o777);
     if mode & 0o077 != 0 {
-        return Err(IdentityError::KeyTooOpen {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(IdentityError::KeyTooOpen { path: path.to_owned(), mode });
     }
     Ok(text)
 }
 
-pub(super) fn write_pair(
-    folder: &Path,
-    key: (&str, &str),
-    rest: &[(&str, &str)],
-) -> Result<(), IdentityError> {
-    let failed = |cause| IdentityError::File {
-        what: "identity folder",
-        cause,
-        next: "check the folder's owner and free space",
-    };
+pub(super) fn write_pair(folder: &Path, key: (&str, &str), rest: &[(&str, &str)]) -> Result<(), IdentityError> {
+    let failed =
+        |cause| IdentityError::File { what: "identity folder", cause, next: "check the folder's owner and free space" };
     create_folder(folder).map_err(failed)?;
     write_private(&folder.join(key.0), key.1.as_bytes()).map_err(failed)?;
     for (file, text) in rest {

@@ -139,11 +139,7 @@ impl TlsIncoming {
         tokio::spawn(async move {
             accepting.unless(gate.accept(&listener, &to, &accepting)).await;
         });
-        Ok(Self {
-            ready,
-            local_addr,
-            _stop: StopOnDrop(stop),
-        })
+        Ok(Self { ready, local_addr, _stop: StopOnDrop(stop) })
     }
 
     /// The address it is bound to, with the port the system chose if 0 was asked for.
@@ -249,10 +245,7 @@ impl Gate {
             return None;
         }
         *count += 1;
-        Some(Turn {
-            address,
-            counts: self.by_address.clone(),
-        })
+        Some(Turn { address, counts: self.by_address.clone() })
     }
 }
 
@@ -302,10 +295,7 @@ async fn shake(
             return None;
         }
     };
-    if let Some(stranger) = peer
-        .as_ref()
-        .filter(|peer| peer.cluster != identity.name().cluster)
-    {
+    if let Some(stranger) = peer.as_ref().filter(|peer| peer.cluster != identity.name().cluster) {
         tracing::warn!(%peer_addr, cluster = %stranger.cluster, "connection refused: another cluster's certificate");
         return None;
     }
@@ -351,19 +341,11 @@ impl TlsIo {
                 tracing::warn!(from = %info.peer_addr, "dropped: too many connections without a certificate");
                 return None;
             };
-            Some(Stranger {
-                _share: share,
-                end: Box::pin(tokio::time::sleep(Duration::from_millis(life_ms))),
-            })
+            Some(Stranger { _share: share, end: Box::pin(tokio::time::sleep(Duration::from_millis(life_ms))) })
         } else {
             None
         };
-        Some(Self {
-            stream,
-            info,
-            _connection: connection,
-            stranger,
-        })
+        Some(Self { stream, info, _connection: connection, stranger })
     }
 }
 
@@ -376,11 +358,7 @@ impl Connected for TlsIo {
 }
 
 impl AsyncRead for TlsIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(stranger) = &mut self.stranger
             && stranger.end.as_mut().poll(cx).is_ready()
         {

@@ -77,11 +77,7 @@ impl Name {
     ///
     /// # Errors
     /// See [`check_word`].
-    pub fn new(
-        cluster: impl Into<String>,
-        role: Role,
-        name: impl Into<String>,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(cluster: impl Into<String>, role: Role, name: impl Into<String>) -> Result<Self, IdentityError> {
         let (cluster, name) = (cluster.into(), name.into());
         check_word("cluster id", &cluster)?;
         check_word("name", &name)?;
@@ -124,19 +120,12 @@ pub fn check_word(what: &'static str, word: &str) -> Result<(), IdentityError> {
         "it is longer than 128 bytes"
     } else if !word.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         "it must begin with a letter or digit"
-    } else if !word
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-    {
+    } else if !word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
         "only letters, digits, dot, underscore and hyphen are allowed"
     } else {
         return Ok(());
     };
-    let given: String = word
-        .chars()
-        .take(LONGEST_WORD)
-        .flat_map(char::escape_default)
-        .collect();
+    let given: String = word.chars().take(LONGEST_WORD).flat_map(char::escape_default).collect();
     Err(IdentityError::BadWord { what, given, why })
 }
 
@@ -172,9 +161,7 @@ mod tests {
 
     #[test]
     fn words_with_control_characters_are_refused_and_shown_escaped() {
-        let error = Name::new("c1", Role::User, "ada\u{1b}[31m")
-            .expect_err("control character")
-            .to_string();
+        let error = Name::new("c1", Role::User, "ada\u{1b}[31m").expect_err("control character").to_string();
         assert!(error.contains("\\u{1b}") && !error.contains('\u{1b}'), "{error}");
         assert!(check_word("name", &"x".repeat(129)).is_err());
         assert!(check_word("name", "-rf").is_err());

@@ -39,18 +39,13 @@ impl FromStr for Fingerprint {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let bad =
-            || IdentityError::BadFingerprint(text.chars().take(80).flat_map(char::escape_default).collect());
+        let bad = || IdentityError::BadFingerprint(text.chars().take(80).flat_map(char::escape_default).collect());
         let digits = text.strip_prefix(PREFIX).ok_or_else(bad)?.as_bytes();
         let mut bytes = [0; 32];
         if digits.len() != bytes.len() * 2 {
             return Err(bad());
         }
-        let digit = |byte: u8| {
-            char::from(byte)
-                .to_digit(16)
-                .and_then(|value| u8::try_from(value).ok())
-        };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             let (high, low) = (digit(pair[0]).ok_or_else(bad)?, digit(pair[1]).ok_or_else(bad)?);
             *byte = high << 4 | low;
@@ -80,8 +75,8 @@ impl Peer {
     /// # Errors
     /// Not a certificate, a CA certificate, no URI or more than one, or a URI that is not a Muster name.
     pub fn from_der(der: &[u8]) -> Result<Self, IdentityError> {
-        let (rest, certificate) = X509Certificate::from_der(der)
-            .map_err(|_| IdentityError::NotMuster("it is not an X.509 certificate"))?;
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|_| IdentityError::NotMuster("it is not an X.509 certificate"))?;
         if !rest.is_empty() {
             return Err(IdentityError::NotMuster("bytes follow the certificate"));
         }
@@ -95,13 +90,7 @@ impl Peer {
         let Name { cluster, role, name } = Name::from_uri(uri)?;
         let ends_s = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
         let not_after_ms = ends_s.saturating_mul(1_000);
-        Ok(Self {
-            cluster,
-            role,
-            name,
-            fingerprint: Fingerprint::of(der),
-            not_after_ms,
-        })
+        Ok(Self { cluster, role, name, fingerprint: Fingerprint::of(der), not_after_ms })
     }
 
     /// Whether it holds this role.
@@ -121,11 +110,7 @@ impl Peer {
 
     /// Its name alone.
     pub fn as_name(&self) -> Name {
-        Name {
-            cluster: self.cluster.clone(),
-            role: self.role,
-            name: self.name.clone(),
-        }
+        Name { cluster: self.cluster.clone(), role: self.role, name: self.name.clone() }
     }
 }
 
@@ -150,19 +135,11 @@ mod tests {
         let print = Fingerprint::of(b"certificate");
         let text = print.to_string();
         assert_eq!(text.parse::<Fingerprint>().expect("own form"), print);
-        for bad in [
-            &text[1..],
-            &text[..text.len() - 1],
-            &text.replace("sha256", "sha512"),
-            &format!("{text}0"),
-            "sha256:é",
-        ] {
+        for bad in
+            [&text[1..], &text[..text.len() - 1], &text.replace("sha256", "sha512"), &format!("{text}0"), "sha256:é"]
+        {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
         }
-        assert!(
-            text.replacen(|c: char| c.is_ascii_hexdigit(), "+", 5)
-                .parse::<Fingerprint>()
-                .is_err()
-        );
+        assert!(text.replacen(|c: char| c.is_ascii_hexdigit(), "+", 5).parse::<Fingerprint>().is_err());
     }
 }

@@ -8,8 +8,8 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, PeerIncompatible, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, PeerIncompatible, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -28,9 +28,7 @@ pub fn install_crypto() {
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER
-        .get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
-        .clone()
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
 }
 
 /// Which CA a client believes.
@@ -56,34 +54,21 @@ pub struct Expect {
 impl Expect {
     /// Any server.
     pub fn server() -> Self {
-        Self {
-            role: Role::Server,
-            cluster: None,
-            name: None,
-        }
+        Self { role: Role::Server, cluster: None, name: None }
     }
 
     /// Of this cluster only.
     pub fn of_cluster(self, cluster: impl Into<String>) -> Self {
-        Self {
-            cluster: Some(cluster.into()),
-            ..self
-        }
+        Self { cluster: Some(cluster.into()), ..self }
     }
 
     /// This one only, so that a reused address cannot answer for another.
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self {
-            name: Some(name.into()),
-            ..self
-        }
+        Self { name: Some(name.into()), ..self }
     }
 
     fn check(&self, peer: &Peer) -> Result<(), Unexpected> {
-        let wrong_cluster = self
-            .cluster
-            .as_ref()
-            .is_some_and(|cluster| *cluster != peer.cluster);
+        let wrong_cluster = self.cluster.as_ref().is_some_and(|cluster| *cluster != peer.cluster);
         let wrong_name = self.name.as_ref().is_some_and(|name| *name != peer.name);
         if wrong_cluster || wrong_name || self.role != peer.role {
             return Err(Unexpected::Other {
@@ -99,9 +84,7 @@ impl std::fmt::Display for Expect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.role)?;
         self.name.iter().try_for_each(|name| write!(f, " {name}"))?;
-        self.cluster
-            .iter()
-            .try_for_each(|cluster| write!(f, " of cluster {cluster}"))
+        self.cluster.iter().try_for_each(|cluster| write!(f, " of cluster {cluster}"))
     }
 }
 
@@ -148,11 +131,7 @@ pub fn client_config(
         Trust::Ca(pem) => Trusted::Roots(roots(&certificates(pem, "the CA certificate")?)?),
         Trust::Pinned(fingerprint) => Trusted::Pinned(*fingerprint),
     };
-    let verifier = Arc::new(ExpectedServer {
-        trusted,
-        expect,
-        provider: provider(),
-    });
+    let verifier = Arc::new(ExpectedServer { trusted, expect, provider: provider() });
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| IdentityError::crypto("set up TLS 1.3", error))?
@@ -169,34 +148,22 @@ pub fn client_config(
     Ok(config)
 }
 
-pub(super) fn client_verifier(
-    ca: &[CertificateDer<'static>],
-) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
+pub(super) fn client_verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider())
         .allow_unauthenticated()
         .build()
         .map_err(|error| IdentityError::crypto("use the CA certificate", error))
 }
 
-pub(super) fn certificates(
-    pem: &str,
-    what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .take(MOST_CERTIFICATES)
-        .collect();
-    parsed
-        .ok()
-        .filter(|ders| !ders.is_empty())
-        .ok_or(IdentityError::BadPem(what))
+pub(super) fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).take(MOST_CERTIFICATES).collect();
+    parsed.ok().filter(|ders| !ders.is_empty()).ok_or(IdentityError::BadPem(what))
 }
 
 fn roots(ca: &[CertificateDer<'static>]) -> Result<RootCertStore, IdentityError> {
     let mut roots = RootCertStore::empty();
     for der in ca {
-        roots
-            .add(der.clone())
-            .map_err(|error| IdentityError::crypto("use the CA certificate", error))?;
+        roots.add(der.clone()).map_err(|error| IdentityError::crypto("use the CA certificate", error))?;
     }
     Ok(roots)
 }
@@ -277,17 +244,10 @@ impl ServerCertVerifier for ExpectedServer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

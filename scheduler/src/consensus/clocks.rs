@@ -20,11 +20,7 @@ impl<M: Machine> ConsensusHandle<M> {
             let metrics = self.core.raft.metrics();
             let metrics = metrics.borrow_watched();
             let membership = metrics.membership_config.membership();
-            let addr = |id| {
-                membership
-                    .get_node(&id)
-                    .map(|member| (id, self.core.net.addr(id, member).to_owned()))
-            };
+            let addr = |id| membership.get_node(&id).map(|member| (id, self.core.net.addr(id, member).to_owned()));
             membership.voter_ids().filter_map(addr).collect()
         };
         let own_id = self.core.net.server_id;
@@ -32,25 +28,15 @@ impl<M: Machine> ConsensusHandle<M> {
         let answers = join_all(others.map(|(id, addr)| self.core.wall_clock(*id, addr))).await;
         let mut clocks = vec![own_ms];
         clocks.extend(answers.into_iter().flatten());
-        if clocks.len() * 2 > voters.len() {
-            clocks
-        } else {
-            Vec::new()
-        }
+        if clocks.len() * 2 > voters.len() { clocks } else { Vec::new() }
     }
 }
 
 impl Core {
     async fn wall_clock(&self, id: u64, addr: &str) -> Option<u64> {
         let mut client = self.net.client(id, addr, Lane::Heartbeat);
-        let request = pb::IdentifyRequest {
-            cluster_id: self.net.cluster_id.clone(),
-            source_id: self.net.server_id,
-        };
-        let reply = timeout(Duration::from_millis(ANSWER_MS), client.identify(request))
-            .await
-            .ok()?
-            .ok()?;
+        let request = pb::IdentifyRequest { cluster_id: self.net.cluster_id.clone(), source_id: self.net.server_id };
+        let reply = timeout(Duration::from_millis(ANSWER_MS), client.identify(request)).await.ok()?.ok()?;
         Some(reply.into_inner().wall_ms).filter(|ms| *ms > 0)
     }
 }

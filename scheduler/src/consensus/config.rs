@@ -30,11 +30,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing {
-            heartbeat_ms: 50,
-            election_min_ms: 150,
-            election_max_ms: 300,
-        }
+        Timing { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 }
     }
 }
 
@@ -87,12 +83,7 @@ impl ConsensusConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<(), StartError> {
-        let refuse = |setting, why: &str| {
-            Err(StartError::Config {
-                setting,
-                why: why.to_owned(),
-            })
-        };
+        let refuse = |setting, why: &str| Err(StartError::Config { setting, why: why.to_owned() });
         if self.cluster_id.is_empty() {
             return refuse("cluster_id", "it is empty");
         }
@@ -102,10 +93,9 @@ impl ConsensusConfig {
         if self.snapshot_every == 0 {
             return refuse("snapshot_every", "it must be at least 1");
         }
-        for (setting, bytes) in [
-            ("entry_bytes_max", self.entry_bytes_max),
-            ("large_entry_bytes_max", self.large_entry_bytes_max),
-        ] {
+        for (setting, bytes) in
+            [("entry_bytes_max", self.entry_bytes_max), ("large_entry_bytes_max", self.large_entry_bytes_max)]
+        {
             if bytes == 0 || bytes > ENTRY_BYTES_CEILING {
                 return refuse(setting, "it must be between 1 byte and 1 MiB");
             }
@@ -135,9 +125,6 @@ impl ConsensusConfig {
             ..openraft::Config::default()
         };
         let config = config.validate();
-        config.map(Arc::new).map_err(|error| StartError::Config {
-            setting: "timing",
-            why: error.to_string(),
-        })
+        config.map(Arc::new).map_err(|error| StartError::Config { setting: "timing", why: error.to_string() })
     }
 }

@@ -52,9 +52,7 @@ impl OnDurable {
 impl Drop for OnDurable {
     fn drop(&mut self) {
         if let Some(call) = self.0.take() {
-            call(Err(io::Error::other(
-                "the log engine stopped before this write was durable",
-            )));
+            call(Err(io::Error::other("the log engine stopped before this write was durable")));
         }
     }
 }

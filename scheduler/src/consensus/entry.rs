@@ -45,22 +45,15 @@ pub(crate) fn encode(entry: &Entry) -> Record {
         }
         EntryPayload::Membership(membership) => {
             body.put_u8(MEMBERSHIP);
-            let bytes =
-                postcard::to_stdvec(membership).expect("a membership of numbers and strings always encodes");
+            let bytes = postcard::to_stdvec(membership).expect("a membership of numbers and strings always encodes");
             body.put_slice(&bytes);
         }
     }
-    Record {
-        pos: LogPos::of(&entry.log_id),
-        body: body.freeze(),
-    }
+    Record { pos: LogPos::of(&entry.log_id), body: body.freeze() }
 }
 
 pub(crate) fn decode(record: &Record) -> Result<Entry, EntryError> {
-    let bad = |why: &str| EntryError {
-        pos: record.pos,
-        why: why.to_owned(),
-    };
+    let bad = |why: &str| EntryError { pos: record.pos, why: why.to_owned() };
     let body = &record.body;
     let (&version, &kind) = match (body.first(), body.get(1)) {
         (Some(version), Some(kind)) => (version, kind),
@@ -78,18 +71,12 @@ pub(crate) fn decode(record: &Record) -> Result<Entry, EntryError> {
         }
         other => return Err(bad(&format!("kind {other} is unknown"))),
     };
-    Ok(Entry {
-        log_id: record.pos.log_id(),
-        payload,
-    })
+    Ok(Entry { log_id: record.pos.log_id(), payload })
 }
 
 fn decode_normal(body: &Bytes) -> Option<Payload> {
     let term: [u8; 8] = body.get(2..NORMAL_HEAD_BYTES)?.try_into().ok()?;
-    Some(Payload {
-        in_term: u64::from_be_bytes(term),
-        bytes: body.slice(NORMAL_HEAD_BYTES..),
-    })
+    Some(Payload { in_term: u64::from_be_bytes(term), bytes: body.slice(NORMAL_HEAD_BYTES..) })
 }
 
 #[cfg(test)]
@@ -102,18 +89,12 @@ mod tests {
     use crate::consensus::types::Member;
 
     fn at(payload: EntryPayload<Payload, u64, Member>) -> Entry {
-        Entry {
-            log_id: LogPos { term: 3, index: 7 }.log_id(),
-            payload,
-        }
+        Entry { log_id: LogPos { term: 3, index: 7 }.log_id(), payload }
     }
 
     #[test]
     fn bodies_keep_their_bytes() {
-        let normal = at(EntryPayload::Normal(Payload {
-            in_term: 258,
-            bytes: Bytes::from_static(b"hi"),
-        }));
+        let normal = at(EntryPayload::Normal(Payload { in_term: 258, bytes: Bytes::from_static(b"hi") }));
         assert_eq!(&encode(&normal).body[..], b"\x01\x01\0\0\0\0\0\0\x01\x02hi");
         assert_eq!(&encode(&at(EntryPayload::Blank)).body[..], b"\x01\x00");
         let nodes = BTreeMap::from([(1, Member { addr: "a:1".into() })]);
@@ -124,13 +105,9 @@ mod tests {
 
     #[test]
     fn bodies_read_back() {
-        for payload in [
-            EntryPayload::Blank,
-            EntryPayload::Normal(Payload {
-                in_term: 0,
-                bytes: Bytes::from_static(b"x"),
-            }),
-        ] {
+        for payload in
+            [EntryPayload::Blank, EntryPayload::Normal(Payload { in_term: 0, bytes: Bytes::from_static(b"x") })]
+        {
             let entry = at(payload);
             let back = decode(&encode(&entry)).unwrap();
             assert_eq!(format!("{back:?}"), format!("{entry:?}"));
@@ -139,18 +116,8 @@ mod tests {
 
     #[test]
     fn unknown_bodies_are_refused() {
-        for body in [
-            &b""[..],
-            b"\x01",
-            b"\x02\x00",
-            b"\x01\x09",
-            b"\x01\x01\0\0",
-            b"\x01\x02\xff",
-        ] {
-            let record = Record {
-                pos: LogPos { term: 1, index: 2 },
-                body: Bytes::copy_from_slice(body),
-            };
+        for body in [&b""[..], b"\x01", b"\x02\x00", b"\x01\x09", b"\x01\x01\0\0", b"\x01\x02\xff"] {
+            let record = Record { pos: LogPos { term: 1, index: 2 }, body: Bytes::copy_from_slice(body) };
             assert!(decode(&record).is_err(), "{body:?} was accepted");
         }
     }

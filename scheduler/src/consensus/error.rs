@@ -55,9 +55,7 @@ pub enum ProposeError {
         leader: (u64, String),
     },
     /// No server led for the whole time a proposal is retried; nothing was appended.
-    #[error(
-        "the cluster has no leader at the moment; try again, and see `muster cluster status` if it stays so"
-    )]
+    #[error("the cluster has no leader at the moment; try again, and see `muster cluster status` if it stays so")]
     NoLeader,
     /// The term the proposal was bound to is over; nothing was changed.
     #[error("this server no longer leads in term {wanted} (now {now})")]
@@ -96,9 +94,7 @@ pub enum ReadError {
         leader: Option<(u64, String)>,
     },
     /// No quorum confirmed a leader in time.
-    #[error(
-        "no quorum confirmed the leader in time: {why}; try again, and see `muster cluster status` if it stays so"
-    )]
+    #[error("no quorum confirmed the leader in time: {why}; try again, and see `muster cluster status` if it stays so")]
     NoQuorum {
         /// What was heard.
         why: String,

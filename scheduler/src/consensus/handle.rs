@@ -65,10 +65,7 @@ pub struct ConsensusHandle<M: Machine> {
 
 impl<M: Machine> Clone for ConsensusHandle<M> {
     fn clone(&self) -> Self {
-        ConsensusHandle {
-            core: self.core.clone(),
-            views: self.views.clone(),
-        }
+        ConsensusHandle { core: self.core.clone(), views: self.views.clone() }
     }
 }
 
@@ -86,49 +83,27 @@ impl<M: Machine> ConsensusHandle<M> {
     }
 
     /// Replicates a payload that is void in any other term: refused here at once, or passed over when it is applied.
-    pub async fn propose_in_term(
-        &self,
-        term: u64,
-        bytes: Bytes,
-    ) -> Result<Applied<M::Response>, ProposeError> {
+    pub async fn propose_in_term(&self, term: u64, bytes: Bytes) -> Result<Applied<M::Response>, ProposeError> {
         let now = self.core.leadership.borrow().clone();
         if now.term != term || !now.is_leader {
-            return Err(ProposeError::StaleTerm {
-                wanted: term,
-                now: now.term,
-            });
+            return Err(ProposeError::StaleTerm { wanted: term, now: now.term });
         }
         let limit = self.core.config.entry_bytes_max;
-        self.answer(self.core.propose(Payload { in_term: term, bytes }, limit).await)
-            .map_err(|error| match error {
-                ProposeError::StaleTerm { now, .. } => ProposeError::StaleTerm { wanted: term, now },
-                other => other,
-            })
+        self.answer(self.core.propose(Payload { in_term: term, bytes }, limit).await).map_err(|error| match error {
+            ProposeError::StaleTerm { now, .. } => ProposeError::StaleTerm { wanted: term, now },
+            other => other,
+        })
     }
 
-    fn answer(
-        &self,
-        reply: Result<(LogPos, Reply), ProposeError>,
-    ) -> Result<Applied<M::Response>, ProposeError> {
+    fn answer(&self, reply: Result<(LogPos, Reply), ProposeError>) -> Result<Applied<M::Response>, ProposeError> {
         let (at, reply) = reply?;
         match reply.0 {
             Answer::Machine(response) => {
-                let response = response
-                    .downcast()
-                    .expect("one machine answers all proposals of a server");
-                Ok(Applied {
-                    index: at.index,
-                    term: at.term,
-                    response: *response,
-                })
+                let response = response.downcast().expect("one machine answers all proposals of a server");
+                Ok(Applied { index: at.index, term: at.term, response: *response })
             }
-            Answer::StaleTerm => Err(ProposeError::StaleTerm {
-                wanted: 0,
-                now: at.term,
-            }),
-            Answer::Nothing => Err(ProposeError::Unknown {
-                why: "the entry came back empty".to_owned(),
-            }),
+            Answer::StaleTerm => Err(ProposeError::StaleTerm { wanted: 0, now: at.term }),
+            Answer::Nothing => Err(ProposeError::Unknown { why: "the entry came back empty".to_owned() }),
         }
     }
 
@@ -172,18 +147,11 @@ impl<M: Machine> ConsensusHandle<M> {
 
     /// Forms the cluster. Called once in its life, on one server; `members` are all first voters with their addresses.
     pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
-        let members: BTreeMap<u64, Member> = members
-            .into_iter()
-            .map(|(id, addr)| (id, Member { addr }))
-            .collect();
+        let members: BTreeMap<u64, Member> = members.into_iter().map(|(id, addr)| (id, Member { addr })).collect();
         match self.core.raft.initialize(members).await {
             Ok(()) => Ok(()),
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                Err(MembershipError::AlreadyInitialised)
-            }
-            Err(RaftError::APIError(error)) => Err(MembershipError::Refused {
-                why: error.to_string(),
-            }),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::AlreadyInitialised),
+            Err(RaftError::APIError(error)) => Err(MembershipError::Refused { why: error.to_string() }),
             Err(RaftError::Fatal(_)) => Err(MembershipError::ShuttingDown),
         }
     }
@@ -198,17 +166,9 @@ impl<M: Machine> ConsensusHandle<M> {
 
     /// Makes exactly these servers the voters; each new one must have been added as a learner. Others leave the cluster.
     pub async fn change_membership(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
-        let known = *self
-            .core
-            .raft
-            .metrics()
-            .borrow_watched()
-            .membership_config
-            .log_id();
+        let known = *self.core.raft.metrics().borrow_watched().membership_config.log_id();
         // Two changes at once could otherwise interleave.
-        let only_if = [Precondition::LastMembershipLogId {
-            last_membership_log_id: known,
-        }];
+        let only_if = [Precondition::LastMembershipLogId { last_membership_log_id: known }];
         let change = ChangeMembers::ReplaceAllVoters(voters);
         let changed = self.core.raft.change_membership_if(change, false, only_if).await;
         changed.map(drop).map_err(|error| self.core.not_changed(error))
@@ -221,20 +181,13 @@ impl<M: Machine> ConsensusHandle<M> {
             let leader = self.core.known_leader();
             return Err(MembershipError::NotLeader { leader });
         }
-        self.core
-            .raft
-            .trigger()
-            .transfer_leader(to)
-            .await
-            .map_err(|_| MembershipError::ShuttingDown)?;
+        self.core.raft.trigger().transfer_leader(to).await.map_err(|_| MembershipError::ShuttingDown)?;
         let within = Duration::from_millis(self.core.config.leader_wait_ms);
         let moved = timeout(within, leadership.wait_for(|now| now.leader == Some(to))).await;
         match moved {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(MembershipError::ShuttingDown),
-            Err(_) => Err(MembershipError::Refused {
-                why: format!("server {to} did not take over in time"),
-            }),
+            Err(_) => Err(MembershipError::Refused { why: format!("server {to} did not take over in time") }),
         }
     }
 
@@ -246,12 +199,7 @@ impl<M: Machine> ConsensusHandle<M> {
     /// Makes a snapshot of everything applied so far and waits until it is on disk.
     pub async fn snapshot_now(&self) -> Result<Option<LogPos>, ReadError> {
         let want = *self.core.progress.borrow();
-        self.core
-            .raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|_| ReadError::ShuttingDown)?;
+        self.core.raft.trigger().snapshot().await.map_err(|_| ReadError::ShuttingDown)?;
         let mut metrics = self.core.raft.data_metrics();
         loop {
             let have = metrics.borrow_watched().snapshot.as_ref().map(LogPos::of);
@@ -272,6 +220,12 @@ impl<M: Machine> ConsensusHandle<M> {
     /// [`Machine::restore`] has noted a gap there.
     pub async fn refill_history(&self, history: &Arc<HistoryStore>) -> Result<u64, RefillError> {
         refill::refill(&self.core, history).await
+    }
+
+    /// Serves this history to the other servers and fills its gaps from theirs, until this server shuts down.
+    pub async fn keep_history_whole(&self, history: Arc<HistoryStore>) {
+        self.serve_history(history.clone());
+        refill::keep_whole(&self.core, &history).await;
     }
 
     /// The service the other servers call. `check` says by the connection whether a caller is a scheduler server.
@@ -340,17 +294,13 @@ impl Core {
                     sleep(Duration::from_millis(RETRY_MS)).await;
                 }
                 Err(RaftError::APIError(error)) => {
-                    return Err(ProposeError::Unknown {
-                        why: error.to_string(),
-                    });
+                    return Err(ProposeError::Unknown { why: error.to_string() });
                 }
                 Err(RaftError::Fatal(_)) if self.stop.is_cancelled() => {
                     return Err(ProposeError::ShuttingDown);
                 }
                 Err(RaftError::Fatal(error)) => {
-                    return Err(ProposeError::Unknown {
-                        why: error.to_string(),
-                    });
+                    return Err(ProposeError::Unknown { why: error.to_string() });
                 }
             }
         }
@@ -392,9 +342,7 @@ impl Core {
         let (id, addr) = leader;
         let addr = self.net.peers.get(&id).cloned().unwrap_or(addr);
         let mut client = self.net.client(id, &addr, Lane::Heartbeat);
-        let mut request = tonic::Request::new(pb::ReadIndexRequest {
-            envelope: Some(self.net.envelope(id)),
-        });
+        let mut request = tonic::Request::new(pb::ReadIndexRequest { envelope: Some(self.net.envelope(id)) });
         let within = Duration::from_millis(self.config.leader_wait_ms);
         request.set_timeout(within);
         let no_quorum = |why: String| ReadError::NoQuorum { why };
@@ -420,56 +368,32 @@ impl Core {
     }
 
     async fn check_newcomer(&self, id: u64, addr: &str) -> Result<(), MembershipError> {
-        let unfit = |why: String| MembershipError::Unfit {
-            id,
-            addr: addr.to_owned(),
-            why,
-        };
+        let unfit = |why: String| MembershipError::Unfit { id, addr: addr.to_owned(), why };
         let mut client = self.net.client(id, addr, Lane::Heartbeat);
-        let request = pb::IdentifyRequest {
-            cluster_id: self.net.cluster_id.clone(),
-            source_id: self.net.server_id,
-        };
+        let request = pb::IdentifyRequest { cluster_id: self.net.cluster_id.clone(), source_id: self.net.server_id };
         let reply = timeout(Duration::from_millis(IDENTIFY_MS), client.identify(request)).await;
         let reply = reply.map_err(|_| unfit(format!("it did not answer in {IDENTIFY_MS} ms")))?;
-        let reply = reply
-            .map_err(|status| unfit(status.message().to_owned()))?
-            .into_inner();
+        let reply = reply.map_err(|status| unfit(status.message().to_owned()))?.into_inner();
         if reply.server_id != id {
             return Err(unfit(format!("server {} answers there", reply.server_id)));
         }
         let known = self.net.identity.disk_of(id);
         if !known.is_empty() && known != reply.disk_id {
-            return Err(unfit(
-                "another disk has had this id before; ids are never used again".to_owned(),
-            ));
+            return Err(unfit("another disk has had this id before; ids are never used again".to_owned()));
         }
-        let member = self
-            .raft
-            .metrics()
-            .borrow_watched()
-            .membership_config
-            .get_node(&id)
-            .is_some();
+        let member = self.raft.metrics().borrow_watched().membership_config.get_node(&id).is_some();
         if reply.has_voted && !member {
-            return Err(unfit(
-                "it has voted before; start it with a new id and an empty folder".to_owned(),
-            ));
+            return Err(unfit("it has voted before; start it with a new id and an empty folder".to_owned()));
         }
-        self.net
-            .identity
-            .meet(id, &reply.disk_id)
-            .map_err(|error| unfit(error.to_string()))
+        self.net.identity.meet(id, &reply.disk_id).map_err(|error| unfit(error.to_string()))
     }
 
     fn not_changed(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {
         match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => MembershipError::NotLeader {
-                leader: self.other_leader(forward),
-            },
-            RaftError::APIError(error) => MembershipError::Refused {
-                why: error.to_string(),
-            },
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                MembershipError::NotLeader { leader: self.other_leader(forward) }
+            }
+            RaftError::APIError(error) => MembershipError::Refused { why: error.to_string() },
             RaftError::Fatal(_) => MembershipError::ShuttingDown,
         }
     }

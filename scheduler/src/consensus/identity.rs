@@ -87,12 +87,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Reads the identity in `dir`, or makes one if `log` is still empty.
-    pub(crate) fn open(
-        dir: &Path,
-        cluster_id: &str,
-        server_id: u64,
-        log: &EngineState,
-    ) -> Result<Self, IdentityError> {
+    pub(crate) fn open(dir: &Path, cluster_id: &str, server_id: u64, log: &EngineState) -> Result<Self, IdentityError> {
         let path = dir.join(FILE);
         let facts = match durable::read_sealed(&path, FILE_BYTES_MAX) {
             Ok(sealed) => parse(&path, sealed.version, &sealed.bytes)?,
@@ -113,10 +108,7 @@ impl Identity {
             Err(error) => return Err(error.into()),
         };
         check(&path, &facts, cluster_id, server_id, log)?;
-        Ok(Identity {
-            path,
-            facts: Mutex::new(facts),
-        })
+        Ok(Identity { path, facts: Mutex::new(facts) })
     }
 
     pub(crate) fn disk_id(&self) -> String {
@@ -153,21 +145,14 @@ impl Identity {
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
-        self.facts
-            .lock()
-            .expect("no code panics while it holds the identity")
+        self.facts.lock().expect("no code panics while it holds the identity")
     }
 }
 
 fn parse(path: &Path, version: u8, bytes: &[u8]) -> Result<Facts, IdentityError> {
-    let damaged = |why: String| IdentityError::Damaged {
-        path: path.to_owned(),
-        why,
-    };
+    let damaged = |why: String| IdentityError::Damaged { path: path.to_owned(), why };
     if version != VERSION {
-        return Err(damaged(format!(
-            "it has version {version}; this program knows {VERSION}"
-        )));
+        return Err(damaged(format!("it has version {version}; this program knows {VERSION}")));
     }
     serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))
 }
@@ -177,21 +162,10 @@ fn write(path: &Path, facts: &Facts) -> Result<(), DurableError> {
     durable::write_sealed(path, VERSION, &bytes)
 }
 
-fn check(
-    path: &Path,
-    facts: &Facts,
-    cluster_id: &str,
-    server_id: u64,
-    log: &EngineState,
-) -> Result<(), IdentityError> {
+fn check(path: &Path, facts: &Facts, cluster_id: &str, server_id: u64, log: &EngineState) -> Result<(), IdentityError> {
     let other = |what, found: &str, wanted: &str| {
         let (found, wanted) = (found.to_owned(), wanted.to_owned());
-        Err(IdentityError::Other {
-            path: path.to_owned(),
-            what,
-            found,
-            wanted,
-        })
+        Err(IdentityError::Other { path: path.to_owned(), what, found, wanted })
     };
     if facts.cluster_id != cluster_id {
         return other("cluster", &facts.cluster_id, cluster_id);
@@ -217,14 +191,7 @@ mod tests {
     use crate::consensus::types::SavedVote;
 
     fn voted(term: u64) -> EngineState {
-        EngineState {
-            vote: Some(SavedVote {
-                term,
-                committed: false,
-                server: 1,
-            }),
-            ..EngineState::default()
-        }
+        EngineState { vote: Some(SavedVote { term, committed: false, server: 1 }), ..EngineState::default() }
     }
 
     #[test]
@@ -242,16 +209,10 @@ mod tests {
     #[test]
     fn a_lost_log_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        Identity::open(dir.path(), "c", 1, &EngineState::default())
-            .unwrap()
-            .record_vote(5)
-            .unwrap();
+        Identity::open(dir.path(), "c", 1, &EngineState::default()).unwrap().record_vote(5).unwrap();
         for log in [EngineState::default(), voted(4)] {
             let refused = Identity::open(dir.path(), "c", 1, &log);
-            assert!(
-                matches!(refused, Err(IdentityError::LogLost { voted_term: 5, .. })),
-                "{log:?}"
-            );
+            assert!(matches!(refused, Err(IdentityError::LogLost { voted_term: 5, .. })), "{log:?}");
         }
         assert!(Identity::open(dir.path(), "c", 1, &voted(5)).is_ok());
     }
@@ -261,14 +222,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Identity::open(dir.path(), "c", 1, &EngineState::default()).unwrap();
         let refused = |cluster, id| Identity::open(dir.path(), cluster, id, &EngineState::default()).err();
-        assert!(matches!(
-            refused("d", 1),
-            Some(IdentityError::Other { what: "cluster", .. })
-        ));
-        assert!(matches!(
-            refused("c", 2),
-            Some(IdentityError::Other { what: "server", .. })
-        ));
+        assert!(matches!(refused("d", 1), Some(IdentityError::Other { what: "cluster", .. })));
+        assert!(matches!(refused("c", 2), Some(IdentityError::Other { what: "server", .. })));
         let empty = tempfile::tempdir().unwrap();
         let orphan = Identity::open(empty.path(), "c", 1, &voted(1));
         assert!(matches!(orphan, Err(IdentityError::Missing { .. })));

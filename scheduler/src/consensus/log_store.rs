@@ -28,19 +28,12 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// With an identity, every new term voted in is also recorded there, so that a lost log is noticed.
     pub(crate) fn new(engine: Box<dyn LogEngine>, identity: Option<Arc<Identity>>) -> Self {
-        LogStore {
-            engine: Arc::new(Mutex::new(Some(engine))),
-            identity,
-        }
+        LogStore { engine: Arc::new(Mutex::new(Some(engine))), identity }
     }
 
     /// Lets go of the engine and its files, whoever still holds a clone of this store.
     pub(crate) fn close(&self) {
-        let engine = self
-            .engine
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take();
+        let engine = self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         drop(engine);
     }
 
@@ -49,15 +42,11 @@ impl LogStore {
     }
 
     fn with<T>(&self, call: impl FnOnce(&mut dyn LogEngine) -> io::Result<T>) -> io::Result<T> {
-        let mut guard: MutexGuard<'_, Option<Box<dyn LogEngine>>> = self
-            .engine
-            .lock()
-            .map_err(|_| io::Error::other("the log engine panicked"))?;
+        let mut guard: MutexGuard<'_, Option<Box<dyn LogEngine>>> =
+            self.engine.lock().map_err(|_| io::Error::other("the log engine panicked"))?;
         match guard.as_deref_mut() {
             Some(engine) => call(engine),
-            None => Err(io::Error::other(
-                "the log is closed: this server is shutting down",
-            )),
+            None => Err(io::Error::other("the log is closed: this server is shutting down")),
         }
     }
 
@@ -105,13 +94,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (from, to) = span(&range);
-        let cursor = Cursor {
-            store: self.clone(),
-            next: from,
-            to,
-            ready: Vec::new().into_iter(),
-            failed: false,
-        };
+        let cursor = Cursor { store: self.clone(), next: from, to, ready: Vec::new().into_iter(), failed: false };
         Box::pin(futures::stream::iter(cursor))
     }
 }
@@ -165,8 +148,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let vote = SavedVote::of(vote);
         let (tx, rx) = oneshot::channel();
         self.with(|engine| engine.save_vote(vote, OnDurable::new(move |result| drop(tx.send(result)))))?;
-        rx.await
-            .map_err(|_| io::Error::other("the log engine dropped a vote"))??;
+        rx.await.map_err(|_| io::Error::other("the log engine dropped a vote"))??;
         // After the log, never before: a crash in between must not make a whole log look like a lost one.
         if let Some(identity) = &self.identity {
             identity.record_vote(vote.term)?;

@@ -74,17 +74,8 @@ pub(crate) struct Erased<M: Machine> {
 
 impl<M: Machine> Erased<M> {
     pub(crate) fn new(machine: M) -> (Self, watch::Receiver<Viewed<M::View>>) {
-        let (views, seen) = watch::channel(Viewed {
-            applied: None,
-            view: machine.view(),
-        });
-        (
-            Erased {
-                machine: Exclusive::new(machine),
-                views,
-            },
-            seen,
-        )
+        let (views, seen) = watch::channel(Viewed { applied: None, view: machine.view() });
+        (Erased { machine: Exclusive::new(machine), views }, seen)
     }
 }
 

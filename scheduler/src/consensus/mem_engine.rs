@@ -74,11 +74,7 @@ impl MemDisk {
     pub fn open(&self) -> MemEngine {
         self.crash();
         let disk = self.lock();
-        MemEngine {
-            disk: self.clone(),
-            life: disk.life,
-            now: disk.durable.clone(),
-        }
+        MemEngine { disk: self.clone(), life: disk.life, now: disk.durable.clone() }
     }
 
     /// Forgets every unsynced write, as a power cut does; their callbacks report a failure.
@@ -129,9 +125,7 @@ impl MemEngine {
         let hold = {
             let mut disk = self.disk.lock();
             if disk.life != self.life {
-                return Err(io::Error::other(
-                    "this engine's process has crashed; open the disk again",
-                ));
+                return Err(io::Error::other("this engine's process has crashed; open the disk again"));
             }
             disk.unsynced.push_back(write.clone());
             disk.hold
@@ -157,10 +151,7 @@ impl LogEngine for MemEngine {
 
     fn save_vote(&mut self, vote: SavedVote, done: OnDurable) -> io::Result<()> {
         if self.now.state.vote > Some(vote) {
-            return Err(refuse(format!(
-                "vote {vote:?} would undo {:?}",
-                self.now.state.vote
-            )));
+            return Err(refuse(format!("vote {vote:?} would undo {:?}", self.now.state.vote)));
         }
         self.write(Write::Vote(vote), Some(done))
     }
@@ -178,9 +169,7 @@ impl LogEngine for MemEngine {
 
     fn truncate_after(&mut self, keep: Option<LogPos>) -> io::Result<()> {
         if keep < self.now.state.committed {
-            return Err(refuse(format!(
-                "truncating after {keep:?} would remove committed entries"
-            )));
+            return Err(refuse(format!("truncating after {keep:?} would remove committed entries")));
         }
         self.write(Write::Truncate(keep), None)
     }
@@ -195,11 +184,7 @@ impl LogEngine for MemEngine {
 
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Record>> {
         let mut bytes = 0;
-        let records = self
-            .now
-            .entries
-            .range(from..to.max(from))
-            .map(|(_, record)| record.clone());
+        let records = self.now.entries.range(from..to.max(from)).map(|(_, record)| record.clone());
         Ok(records
             .take_while(|Record { body, .. }: &Record| {
                 let room = bytes == 0 || bytes < max_bytes;
@@ -215,49 +200,23 @@ mod tests {
     use super::*;
 
     fn record(index: u64) -> Record {
-        Record {
-            pos: LogPos { term: 1, index },
-            body: Bytes::from_static(b"body"),
-        }
+        Record { pos: LogPos { term: 1, index }, body: Bytes::from_static(b"body") }
     }
 
     #[test]
     fn a_crash_loses_unsynced_writes_and_nothing_else() {
         let disk = MemDisk::new();
         let mut engine = disk.open();
-        let vote = SavedVote {
-            term: 1,
-            committed: false,
-            server: 1,
-        };
-        engine
-            .save_vote(vote, OnDurable::new(|result| assert!(result.is_ok())))
-            .unwrap();
-        engine
-            .append(
-                vec![record(0), record(1)],
-                OnDurable::new(|result| assert!(result.is_ok())),
-            )
-            .unwrap();
+        let vote = SavedVote { term: 1, committed: false, server: 1 };
+        engine.save_vote(vote, OnDurable::new(|result| assert!(result.is_ok()))).unwrap();
+        engine.append(vec![record(0), record(1)], OnDurable::new(|result| assert!(result.is_ok()))).unwrap();
         disk.hold_syncs(true);
-        let (tx, rx) = std::sync::mpsc::channel();
-        engine
-            .append(
-                vec![record(2)],
-                OnDurable::new(move |result| tx.send(result.is_err()).unwrap()),
-            )
-            .unwrap();
-        assert_eq!(
-            engine.state().last.map(|pos| pos.index),
-            Some(2),
-            "readable before it is durable"
-        );
+        let (tx, rx) = std::sync::mpsc::sync_channel(1);
+        engine.append(vec![record(2)], OnDurable::new(move |result| tx.send(result.is_err()).unwrap())).unwrap();
+        assert_eq!(engine.state().last.map(|pos| pos.index), Some(2), "readable before it is durable");
         disk.crash();
         assert!(rx.recv().unwrap(), "the lost write was reported as durable");
-        assert!(
-            engine.append(vec![record(3)], OnDurable::new(|_| {})).is_err(),
-            "a dead engine still writes"
-        );
+        assert!(engine.append(vec![record(3)], OnDurable::new(|_| {})).is_err(), "a dead engine still writes");
         let engine = disk.open();
         assert_eq!(engine.state().vote, Some(vote));
         assert_eq!(engine.read(0, 9, usize::MAX).unwrap(), vec![record(0), record(1)]);
@@ -266,9 +225,7 @@ mod tests {
     #[test]
     fn reads_stop_at_the_byte_limit_but_never_empty() {
         let mut engine = MemDisk::new().open();
-        engine
-            .append((0..5).map(record).collect(), OnDurable::new(|_| {}))
-            .unwrap();
+        engine.append((0..5).map(record).collect(), OnDurable::new(|_| {})).unwrap();
         assert_eq!(engine.read(0, 5, 1).unwrap().len(), 1);
         assert_eq!(engine.read(0, 5, 8).unwrap().len(), 2);
         assert_eq!(engine.read(0, 5, 9).unwrap().len(), 3);

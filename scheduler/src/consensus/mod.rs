@@ -66,10 +66,8 @@ impl Consensus {
         folder(&dir)?;
         let limits = config.log;
         let open = tokio::task::spawn_blocking(move || RaftLogEngine::open(&dir, limits)).await;
-        let engine = open.map_err(|error| StartError::Recovery {
-            dir: config.dir.clone(),
-            why: error.to_string(),
-        })??;
+        let engine =
+            open.map_err(|error| StartError::Recovery { dir: config.dir.clone(), why: error.to_string() })??;
         Self::start_on(config, Box::new(engine), machine, connector).await
     }
 
@@ -83,10 +81,7 @@ impl Consensus {
         let flush = machine.flush_before_purge();
         let (machine, views) = machine::Erased::new(machine);
         let core = start_core(config, engine, Box::new(machine), flush, connector).await?;
-        Ok(ConsensusHandle {
-            core: Arc::new(core),
-            views,
-        })
+        Ok(ConsensusHandle { core: Arc::new(core), views })
     }
 }
 
@@ -120,10 +115,7 @@ async fn start_core(
     let raft = types::Raft::build(config.server_id, raft_config, clients, log.clone(), applier).await;
     let raft = raft.map_err(|error| {
         log.close();
-        StartError::Recovery {
-            dir: config.dir.clone(),
-            why: error.to_string(),
-        }
+        StartError::Recovery { dir: config.dir.clone(), why: error.to_string() }
     })?;
     let stop = CancellationToken::new();
     let leadership = watching::leadership(&raft, net.clone(), progress.clone(), stop.clone());
@@ -147,8 +139,6 @@ async fn start_core(
 }
 
 fn folder(path: &Path) -> Result<(), StartError> {
-    muster_runtime::durable::create_folder(path).map_err(|error| StartError::Folder {
-        path: path.to_owned(),
-        cause: std::io::Error::other(error),
-    })
+    muster_runtime::durable::create_folder(path)
+        .map_err(|error| StartError::Folder { path: path.to_owned(), cause: std::io::Error::other(error) })
 }

@@ -70,15 +70,9 @@ impl Net {
     }
 
     pub(crate) fn client(&self, id: u64, addr: &str, lane: Lane) -> PeerClient<Channel> {
-        let mut channels = self
-            .channels
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut channels = self.channels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let key = (id, addr.to_owned(), lane);
-        let channel = channels
-            .entry(key)
-            .or_insert_with(|| self.connector.channel(id, addr, lane))
-            .clone();
+        let channel = channels.entry(key).or_insert_with(|| self.connector.channel(id, addr, lane)).clone();
         PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
@@ -105,12 +99,7 @@ pub(crate) struct Clients(pub(crate) Arc<Net>);
 
 impl Clients {
     fn make(&self, target: u64, member: &Member, lane: Lane) -> Client {
-        Client {
-            net: self.0.clone(),
-            target,
-            addr: self.0.addr(target, member).to_owned(),
-            lane,
-        }
+        Client { net: self.0.clone(), target, addr: self.0.addr(target, member).to_owned(), lane }
     }
 }
 
@@ -142,12 +131,7 @@ type RpcError = RPCError<TypeConfig>;
 
 impl Client {
     fn late(&self, action: RPCTypes, within: Duration) -> Timeout<TypeConfig> {
-        Timeout {
-            action,
-            id: self.net.server_id,
-            target: self.target,
-            timeout: within,
-        }
+        Timeout { action, id: self.net.server_id, target: self.target, timeout: within }
     }
 
     fn failed(&self, status: &Status) -> RpcError {
@@ -171,9 +155,7 @@ impl Client {
         let client = self.net.client(self.target, &self.addr, Lane::Heartbeat);
         match timeout(within, call(client, request)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => {
-                Err(self.late(action, within).into())
-            }
+            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.late(action, within).into()),
             Ok(Err(status)) => Err(self.failed(&status)),
             Err(_) => Err(self.late(action, within).into()),
         }
@@ -187,18 +169,9 @@ impl Client {
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let request = wire::vote_request(self.net.envelope(self.target), &request);
         let reply: pb::VoteReply = self
-            .call(
-                RPCTypes::Vote,
-                within,
-                request,
-                |mut client, request| async move {
-                    if pre {
-                        client.pre_vote(request).await
-                    } else {
-                        client.vote(request).await
-                    }
-                },
-            )
+            .call(RPCTypes::Vote, within, request, |mut client, request| async move {
+                if pre { client.pre_vote(request).await } else { client.vote(request).await }
+            })
             .await?;
         self.net.meet(self.target, &reply.disk_id);
         wire::vote_reply_back(reply).map_err(|status| self.failed(&status))
@@ -211,12 +184,9 @@ impl Client {
     ) -> Result<StreamAppendResult, RpcError> {
         let request = wire::append(self.net.envelope(self.target), &request);
         let reply = self
-            .call(
-                RPCTypes::AppendEntries,
-                within,
-                request,
-                |mut client, request| async move { client.append(request).await },
-            )
+            .call(RPCTypes::AppendEntries, within, request, |mut client, request| async move {
+                client.append(request).await
+            })
             .await?;
         self.net.meet(self.target, &reply.disk_id);
         wire::append_reply_back(reply).map_err(|status| self.failed(&status))
@@ -243,14 +213,7 @@ impl Client {
             Err(_) => return Err(self.late(RPCTypes::AppendEntries, setup).into()),
         };
         let stall = within.max(Duration::from_millis(self.net.stall_ms));
-        let state = Pipeline {
-            client: self,
-            replies,
-            sent,
-            received: 0,
-            stall,
-            over: false,
-        };
+        let state = Pipeline { client: self, replies, sent, received: 0, stall, over: false };
         Ok(futures::stream::unfold(state, Pipeline::next).boxed())
     }
 }
@@ -277,8 +240,7 @@ impl Pipeline<'_> {
                 // Told as a failure: openraft holds the log back for a request it believes to be under way.
                 Ok(None) if self.sent.load(Ordering::Relaxed) > self.received => {
                     self.over = true;
-                    let cut =
-                        Unreachable::from_string("the stream of appends ended with requests unanswered");
+                    let cut = Unreachable::from_string("the stream of appends ended with requests unanswered");
                     return Some((Err(cut.into()), self));
                 }
                 Ok(None) => return None,
@@ -308,11 +270,7 @@ impl Pipeline<'_> {
 
 fn failed(target: u64, status: &Status) -> RpcError {
     if status.code() == Code::FailedPrecondition {
-        tracing::error!(
-            server = target,
-            why = status.message(),
-            "a server refused to talk to this one"
-        );
+        tracing::error!(server = target, why = status.message(), "a server refused to talk to this one");
     }
     // Unreachable makes openraft back off; an immediate retry would help in none of these cases.
     match status.code() {
@@ -322,11 +280,7 @@ fn failed(target: u64, status: &Status) -> RpcError {
 }
 
 fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
-    request
-        .entries
-        .last()
-        .map(|entry| entry.log_id)
-        .or(request.prev_log_id)
+    request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
@@ -395,9 +349,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             vote: Some(wire::vote(&vote)),
             file_bytes: file.file_bytes(),
         };
-        let head = pb::SnapshotPart {
-            part: Some(pb::snapshot_part::Part::Head(head)),
-        };
+        let head = pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Head(head)) };
         let parts = futures::stream::unfold((file, 0u64), |(file, at)| async move {
             if at >= file.file_bytes() {
                 return None;
@@ -405,17 +357,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let read = file.clone();
             let part = tokio::task::spawn_blocking(move || read.read_at(at, PART_BYTES)).await;
             // A part that cannot be read ends the stream early, and the receiver refuses what it got.
-            let part = part
-                .ok()?
-                .inspect_err(|error| tracing::error!(%error, "cannot read a snapshot to send"))
-                .ok()?;
+            let part =
+                part.ok()?.inspect_err(|error| tracing::error!(%error, "cannot read a snapshot to send")).ok()?;
             let next = at + part.len() as u64;
-            Some((
-                pb::SnapshotPart {
-                    part: Some(pb::snapshot_part::Part::Data(part.into())),
-                },
-                (file, next),
-            ))
+            Some((pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Data(part.into())) }, (file, next)))
         });
         let stream = futures::stream::once(async { head }).chain(parts);
         let mut client = self.net.client(self.target, &self.addr, Lane::Snapshot);
@@ -432,8 +377,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             Err(_) => return Err(self.late(RPCTypes::InstallSnapshot, within).into()),
         };
         self.net.meet(self.target, &reply.disk_id);
-        let vote =
-            wire::vote_back(reply.vote).map_err(|status| StreamingError::from(self.failed(&status)))?;
+        let vote = wire::vote_back(reply.vote).map_err(|status| StreamingError::from(self.failed(&status)))?;
         Ok(SnapshotResponse::new(vote))
     }
 
@@ -444,12 +388,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let request = wire::transfer(self.net.envelope(self.target), &req);
         let reply = self
-            .call(
-                RPCTypes::TransferLeader,
-                option.soft_ttl(),
-                request,
-                |mut client, request| async move { client.transfer_leader(request).await },
-            )
+            .call(RPCTypes::TransferLeader, option.soft_ttl(), request, |mut client, request| async move {
+                client.transfer_leader(request).await
+            })
             .await?;
         if reply.refused.is_empty() {
             return Ok(Ok(()));

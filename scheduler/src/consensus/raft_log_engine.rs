@@ -30,11 +30,7 @@ pub struct RaftLogLimits {
 
 impl Default for RaftLogLimits {
     fn default() -> Self {
-        RaftLogLimits {
-            file_bytes: 16 << 20,
-            cache_bytes: 32 << 20,
-            group_wait_us: 100,
-        }
+        RaftLogLimits { file_bytes: 16 << 20, cache_bytes: 32 << 20, group_wait_us: 100 }
     }
 }
 
@@ -79,10 +75,7 @@ impl RaftLogEngine {
     pub fn open(dir: &Path, limits: RaftLogLimits) -> Result<Self, OpenError> {
         let Some(text) = dir.to_str() else {
             let cause = io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8");
-            return Err(OpenError::Io {
-                dir: dir.to_owned(),
-                cause,
-            });
+            return Err(OpenError::Io { dir: dir.to_owned(), cause });
         };
         let mut config = raft_log::Config::new(text);
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
@@ -91,14 +84,8 @@ impl RaftLogEngine {
         config.log_cache_capacity = Some(limits.cache_bytes);
         let log = RaftLog::open(Arc::new(config)).map_err(|cause| match cause.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.to_owned() },
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::Io {
-                dir: dir.to_owned(),
-                cause,
-            },
-            _ => OpenError::Damaged {
-                dir: dir.to_owned(),
-                cause,
-            },
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::Io { dir: dir.to_owned(), cause },
+            _ => OpenError::Damaged { dir: dir.to_owned(), cause },
         })?;
         Ok(RaftLogEngine { log })
     }
@@ -121,8 +108,7 @@ impl LogEngine for RaftLogEngine {
     }
 
     fn append(&mut self, records: Vec<Record>, done: OnDurable) -> io::Result<()> {
-        self.log
-            .append(records.into_iter().map(|record| (record.pos, Body(record.body))))?;
+        self.log.append(records.into_iter().map(|record| (record.pos, Body(record.body))))?;
         self.log.flush(true, Some(Durable(done)))
     }
 
@@ -198,14 +184,9 @@ const LENGTH_MASK: u32 = 0x5EED_1065;
 
 impl Encode for Body {
     fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
-        let length = u32::try_from(self.0.len())
-            .ok()
-            .filter(|length| *length <= BODY_BYTES_MAX);
+        let length = u32::try_from(self.0.len()).ok().filter(|length| *length <= BODY_BYTES_MAX);
         let Some(length) = length else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a log entry is longer than the log can hold",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a log entry is longer than the log can hold"));
         };
         w.write_all(&length.to_be_bytes())?;
         // The length comes before the record's checksum. Were it trusted alone, a damaged one would read beyond the end
@@ -220,10 +201,7 @@ impl Decode for Body {
     fn decode<R: Read>(mut r: R) -> io::Result<Self> {
         let length = read_u32(&mut r)?;
         if read_u32(&mut r)? ^ LENGTH_MASK != length || length > BODY_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the length of a log entry is damaged",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the length of a log entry is damaged"));
         }
         let mut bytes = vec![0; length as usize];
         r.read_exact(&mut bytes)?;
@@ -241,10 +219,7 @@ impl Encode for LogPos {
 
 impl Decode for LogPos {
     fn decode<R: Read>(mut r: R) -> io::Result<Self> {
-        Ok(LogPos {
-            term: read_u64(&mut r)?,
-            index: read_u64(&mut r)?,
-        })
+        Ok(LogPos { term: read_u64(&mut r)?, index: read_u64(&mut r)? })
     }
 }
 
@@ -263,11 +238,7 @@ impl Decode for SavedVote {
         let mut committed = [0];
         r.read_exact(&mut committed)?;
         match committed[0] {
-            0 | 1 => Ok(SavedVote {
-                term,
-                server,
-                committed: committed[0] == 1,
-            }),
+            0 | 1 => Ok(SavedVote { term, server, committed: committed[0] == 1 }),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a vote is damaged")),
         }
     }

@@ -53,14 +53,10 @@ async fn round(raft: &Raft) -> Answer {
         Ok(linearizer) => Ok(linearizer.read_log_id().log_id().index),
         Err(RaftError::Fatal(_)) => Err(ReadError::ShuttingDown),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(ReadError::NotLeader {
-                leader: leader(forward),
-            })
+            Err(ReadError::NotLeader { leader: leader(forward) })
         }
         Err(RaftError::APIError(error @ LinearizableReadError::QuorumNotEnough(_))) => {
-            Err(ReadError::NoQuorum {
-                why: error.to_string(),
-            })
+            Err(ReadError::NoQuorum { why: error.to_string() })
         }
     }
 }

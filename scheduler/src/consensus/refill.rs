@@ -14,6 +14,7 @@ use super::wire;
 use crate::history::{Gap, HistoryStore};
 
 const PAGE_MS: u64 = 10_000;
+const LOOK_MS: u64 = 5_000;
 
 /// Why history could not be completed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,22 @@ pub enum RefillError {
         /// What the servers said.
         why: String,
     },
+}
+
+/// Looks for gaps for as long as the server runs, and fills them.
+pub(crate) async fn keep_whole(core: &Core, history: &Arc<HistoryStore>) {
+    loop {
+        match refill(core, history).await {
+            Ok(0) => {}
+            Ok(records) => tracing::info!(records, "history was completed from another server"),
+            Err(error) => tracing::warn!(%error, "history has a gap"),
+        }
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(LOOK_MS)) => {}
+        }
+    }
 }
 
 /// Fills every gap; returns how many records came.
@@ -53,9 +70,7 @@ async fn fill_some(core: &Core, history: &Arc<HistoryStore>, gap: Gap) -> Result
         let metrics = core.raft.metrics();
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.nodes();
-        members
-            .map(|(id, member)| (*id, core.net.addr(*id, member).to_owned()))
-            .collect()
+        members.map(|(id, member)| (*id, core.net.addr(*id, member).to_owned())).collect()
     };
     let mut why = vec!["this server is alone".to_owned()];
     for (id, addr) in members.into_iter().filter(|(id, _)| *id != core.net.server_id) {
@@ -73,11 +88,7 @@ async fn fill_some(core: &Core, history: &Arc<HistoryStore>, gap: Gap) -> Result
     if why.len() > 1 {
         why.remove(0);
     }
-    Err(RefillError::Nowhere {
-        from: gap.from,
-        to: gap.to,
-        why: why.join("; "),
-    })
+    Err(RefillError::Nowhere { from: gap.from, to: gap.to, why: why.join("; ") })
 }
 
 type Fetched = Option<(Vec<(u64, crate::history::Record)>, u64)>;
@@ -86,29 +97,16 @@ async fn page(core: &Core, id: u64, addr: &str, gap: Gap) -> Result<Fetched, Str
     // A bulk transfer, so it shares the lane of the snapshots.
     let mut client = core.net.client(id, addr, Lane::Snapshot);
     let envelope = Some(core.net.envelope(id));
-    let asked = client.read_history(pb::ReadHistoryRequest {
-        envelope,
-        from: gap.from,
-        to: gap.to,
-    });
-    let reply = timeout(Duration::from_millis(PAGE_MS), asked)
-        .await
-        .map_err(|_| "no answer in time".to_owned())?;
+    let asked = client.read_history(pb::ReadHistoryRequest { envelope, from: gap.from, to: gap.to });
+    let reply = timeout(Duration::from_millis(PAGE_MS), asked).await.map_err(|_| "no answer in time".to_owned())?;
     let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
     let Some(through) = reply.complete_through else {
         return Ok(None);
     };
     let records: Result<Vec<_>, _> = reply.records.into_iter().map(wire::history_record_back).collect();
-    Ok(Some((
-        records.map_err(|status| status.message().to_owned())?,
-        through.min(gap.to),
-    )))
+    Ok(Some((records.map_err(|status| status.message().to_owned())?, through.min(gap.to))))
 }
 
-async fn on_disk<T: Send + 'static>(
-    call: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .map_err(std::io::Error::other)?
+async fn on_disk<T: Send + 'static>(call: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(call).await.map_err(std::io::Error::other)?
 }

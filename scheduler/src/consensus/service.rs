@@ -38,11 +38,7 @@ pub fn refusal_of(status: &Status) -> Option<pb::Refusal> {
 }
 
 fn refuse(kind: pb::refusal::Kind, expected: impl ToString, got: impl ToString) -> Status {
-    let refusal = pb::Refusal {
-        kind: kind.into(),
-        expected: expected.to_string(),
-        got: got.to_string(),
-    };
+    let refusal = pb::Refusal { kind: kind.into(), expected: expected.to_string(), got: got.to_string() };
     let what = match kind {
         pb::refusal::Kind::Cluster => "this server belongs to another cluster",
         pb::refusal::Kind::Target => "another server answers at this address",
@@ -61,11 +57,7 @@ impl PeerService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn admit<T>(
-        &self,
-        request: Request<T>,
-        envelope: impl FnOnce(&T) -> &Option<pb::Envelope>,
-    ) -> Result<T, Status> {
+    fn admit<T>(&self, request: Request<T>, envelope: impl FnOnce(&T) -> &Option<pb::Envelope>) -> Result<T, Status> {
         (self.check)(request.extensions())?;
         let request = request.into_inner();
         check_envelope(&self.core, envelope(&request).as_ref())?;
@@ -105,19 +97,12 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send
 impl Peer for PeerService {
     type AppendStreamStream = Replies;
 
-    async fn identify(
-        &self,
-        request: Request<pb::IdentifyRequest>,
-    ) -> Result<Response<pb::IdentifyReply>, Status> {
+    async fn identify(&self, request: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyReply>, Status> {
         (self.check)(request.extensions())?;
         let asked = request.into_inner();
         let net = &self.core.net;
         if asked.cluster_id != net.cluster_id {
-            return Err(refuse(
-                pb::refusal::Kind::Cluster,
-                &net.cluster_id,
-                asked.cluster_id,
-            ));
+            return Err(refuse(pb::refusal::Kind::Cluster, &net.cluster_id, asked.cluster_id));
         }
         Ok(Response::new(pb::IdentifyReply {
             cluster_id: net.cluster_id.clone(),
@@ -146,16 +131,10 @@ impl Peer for PeerService {
         let last = request.entries.last().map(|entry| entry.log_id).or(previous);
         let reply = self.core.raft.append_entries(request).await.map_err(stopped)?;
         let result = wire::single_reply(previous, last, reply);
-        Ok(Response::new(wire::append_reply(
-            &result,
-            self.core.disk_id.clone(),
-        )))
+        Ok(Response::new(wire::append_reply(&result, self.core.disk_id.clone())))
     }
 
-    async fn append_stream(
-        &self,
-        request: Request<Streaming<pb::AppendRequest>>,
-    ) -> Result<Response<Replies>, Status> {
+    async fn append_stream(&self, request: Request<Streaming<pb::AppendRequest>>) -> Result<Response<Replies>, Status> {
         (self.check)(request.extensions())?;
         // What ended the input for a reason the caller must hear; told after the replies to what came before.
         let broken = Arc::new(Mutex::new(None));
@@ -190,21 +169,11 @@ impl Peer for PeerService {
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         (self.check)(request.extensions())?;
         let (vote, file) = self.receive(request.into_inner()).await?;
-        let meta = file
-            .meta()
-            .map_err(|error| Status::data_loss(error.to_string()))?;
+        let meta = file.meta().map_err(|error| Status::data_loss(error.to_string()))?;
         let snapshot = Snapshot { meta, snapshot: file };
-        let reply = self
-            .core
-            .raft
-            .install_full_snapshot(vote, snapshot)
-            .await
-            .map_err(stopped)?;
+        let reply = self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         let disk_id = self.core.disk_id.clone();
-        Ok(Response::new(pb::SnapshotReply {
-            vote: Some(wire::vote(&reply.vote)),
-            disk_id,
-        }))
+        Ok(Response::new(pb::SnapshotReply { vote: Some(wire::vote(&reply.vote)), disk_id }))
     }
 
     async fn transfer_leader(
@@ -212,23 +181,12 @@ impl Peer for PeerService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = wire::transfer_back(self.admit(request, |request| &request.envelope)?)?;
-        let outcome = self
-            .core
-            .raft
-            .handle_transfer_leader(request)
-            .await
-            .map_err(stopped)?;
+        let outcome = self.core.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         let refused = outcome.err().map_or(String::new(), |error| error.to_string());
-        Ok(Response::new(pb::TransferLeaderReply {
-            refused,
-            disk_id: self.core.disk_id.clone(),
-        }))
+        Ok(Response::new(pb::TransferLeaderReply { refused, disk_id: self.core.disk_id.clone() }))
     }
 
-    async fn read_index(
-        &self,
-        request: Request<pb::ReadIndexRequest>,
-    ) -> Result<Response<pb::ReadIndexReply>, Status> {
+    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
         use pb::read_index_reply::Outcome;
         self.admit(request, |request| &request.envelope)?;
         let outcome = match self.core.reads.index().await {
@@ -237,10 +195,7 @@ impl Peer for PeerService {
             Err(ReadError::ShuttingDown) => return Err(stopped("it is shutting down")),
             Err(error) => Outcome::NoQuorum(error.to_string()),
         };
-        Ok(Response::new(pb::ReadIndexReply {
-            outcome: Some(outcome),
-            disk_id: self.core.disk_id.clone(),
-        }))
+        Ok(Response::new(pb::ReadIndexReply { outcome: Some(outcome), disk_id: self.core.disk_id.clone() }))
     }
 
     async fn read_history(
@@ -255,10 +210,7 @@ impl Peer for PeerService {
 impl PeerService {
     /// A page of history for a server that lacks it; empty if this one does not serve any.
     async fn history_page(&self, asked: &pb::ReadHistoryRequest) -> Result<pb::ReadHistoryReply, Status> {
-        let mut reply = pb::ReadHistoryReply {
-            disk_id: self.core.disk_id.clone(),
-            ..Default::default()
-        };
+        let mut reply = pb::ReadHistoryReply { disk_id: self.core.disk_id.clone(), ..Default::default() };
         let Some(history) = self.core.history.get().cloned() else {
             return Ok(reply);
         };
@@ -274,27 +226,17 @@ impl PeerService {
 
     async fn receive(&self, mut parts: Streaming<pb::SnapshotPart>) -> Result<(Vote, SnapshotFile), Status> {
         use pb::snapshot_part::Part;
-        let Some(pb::SnapshotPart {
-            part: Some(Part::Head(head)),
-        }) = parts.message().await?
-        else {
+        let Some(pb::SnapshotPart { part: Some(Part::Head(head)) }) = parts.message().await? else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
         check_envelope(&self.core, head.envelope.as_ref())?;
         let vote = wire::vote_back(head.vote)?;
-        let mut incoming = self
-            .core
-            .snapshots
-            .receive(head.file_bytes)
-            .map_err(refused_snapshot)?;
+        let mut incoming = self.core.snapshots.receive(head.file_bytes).map_err(refused_snapshot)?;
         while let Some(part) = parts.message().await? {
             let Some(Part::Data(data)) = part.part else {
                 return Err(Status::invalid_argument("a snapshot has only one head"));
             };
-            incoming = on_disk(incoming, move |mut incoming| {
-                incoming.write(&data).map(|()| incoming)
-            })
-            .await?;
+            incoming = on_disk(incoming, move |mut incoming| incoming.write(&data).map(|()| incoming)).await?;
         }
         let file = on_disk(incoming, Incoming::finish).await?;
         Ok((vote, file))
@@ -307,8 +249,7 @@ async fn on_disk<T: Send + 'static>(
     step: impl FnOnce(Incoming) -> Result<T, super::snapshot::SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(move || step(incoming)).await;
-    done.map_err(|error| Status::internal(error.to_string()))?
-        .map_err(refused_snapshot)
+    done.map_err(|error| Status::internal(error.to_string()))?.map_err(refused_snapshot)
 }
 
 fn refused_snapshot(error: super::snapshot::SnapshotError) -> Status {

@@ -120,18 +120,11 @@ impl SnapshotFile {
 
     /// The state inside.
     pub(crate) fn state(&self) -> Result<Vec<u8>, SnapshotError> {
-        let body = Part {
-            file: &self.file,
-            at: self.body_at,
-            left: self.head.body_bytes,
-        };
+        let body = Part { file: &self.file, at: self.body_at, left: self.head.body_bytes };
         let limit = self.head.raw_bytes;
         let mut state = Vec::with_capacity(usize::try_from(limit.min(64 << 20)).unwrap_or(0));
         let decoder = zstd::stream::read::Decoder::new(body).map_err(|cause| self.io(cause))?;
-        decoder
-            .take(limit + 1)
-            .read_to_end(&mut state)
-            .map_err(|error| self.damaged(error.to_string()))?;
+        decoder.take(limit + 1).read_to_end(&mut state).map_err(|error| self.damaged(error.to_string()))?;
         if state.len() as u64 != limit {
             return Err(self.damaged(format!("the state has not the {limit} bytes its head names")));
         }
@@ -140,14 +133,8 @@ impl SnapshotFile {
 
     /// Opens a file and checks every byte of it.
     pub(crate) fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let failed = |cause| SnapshotError::Io {
-            path: path.to_owned(),
-            cause,
-        };
-        let damaged = |why: &str| SnapshotError::Damaged {
-            path: path.to_owned(),
-            why: why.to_owned(),
-        };
+        let failed = |cause| SnapshotError::Io { path: path.to_owned(), cause };
+        let damaged = |why: &str| SnapshotError::Damaged { path: path.to_owned(), why: why.to_owned() };
         let file = File::open(path).map_err(failed)?;
         let file_bytes = file.metadata().map_err(failed)?.len();
         if file_bytes < (FIXED_BYTES + CRC_BYTES + SHA_BYTES) as u64 || file_bytes > SNAPSHOT_BYTES_MAX {
@@ -163,14 +150,11 @@ impl SnapshotFile {
             return Err(damaged(&format!("version {version} is not {VERSION}")));
         }
         let head_bytes = u32::from_le_bytes([fixed[10], fixed[11], fixed[12], fixed[13]]) as usize;
-        if head_bytes > HEAD_BYTES_MAX
-            || (FIXED_BYTES + head_bytes + CRC_BYTES + SHA_BYTES) as u64 > file_bytes
-        {
+        if head_bytes > HEAD_BYTES_MAX || (FIXED_BYTES + head_bytes + CRC_BYTES + SHA_BYTES) as u64 > file_bytes {
             return Err(damaged("its head is longer than the file"));
         }
         let mut head = vec![0; head_bytes + CRC_BYTES];
-        file.read_exact_at(&mut head, FIXED_BYTES as u64)
-            .map_err(failed)?;
+        file.read_exact_at(&mut head, FIXED_BYTES as u64).map_err(failed)?;
         let crc = head.split_off(head_bytes);
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&fixed);
@@ -180,48 +164,28 @@ impl SnapshotFile {
         }
         let head: Head = postcard::from_bytes(&head).map_err(|error| damaged(&error.to_string()))?;
         let body_at = (FIXED_BYTES + head_bytes + CRC_BYTES) as u64;
-        if body_at
-            .saturating_add(head.body_bytes)
-            .saturating_add(SHA_BYTES as u64)
-            != file_bytes
+        if body_at.saturating_add(head.body_bytes).saturating_add(SHA_BYTES as u64) != file_bytes
             || head.raw_bytes > SNAPSHOT_BYTES_MAX
         {
             return Err(damaged("its length is not the one its head names"));
         }
         let mut sha = [0; SHA_BYTES];
-        file.read_exact_at(&mut sha, file_bytes - SHA_BYTES as u64)
-            .map_err(failed)?;
+        file.read_exact_at(&mut sha, file_bytes - SHA_BYTES as u64).map_err(failed)?;
         let mut digest = Sha256::new();
-        let mut whole = Part {
-            file: &file,
-            at: 0,
-            left: file_bytes - SHA_BYTES as u64,
-        };
+        let mut whole = Part { file: &file, at: 0, left: file_bytes - SHA_BYTES as u64 };
         io::copy(&mut whole, &mut digest).map_err(failed)?;
         if digest.finalize()[..] != sha[..] {
             return Err(damaged("its checksum is wrong"));
         }
-        Ok(SnapshotFile {
-            path: path.to_owned(),
-            file: Arc::new(file),
-            head: Arc::new(head),
-            body_at,
-            file_bytes,
-        })
+        Ok(SnapshotFile { path: path.to_owned(), file: Arc::new(file), head: Arc::new(head), body_at, file_bytes })
     }
 
     fn damaged(&self, why: String) -> SnapshotError {
-        SnapshotError::Damaged {
-            path: self.path.clone(),
-            why,
-        }
+        SnapshotError::Damaged { path: self.path.clone(), why }
     }
 
     fn io(&self, cause: io::Error) -> SnapshotError {
-        SnapshotError::Io {
-            path: self.path.clone(),
-            cause,
-        }
+        SnapshotError::Io { path: self.path.clone(), cause }
     }
 }
 
@@ -254,10 +218,7 @@ impl SnapshotStore {
     /// Opens the folder, which must exist. Unfinished files are removed; damaged ones are renamed and reported, and an
     /// older one is used if the log still begins inside it.
     pub(crate) fn open(dir: &Path, purged: Option<LogPos>) -> Result<Self, SnapshotError> {
-        let failed = |cause| SnapshotError::Io {
-            path: dir.to_owned(),
-            cause,
-        };
+        let failed = |cause| SnapshotError::Io { path: dir.to_owned(), cause };
         let mut kept = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -278,16 +239,9 @@ impl SnapshotStore {
         let newest = kept.last().and_then(SnapshotFile::last);
         if let Some(purged) = purged.filter(|purged| newest.is_none_or(|last| last.index < purged.index)) {
             let found = newest.map_or("nothing".to_owned(), |last| format!("entry {last}"));
-            return Err(SnapshotError::Gap {
-                dir: dir.to_owned(),
-                purged,
-                found,
-            });
+            return Err(SnapshotError::Gap { dir: dir.to_owned(), purged, found });
         }
-        Ok(SnapshotStore {
-            dir: dir.to_owned(),
-            kept: Arc::new(Mutex::new(kept)),
-        })
+        Ok(SnapshotStore { dir: dir.to_owned(), kept: Arc::new(Mutex::new(kept)) })
     }
 
     /// The newest snapshot.
@@ -298,20 +252,13 @@ impl SnapshotStore {
     /// The last entry in the oldest snapshot kept, once there are two: the log must reach back to it.
     pub(crate) fn fallback(&self) -> Option<LogPos> {
         let kept = self.lock();
-        if kept.len() < KEPT {
-            None
-        } else {
-            kept[0].head.last
-        }
+        if kept.len() < KEPT { None } else { kept[0].head.last }
     }
 
     /// Writes and publishes a snapshot of `state`.
     pub(crate) fn write(&self, meta: &SnapshotMeta, state: &[u8]) -> Result<SnapshotFile, SnapshotError> {
         let path = self.scratch("new");
-        let failed = |cause| SnapshotError::Io {
-            path: path.clone(),
-            cause,
-        };
+        let failed = |cause| SnapshotError::Io { path: path.clone(), cause };
         let body = zstd::encode_all(state, ZSTD_LEVEL).map_err(failed)?;
         let membership = postcard::to_stdvec(meta.last_membership.membership());
         let head = Head {
@@ -333,55 +280,26 @@ impl SnapshotStore {
     /// Begins a snapshot that arrives in parts.
     pub(crate) fn receive(&self, file_bytes: u64) -> Result<Incoming, SnapshotError> {
         let path = self.scratch(&format!("incoming-{}", uuid::Uuid::new_v4().simple()));
-        let failed = |cause| SnapshotError::Io {
-            path: path.clone(),
-            cause,
-        };
+        let failed = |cause| SnapshotError::Io { path: path.clone(), cause };
         if file_bytes > SNAPSHOT_BYTES_MAX {
             let why = format!("{file_bytes} bytes are announced; the limit is {SNAPSHOT_BYTES_MAX}");
             return Err(SnapshotError::Damaged { path, why });
         }
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(failed)?;
-        Ok(Incoming {
-            path,
-            file,
-            want: file_bytes,
-            got: 0,
-            whole: false,
-        })
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+        Ok(Incoming { path, file, want: file_bytes, got: 0, whole: false })
     }
 
     /// Makes a checked snapshot the only one of this store; one of another store is copied.
     pub(crate) fn adopt(&self, snapshot: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
         let own = snapshot.path.parent() == Some(self.dir.as_path());
-        if own
-            && snapshot
-                .path
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-        {
+        if own && snapshot.path.extension().is_some_and(|extension| extension == EXTENSION) {
             return Ok(snapshot.clone());
         }
-        let path = if own {
-            snapshot.path.clone()
-        } else {
-            self.scratch("copy")
-        };
+        let path = if own { snapshot.path.clone() } else { self.scratch("copy") };
         if !own {
-            let failed = |cause| SnapshotError::Io {
-                path: path.clone(),
-                cause,
-            };
+            let failed = |cause| SnapshotError::Io { path: path.clone(), cause };
             let mut copy = File::create(&path).map_err(failed)?;
-            let mut source = Part {
-                file: &snapshot.file,
-                at: 0,
-                left: snapshot.file_bytes,
-            };
+            let mut source = Part { file: &snapshot.file, at: 0, left: snapshot.file_bytes };
             io::copy(&mut source, &mut copy).map_err(failed)?;
         }
         let file = self.publish(&path)?;
@@ -396,25 +314,16 @@ impl SnapshotStore {
 
     /// Sync, check, rename, sync the folder: afterwards the snapshot is there for good.
     fn publish(&self, scratch: &Path) -> Result<SnapshotFile, SnapshotError> {
-        let failed = |cause| SnapshotError::Io {
-            path: scratch.to_owned(),
-            cause,
-        };
+        let failed = |cause| SnapshotError::Io { path: scratch.to_owned(), cause };
         let mut snapshot = SnapshotFile::open(scratch)?;
-        OpenOptions::new()
-            .write(true)
-            .open(scratch)
-            .and_then(|file| file.sync_all())
-            .map_err(failed)?;
+        OpenOptions::new().write(true).open(scratch).and_then(|file| file.sync_all()).map_err(failed)?;
         let name = match snapshot.head.last {
             Some(last) => format!("snapshot-{:020}-{:020}.{EXTENSION}", last.term, last.index),
             None => format!("snapshot-empty.{EXTENSION}"),
         };
         snapshot.path = self.dir.join(name);
         fs::rename(scratch, &snapshot.path).map_err(failed)?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         Ok(snapshot)
     }
 
@@ -440,11 +349,7 @@ fn frame(head: &Head, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(FIXED_BYTES + head.len() + CRC_BYTES + body.len() + SHA_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(
-        &u32::try_from(head.len())
-            .expect("a head is far below 4 GiB")
-            .to_le_bytes(),
-    );
+    bytes.extend_from_slice(&u32::try_from(head.len()).expect("a head is far below 4 GiB").to_le_bytes());
     bytes.extend_from_slice(&head);
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     bytes.extend_from_slice(body);
@@ -468,10 +373,7 @@ impl Incoming {
         if self.got > self.want {
             return Err(self.damaged(format!("more than the announced {} bytes came", self.want)));
         }
-        self.file.write_all(part).map_err(|cause| SnapshotError::Io {
-            path: self.path.clone(),
-            cause,
-        })
+        self.file.write_all(part).map_err(|cause| SnapshotError::Io { path: self.path.clone(), cause })
     }
 
     /// Checks what came. The file still has to be adopted.
@@ -485,10 +387,7 @@ impl Incoming {
     }
 
     fn damaged(&self, why: String) -> SnapshotError {
-        SnapshotError::Damaged {
-            path: self.path.clone(),
-            why,
-        }
+        SnapshotError::Damaged { path: self.path.clone(), why }
     }
 }
 

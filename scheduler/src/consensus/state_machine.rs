@@ -10,9 +10,7 @@ use tokio::sync::watch;
 
 use super::machine::{AnyMachine, Encoder, FlushBeforePurge, MachineError};
 use super::snapshot::{SnapshotFile, SnapshotStore};
-use super::types::{
-    Answer, Entry, LogId, LogPos, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use super::types::{Answer, Entry, LogId, LogPos, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries applied between two views. Proposers hear only after the view that includes their entry is out.
 const BATCH_MAX: usize = 64;
@@ -35,24 +33,13 @@ impl Applier {
     ) -> (Self, watch::Receiver<Option<LogPos>>) {
         let (progress, seen) = watch::channel(None);
         let membership = StoredMembership::default();
-        (
-            Applier {
-                machine,
-                flush,
-                snapshots,
-                applied: None,
-                membership,
-                progress,
-            },
-            seen,
-        )
+        (Applier { machine, flush, snapshots, applied: None, membership, progress }, seen)
     }
 
     fn apply_one(&mut self, entry: Entry) -> Result<Reply, io::Error> {
         let at = LogPos::of(&entry.log_id);
         let stop = |error: MachineError| {
-            let what =
-                format!("entry {at} cannot be applied: {error}; run the version of muster that wrote it");
+            let what = format!("entry {at} cannot be applied: {error}; run the version of muster that wrote it");
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
         let reply = match entry.payload {
@@ -107,10 +94,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         // The view published last is the present state: `apply` publishes before it returns.
-        let meta = SnapshotMeta {
-            last_log_id: self.applied.map(LogPos::log_id),
-            last_membership: self.membership.clone(),
-        };
+        let meta =
+            SnapshotMeta { last_log_id: self.applied.map(LogPos::log_id), last_membership: self.membership.clone() };
         Builder {
             meta,
             encoder: Mutex::new(Some(self.machine.encoder())),
@@ -125,10 +110,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         let state = blocking(move || Ok(read.state()?)).await?;
         // The machine first: a snapshot it cannot read must not become the one this server starts from.
         self.machine.restore(at, &state).map_err(|error| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("snapshot at {at:?} cannot be restored: {error}"),
-            )
+            io::Error::new(io::ErrorKind::InvalidData, format!("snapshot at {at:?} cannot be restored: {error}"))
         })?;
         drop(state);
         let store = self.snapshots.clone();
@@ -143,10 +125,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         let Some(file) = self.snapshots.newest() else {
             return Ok(None);
         };
-        Ok(Some(Snapshot {
-            meta: file.meta()?,
-            snapshot: file,
-        }))
+        Ok(Some(Snapshot { meta: file.meta()?, snapshot: file }))
     }
 }
 
@@ -162,11 +141,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let encoder = self
-            .encoder
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take();
+        let encoder = self.encoder.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         let encoder = encoder.ok_or_else(|| io::Error::other("a snapshot builder builds only once"))?;
         let (meta, flush, snapshots) = (self.meta.clone(), self.flush.clone(), self.snapshots.clone());
         let file = blocking(move || {
@@ -177,15 +152,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             Ok(snapshots.write(&meta, &state)?)
         })
         .await?;
-        Ok(Snapshot {
-            meta: self.meta.clone(),
-            snapshot: file,
-        })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: file })
     }
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(call).await.map_err(io::Error::other)?
 }

@@ -79,11 +79,7 @@ pub(crate) fn status(core: &Core) -> Status {
     let member = |(id, member): (&u64, &super::types::Member)| {
         let replicated = metrics.replication.as_ref().and_then(|peers| peers.get(id));
         let own = *id == core.net.server_id;
-        let matched = if own {
-            last_log
-        } else {
-            replicated.and_then(|at| at.as_ref()).map(|at| at.index)
-        };
+        let matched = if own { last_log } else { replicated.and_then(|at| at.as_ref()).map(|at| at.index) };
         let known = own || replicated.is_some();
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
         MemberStatus {
@@ -114,10 +110,6 @@ pub(crate) fn status(core: &Core) -> Status {
         snapshot: metrics.snapshot.as_ref().map(LogPos::of),
         purged: metrics.purged.as_ref().map(|at| at.index),
         members: metrics.membership_config.nodes().map(member).collect(),
-        stopped: metrics
-            .running_state
-            .as_ref()
-            .err()
-            .map(|error| error.to_string()),
+        stopped: metrics.running_state.as_ref().err().map(|error| error.to_string()),
     }
 }

@@ -4,9 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::alias::{
-    CommittedLeaderIdOf, EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
-};
+use openraft::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -112,10 +110,7 @@ impl fmt::Display for LogPos {
 
 impl LogPos {
     pub(crate) fn of(id: &LogId) -> Self {
-        LogPos {
-            term: id.leader_id.term,
-            index: id.index,
-        }
+        LogPos { term: id.leader_id.term, index: id.index }
     }
 
     pub(crate) fn of_opt(id: Option<&LogId>) -> Option<Self> {
@@ -146,18 +141,10 @@ pub struct SavedVote {
 impl SavedVote {
     pub(crate) fn of(vote: &Vote) -> Self {
         let leader = vote.leader_id();
-        SavedVote {
-            term: leader.term,
-            committed: vote.is_committed(),
-            server: leader.voted_for,
-        }
+        SavedVote { term: leader.term, committed: vote.is_committed(), server: leader.voted_for }
     }
 
     pub(crate) fn vote(self) -> Vote {
-        if self.committed {
-            Vote::new_committed(self.term, self.server)
-        } else {
-            Vote::new(self.term, self.server)
-        }
+        if self.committed { Vote::new_committed(self.term, self.server) } else { Vote::new(self.term, self.server) }
     }
 }

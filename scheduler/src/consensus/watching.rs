@@ -41,13 +41,8 @@ pub(crate) fn leadership(
                 let seen = metrics.borrow_watched();
                 let applied = *applied.borrow_and_update();
                 let term = seen.vote.leader_id().term;
-                let is_leader =
-                    seen.state == ServerState::Leader && seen.current_leader == Some(net.server_id);
-                let addr = |id| {
-                    seen.membership_config
-                        .get_node(&id)
-                        .map(|member| net.addr(id, member).to_owned())
-                };
+                let is_leader = seen.state == ServerState::Leader && seen.current_leader == Some(net.server_id);
+                let addr = |id| seen.membership_config.get_node(&id).map(|member| net.addr(id, member).to_owned());
                 Leadership {
                     term,
                     leader: seen.current_leader,
@@ -87,10 +82,7 @@ pub(crate) fn purging(raft: Raft, snapshots: SnapshotStore, keep: u64, stop: Can
         loop {
             let newest = metrics.borrow_watched().snapshot.as_ref().map(LogPos::of);
             let upto = match (snapshots.fallback(), newest) {
-                (Some(fallback), Some(newest)) => newest
-                    .index
-                    .checked_sub(keep)
-                    .map(|kept| kept.min(fallback.index)),
+                (Some(fallback), Some(newest)) => newest.index.checked_sub(keep).map(|kept| kept.min(fallback.index)),
                 _ => None,
             };
             if upto > asked {

@@ -2,8 +2,7 @@
 
 use muster_proto::peer as pb;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use tonic::Status;
 
@@ -23,45 +22,21 @@ pub(crate) fn log_id(id: &LogId) -> pb::LogId {
 }
 
 fn pos(at: LogPos) -> pb::LogId {
-    pb::LogId {
-        term: at.term,
-        index: at.index,
-    }
+    pb::LogId { term: at.term, index: at.index }
 }
 
 fn log_id_back(id: pb::LogId) -> LogId {
-    LogPos {
-        term: id.term,
-        index: id.index,
-    }
-    .log_id()
+    LogPos { term: id.term, index: id.index }.log_id()
 }
 
 pub(crate) fn vote(vote: &Vote) -> pb::Vote {
-    let SavedVote {
-        term,
-        committed,
-        server,
-    } = SavedVote::of(vote);
-    pb::Vote {
-        term,
-        server_id: server,
-        committed,
-    }
+    let SavedVote { term, committed, server } = SavedVote::of(vote);
+    pb::Vote { term, server_id: server, committed }
 }
 
 pub(crate) fn vote_back(vote: Option<pb::Vote>) -> Result<Vote, Status> {
-    let pb::Vote {
-        term,
-        server_id,
-        committed,
-    } = vote.ok_or_else(|| missing("vote"))?;
-    Ok(SavedVote {
-        term,
-        committed,
-        server: server_id,
-    }
-    .vote())
+    let pb::Vote { term, server_id, committed } = vote.ok_or_else(|| missing("vote"))?;
+    Ok(SavedVote { term, committed, server: server_id }.vote())
 }
 
 pub(crate) fn vote_request(envelope: pb::Envelope, request: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
@@ -89,23 +64,13 @@ pub(crate) fn vote_reply(reply: &VoteResponse<TypeConfig>, disk_id: String) -> p
 }
 
 pub(crate) fn vote_reply_back(reply: pb::VoteReply) -> Result<VoteResponse<TypeConfig>, Status> {
-    Ok(VoteResponse::new(
-        vote_back(reply.vote)?,
-        reply.last.map(log_id_back),
-        reply.granted,
-    ))
+    Ok(VoteResponse::new(vote_back(reply.vote)?, reply.last.map(log_id_back), reply.granted))
 }
 
-pub(crate) fn append(
-    envelope: pb::Envelope,
-    request: &AppendEntriesRequest<TypeConfig>,
-) -> pb::AppendRequest {
+pub(crate) fn append(envelope: pb::Envelope, request: &AppendEntriesRequest<TypeConfig>) -> pb::AppendRequest {
     let entries = request.entries.iter().map(|item| {
         let Record { pos: at, body } = entry::encode(item);
-        pb::Entry {
-            id: Some(pos(at)),
-            body,
-        }
+        pb::Entry { id: Some(pos(at)), body }
     });
     pb::AppendRequest {
         envelope: Some(envelope),
@@ -120,13 +85,7 @@ pub(crate) fn append_back(request: pb::AppendRequest) -> Result<AppendEntriesReq
     let mut entries = Vec::with_capacity(request.entries.len());
     for item in request.entries {
         let id = item.id.ok_or_else(|| missing("log id in an entry"))?;
-        let record = Record {
-            pos: LogPos {
-                term: id.term,
-                index: id.index,
-            },
-            body: item.body,
-        };
+        let record = Record { pos: LogPos { term: id.term, index: id.index }, body: item.body };
         let entry = entry::decode(&record).map_err(|error| Status::invalid_argument(error.to_string()))?;
         entries.push(entry);
     }
@@ -141,16 +100,11 @@ pub(crate) fn append_back(request: pb::AppendRequest) -> Result<AppendEntriesReq
 pub(crate) fn append_reply(result: &StreamAppendResult, disk_id: String) -> pb::AppendReply {
     use pb::append_reply::Outcome;
     let outcome = match result {
-        Ok(upto) => Outcome::Matched(pb::Matched {
-            upto: upto.as_ref().map(log_id),
-        }),
+        Ok(upto) => Outcome::Matched(pb::Matched { upto: upto.as_ref().map(log_id) }),
         Err(StreamAppendError::Conflict(at)) => Outcome::Conflict(log_id(at)),
         Err(StreamAppendError::HigherVote(higher)) => Outcome::HigherVote(vote(higher)),
     };
-    pb::AppendReply {
-        outcome: Some(outcome),
-        disk_id,
-    }
+    pb::AppendReply { outcome: Some(outcome), disk_id }
 }
 
 pub(crate) fn append_reply_back(reply: pb::AppendReply) -> Result<StreamAppendResult, Status> {
@@ -190,50 +144,18 @@ pub(crate) fn transfer(
     }
 }
 
-pub(crate) fn transfer_back(
-    request: pb::TransferLeaderRequest,
-) -> Result<TransferLeaderRequest<TypeConfig>, Status> {
+pub(crate) fn transfer_back(request: pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<TypeConfig>, Status> {
     let from = vote_back(request.from_leader)?;
-    Ok(TransferLeaderRequest::new(
-        from,
-        request.to_server_id,
-        request.last.map(log_id_back),
-    ))
+    Ok(TransferLeaderRequest::new(from, request.to_server_id, request.last.map(log_id_back)))
 }
 
 pub(crate) fn history_record((index, record): (u64, history::Record)) -> pb::HistoryRecord {
-    let history::Record {
-        ordinal,
-        kind,
-        job,
-        bytes,
-    } = record;
-    pb::HistoryRecord {
-        index,
-        ordinal,
-        kind: kind.into(),
-        job,
-        bytes,
-    }
+    let history::Record { ordinal, kind, job, bytes } = record;
+    pb::HistoryRecord { index, ordinal, kind: kind.into(), job, bytes }
 }
 
 pub(crate) fn history_record_back(record: pb::HistoryRecord) -> Result<(u64, history::Record), Status> {
-    let pb::HistoryRecord {
-        index,
-        ordinal,
-        kind,
-        job,
-        bytes,
-    } = record;
-    let kind = u8::try_from(kind)
-        .map_err(|_| Status::invalid_argument(format!("history kind {kind} is unknown")))?;
-    Ok((
-        index,
-        history::Record {
-            ordinal,
-            kind,
-            job,
-            bytes,
-        },
-    ))
+    let pb::HistoryRecord { index, ordinal, kind, job, bytes } = record;
+    let kind = u8::try_from(kind).map_err(|_| Status::invalid_argument(format!("history kind {kind} is unknown")))?;
+    Ok((index, history::Record { ordinal, kind, job, bytes }))
 }

@@ -137,7 +137,7 @@ impl Reader {
             (Some(from), follow) => {
                 self.next = from;
                 let left = if follow { usize::MAX } else { limit };
-                if self.from_history(applied, left).await?.is_err() || !follow {
+                if self.tell_history(applied, left).await?.is_err() || !follow {
                     return Ok(());
                 }
             }
@@ -154,7 +154,7 @@ impl Reader {
     }
 
     /// Tells everything recorded from `next` through `upto`, at most `left` events of it.
-    async fn from_history(&mut self, upto: u64, mut left: usize) -> Result<Result<(), Done>, ErrorInfo> {
+    async fn tell_history(&mut self, upto: u64, mut left: usize) -> Result<Result<(), Done>, ErrorInfo> {
         while self.next <= upto {
             let from = self.next;
             let page = self
@@ -232,7 +232,7 @@ impl Reader {
                 // Too slow: what was missed is in history.
                 Err(RecvError::Lagged(_)) => {
                     let upto = self.inner.ctx.consensus.applied_index();
-                    if self.from_history(upto, usize::MAX).await?.is_err() {
+                    if self.tell_history(upto, usize::MAX).await?.is_err() {
                         return Ok(());
                     }
                 }

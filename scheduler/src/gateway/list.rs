@@ -86,7 +86,7 @@ impl Filter {
     }
 
     fn takes(&self, job: &pb::Job) -> bool {
-        self.states.is_empty() || self.states.iter().any(|word| *word == job.state)
+        self.states.is_empty() || self.states.contains(&job.state)
     }
 
     fn takes_user(&self, user: &str) -> bool {

@@ -82,8 +82,8 @@ fn target(subject: &Subject, request: &pb::LogsRequest) -> Result<Target, ErrorI
     let gang = subject.gang_id(ordinal);
     let live = subject.state.gang(gang).filter(|_| subject.end.is_none()).and_then(|gang| gang.current());
     let ended = subject.ended_attempts(ordinal);
-    let all = ended.iter().map(|record| &record.attempt).chain(live);
-    let chosen = all.filter(|attempt| reference.attempt.is_none_or(|number| attempt.number.0 == number)).last();
+    let mut all = ended.iter().map(|record| &record.attempt).chain(live);
+    let chosen = all.rfind(|attempt| reference.attempt.is_none_or(|number| attempt.number.0 == number));
     let attempt = chosen.ok_or_else(|| {
         let message = format!("job {id} has not been placed yet; there are no logs");
         ErrorInfo::new(ErrorCode::AttemptNotFound, message).hint(format!("`muster why {id}` says what it waits for"))

@@ -58,17 +58,9 @@ impl Key {
         match (kind, rest.len()) {
             (RECORD, 14) => {
                 let part = u16::from_be_bytes([rest[12], rest[13]]);
-                Some(Key::Record {
-                    index: u64_at(0)?,
-                    ordinal: u32_at(8)?,
-                    part,
-                })
+                Some(Key::Record { index: u64_at(0)?, ordinal: u32_at(8)?, part })
             }
-            (JOB, 20) => Some(Key::Job {
-                job: u64_at(0)?,
-                index: u64_at(8)?,
-                ordinal: u32_at(16)?,
-            }),
+            (JOB, 20) => Some(Key::Job { job: u64_at(0)?, index: u64_at(8)?, ordinal: u32_at(16)? }),
             (GAP, 8) => Some(Key::Gap { from: u64_at(0)? }),
             _ => None,
         }
@@ -100,14 +92,7 @@ impl Head {
             _ => return None,
         };
         let parts = u16::from_be_bytes([head[11], head[12]]);
-        (head[0] == HEAD_VERSION && parts > 0).then_some((
-            Head {
-                kind: head[1],
-                job,
-                parts,
-            },
-            rest,
-        ))
+        (head[0] == HEAD_VERSION && parts > 0).then_some((Head { kind: head[1], job, parts }, rest))
     }
 }
 
@@ -118,30 +103,12 @@ mod tests {
     #[test]
     fn keys_and_heads_read_back_and_keep_their_bytes() {
         assert_eq!(record(1, 2, 3), b"r\0\0\0\0\0\0\0\x01\0\0\0\x02\0\x03");
-        assert_eq!(
-            Key::parse(&record(1, 2, 3)),
-            Some(Key::Record {
-                index: 1,
-                ordinal: 2,
-                part: 3
-            })
-        );
-        assert_eq!(
-            Key::parse(&job(9, 1, 2)),
-            Some(Key::Job {
-                job: 9,
-                index: 1,
-                ordinal: 2
-            })
-        );
+        assert_eq!(Key::parse(&record(1, 2, 3)), Some(Key::Record { index: 1, ordinal: 2, part: 3 }));
+        assert_eq!(Key::parse(&job(9, 1, 2)), Some(Key::Job { job: 9, index: 1, ordinal: 2 }));
         assert_eq!(Key::parse(&gap(7)), Some(Key::Gap { from: 7 }));
         assert_eq!(Key::parse(b"r"), None);
         assert_eq!(Key::parse(WATERMARK), None);
-        let head = Head {
-            kind: 4,
-            job: Some(258),
-            parts: 1,
-        };
+        let head = Head { kind: 4, job: Some(258), parts: 1 };
         let mut bytes = head.encode();
         assert_eq!(bytes, b"\x01\x04\x01\0\0\0\0\0\0\x01\x02\0\x01");
         bytes.extend(b"rest");

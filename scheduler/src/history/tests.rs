@@ -1,21 +1,13 @@
 use super::*;
 
 fn record(ordinal: u32, job: Option<u64>, bytes: &[u8]) -> Record {
-    Record {
-        ordinal,
-        kind: 1,
-        job,
-        bytes: Bytes::copy_from_slice(bytes),
-    }
+    Record { ordinal, kind: 1, job, bytes: Bytes::copy_from_slice(bytes) }
 }
 
 fn filled(dir: &Path) -> HistoryStore {
     let store = HistoryStore::open(dir).unwrap();
     for index in 1..=20u64 {
-        let records = [
-            record(0, Some(index % 3), format!("a{index}").as_bytes()),
-            record(1, None, b"b"),
-        ];
+        let records = [record(0, Some(index % 3), format!("a{index}").as_bytes()), record(1, None, b"b")];
         store.append(index, &records).unwrap();
     }
     store
@@ -34,11 +26,7 @@ fn records_come_back_in_order_and_by_job() {
     assert_eq!(store.watermark(), Some(20));
     assert_eq!(store.moved_aside(), None);
     let read = store.read_range(5, 3).unwrap();
-    assert_eq!(
-        indexes(&read),
-        [5, 5, 6, 6],
-        "an entry's records are never parted"
-    );
+    assert_eq!(indexes(&read), [5, 5, 6, 6], "an entry's records are never parted");
     assert_eq!(read[0].1, record(0, Some(2), b"a5"));
     let of_job = store.job_records(0).unwrap();
     assert_eq!(indexes(&of_job), [3, 6, 9, 12, 15, 18]);
@@ -52,10 +40,7 @@ fn writing_an_entry_again_changes_nothing() {
     let store = filled(&dir.path().join("history"));
     let before = store.read_range(0, 1000).unwrap();
     for index in 10..=20u64 {
-        let records = [
-            record(0, Some(index % 3), format!("a{index}").as_bytes()),
-            record(1, None, b"b"),
-        ];
+        let records = [record(0, Some(index % 3), format!("a{index}").as_bytes()), record(1, None, b"b")];
         store.append(index, &records).unwrap();
     }
     assert_eq!(store.read_range(0, 1000).unwrap(), before);
@@ -66,40 +51,19 @@ fn writing_an_entry_again_changes_nothing() {
 fn large_records_are_split_and_joined() {
     let dir = tempfile::tempdir().unwrap();
     let store = HistoryStore::open(&dir.path().join("history")).unwrap();
-    let sizes = [
-        0,
-        1,
-        PART_BYTES - 1,
-        PART_BYTES,
-        PART_BYTES + 1,
-        5 * PART_BYTES + 7,
-    ];
+    let sizes = [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7];
     for (index, size) in sizes.into_iter().enumerate() {
         let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
-        store
-            .append(
-                index as u64,
-                &[record(0, Some(1), &bytes), record(1, None, b"after")],
-            )
-            .unwrap();
+        store.append(index as u64, &[record(0, Some(1), &bytes), record(1, None, b"after")]).unwrap();
     }
     let read = store.read_range(0, 1000).unwrap();
     for (index, size) in sizes.into_iter().enumerate() {
         assert_eq!(read[2 * index].1.bytes.len(), size);
-        assert!(
-            read[2 * index]
-                .1
-                .bytes
-                .iter()
-                .enumerate()
-                .all(|(at, byte)| *byte == (at % 251) as u8)
-        );
+        assert!(read[2 * index].1.bytes.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
         assert_eq!(&read[2 * index + 1].1.bytes[..], b"after");
     }
     assert_eq!(store.job_records(1).unwrap().len(), sizes.len());
-    let error = store
-        .append(9, &[record(0, None, &vec![0; RECORD_BYTES_MAX + 1])])
-        .unwrap_err();
+    let error = store.append(9, &[record(0, None, &vec![0; RECORD_BYTES_MAX + 1])]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 
@@ -137,9 +101,7 @@ fn a_jump_by_snapshot_leaves_a_gap_that_can_be_filled() {
     store.append(41, &[record(0, None, b"live")]).unwrap();
     let gap = Gap { from: 21, to: 40 };
     assert_eq!(store.gaps().unwrap(), [gap]);
-    store
-        .fill(gap, 30, &[(25, record(0, Some(5), b"fetched"))])
-        .unwrap();
+    store.fill(gap, 30, &[(25, record(0, Some(5), b"fetched"))]).unwrap();
     let rest = Gap { from: 31, to: 40 };
     assert_eq!(store.gaps().unwrap(), [rest]);
     assert!(store.fill(rest, 40, &[(41, record(0, None, b"beyond"))]).is_err());
@@ -168,12 +130,7 @@ fn retention_goes_through_more_than_one_batch() {
 fn a_page_for_another_server_never_claims_what_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(&dir.path().join("history"));
-    let through = |from, to| {
-        store
-            .page(from, to, 1000)
-            .unwrap()
-            .map(|page| (page.records.len(), page.through))
-    };
+    let through = |from, to| store.page(from, to, 1000).unwrap().map(|page| (page.records.len(), page.through));
     assert_eq!(through(1, 5), Some((10, 5)));
     assert_eq!(through(15, 99), Some((12, 20)), "no further than the watermark");
     assert_eq!(through(21, 99), None);
@@ -228,11 +185,7 @@ fn damage_met_while_reading_is_moved_aside_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history");
     let store = filled(&path);
-    store
-        .read()
-        .db
-        .insert(keys::record(7, 0, 0), b"nonsense")
-        .unwrap();
+    store.read().db.insert(keys::record(7, 0, 0), b"nonsense").unwrap();
     let error = store.read_range(0, 1000).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     store.append(21, &[record(0, None, b"still written")]).unwrap();

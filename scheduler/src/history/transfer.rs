@@ -33,9 +33,7 @@ impl HistoryStore {
             return Ok(None);
         }
         let open = self.read();
-        let rows = open
-            .db
-            .range(keys::record(from, 0, 0)..=keys::record(to, u32::MAX, u16::MAX));
+        let rows = open.db.range(keys::record(from, 0, 0)..=keys::record(to, u32::MAX, u16::MAX));
         let (records, cut) = self.collect(rows.map(|row| row.map_err(io_error)), limit)?;
         let through = match records.last() {
             Some((last, _)) if cut => *last,

@@ -91,33 +91,22 @@ pub struct BadRow {
 
 /// Reads a trace by the ending of its name: `.swf` or `.csv`, each also with `.gz`.
 pub fn read(path: &Path, bad_rows: BadRows) -> Result<Trace, SimError> {
-    let trace_error = |why: String| SimError::Trace {
-        path: path.to_path_buf(),
-        why,
-    };
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
+    let trace_error = |why: String| SimError::Trace { path: path.to_path_buf(), why };
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let bare = name.strip_suffix(".gz").unwrap_or(&name);
     let parse: fn(&str) -> Result<Rows, String> = match bare.rsplit_once('.').map(|(_, ending)| ending) {
         Some("swf") => swf::parse,
         Some("csv") => tiresias::parse,
         _ => {
             return Err(trace_error(
-                "the format of a trace is told by its name; it must end in .swf, .swf.gz, .csv or .csv.gz"
-                    .into(),
+                "the format of a trace is told by its name; it must end in .swf, .swf.gz, .csv or .csv.gz".into(),
             ));
         }
     };
     let text = read_text(path, name.ends_with(".gz"))?;
     let rows = parse(&text).map_err(trace_error)?;
     if rows.bad_rows > 0 && bad_rows == BadRows::Refuse {
-        return Err(SimError::BadRows {
-            path: path.to_path_buf(),
-            count: rows.bad_rows,
-            first: rows.bad,
-        });
+        return Err(SimError::BadRows { path: path.to_path_buf(), count: rows.bad_rows, first: rows.bad });
     }
     let trace = rows.into_trace();
     if trace.jobs.is_empty() {
@@ -145,27 +134,13 @@ impl Trace {
 }
 
 fn read_text(path: &Path, packed: bool) -> Result<String, SimError> {
-    let read_error = |source| SimError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
+    let read_error = |source| SimError::Read { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(read_error)?;
-    let mut reader: Box<dyn Read> = if packed {
-        Box::new(MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
+    let mut reader: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut text = String::new();
-    let bytes = reader
-        .by_ref()
-        .take(TRACE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(read_error)?;
+    let bytes = reader.by_ref().take(TRACE_BYTES_MAX + 1).read_to_string(&mut text).map_err(read_error)?;
     if bytes as u64 > TRACE_BYTES_MAX {
-        return Err(SimError::TooLarge {
-            path: path.to_path_buf(),
-            limit_bytes: TRACE_BYTES_MAX,
-        });
+        return Err(SimError::TooLarge { path: path.to_path_buf(), limit_bytes: TRACE_BYTES_MAX });
     }
     Ok(text)
 }

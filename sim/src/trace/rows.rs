@@ -84,21 +84,14 @@ impl Rows {
             largest_job_devices: 0,
         };
         card.measure(&self.jobs);
-        Trace {
-            jobs: self.jobs,
-            card,
-        }
+        Trace { jobs: self.jobs, card }
     }
 }
 
 fn note(notes: &mut Vec<Noted>, line: u64, why: &'static str) {
     match notes.iter_mut().find(|noted| noted.why == why) {
         Some(noted) => noted.rows += 1,
-        None => notes.push(Noted {
-            why,
-            rows: 1,
-            first_line: line,
-        }),
+        None => notes.push(Noted { why, rows: 1, first_line: line }),
     }
 }
 
@@ -107,20 +100,13 @@ impl Card {
     pub(super) fn measure(&mut self, jobs: &[TraceJob]) {
         let first_ms = jobs.first().map_or(0, |job| job.submit_ms);
         let last_ms = jobs.last().map_or(0, |job| job.submit_ms);
-        let device_ms: u128 = jobs
-            .iter()
-            .map(|job| u128::from(job.run_ms) * u128::from(job.devices))
-            .sum();
+        let device_ms: u128 = jobs.iter().map(|job| u128::from(job.run_ms) * u128::from(job.devices)).sum();
         self.jobs = jobs.len() as u64;
         self.first_submit_s = first_ms as f64 / 1000.0;
         self.last_submit_s = last_ms as f64 / 1000.0;
         self.span_s = (last_ms - first_ms) as f64 / 1000.0;
         self.device_s = device_ms as f64 / 1000.0;
-        self.mean_devices = if self.span_s > 0.0 {
-            self.device_s / self.span_s
-        } else {
-            0.0
-        };
+        self.mean_devices = if self.span_s > 0.0 { self.device_s / self.span_s } else { 0.0 };
         self.largest_job_devices = jobs.iter().map(|job| job.devices).max().unwrap_or(0);
     }
 }
@@ -130,9 +116,7 @@ const SECONDS_MAX: f64 = 1e12;
 
 /// Seconds, whole or with a fraction, as milliseconds.
 pub(super) fn milliseconds(field: &str, text: &str) -> Result<i64, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| format!("{field} is `{}`, not a number of seconds", short(text)))?;
+    let seconds: f64 = text.parse().map_err(|_| format!("{field} is `{}`, not a number of seconds", short(text)))?;
     if !seconds.is_finite() || seconds.abs() > SECONDS_MAX {
         return Err(format!("{field} is {seconds} s, beyond what a trace can hold"));
     }
@@ -146,8 +130,7 @@ pub(super) fn submit_ms(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn whole(field: &str, text: &str) -> Result<i64, String> {
-    text.parse()
-        .map_err(|_| format!("{field} is `{}`, not a whole number", short(text)))
+    text.parse().map_err(|_| format!("{field} is `{}`, not a whole number", short(text)))
 }
 
 /// Most devices of one job.
@@ -155,9 +138,7 @@ const DEVICES_MAX: i64 = 1_000_000;
 
 pub(super) fn devices(count: i64) -> Result<u32, String> {
     if !(1..=DEVICES_MAX).contains(&count) {
-        return Err(format!(
-            "the job has {count} devices; it must have from 1 to {DEVICES_MAX}"
-        ));
+        return Err(format!("the job has {count} devices; it must have from 1 to {DEVICES_MAX}"));
     }
     Ok(count as u32)
 }

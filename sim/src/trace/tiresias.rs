@@ -14,14 +14,8 @@ struct Columns {
 }
 
 pub(super) fn parse(text: &str) -> Result<Rows, String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let header = reader
-        .headers()
-        .map_err(|error| format!("the header cannot be read: {error}"))?
-        .clone();
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| format!("the header cannot be read: {error}"))?.clone();
     let columns = Columns {
         id: column(&header, "job_id")?,
         devices: column(&header, "num_gpu")?,
@@ -67,11 +61,5 @@ fn parse_row(columns: &Columns, record: &StringRecord) -> Result<Row, String> {
         return Ok(Row::Dropped("run time 0"));
     }
     let run_ms = u64::try_from(run_ms).map_err(|_| format!("duration {} is negative", run_ms / 1000))?;
-    Ok(Row::Job(TraceJob {
-        id: id.to_owned(),
-        submit_ms,
-        run_ms,
-        requested_ms: run_ms,
-        devices: devices(count)?,
-    }))
+    Ok(Row::Job(TraceJob { id: id.to_owned(), submit_ms, run_ms, requested_ms: run_ms, devices: devices(count)? }))
 }

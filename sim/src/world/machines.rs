@@ -18,9 +18,7 @@ impl World {
     pub(super) fn checked(self) -> Result<Self, String> {
         let nodes: u64 = self.nodes.iter().map(|group| u64::from(group.count)).sum();
         if nodes == 0 || nodes > NODES_MAX {
-            return Err(format!(
-                "the world has {nodes} nodes; it must have from 1 to {NODES_MAX}"
-            ));
+            return Err(format!("the world has {nodes} nodes; it must have from 1 to {NODES_MAX}"));
         }
         let mut names = BTreeSet::new();
         for group in &self.nodes {
@@ -31,10 +29,7 @@ impl World {
                 ));
             }
             if group.cpus.is_some_and(|cpus| cpus < u32::from(group.devices)) {
-                return Err(format!(
-                    "nodes `{}`: fewer CPUs than devices; every rank needs one",
-                    group.name
-                ));
+                return Err(format!("nodes `{}`: fewer CPUs than devices; every rank needs one", group.name));
             }
             if !names.insert(&group.name) {
                 return Err(format!("two groups of nodes are called `{}`", group.name));
@@ -42,10 +37,7 @@ impl World {
             node_name(group, group.count)?;
         }
         if self.jobs.step == 0 || self.jobs.step > self.largest_node() {
-            return Err(format!(
-                "jobs.step is {}; it must be from 1 to the devices of a node",
-                self.jobs.step
-            ));
+            return Err(format!("jobs.step is {}; it must be from 1 to the devices of a node", self.jobs.step));
         }
         Ok(self)
     }
@@ -110,7 +102,5 @@ fn registration(group: &NodeGroup, name: Name) -> Registration {
 /// Every device as near to every other.
 fn alike_links(devices: u16) -> Vec<Vec<Link>> {
     let link = |a, b| if a == b { Link::Same } else { Link::Node };
-    (0..devices)
-        .map(|a| (0..devices).map(|b| link(a, b)).collect())
-        .collect()
+    (0..devices).map(|a| (0..devices).map(|b| link(a, b)).collect()).collect()
 }

@@ -75,11 +75,7 @@ pub struct Events {
 
 impl Default for Events {
     fn default() -> Self {
-        Self {
-            ends_first: true,
-            cycle_after: CycleAfter::Instant,
-            tick_ms: 0,
-        }
+        Self { ends_first: true, cycle_after: CycleAfter::Instant, tick_ms: 0 }
     }
 }
 
@@ -104,10 +100,7 @@ pub struct Preemption {
 
 impl Default for Preemption {
     fn default() -> Self {
-        Self {
-            cost_ms: 0,
-            keeps_work: true,
-        }
+        Self { cost_ms: 0, keeps_work: true }
     }
 }
 
@@ -124,11 +117,7 @@ pub struct Jobs {
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self {
-            request: Request::Total,
-            step: 1,
-            preemptible: true,
-        }
+        Self { request: Request::Total, step: 1, preemptible: true }
     }
 }
 
@@ -143,33 +132,21 @@ pub enum Request {
 
 impl World {
     pub fn read(path: &Path) -> Result<(Self, String), SimError> {
-        let text = std::fs::read_to_string(path).map_err(|source| SimError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
         let world = toml::from_str(&text)
             .map_err(|error| error.to_string())
             .and_then(|world: World| world.checked())
-            .map_err(|why| SimError::World {
-                path: path.to_path_buf(),
-                why,
-            })?;
+            .map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
         Ok((world, text))
     }
 
     pub fn devices(&self) -> u64 {
-        self.nodes
-            .iter()
-            .map(|group| u64::from(group.count) * u64::from(group.devices))
-            .sum()
+        self.nodes.iter().map(|group| u64::from(group.count) * u64::from(group.devices)).sum()
     }
 
     fn largest_node(&self) -> u32 {
-        self.nodes
-            .iter()
-            .map(|group| u32::from(group.devices))
-            .max()
-            .unwrap_or(0)
+        self.nodes.iter().map(|group| u32::from(group.devices)).max().unwrap_or(0)
     }
 
     /// Later by less than one tick, so that it falls on one.
@@ -190,10 +167,7 @@ impl World {
                 per_node_max: self.largest_node(),
                 step: self.jobs.step,
             }),
-            Request::Nodes => Count::Nodes {
-                nodes: job.devices,
-                per_node: 1,
-            },
+            Request::Nodes => Count::Nodes { nodes: job.devices, per_node: 1 },
         };
         let group = GroupRequest {
             name: Name::literal("main"),
@@ -213,11 +187,7 @@ impl World {
             class: Name::literal("normal"),
             groups: vec![group],
             array: None,
-            limits: Limits {
-                expected_ms: Some(job.requested_ms),
-                exact_ms: Some(job.run_ms),
-                ..Limits::default()
-            },
+            limits: Limits { expected_ms: Some(job.requested_ms), exact_ms: Some(job.run_ms), ..Limits::default() },
             retry: RetryBudget::default(),
             checkpoint: CheckpointSpec::default(),
             preemptible: self.jobs.preemptible,

@@ -1,9 +1,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<World, String> {
-    toml::from_str(text)
-        .map_err(|error| error.to_string())
-        .and_then(|world: World| world.checked())
+    toml::from_str(text).map_err(|error| error.to_string()).and_then(|world: World| world.checked())
 }
 
 #[test]
@@ -20,18 +18,9 @@ fn mistakes_are_refused_by_name() {
         ("nodes = []\n", "0 nodes"),
         ("[[nodes]]\ncount = 2\ndevices = 0\n", "0 devices"),
         ("[[nodes]]\ncount = 2\ndevices = 8\ncpus = 4\n", "fewer CPUs"),
-        (
-            "[[nodes]]\ncount = 1\ndevices = 8\n[jobs]\nstep = 9\n",
-            "jobs.step is 9",
-        ),
-        (
-            "[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n",
-            "cycle_after",
-        ),
-        (
-            "[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n",
-            "two groups",
-        ),
+        ("[[nodes]]\ncount = 1\ndevices = 8\n[jobs]\nstep = 9\n", "jobs.step is 9"),
+        ("[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n", "cycle_after"),
+        ("[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n", "two groups"),
     ] {
         let why = parse(text).unwrap_err();
         assert!(why.contains(part), "{text}: {why}");

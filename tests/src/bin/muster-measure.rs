@@ -89,7 +89,10 @@ async fn durable_submits(user: &Person, cluster: &TestCluster) {
             all.extend(flood.await.expect("a flood ends"));
         }
         let rate = all.len() as f64 / begun.elapsed().as_secs_f64();
-        println!("durable submits, {connections} connection(s): {rate:.0}/s over {:.1} s", begun.elapsed().as_secs_f64());
+        println!(
+            "durable submits, {connections} connection(s): {rate:.0}/s over {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
         row("  each", "ms", all);
     }
 }
@@ -103,7 +106,8 @@ async fn failovers(cluster: &mut TestCluster) {
         cluster.servers[leader].kill_9();
         let begun_ms = wall_ms();
         let spec = gang("failover", 1, "true").to_string();
-        let request = SubmitRequest { spec_json: spec, key: format!("failover-{run}"), hold: true, ..Default::default() };
+        let request =
+            SubmitRequest { spec_json: spec, key: format!("failover-{run}"), hold: true, ..Default::default() };
         cluster.user.call("submit", async |mut api| api.submit(request.clone()).await).await;
         took.push((wall_ms() - begun_ms) as f64);
         cluster.servers[leader].start();

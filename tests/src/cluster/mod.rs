@@ -25,6 +25,11 @@ use wait::until;
 /// Clusters need the machine for themselves, or their short waits mean nothing.
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
+/// The machine, for a test that starts a cluster by other means than [`TestCluster`].
+pub async fn alone() -> MutexGuard<'static, ()> {
+    MACHINE.lock().await
+}
+
 /// Silence after which nothing is placed on a node.
 pub const SUSPECT_AFTER_MS: u64 = 1_000;
 
@@ -71,7 +76,7 @@ impl TestCluster {
     /// Starts servers `s1`.. and agents `n0`.., every second one in `leaf-a` and the others in
     /// `leaf-b`, and waits until all nodes are up.
     pub async fn start(servers: usize, agents: usize, options: Options) -> Self {
-        let machine = MACHINE.lock().await;
+        let machine = alone().await;
         let kept = tempfile::tempdir().expect("a temp folder");
         let folder = kept.path().canonicalize().expect("the folder is there");
         let addresses = free_addresses(servers);
@@ -85,7 +90,8 @@ impl TestCluster {
             let file = file.to_str().expect("a plain path");
             Daemon::new(name, muster(), &[kind, "--config", file], logs.join(name))
         };
-        let person = |name: &str| Person::new(addresses.clone(), &folder.join("cluster/users").join(name).join("identity"));
+        let person =
+            |name: &str| Person::new(addresses.clone(), &folder.join("cluster/users").join(name).join("identity"));
         let (admin, user) = (person("admin"), person("alice"));
         let places: Vec<AgentPlace> = (0..agents).map(|at| place(&folder, at)).collect();
         let mut cluster = Self {
@@ -202,7 +208,8 @@ impl TestCluster {
     }
 
     async fn join_agents(&self) {
-        let joins: Vec<_> = self.places.iter().cloned().map(|place| tokio::spawn(join(self.admin.clone(), place))).collect();
+        let joins: Vec<_> =
+            self.places.iter().cloned().map(|place| tokio::spawn(join(self.admin.clone(), place))).collect();
         for join in joins {
             join.await.expect("no panic");
         }
@@ -292,8 +299,20 @@ async fn join(admin: Person, place: AgentPlace) {
     let answer = admin.json(&["node", "token", "--node", &place.name]).await;
     let token = answer["token"].as_str().expect("a token").to_owned();
     let dir = place.state_dir.parent().expect("it has a folder").to_str().expect("a plain path").to_owned();
-    let joined =
-        admin.run(&["agent", "join", "--token", &token, "--dir", &dir, "--name", &place.name, "--devices", "simulated:dgx-h100"]).await;
+    let joined = admin
+        .run(&[
+            "agent",
+            "join",
+            "--token",
+            &token,
+            "--dir",
+            &dir,
+            "--name",
+            &place.name,
+            "--devices",
+            "simulated:dgx-h100",
+        ])
+        .await;
     assert!(joined.status.success(), "muster agent join: {}", String::from_utf8_lossy(&joined.stderr));
     let number: u32 = place.name[1..].parse().expect("nodes are n0, n1, ...");
     // Ports of their own for each agent of this machine, below those the system gives out.

@@ -22,7 +22,11 @@ impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "log index {}", self.log_index)?;
         for rank in &self.ranks {
-            writeln!(f, "live rank {} of job {} attempt {} on {}: pid {}", rank.rank, rank.job, rank.attempt, rank.node, rank.pid)?;
+            writeln!(
+                f,
+                "live rank {} of job {} attempt {} on {}: pid {}",
+                rank.rank, rank.job, rank.attempt, rank.node, rank.pid
+            )?;
         }
         for (node, report) in &self.unacknowledged {
             writeln!(f, "unacknowledged at {node}: {report}")?;
@@ -87,6 +91,8 @@ fn reports_in(state_dir: &Path) -> Vec<(String, bool)> {
     let store = Store::open(copy.path(), || "a copy".to_owned()).expect("a folder of ours");
     let reports = store.reports().iter();
     reports
-        .map(|(number, report)| (format!("#{number} {:?} {:?}", report.key, report.body), matches!(report.body, ReportBody::Exited(_))))
+        .map(|(number, report)| {
+            (format!("#{number} {:?} {:?}", report.key, report.body), matches!(report.body, ReportBody::Exited(_)))
+        })
         .collect()
 }

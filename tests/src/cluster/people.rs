@@ -2,7 +2,10 @@
 
 use super::wait::PATIENCE;
 use muster_proto::client::muster_client::MusterClient;
-use muster_proto::client::{ClusterStatusReply, ClusterStatusRequest, Job, JobRef, LogsRequest, Node, ShowJobRequest, ShowNodeRequest, SubmitReply, SubmitRequest, WaitRequest};
+use muster_proto::client::{
+    ClusterStatusReply, ClusterStatusRequest, Job, JobRef, LogsRequest, Node, ShowJobRequest, ShowNodeRequest,
+    SubmitReply, SubmitRequest, WaitRequest,
+};
 use muster_proto::convert::error::{ErrorInfo, decode};
 use muster_runtime::identity::{Credentials, Expect, Identity, connect, explain_transport};
 use std::collections::BTreeMap;
@@ -62,7 +65,15 @@ impl Person {
                 Err(_) => Status::unavailable(format!("{server} does not answer")),
             };
             let again = decode(&status).map_or_else(
-                || matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::Internal),
+                || {
+                    matches!(
+                        status.code(),
+                        tonic::Code::Unavailable
+                            | tonic::Code::Unknown
+                            | tonic::Code::Cancelled
+                            | tonic::Code::Internal
+                    )
+                },
                 |info| info.retryable,
             );
             if !again || begun.elapsed() > PATIENCE {
@@ -112,7 +123,13 @@ impl Person {
                 return self.job(id).await;
             }
             let job = reply.job.unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "job {id} does not end: {} {} {}", job.state, job.reason_text, job.cause_text);
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "job {id} does not end: {} {} {}",
+                job.state,
+                job.reason_text,
+                job.cause_text
+            );
         }
     }
 

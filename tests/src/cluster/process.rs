@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -33,6 +34,7 @@ impl Daemon {
         command.stdout(out.try_clone().expect("a file handle can be copied")).stderr(out);
         command.env("MUSTER_LOG", std::env::var("MUSTER_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.env("RUST_BACKTRACE", "1");
+        die_with_the_test(&mut command);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name)));
     }
 
@@ -87,6 +89,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill_9();
     }
+}
+
+/// A test that is itself killed leaves no cluster behind: daemons go with the thread that started
+/// them, and their ranks when the leases run out.
+pub fn die_with_the_test(command: &mut Command) {
+    // SAFETY: one system call, which neither allocates nor locks.
+    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
 }
 
 fn open_log(path: &Path) -> File {

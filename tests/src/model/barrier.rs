@@ -65,10 +65,7 @@ pub struct BarrierWorld {
 
 /// What can happen; `rank` is 0 or 1.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    dead_code,
-    reason = "the fields are read by the debug form, a line of a counterexample"
-)]
+#[expect(dead_code, reason = "the fields are read by the debug form, a line of a counterexample")]
 pub enum Event {
     AgentPrepares { rank: usize },
     AgentStartsRank { rank: usize },
@@ -265,9 +262,7 @@ impl World for BarrierWorld {
             "no-half-gang" => self.has_half_gang(),
             "exit-not-lost" => (0..2).any(|rank| self.is_lost(rank)),
             "no-causeless-stop" => self.stopped_without_cause,
-            "one-outcome" => {
-                ends.count_ones() > 1 || self.acknowledged & (STARTED | ABORTED) == STARTED | ABORTED
-            }
+            "one-outcome" => ends.count_ones() > 1 || self.acknowledged & (STARTED | ABORTED) == STARTED | ABORTED,
             "goal: succeeded" => self.acknowledged == STARTED | SUCCEEDED,
             "goal: retried after failure" => self.retried && self.acknowledged == STARTED | FAILED,
             "goal: aborted" => self.acknowledged == ABORTED,

@@ -84,10 +84,7 @@ pub struct LeaseWorld {
 
 /// What can happen; servers are numbered by the term they lead, 0 the older.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    dead_code,
-    reason = "the fields are read by the debug form, a line of a counterexample"
-)]
+#[expect(dead_code, reason = "the fields are read by the debug form, a line of a counterexample")]
 pub enum Event {
     Tick,
     TickWhileAgentClockLags,
@@ -114,11 +111,7 @@ pub enum Event {
 impl LeaseWorld {
     /// The two starts: the rank already runs, or it is placed and the agent has not heard of it yet.
     pub fn starts(alphabet: Alphabet) -> Vec<Self> {
-        let server = Server {
-            wait: 0,
-            decided: false,
-            applied: 0,
-        };
+        let server = Server { wait: 0, decided: false, applied: 0 };
         let running = LeaseWorld {
             alphabet,
             rank: Rank::Running,
@@ -133,20 +126,13 @@ impl LeaseWorld {
             log: [None; 4],
             renewals: [None; 2],
         };
-        let placed = LeaseWorld {
-            rank: Rank::Absent,
-            ..running.clone()
-        };
+        let placed = LeaseWorld { rank: Rank::Absent, ..running.clone() };
         vec![running, placed]
     }
 
     fn fence_wait(rules: &Rules) -> i8 {
         LEASE
-            + if rules.fence_waits_kill_bound {
-                KILL_BOUND
-            } else {
-                0
-            }
+            + if rules.fence_waits_kill_bound { KILL_BOUND } else { 0 }
             + if rules.fence_waits_drift { DRIFT as i8 } else { 0 }
     }
 
@@ -260,13 +246,7 @@ impl LeaseWorld {
             }
         }
         if self.is_live() && self.left <= 0 && self.shim_acts(rules) {
-            out.push((
-                Event::ShimKillsRank,
-                LeaseWorld {
-                    rank: Rank::Dead,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::ShimKillsRank, LeaseWorld { rank: Rank::Dead, ..self.clone() }));
         }
     }
 
@@ -275,48 +255,21 @@ impl LeaseWorld {
             return;
         }
         if self.restart_left {
-            let left = if rules.deadline_survives_restart {
-                self.left
-            } else {
-                LEASE
-            };
-            out.push((
-                Event::AgentRestarts,
-                LeaseWorld {
-                    restart_left: false,
-                    left,
-                    ..self.clone()
-                },
-            ));
+            let left = if rules.deadline_survives_restart { self.left } else { LEASE };
+            out.push((Event::AgentRestarts, LeaseWorld { restart_left: false, left, ..self.clone() }));
         }
         if self.alphabet.agent_faults {
-            out.push((
-                Event::AgentDiesForGood,
-                LeaseWorld {
-                    agent_up: false,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::AgentDiesForGood, LeaseWorld { agent_up: false, ..self.clone() }));
         }
         if self.elected {
             let server = 1 - self.session;
-            out.push((
-                Event::AgentConnectsTo { server },
-                LeaseWorld {
-                    session: server,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::AgentConnectsTo { server }, LeaseWorld { session: server, ..self.clone() }));
         }
         let sent = |renewal: &Renewal| renewal.age == 0 && renewal.session == self.session;
         let may_send = !self.renewals.iter().flatten().any(sent);
         for displacing in (0..2).filter(|_| may_send) {
             let mut next = self.clone();
-            next.renewals[displacing] = Some(Renewal {
-                age: 0,
-                session: self.session,
-                stage: [Stage::Unseen; 2],
-            });
+            next.renewals[displacing] = Some(Renewal { age: 0, session: self.session, stage: [Stage::Unseen; 2] });
             next.renewals.sort_unstable();
             out.push((Event::AgentSendsRenewal { displacing }, next));
         }
@@ -325,38 +278,18 @@ impl LeaseWorld {
                 if renewal.is_some_and(|renewal| renewal.stage[from] == Stage::Acked) {
                     let age = renewal.map_or(0, |renewal| renewal.age as i8);
                     let granted = if rules.lease_from_send { LEASE - age } else { LEASE };
-                    let next = LeaseWorld {
-                        left: self.left.max(granted),
-                        ..self.clone()
-                    };
+                    let next = LeaseWorld { left: self.left.max(granted), ..self.clone() };
                     out.push((Event::AgentHearsAcknowledgement { renewal: at, from }, next));
                 }
             }
         }
         if self.rank == Rank::Absent && (self.left > 0 || !rules.first_deadline_is_the_lease) {
-            let left = if rules.first_deadline_is_the_lease {
-                self.left
-            } else {
-                LEASE
-            };
-            out.push((
-                Event::AgentPrepares,
-                LeaseWorld {
-                    rank: Rank::Sandbox,
-                    left,
-                    ..self.clone()
-                },
-            ));
+            let left = if rules.first_deadline_is_the_lease { self.left } else { LEASE };
+            out.push((Event::AgentPrepares, LeaseWorld { rank: Rank::Sandbox, left, ..self.clone() }));
         }
         let started = (0..2).any(|server| self.outcome(rules, self.servers[server].applied).0);
         if self.rank == Rank::Sandbox && started {
-            out.push((
-                Event::AgentLearnsStart,
-                LeaseWorld {
-                    rank: Rank::Running,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::AgentLearnsStart, LeaseWorld { rank: Rank::Running, ..self.clone() }));
         }
     }
 
@@ -418,9 +351,7 @@ impl LeaseWorld {
             next.servers[server].decided = true;
             out.push((Event::ServerDecidesToFence { server }, next));
         }
-        let fence = Entry::Fence {
-            decided_by: server as u8,
-        };
+        let fence = Entry::Fence { decided_by: server as u8 };
         if now.decided && self.logged(fence).is_none() {
             let mut next = self.clone();
             next.push(fence);
@@ -470,14 +401,9 @@ impl World for LeaseWorld {
             "fenced-holds-no-lease" => self.left > 0 && self.is_fenced(rules),
             "goal: fenced after start" => self.is_fenced(rules) && self.rank == Rank::Dead,
             "goal: runs under the second leader" => {
-                self.rank == Rank::Running
-                    && self.session == 1
-                    && self.left == LEASE
-                    && self.servers[1].wait == 0
+                self.rank == Rank::Running && self.session == 1 && self.left == LEASE && self.servers[1].wait == 0
             }
-            "goal: started through the log" => {
-                self.rank == Rank::Running && self.logged(Entry::Prepared).is_some()
-            }
+            "goal: started through the log" => self.rank == Rank::Running && self.logged(Entry::Prepared).is_some(),
             "goal: fenced without its agent" => self.is_fenced(rules) && !self.agent_up,
             _ => false,
         }

@@ -40,29 +40,17 @@ pub struct Scenario {
 pub const WITHOUT_VARIABLE: &str = "MUSTER_MODEL_WITHOUT";
 
 const ON_THE_LEASE: &[&str] = &["no-attempt-overlap", "fenced-holds-no-lease"];
-const ON_THE_DEVICE: &[&str] = &[
-    "one-live-per-device",
-    "freed-only-when-empty",
-    "no-causeless-stop",
-    "runs-what-it-says",
-];
+const ON_THE_DEVICE: &[&str] =
+    &["one-live-per-device", "freed-only-when-empty", "no-causeless-stop", "runs-what-it-says"];
 
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "lease",
         about: "two leaders, a drifting agent clock, renewals lost, late and twice, fencing through the log",
         invariants: ON_THE_LEASE,
-        goals: &[
-            "goal: fenced after start",
-            "goal: runs under the second leader",
-            "goal: started through the log",
-        ],
+        goals: &["goal: fenced after start", "goal: runs under the second leader", "goal: started through the log"],
         search: |scenario, rules, invariants| {
-            let alphabet = lease::Alphabet {
-                second_leader: true,
-                agent_faults: false,
-                clock_jump: false,
-            };
+            let alphabet = lease::Alphabet { second_leader: true, agent_faults: false, clock_jump: false };
             explore(scenario.name, &LeaseWorld::starts(alphabet), rules, invariants)
         },
     },
@@ -72,11 +60,7 @@ const SCENARIOS: &[Scenario] = &[
         invariants: ON_THE_LEASE,
         goals: &["goal: fenced after start", "goal: fenced without its agent"],
         search: |scenario, rules, invariants| {
-            let alphabet = lease::Alphabet {
-                second_leader: false,
-                agent_faults: true,
-                clock_jump: true,
-            };
+            let alphabet = lease::Alphabet { second_leader: false, agent_faults: true, clock_jump: true };
             explore(scenario.name, &LeaseWorld::starts(alphabet), rules, invariants)
         },
     },
@@ -145,24 +129,15 @@ const SCENARIOS: &[Scenario] = &[
             "no-causeless-stop",
             "one-outcome",
         ],
-        goals: &[
-            "goal: succeeded",
-            "goal: retried after failure",
-            "goal: aborted",
-            "goal: cancelled",
-        ],
-        search: |scenario, rules, invariants| {
-            explore(scenario.name, &BarrierWorld::starts(), rules, invariants)
-        },
+        goals: &["goal: succeeded", "goal: retried after failure", "goal: aborted", "goal: cancelled"],
+        search: |scenario, rules, invariants| explore(scenario.name, &BarrierWorld::starts(), rules, invariants),
     },
     Scenario {
         name: "unknown",
         about: "a fenced node whose process is stuck: releases, reboots, lost stores and late registrations",
         invariants: &["freed-only-when-empty"],
         goals: &["goal: third allocation runs", "goal: unknown while stuck"],
-        search: |scenario, rules, invariants| {
-            explore(scenario.name, &UnknownWorld::starts(), rules, invariants)
-        },
+        search: |scenario, rules, invariants| explore(scenario.name, &UnknownWorld::starts(), rules, invariants),
     },
 ];
 
@@ -188,10 +163,6 @@ pub fn check(scenario: &Scenario, rules: &Rules) -> Result<Stats, Counterexample
 ///
 /// # Errors
 /// As for [`check`].
-pub fn check_only(
-    scenario: &Scenario,
-    rules: &Rules,
-    invariant: &'static str,
-) -> Result<Stats, Counterexample> {
+pub fn check_only(scenario: &Scenario, rules: &Rules, invariant: &'static str) -> Result<Stats, Counterexample> {
     (scenario.search)(scenario, rules, &[invariant])
 }

@@ -103,38 +103,18 @@ const fn clause(
     breaks: &'static str,
     remove: fn(&mut Rules),
 ) -> Clause {
-    Clause {
-        id,
-        text,
-        scenario,
-        breaks,
-        remove,
-    }
+    Clause { id, text, scenario, breaks, remove }
 }
 
 /// Every clause the model knows, in the order of the design.
 pub const CLAUSES: &[Clause] = &[
-    clause(
-        "3a",
-        "an agent refuses a token lower than its highest",
-        "token",
-        "freed-only-when-empty",
-        |r| r.refuse_lower_token = false,
-    ),
-    clause(
-        "3b",
-        "an agent refuses a spent token",
-        "token",
-        "freed-only-when-empty",
-        |r| r.refuse_spent_token = false,
-    ),
-    clause(
-        "3c",
-        "an agent refuses an equal token with other content",
-        "token-reuse",
-        "runs-what-it-says",
-        |r| r.refuse_other_content = false,
-    ),
+    clause("3a", "an agent refuses a token lower than its highest", "token", "freed-only-when-empty", |r| {
+        r.refuse_lower_token = false
+    }),
+    clause("3b", "an agent refuses a spent token", "token", "freed-only-when-empty", |r| r.refuse_spent_token = false),
+    clause("3c", "an agent refuses an equal token with other content", "token-reuse", "runs-what-it-says", |r| {
+        r.refuse_other_content = false
+    }),
     clause(
         "3d",
         "a registering agent refuses tokens below its epoch, except those in its store",
@@ -142,13 +122,9 @@ pub const CLAUSES: &[Clause] = &[
         "freed-only-when-empty",
         |r| r.refuse_below_epoch = false,
     ),
-    clause(
-        "3e",
-        "a restore raises the token generation",
-        "restore",
-        "freed-only-when-empty",
-        |r| r.restore_raises_generation = false,
-    ),
+    clause("3e", "a restore raises the token generation", "restore", "freed-only-when-empty", |r| {
+        r.restore_raises_generation = false
+    }),
     clause(
         "3f",
         "a restore's generation was never used before, also when the same backup is restored twice",
@@ -156,62 +132,30 @@ pub const CLAUSES: &[Clause] = &[
         "freed-only-when-empty",
         |r| r.generation_is_new = false,
     ),
-    clause(
-        "4a",
-        "token and deadline are synced before anything is created",
-        "token",
-        "no-causeless-stop",
-        |r| r.sync_before_create = false,
-    ),
-    clause(
-        "4b",
-        "prepare only after the previous allocation is proven gone",
-        "token",
-        "one-live-per-device",
-        |r| r.previous_proven_gone = false,
-    ),
-    clause(
-        "4c",
-        "no rank starts before the whole set has prepared",
-        "barrier",
-        "start-after-all-prepared",
-        |r| r.barrier = false,
-    ),
-    clause(
-        "4d",
-        "the first of start, abort, stop and exit in log order wins",
-        "barrier",
-        "one-outcome",
-        |r| r.first_in_log_wins = false,
-    ),
-    clause(
-        "4e",
-        "a failed rank stops its whole gang in the same apply",
-        "barrier",
-        "no-half-gang",
-        |r| r.failed_rank_stops_gang = false,
-    ),
-    clause(
-        "5a",
-        "a job ends or is retried only when each device is settled",
-        "barrier",
-        "no-attempt-overlap",
-        |r| r.end_after_devices_settled = false,
-    ),
-    clause(
-        "5b",
-        "an agent keeps a report until an applied index covers it",
-        "barrier",
-        "exit-not-lost",
-        |r| r.keep_report_until_applied = false,
-    ),
-    clause(
-        "6a",
-        "a lease counts from when its renewal was sent",
-        "lease",
-        "no-attempt-overlap",
-        |r| r.lease_from_send = false,
-    ),
+    clause("4a", "token and deadline are synced before anything is created", "token", "no-causeless-stop", |r| {
+        r.sync_before_create = false
+    }),
+    clause("4b", "prepare only after the previous allocation is proven gone", "token", "one-live-per-device", |r| {
+        r.previous_proven_gone = false
+    }),
+    clause("4c", "no rank starts before the whole set has prepared", "barrier", "start-after-all-prepared", |r| {
+        r.barrier = false
+    }),
+    clause("4d", "the first of start, abort, stop and exit in log order wins", "barrier", "one-outcome", |r| {
+        r.first_in_log_wins = false
+    }),
+    clause("4e", "a failed rank stops its whole gang in the same apply", "barrier", "no-half-gang", |r| {
+        r.failed_rank_stops_gang = false
+    }),
+    clause("5a", "a job ends or is retried only when each device is settled", "barrier", "no-attempt-overlap", |r| {
+        r.end_after_devices_settled = false
+    }),
+    clause("5b", "an agent keeps a report until an applied index covers it", "barrier", "exit-not-lost", |r| {
+        r.keep_report_until_applied = false
+    }),
+    clause("6a", "a lease counts from when its renewal was sent", "lease", "no-attempt-overlap", |r| {
+        r.lease_from_send = false
+    }),
     clause(
         "6b",
         "a renewal is acknowledged only after a ReadIndex round begun after its arrival",
@@ -226,13 +170,9 @@ pub const CLAUSES: &[Clause] = &[
         "fenced-holds-no-lease",
         |r| r.own_term_entry_before_ack = false,
     ),
-    clause(
-        "6d",
-        "only the server of the renewal's session acknowledges it",
-        "lease",
-        "no-attempt-overlap",
-        |r| r.only_session_server_acks = false,
-    ),
+    clause("6d", "only the server of the renewal's session acknowledges it", "lease", "no-attempt-overlap", |r| {
+        r.only_session_server_acks = false
+    }),
     clause(
         "6e",
         "an allocation's first deadline is the lease its node already has; preparing grants no time",
@@ -240,13 +180,9 @@ pub const CLAUSES: &[Clause] = &[
         "no-attempt-overlap",
         |r| r.first_deadline_is_the_lease = false,
     ),
-    clause(
-        "7a",
-        "fencing waits for the kill bound after the lease",
-        "lease",
-        "no-attempt-overlap",
-        |r| r.fence_waits_kill_bound = false,
-    ),
+    clause("7a", "fencing waits for the kill bound after the lease", "lease", "no-attempt-overlap", |r| {
+        r.fence_waits_kill_bound = false
+    }),
     clause(
         "7b",
         "from deciding to fence until the outcome is applied nothing of the node is acknowledged",
@@ -254,41 +190,21 @@ pub const CLAUSES: &[Clause] = &[
         "no-attempt-overlap",
         |r| r.quiet_while_fencing = false,
     ),
-    clause(
-        "7c",
-        "a fencing entry counts only in the term that decided it",
-        "lease",
-        "no-attempt-overlap",
-        |r| r.fence_term_is_log_term = false,
-    ),
-    clause(
-        "7d",
-        "a late tick restarts all waits",
-        "cut-off",
-        "no-attempt-overlap",
-        |r| r.late_tick_restarts_waits = false,
-    ),
-    clause(
-        "7e",
-        "fencing waits for the clocks' drift after the lease",
-        "lease",
-        "no-attempt-overlap",
-        |r| r.fence_waits_drift = false,
-    ),
-    clause(
-        "8a",
-        "a fenced node's devices are unknown, not free",
-        "unknown",
-        "freed-only-when-empty",
-        |r| r.fenced_is_unknown = false,
-    ),
-    clause(
-        "8b",
-        "the same boot with a lost store is not evidence",
-        "unknown",
-        "freed-only-when-empty",
-        |r| r.lost_store_is_swept = false,
-    ),
+    clause("7c", "a fencing entry counts only in the term that decided it", "lease", "no-attempt-overlap", |r| {
+        r.fence_term_is_log_term = false
+    }),
+    clause("7d", "a late tick restarts all waits", "cut-off", "no-attempt-overlap", |r| {
+        r.late_tick_restarts_waits = false
+    }),
+    clause("7e", "fencing waits for the clocks' drift after the lease", "lease", "no-attempt-overlap", |r| {
+        r.fence_waits_drift = false
+    }),
+    clause("8a", "a fenced node's devices are unknown, not free", "unknown", "freed-only-when-empty", |r| {
+        r.fenced_is_unknown = false
+    }),
+    clause("8b", "the same boot with a lost store is not evidence", "unknown", "freed-only-when-empty", |r| {
+        r.lost_store_is_swept = false
+    }),
     clause(
         "8c",
         "a registration is evidence only on the live stream that carries it, never late or repeated",
@@ -303,27 +219,15 @@ pub const CLAUSES: &[Clause] = &[
         "freed-only-when-empty",
         |r| r.release_means_empty_device = false,
     ),
-    clause(
-        "9a",
-        "a shim kills at its deadline even when the agent is dead",
-        "cut-off",
-        "no-attempt-overlap",
-        |r| r.shim_kills_alone = false,
-    ),
-    clause(
-        "9b",
-        "an agent's restart does not extend a persisted deadline",
-        "cut-off",
-        "no-attempt-overlap",
-        |r| r.deadline_survives_restart = false,
-    ),
-    clause(
-        "10a",
-        "absence from a desired state never kills",
-        "token",
-        "no-causeless-stop",
-        |r| r.absence_never_kills = false,
-    ),
+    clause("9a", "a shim kills at its deadline even when the agent is dead", "cut-off", "no-attempt-overlap", |r| {
+        r.shim_kills_alone = false
+    }),
+    clause("9b", "an agent's restart does not extend a persisted deadline", "cut-off", "no-attempt-overlap", |r| {
+        r.deadline_survives_restart = false
+    }),
+    clause("10a", "absence from a desired state never kills", "token", "no-causeless-stop", |r| {
+        r.absence_never_kills = false
+    }),
     clause(
         "10b",
         "a token is stopped only by a server whose applied index covers it",

@@ -33,28 +33,15 @@ pub struct Stats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Counterexample {
     /// A reachable state breaks an invariant; `trace` is a shortest way there.
-    Broken {
-        scenario: &'static str,
-        invariant: &'static str,
-        start: usize,
-        trace: Vec<String>,
-    },
+    Broken { scenario: &'static str, invariant: &'static str, start: usize, trace: Vec<String> },
     /// The world has more states than the search may hold.
-    TooLarge {
-        scenario: &'static str,
-        states_max: usize,
-    },
+    TooLarge { scenario: &'static str, states_max: usize },
 }
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Counterexample::Broken {
-                scenario,
-                invariant,
-                start,
-                trace,
-            } => {
+            Counterexample::Broken { scenario, invariant, start, trace } => {
                 writeln!(
                     f,
                     "scenario {scenario}: invariant {invariant} breaks from start {start} in {} events:",
@@ -66,10 +53,7 @@ impl fmt::Display for Counterexample {
                 Ok(())
             }
             Counterexample::TooLarge { scenario, states_max } => {
-                write!(
-                    f,
-                    "scenario {scenario}: more than {states_max} states; narrow its alphabet or its bounds"
-                )
+                write!(f, "scenario {scenario}: more than {states_max} states; narrow its alphabet or its bounds")
             }
         }
     }
@@ -130,21 +114,12 @@ pub fn explore<W: World>(
         queue.push_back((world.clone(), came_from.len() as u32, 0));
         came_from.push(None);
     }
-    let mut stats = Stats {
-        states: starts.len(),
-        transitions: 0,
-        depth: 0,
-    };
+    let mut stats = Stats { states: starts.len(), transitions: 0, depth: 0 };
     let mut next = Vec::new();
     while let Some((world, id, depth)) = queue.pop_front() {
         if let Some(invariant) = broken(&world) {
             let (start, trace) = trace_to(&came_from, id);
-            return Err(Counterexample::Broken {
-                scenario,
-                invariant,
-                start,
-                trace,
-            });
+            return Err(Counterexample::Broken { scenario, invariant, start, trace });
         }
         stats.depth = depth;
         next.clear();
@@ -155,10 +130,7 @@ pub fn explore<W: World>(
                 continue;
             }
             if seen.len() >= STATES_MAX {
-                return Err(Counterexample::TooLarge {
-                    scenario,
-                    states_max: STATES_MAX,
-                });
+                return Err(Counterexample::TooLarge { scenario, states_max: STATES_MAX });
             }
             queue.push_back((reached.clone(), came_from.len() as u32, depth + 1));
             seen.insert(reached, ());

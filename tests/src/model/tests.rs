@@ -12,10 +12,7 @@ fn this_run() -> (Vec<&'static Scenario>, Rules) {
         panic!("{WITHOUT_VARIABLE}={id}: no clause has that id; the table CLAUSES lists them");
     };
     let rules = Rules::without(&id).expect("clause in the table");
-    (
-        vec![scenario(clause.scenario).expect("scenario in the table")],
-        rules,
-    )
+    (vec![scenario(clause.scenario).expect("scenario in the table")], rules)
 }
 
 #[test]
@@ -36,25 +33,14 @@ fn all_rules_hold() {
 
 /// Removing the clause must break the invariant the table names, in the scenario the table names.
 fn assert_missed(id: &str) {
-    let clause = CLAUSES
-        .iter()
-        .find(|clause| clause.id == id)
-        .expect("clause in the table");
+    let clause = CLAUSES.iter().find(|clause| clause.id == id).expect("clause in the table");
     let rules = Rules::without(id).expect("clause in the table");
     let scenario = scenario(clause.scenario).expect("scenario in the table");
-    assert!(
-        scenario.invariants.contains(&clause.breaks),
-        "{} is checked in {}",
-        clause.breaks,
-        clause.scenario
-    );
+    assert!(scenario.invariants.contains(&clause.breaks), "{} is checked in {}", clause.breaks, clause.scenario);
     match check_only(scenario, &rules, clause.breaks) {
         Err(broken @ Counterexample::Broken { .. }) => println!("without {id} ({}):\n{broken}", clause.text),
         Err(other) => panic!("clause {id}: {other}"),
-        Ok(stats) => panic!(
-            "clause {id} is not missed in {} ({} states)",
-            clause.scenario, stats.states
-        ),
+        Ok(stats) => panic!("clause {id} is not missed in {} ({} states)", clause.scenario, stats.states),
     }
 }
 
@@ -123,10 +109,7 @@ fn every_scenario_reaches_its_goals() {
             match check_only(scenario, &Rules::all(), goal) {
                 Err(Counterexample::Broken { .. }) => {}
                 Err(other) => panic!("{other}"),
-                Ok(stats) => panic!(
-                    "{}: goal {goal} is out of reach ({} states)",
-                    scenario.name, stats.states
-                ),
+                Ok(stats) => panic!("{}: goal {goal} is out of reach ({} states)", scenario.name, stats.states),
             }
         }
     }

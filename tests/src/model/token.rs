@@ -81,10 +81,7 @@ pub struct TokenWorld {
 
 /// What can happen. Tokens print as generation * 16 + index.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    dead_code,
-    reason = "the fields are read by the debug form, a line of a counterexample"
-)]
+#[expect(dead_code, reason = "the fields are read by the debug form, a line of a counterexample")]
 pub enum Event {
     ServerPlaces(Placed),
     ServerStops(Placed),
@@ -142,11 +139,7 @@ impl TokenWorld {
             .iter()
             .position(|said| said.is_none_or(|said| said.placed == placed))
             .expect("bounds of the alphabet keep the list short");
-        self.said[at].get_or_insert(Said {
-            placed,
-            stop: false,
-            released: false,
-        })
+        self.said[at].get_or_insert(Said { placed, stop: false, released: false })
     }
 
     /// Writes the store; only an accepted token may wait for a later sync, and only without clause 4a.
@@ -156,20 +149,9 @@ impl TokenWorld {
     }
 
     fn mark_spent(&mut self, placed: Placed) {
-        if self
-            .memory
-            .highest
-            .is_none_or(|highest| highest.token < placed.token)
-        {
-            self.write_store(Store {
-                highest: Some(placed),
-                spent: true,
-            });
-        } else if self
-            .memory
-            .highest
-            .is_some_and(|highest| highest.token == placed.token)
-        {
+        if self.memory.highest.is_none_or(|highest| highest.token < placed.token) {
+            self.write_store(Store { highest: Some(placed), spent: true });
+        } else if self.memory.highest.is_some_and(|highest| highest.token == placed.token) {
             let highest = self.memory.highest;
             self.write_store(Store { highest, spent: true });
         }
@@ -179,10 +161,7 @@ impl TokenWorld {
         let mut next = self.clone();
         next.left.placements -= 1;
         next.index += 1;
-        let placed = Placed {
-            token: next.generation * GENERATION + next.index,
-            history: next.history,
-        };
+        let placed = Placed { token: next.generation * GENERATION + next.index, history: next.history };
         next.view = View::Held(placed);
         next.say(placed);
         (placed, next)
@@ -240,10 +219,7 @@ impl TokenWorld {
             }
             let awaited = matches!(self.view, View::Held(held) | View::Stopping(held) if held == said.placed);
             if said.released && awaited {
-                let next = TokenWorld {
-                    view: View::Free,
-                    ..self.clone()
-                };
+                let next = TokenWorld { view: View::Free, ..self.clone() };
                 out.push((Event::ServerHearsReleased(said.placed), next));
             }
         }
@@ -270,10 +246,7 @@ impl TokenWorld {
                 return;
             }
         }
-        let accepted = Store {
-            highest: Some(asked),
-            spent: false,
-        };
+        let accepted = Store { highest: Some(asked), spent: false };
         if rules.sync_before_create {
             self.write_store(accepted);
         } else {
@@ -302,11 +275,7 @@ impl TokenWorld {
 
     fn agent_steps(&self, rules: &Rules, out: &mut Vec<(Event, Self)>) {
         if let Some(accepted) = self.memory.highest {
-            let others = self
-                .live
-                .iter()
-                .flatten()
-                .any(|live| live.token != accepted.token);
+            let others = self.live.iter().flatten().any(|live| live.token != accepted.token);
             let free_slot = self.live.contains(&None);
             let ready = !self.memory.spent && !self.is_live(accepted) && self.registered && free_slot;
             if ready && !(others && rules.previous_proven_gone) {
@@ -317,13 +286,7 @@ impl TokenWorld {
             }
         }
         if self.memory != self.disk {
-            out.push((
-                Event::AgentSyncsStore,
-                TokenWorld {
-                    disk: self.memory,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::AgentSyncsStore, TokenWorld { disk: self.memory, ..self.clone() }));
         }
         for placed in self.live.iter().flatten() {
             let mut next = self.clone();
@@ -332,15 +295,9 @@ impl TokenWorld {
             out.push((Event::ProcessExits(*placed), next));
         }
         if self.left.crashes > 0 {
-            out.push((
-                Event::AgentCrashesAndRestarts { store_lost: false },
-                self.restarted(rules, false),
-            ));
+            out.push((Event::AgentCrashesAndRestarts { store_lost: false }, self.restarted(rules, false)));
             if self.left.store_may_be_lost {
-                out.push((
-                    Event::AgentCrashesAndRestarts { store_lost: true },
-                    self.restarted(rules, true),
-                ));
+                out.push((Event::AgentCrashesAndRestarts { store_lost: true }, self.restarted(rules, true)));
             }
         }
         self.registration_step(out);
@@ -358,10 +315,7 @@ impl TokenWorld {
         }
         next.memory = next.disk;
         for live in self.live.iter().flatten() {
-            let is_named = next
-                .memory
-                .highest
-                .is_some_and(|highest| highest.token >= live.token);
+            let is_named = next.memory.highest.is_some_and(|highest| highest.token >= live.token);
             if !is_named && rules.lost_store_is_swept {
                 next.end_process(*live);
                 next.killed_without_cause |= !store_lost;
@@ -399,9 +353,7 @@ impl TokenWorld {
     }
 
     fn can_name(&self, live: Placed) -> bool {
-        self.memory
-            .highest
-            .is_some_and(|highest| highest.token >= live.token)
+        self.memory.highest.is_some_and(|highest| highest.token >= live.token)
     }
 
     fn lagging_steps(&self, rules: &Rules, out: &mut Vec<(Event, Self)>) {
@@ -446,19 +398,11 @@ impl World for TokenWorld {
             "freed-only-when-empty" => self.view == View::Free && live > 0,
             "no-causeless-stop" => self.killed_without_cause,
             "runs-what-it-says" => self.claimed_other_content,
-            "goal: second placement runs" => self
-                .live
-                .iter()
-                .flatten()
-                .any(|live| live.token % GENERATION >= 2),
-            "goal: restored servers run a job" => self
-                .live
-                .iter()
-                .flatten()
-                .any(|live| self.view == View::Held(*live) && live.history == 2),
-            "goal: freed after a crash" => {
-                self.view == View::Free && self.index > 1 && self.left.crashes == 0
+            "goal: second placement runs" => self.live.iter().flatten().any(|live| live.token % GENERATION >= 2),
+            "goal: restored servers run a job" => {
+                self.live.iter().flatten().any(|live| self.view == View::Held(*live) && live.history == 2)
             }
+            "goal: freed after a crash" => self.view == View::Free && self.index > 1 && self.left.crashes == 0,
             _ => false,
         }
     }

@@ -41,10 +41,7 @@ pub struct UnknownWorld {
 
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    dead_code,
-    reason = "the fields are read by the debug form, a line of a counterexample"
-)]
+#[expect(dead_code, reason = "the fields are read by the debug form, a line of a counterexample")]
 pub enum Event {
     NodeIsCutOff,
     NodeIsBack,
@@ -81,26 +78,11 @@ impl UnknownWorld {
     }
 
     fn node_steps(&self, rules: &Rules, out: &mut Vec<(Event, Self)>) {
-        let with = |process| UnknownWorld {
-            process,
-            ..self.clone()
-        };
+        let with = |process| UnknownWorld { process, ..self.clone() };
         if self.cut_off {
-            out.push((
-                Event::NodeIsBack,
-                UnknownWorld {
-                    cut_off: false,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::NodeIsBack, UnknownWorld { cut_off: false, ..self.clone() }));
         } else {
-            out.push((
-                Event::NodeIsCutOff,
-                UnknownWorld {
-                    cut_off: true,
-                    ..self.clone()
-                },
-            ));
+            out.push((Event::NodeIsCutOff, UnknownWorld { cut_off: true, ..self.clone() }));
         }
         if self.cut_off && self.process == Process::Live {
             out.push((Event::LeaseEndsAndKillWorks, with(Process::None)));
@@ -111,11 +93,7 @@ impl UnknownWorld {
         }
         if self.store_losses_left > 0 {
             let left = self.store_losses_left - 1;
-            let next = UnknownWorld {
-                store_names_it: false,
-                store_losses_left: left,
-                ..self.clone()
-            };
+            let next = UnknownWorld { store_names_it: false, store_losses_left: left, ..self.clone() };
             out.push((Event::AgentRestartsWithLostStore, next));
         }
         if rules.lost_store_is_swept && !self.store_names_it && self.process == Process::Live {
@@ -123,11 +101,7 @@ impl UnknownWorld {
             out.push((Event::AgentSweepSticks, with(Process::Stuck)));
         }
         if self.boot + 1 < BOOTS_MAX {
-            let next = UnknownWorld {
-                boot: self.boot + 1,
-                process: Process::None,
-                ..self.clone()
-            };
+            let next = UnknownWorld { boot: self.boot + 1, process: Process::None, ..self.clone() };
             out.push((Event::MachineReboots, next));
         }
     }
@@ -144,26 +118,14 @@ impl UnknownWorld {
             out.push((Event::AgentSendsRegistration { boot: self.boot }, next));
         }
         if !self.cut_off && self.released[usize::from(self.allocation)] {
-            let next = UnknownWorld {
-                view: View::Free,
-                ..self.clone()
-            };
-            out.push((
-                Event::ReleasedArrives {
-                    allocation: self.allocation,
-                },
-                next,
-            ));
+            let next = UnknownWorld { view: View::Free, ..self.clone() };
+            out.push((Event::ReleasedArrives { allocation: self.allocation }, next));
         }
         for boot in 0..BOOTS_MAX {
             let sent = self.registrations & (1 << boot) != 0;
             let live = boot == self.boot && !self.cut_off && self.may_claim_empty(rules);
             if sent && (live || !rules.registration_is_live) {
-                let next = UnknownWorld {
-                    view: View::Free,
-                    known_boot: boot,
-                    ..self.clone()
-                };
+                let next = UnknownWorld { view: View::Free, known_boot: boot, ..self.clone() };
                 out.push((Event::RegistrationArrives { boot }, next));
             }
         }
@@ -178,11 +140,7 @@ impl UnknownWorld {
     fn server_steps(&self, rules: &Rules, out: &mut Vec<(Event, Self)>) {
         // The lease world proves the guard: when the fencing wait is over, no rank runs user code.
         if self.cut_off && self.process != Process::Live && self.view == View::Held {
-            let view = if rules.fenced_is_unknown {
-                View::Unknown
-            } else {
-                View::Free
-            };
+            let view = if rules.fenced_is_unknown { View::Unknown } else { View::Free };
             out.push((Event::ServerFences, UnknownWorld { view, ..self.clone() }));
         }
         let may_place = !self.cut_off && self.view == View::Free && self.process == Process::None;

@@ -15,7 +15,10 @@ const SNAPSHOT_EVERY: [u64; 3] = [8, 1_000_000, 1_000_000];
 fn assert_equal(statuses: &[ClusterStatusReply]) {
     let first = &statuses[0];
     for status in statuses {
-        println!("{}: applied {}, snapshot {}, state {}", status.server_name, status.applied_index, status.snapshot_index, status.state_hash);
+        println!(
+            "{}: applied {}, snapshot {}, state {}",
+            status.server_name, status.applied_index, status.snapshot_index, status.state_hash
+        );
         assert_eq!((status.applied_index, &status.state_hash), (first.applied_index, &first.state_hash));
     }
     assert!(first.snapshot_index > 0, "the first server has a snapshot");

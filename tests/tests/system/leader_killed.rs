@@ -1,9 +1,9 @@
 //! Proof 2: the leader dies while gangs run.
 
 use super::job;
+use muster_proto::client::ListJobsRequest;
 use muster_tests::cluster::ranks::check_lines;
 use muster_tests::cluster::{Options, TestCluster};
-use muster_proto::client::ListJobsRequest;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_leader_stops_no_job_and_a_submit_during_the_election_succeeds_once() {

@@ -3,8 +3,9 @@
 //! moment of its kill; a run in which either is empty fails.
 
 mod agent_killed;
-mod allreduce;
 mod all_servers_killed;
+mod allreduce;
+mod dev;
 mod leader_killed;
 mod node_lost;
 mod one_at_a_time;

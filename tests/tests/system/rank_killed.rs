@@ -37,7 +37,12 @@ async fn a_killed_rank_stops_its_whole_gang_and_the_second_attempt_runs() {
     let attempts = shown["gangs"][0]["attempts"].as_array().expect("attempts");
     assert_eq!(attempts.len(), 2, "{shown:#}");
     assert_eq!((&attempts[0]["number"], &attempts[0]["cause"]), (&json!(1), &json!("rank_failed")));
-    let exits: Vec<_> = attempts[0]["parts"].as_array().expect("parts").iter().flat_map(|part| part["exits"].as_array().unwrap()).collect();
+    let exits: Vec<_> = attempts[0]["parts"]
+        .as_array()
+        .expect("parts")
+        .iter()
+        .flat_map(|part| part["exits"].as_array().unwrap())
+        .collect();
     assert!(exits.iter().any(|exit| exit["rank"] == 2 && exit["signal"] == 9), "{exits:?}");
     assert_eq!((&attempts[1]["number"], &attempts[1]["cause"]), (&json!(2), &json!("completed")));
 

@@ -28,11 +28,7 @@ pub fn test(mut command: Command, limit: Duration, log: &Path) -> Result<Verdict
     }
     let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     // A group of its own lets the kill reach what the tests started.
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
     let mut child = command.spawn().context("cannot start cargo")?;
     let deadline = Instant::now() + limit;
     let status = loop {
@@ -41,10 +37,7 @@ pub fn test(mut command: Command, limit: Duration, log: &Path) -> Result<Verdict
         }
         if Instant::now() >= deadline {
             let group = format!("-{}", child.id());
-            Command::new("kill")
-                .args(["-KILL", "--", &group])
-                .status()
-                .context("cannot stop the tests")?;
+            Command::new("kill").args(["-KILL", "--", &group]).status().context("cannot stop the tests")?;
             child.wait()?;
             break None;
         }
@@ -102,27 +95,14 @@ fn passed_count(line: &str) -> Option<usize> {
 
 /// The test that libtest called slow, or that began a line and did not end it.
 fn running(text: &str) -> Option<String> {
-    let slow = |line: &str| {
-        Some(
-            line.strip_prefix("test ")?
-                .split_once(" has been running")?
-                .0
-                .to_string(),
-        )
-    };
+    let slow = |line: &str| Some(line.strip_prefix("test ")?.split_once(" has been running")?.0.to_string());
     let open = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ...")?.to_string());
-    text.lines()
-        .rev()
-        .find_map(|line| slow(line).or_else(|| open(line.trim_end())))
+    text.lines().rev().find_map(|line| slow(line).or_else(|| open(line.trim_end())))
 }
 
 fn last_lines(text: &str) -> String {
     const KEPT: usize = 12;
-    let errors: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("error"))
-        .take(KEPT)
-        .collect();
+    let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("error")).take(KEPT).collect();
     if !errors.is_empty() {
         return errors.join("\n");
     }
@@ -137,42 +117,28 @@ mod tests {
     #[test]
     fn failing_tests_are_named() {
         let text = "running 3 tests\ntest a::b ... ok\ntest c::d ... FAILED\ntest e - should panic ... FAILED\n\nfailures:\n\n---- c::d stdout ----\n    noise\n\nfailures:\n    c::d\n    e\n\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\nerror: test failed, to rerun pass `--lib`\n";
-        assert_eq!(
-            verdict(text, false),
-            Verdict::Failed(vec!["c::d".into(), "e".into()])
-        );
+        assert_eq!(verdict(text, false), Verdict::Failed(vec!["c::d".into(), "e".into()]));
     }
 
     #[test]
     fn a_test_that_prints_freely_is_still_named() {
         let text = "test a::b ... seed 7\nFAILED\n\nfailures:\n\nfailures:\n    a::b\n\ntest result: FAILED. 0 passed; 1 failed\n";
         assert_eq!(verdict(text, false), Verdict::Failed(vec!["a::b".into()]));
-        assert_eq!(
-            verdict("test a::b ... FAILED\nerror: died\n", false),
-            Verdict::Failed(vec!["a::b".into()])
-        );
+        assert_eq!(verdict("test a::b ... FAILED\nerror: died\n", false), Verdict::Failed(vec!["a::b".into()]));
     }
 
     #[test]
     fn passing_tests_are_counted_over_all_binaries() {
         let text = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\nrunning 0 tests\ntest result: ok. 0 passed; 0 failed\n";
         assert_eq!(verdict(text, true), Verdict::Passed(2));
-        assert_eq!(
-            verdict("test result: ok. 0 passed; 0 failed\n", true),
-            Verdict::Passed(0)
-        );
+        assert_eq!(verdict("test result: ok. 0 passed; 0 failed\n", true), Verdict::Passed(0));
     }
 
     #[test]
     fn code_that_does_not_build_is_no_failing_test() {
         let text = "   Compiling a\nerror[E0425]: cannot find value `x`\n --> a.rs:1\nerror: could not compile `a`\n";
-        let Verdict::Broken(why) = verdict(text, false) else {
-            panic!("no test ran")
-        };
-        assert_eq!(
-            why,
-            "error[E0425]: cannot find value `x`\nerror: could not compile `a`"
-        );
+        let Verdict::Broken(why) = verdict(text, false) else { panic!("no test ran") };
+        assert_eq!(why, "error[E0425]: cannot find value `x`\nerror: could not compile `a`");
     }
 
     #[test]
@@ -183,10 +149,7 @@ mod tests {
 
     #[test]
     fn the_test_that_hung_is_named() {
-        assert_eq!(
-            running("test a ... ok\ntest b::c has been running for over 60 seconds\n"),
-            Some("b::c".into())
-        );
+        assert_eq!(running("test a ... ok\ntest b::c has been running for over 60 seconds\n"), Some("b::c".into()));
         assert_eq!(running("running 1 test\ntest b::c ... "), Some("b::c".into()));
         assert_eq!(running("Compiling\n"), None);
     }

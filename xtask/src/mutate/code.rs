@@ -22,25 +22,12 @@ struct Bench {
 
 pub fn run(root: &Path, mutations: &[Mutation], limit: Duration, report: &mut Report) -> Result<()> {
     let home = root.join("target/mutate");
-    let bench = Bench {
-        root: root.to_path_buf(),
-        tree: home.join("tree"),
-        paths: list(root)?,
-        limit,
-    };
+    let bench = Bench { root: root.to_path_buf(), tree: home.join("tree"), paths: list(root)?, limit };
     bench.restore()?;
     let mut proven: Vec<(&str, &str, &str)> = Vec::new();
     for mutation in mutations {
-        let wanted = (
-            mutation.package.as_str(),
-            mutation.suite.as_str(),
-            mutation.test.as_str(),
-        );
-        let doubt = if proven.contains(&wanted) {
-            None
-        } else {
-            bench.doubt(mutation)?
-        };
+        let wanted = (mutation.package.as_str(), mutation.suite.as_str(), mutation.test.as_str());
+        let doubt = if proven.contains(&wanted) { None } else { bench.doubt(mutation)? };
         let outcome = match doubt {
             Some(doubt) => Outcome::Invalid(doubt),
             None => {
@@ -62,15 +49,9 @@ impl Bench {
     /// Why the test proves nothing: it fails without the mutation too, or it does not exist.
     fn doubt(&self, mutation: &Mutation) -> Result<Option<String>> {
         Ok(match self.test(mutation, "unmutated")? {
-            Verdict::Passed(0) => Some(format!(
-                "no test is named `{}` in {}",
-                mutation.test, mutation.package
-            )),
+            Verdict::Passed(0) => Some(format!("no test is named `{}` in {}", mutation.test, mutation.package)),
             Verdict::Passed(_) => None,
-            other => Some(format!(
-                "`{}` does not pass before the mutation: {other:?}",
-                mutation.test
-            )),
+            other => Some(format!("`{}` does not pass before the mutation: {other:?}", mutation.test)),
         })
     }
 
@@ -99,8 +80,7 @@ impl Bench {
             texts[at].1 = edit.apply(&texts[at].1)?;
         }
         for (file, text) in texts {
-            std::fs::write(self.tree.join(file), text)
-                .map_err(|error| format!("cannot write {file}: {error}"))?;
+            std::fs::write(self.tree.join(file), text).map_err(|error| format!("cannot write {file}: {error}"))?;
         }
         Ok(())
     }
@@ -126,19 +106,10 @@ impl Bench {
     fn cargo(&self, args: &[&str], mutation: &Mutation, step: &str) -> Result<Verdict> {
         let home = self.tree.parent().context("the copy lies in a folder")?;
         let mut command = Command::new("cargo");
-        command
-            .args(args)
-            .current_dir(&self.tree)
-            .env("CARGO_TARGET_DIR", home.join("target"));
+        command.args(args).current_dir(&self.tree).env("CARGO_TARGET_DIR", home.join("target"));
         // What cargo tells xtask about its own package is not for the copy.
-        command
-            .env_remove("CARGO_MANIFEST_DIR")
-            .env_remove("CARGO_PKG_NAME");
-        test(
-            command,
-            self.limit,
-            &home.join("log").join(format!("{}-{step}.log", mutation.id)),
-        )
+        command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+        test(command, self.limit, &home.join("log").join(format!("{}-{step}.log", mutation.id)))
     }
 }
 
@@ -148,11 +119,7 @@ mod tests {
     use crate::mutate::table::Edit;
 
     fn edit(file: &str, find: &str, replace: &str) -> Edit {
-        Edit {
-            file: file.into(),
-            find: find.into(),
-            replace: replace.into(),
-        }
+        Edit { file: file.into(), find: find.into(), replace: replace.into() }
     }
 
     #[test]
@@ -161,12 +128,7 @@ mod tests {
         let (root, tree) = (base.join("root"), base.join("tree"));
         std::fs::create_dir_all(&root).expect("the temporary folder can be written");
         std::fs::write(root.join("a.rs"), "one two").expect("the file can be written");
-        let bench = Bench {
-            root,
-            tree: tree.clone(),
-            paths: vec!["a.rs".into()],
-            limit: Duration::ZERO,
-        };
+        let bench = Bench { root, tree: tree.clone(), paths: vec!["a.rs".into()], limit: Duration::ZERO };
         bench.restore().expect("the copy can be made");
         let mutation = |edits| Mutation {
             id: "4.1a".into(),

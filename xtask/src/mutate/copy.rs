@@ -13,10 +13,7 @@ pub fn sync(from: &Path, to: &Path, paths: &[String]) -> Result<usize> {
         changed += usize::from(copy(&from.join(path), &to.join(path))?);
     }
     let wanted: BTreeSet<&str> = paths.iter().map(String::as_str).collect();
-    for stale in files_below(to, "")?
-        .iter()
-        .filter(|path| !wanted.contains(path.as_str()))
-    {
+    for stale in files_below(to, "")?.iter().filter(|path| !wanted.contains(path.as_str())) {
         std::fs::remove_file(to.join(stale)).with_context(|| format!("cannot remove {stale}"))?;
         changed += 1;
     }
@@ -47,11 +44,7 @@ fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if below.is_empty() {
-            name
-        } else {
-            format!("{below}/{name}")
-        };
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         if entry.file_type()?.is_dir() {
             found.extend(files_below(root, &path)?);
         } else {
@@ -74,24 +67,14 @@ mod tests {
         std::fs::write(from.join("c.rs"), "two").expect("the file can be written");
         let paths = ["a/b.rs".to_string(), "c.rs".to_string()];
         assert_eq!(sync(&from, &to, &paths).expect("first copy"), 2);
-        let time = |path: &str| {
-            std::fs::metadata(to.join(path))
-                .and_then(|data| data.modified())
-                .expect("it exists")
-        };
+        let time = |path: &str| std::fs::metadata(to.join(path)).and_then(|data| data.modified()).expect("it exists");
         let before = time("a/b.rs");
         std::fs::write(from.join("a/b.rs"), "one").expect("the file can be written");
         assert_eq!(sync(&from, &to, &paths).expect("nothing to do"), 0);
         assert_eq!(time("a/b.rs"), before);
         std::fs::write(to.join("c.rs"), "mutated").expect("the file can be written");
-        assert_eq!(
-            sync(&from, &to, &paths[1..]).expect("restores one, removes one"),
-            2
-        );
-        assert_eq!(
-            std::fs::read_to_string(to.join("c.rs")).expect("it exists"),
-            "two"
-        );
+        assert_eq!(sync(&from, &to, &paths[1..]).expect("restores one, removes one"), 2);
+        assert_eq!(std::fs::read_to_string(to.join("c.rs")).expect("it exists"), "two");
         assert!(!to.join("a/b.rs").exists());
         std::fs::remove_dir_all(&base).expect("the temporary folder can be removed");
     }

@@ -34,13 +34,7 @@ impl Options {
     /// Reads the arguments after `mutate`; the error says what is wrong with them.
     pub fn parse(args: &[String]) -> Result<Options, String> {
         let limit = Duration::from_secs(LIMIT_S);
-        let mut options = Options {
-            only: None,
-            model: false,
-            code: false,
-            list: false,
-            limit,
-        };
+        let mut options = Options { only: None, model: false, code: false, list: false, limit };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -49,12 +43,8 @@ impl Options {
                 "--code" => options.code = true,
                 "--list" => options.list = true,
                 "--limit-s" => {
-                    let seconds = args
-                        .next()
-                        .and_then(|value| value.parse().ok())
-                        .filter(|seconds| *seconds > 0);
-                    options.limit =
-                        Duration::from_secs(seconds.ok_or("--limit-s needs a number of seconds")?);
+                    let seconds = args.next().and_then(|value| value.parse().ok()).filter(|seconds| *seconds > 0);
+                    options.limit = Duration::from_secs(seconds.ok_or("--limit-s needs a number of seconds")?);
                 }
                 other => return Err(format!("mutate does not know `{other}`")),
             }
@@ -66,9 +56,7 @@ impl Options {
     }
 
     fn wants(&self, id: &str) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|only| report::short(only) == report::short(id))
+        self.only.as_ref().is_none_or(|only| report::short(only) == report::short(id))
     }
 }
 
@@ -76,24 +64,10 @@ impl Options {
 pub fn run(options: &Options) -> Result<bool> {
     let root = root();
     let mut report = Report::default();
-    let mutations = if options.model {
-        Vec::new()
-    } else {
-        table::read(&root)?
-    };
-    let clauses = if options.code {
-        Vec::new()
-    } else {
-        model::clauses(&root)?
-    };
-    let mutations: Vec<_> = mutations
-        .into_iter()
-        .filter(|mutation| options.wants(&mutation.id))
-        .collect();
-    let clauses: Vec<_> = clauses
-        .into_iter()
-        .filter(|clause| options.wants(&clause.id))
-        .collect();
+    let mutations = if options.model { Vec::new() } else { table::read(&root)? };
+    let clauses = if options.code { Vec::new() } else { model::clauses(&root)? };
+    let mutations: Vec<_> = mutations.into_iter().filter(|mutation| options.wants(&mutation.id)).collect();
+    let clauses: Vec<_> = clauses.into_iter().filter(|clause| options.wants(&clause.id)).collect();
     if mutations.is_empty() && clauses.is_empty() {
         match &options.only {
             Some(id) => bail!("no mutation has the id `{id}`; `cargo xtask mutate --list` names them all"),
@@ -101,12 +75,8 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     }
     if options.list {
-        clauses
-            .iter()
-            .for_each(|clause| println!("model {}: {}", clause.id, clause.rule));
-        mutations
-            .iter()
-            .for_each(|mutation| println!("code  {}: {}", mutation.id, mutation.rule));
+        clauses.iter().for_each(|clause| println!("model {}: {}", clause.id, clause.rule));
+        mutations.iter().for_each(|mutation| println!("code  {}: {}", mutation.id, mutation.rule));
         return Ok(true);
     }
     if !clauses.is_empty() {
@@ -137,14 +107,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        for line in [
-            "--fast",
-            "--only",
-            "--limit-s x",
-            "--limit-s 0",
-            "--model --code",
-            "4.6a",
-        ] {
+        for line in ["--fast", "--only", "--limit-s x", "--limit-s 0", "--model --code", "4.6a"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -49,9 +49,7 @@ fn in_table(text: &str) -> Vec<Clause> {
     let Some(table) = code.find(TABLE) else {
         return Vec::new();
     };
-    let Some(open) = code[table..]
-        .find('=')
-        .and_then(|at| code[table + at..].find('[').map(|more| table + at + more))
+    let Some(open) = code[table..].find('=').and_then(|at| code[table + at..].find('[').map(|more| table + at + more))
     else {
         return Vec::new();
     };
@@ -85,11 +83,7 @@ fn literals<'a>(text: &'a str, code: &'a str) -> impl Iterator<Item = String> + 
 
 pub fn run(root: &Path, clauses: &[Clause], limit: Duration, report: &mut Report) -> Result<()> {
     let logs = root.join("target/mutate/log");
-    match test(
-        command(root, RULES_TEST, None),
-        limit,
-        &logs.join("model-whole.log"),
-    )? {
+    match test(command(root, RULES_TEST, None), limit, &logs.join("model-whole.log"))? {
         Verdict::Passed(0) => bail!("no test is named `{RULES_TEST}` in {PACKAGE}"),
         Verdict::Passed(_) => {}
         other => bail!("the whole model does not pass: {other:?}"),
@@ -104,9 +98,7 @@ pub fn run(root: &Path, clauses: &[Clause], limit: Duration, report: &mut Report
 
 fn command(root: &Path, name: &str, without: Option<&str>) -> Command {
     let mut command = Command::new("cargo");
-    command
-        .args(["test", "--locked", "--package", PACKAGE, "--lib", name])
-        .current_dir(root);
+    command.args(["test", "--locked", "--package", PACKAGE, "--lib", name]).current_dir(root);
     match without {
         Some(id) => command.env(WITHOUT, id),
         None => command.env_remove(WITHOUT),
@@ -129,14 +121,8 @@ pub const CLAUSES: &[Clause] = &[
 ];
 const AFTER: &[(&str, &str)] = &[("no", "no")];
 "#;
-        let clause = |id: &str, rule: &str| Clause {
-            id: id.into(),
-            rule: rule.into(),
-        };
-        let expected = [
-            clause("3a", "a \"lower\" token, refused (always)"),
-            clause("6b", "leases end"),
-        ];
+        let clause = |id: &str, rule: &str| Clause { id: id.into(), rule: rule.into() };
+        let expected = [clause("3a", "a \"lower\" token, refused (always)"), clause("6b", "leases end")];
         assert_eq!(in_table(text), expected);
     }
 

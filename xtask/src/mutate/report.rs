@@ -59,28 +59,18 @@ impl Report {
 
     /// Prints the summary; true if every mutation was killed. `whole` tells that all were run.
     pub fn close(&self, whole: bool) -> bool {
-        let Report {
-            killed,
-            survived,
-            invalid,
-            ..
-        } = self;
+        let Report { killed, survived, invalid, .. } = self;
         println!("mutate: {killed} killed, {survived} survived, {invalid} invalid");
         let open = self.rules_without_kill();
         if whole && !self.held.is_empty() && !open.is_empty() {
-            println!(
-                "mutate: no mutation of the code was killed for the rules {}",
-                open.join(" ")
-            );
+            println!("mutate: no mutation of the code was killed for the rules {}", open.join(" "));
         }
         *survived == 0 && *invalid == 0
     }
 
     fn rules_without_kill(&self) -> Vec<String> {
         let rules = (1..=RULES).map(|number| format!("{SECTION}{number}"));
-        rules
-            .filter(|rule| !self.held.iter().any(|id| rule_of(id) == *rule))
-            .collect()
+        rules.filter(|rule| !self.held.iter().any(|id| rule_of(id) == *rule)).collect()
     }
 }
 
@@ -113,16 +103,9 @@ mod tests {
 
     #[test]
     fn only_a_failing_test_kills() {
-        assert_eq!(
-            Outcome::of(Verdict::Failed(vec!["a".into(), "b".into()])),
-            Outcome::Killed("a, b".into())
-        );
+        assert_eq!(Outcome::of(Verdict::Failed(vec!["a".into(), "b".into()])), Outcome::Killed("a, b".into()));
         assert_eq!(Outcome::of(Verdict::Passed(1)), Outcome::Survived);
-        for verdict in [
-            Verdict::Passed(0),
-            Verdict::Broken("x".into()),
-            Verdict::TimedOut(None),
-        ] {
+        for verdict in [Verdict::Passed(0), Verdict::Broken("x".into()), Verdict::TimedOut(None)] {
             assert!(matches!(Outcome::of(verdict), Outcome::Invalid(_)));
         }
     }
@@ -141,13 +124,7 @@ mod tests {
 
     #[test]
     fn lines_say_what_happened() {
-        assert_eq!(
-            line("code", "4.6a", "r", &Outcome::Killed("x::y".into())),
-            "code 4.6a killed by x::y"
-        );
-        assert_eq!(
-            line("code", "4.6a", "leases end", &Outcome::Survived),
-            "code 4.6a SURVIVED: leases end"
-        );
+        assert_eq!(line("code", "4.6a", "r", &Outcome::Killed("x::y".into())), "code 4.6a killed by x::y");
+        assert_eq!(line("code", "4.6a", "leases end", &Outcome::Survived), "code 4.6a SURVIVED: leases end");
     }
 }

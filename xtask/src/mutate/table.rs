@@ -37,10 +37,7 @@ impl Edit {
         match text.matches(&self.find).count() {
             1 => Ok(text.replacen(&self.find, &self.replace, 1)),
             0 => Err(format!("the text to find is not in {}", self.file)),
-            count => Err(format!(
-                "the text to find is {count} times in {}, not once",
-                self.file
-            )),
+            count => Err(format!("the text to find is {count} times in {}, not once", self.file)),
         }
     }
 }
@@ -65,23 +62,14 @@ fn parse(text: &str) -> Result<Vec<Mutation>> {
 }
 
 fn parse_row(row: &Table) -> Result<Mutation> {
-    allow_keys(
-        row,
-        &[
-            "id", "rule", "file", "find", "replace", "package", "build", "suite", "test", "also",
-        ],
-    )?;
+    allow_keys(row, &["id", "rule", "file", "find", "replace", "package", "build", "suite", "test", "also"])?;
     let mut edits = vec![parse_edit(row)?];
     for also in rows(row, "also")? {
         allow_keys(also, &["file", "find", "replace"])?;
         edits.push(parse_edit(also)?);
     }
     let optional = |key| {
-        if row.contains_key(key) {
-            string(row, key)
-        } else {
-            Ok(String::new())
-        }
+        if row.contains_key(key) { string(row, key) } else { Ok(String::new()) }
     };
     Ok(Mutation {
         id: filled(row, "id")?,
@@ -95,14 +83,8 @@ fn parse_row(row: &Table) -> Result<Mutation> {
 }
 
 fn parse_edit(row: &Table) -> Result<Edit> {
-    let edit = Edit {
-        file: filled(row, "file")?,
-        find: filled(row, "find")?,
-        replace: string(row, "replace")?,
-    };
-    let inside = Path::new(&edit.file)
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    let edit = Edit { file: filled(row, "file")?, find: filled(row, "find")?, replace: string(row, "replace")? };
+    let inside = Path::new(&edit.file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
     if !inside {
         bail!("`file` must be a path inside the project, not `{}`", edit.file);
     }
@@ -116,16 +98,8 @@ fn rows<'a>(table: &'a Table, key: &str) -> Result<Vec<&'a Table>> {
     let Some(value) = table.get(key) else {
         return Ok(Vec::new());
     };
-    let array = value
-        .as_array()
-        .with_context(|| format!("`{key}` must be written as [[{key}]]"))?;
-    array
-        .iter()
-        .map(|row| {
-            row.as_table()
-                .with_context(|| format!("`{key}` must hold tables"))
-        })
-        .collect()
+    let array = value.as_array().with_context(|| format!("`{key}` must be written as [[{key}]]"))?;
+    array.iter().map(|row| row.as_table().with_context(|| format!("`{key}` must hold tables"))).collect()
 }
 
 fn allow_keys(table: &Table, known: &[&str]) -> Result<()> {
@@ -175,10 +149,7 @@ test = "store::"
         assert_eq!(mutations.len(), 1);
         assert_eq!(mutations[0].edits.len(), 2);
         assert_eq!(mutations[0].edits[1].replace, "");
-        assert_eq!(
-            (mutations[0].suite.as_str(), mutations[0].build.as_str()),
-            ("lib", "muster-cli")
-        );
+        assert_eq!((mutations[0].suite.as_str(), mutations[0].build.as_str()), ("lib", "muster-cli"));
     }
 
     #[test]
@@ -206,11 +177,7 @@ test = "store::"
 
     #[test]
     fn an_edit_applies_to_exactly_one_place() {
-        let edit = Edit {
-            file: "a.rs".into(),
-            find: "b".into(),
-            replace: "c".into(),
-        };
+        let edit = Edit { file: "a.rs".into(), find: "b".into(), replace: "c".into() };
         assert_eq!(edit.apply("abd"), Ok("acd".to_string()));
         assert!(edit.apply("abb").expect_err("twice").contains("2 times"));
         assert!(edit.apply("a").expect_err("never").contains("not in a.rs"));

@@ -28,21 +28,13 @@ pub fn functions(code: &str) -> Vec<Function> {
         if !starts {
             continue;
         }
-        let name: String = rest
-            .trim_start()
-            .bytes()
-            .take_while(|byte| is_word(*byte) || *byte == b'$')
-            .map(char::from)
-            .collect();
+        let name: String =
+            rest.trim_start().bytes().take_while(|byte| is_word(*byte) || *byte == b'$').map(char::from).collect();
         if name.is_empty() {
             continue;
         }
         if let Some(end) = body_end(bytes, at) {
-            found.push(Function {
-                name,
-                first_line: line_of(code, at),
-                last_line: line_of(code, end - 1),
-            });
+            found.push(Function { name, first_line: line_of(code, at), last_line: line_of(code, end - 1) });
         }
     }
     found
@@ -67,33 +59,21 @@ mod tests {
 
     #[test]
     fn bodies_are_measured_and_declarations_are_not() {
-        let code = "trait T {\n fn a(&self);\n fn b(\n  x: [u8; 2],\n ) -> u8\n where\n  Self: Sized,\n {\n  1\n }\n}\n";
+        let code =
+            "trait T {\n fn a(&self);\n fn b(\n  x: [u8; 2],\n ) -> u8\n where\n  Self: Sized,\n {\n  1\n }\n}\n";
         let found = functions(code);
-        assert_eq!(
-            found,
-            [Function {
-                name: "b".into(),
-                first_line: 3,
-                last_line: 10
-            }]
-        );
+        assert_eq!(found, [Function { name: "b".into(), first_line: 3, last_line: 10 }]);
         assert_eq!(found[0].lines(), 8);
     }
 
     #[test]
     fn function_types_and_words_with_fn_are_not_functions() {
-        assert_eq!(
-            functions("type F = fn (u8) -> u8; let my_fn = 1; let fn_ = r#fn ; {}"),
-            []
-        );
+        assert_eq!(functions("type F = fn (u8) -> u8; let my_fn = 1; let fn_ = r#fn ; {}"), []);
     }
 
     #[test]
     fn nested_functions_are_found_too() {
-        let names: Vec<String> = functions("fn a() { fn b() {} }")
-            .into_iter()
-            .map(|f| f.name)
-            .collect();
+        let names: Vec<String> = functions("fn a() { fn b() {} }").into_iter().map(|f| f.name).collect();
         assert_eq!(names, ["a", "b"]);
     }
 }

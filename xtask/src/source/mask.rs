@@ -41,10 +41,7 @@ fn literal_end(bytes: &[u8], at: usize) -> usize {
 }
 
 fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
-    bytes[from..]
-        .windows(what.len())
-        .position(|window| window == what)
-        .map(|found| from + found)
+    bytes[from..].windows(what.len()).position(|window| window == what).map(|found| from + found)
 }
 
 fn block_comment_end(bytes: &[u8], start: usize) -> usize {
@@ -97,10 +94,7 @@ fn char_end(bytes: &[u8], at: usize) -> usize {
 /// `b"..."`, `b'x'`, `c"..."`, `r#"..."#` and their mixtures; `r#name` is none of them.
 fn prefixed_end(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
-    let prefix = rest
-        .iter()
-        .take_while(|byte| matches!(byte, b'b' | b'c' | b'r'))
-        .count();
+    let prefix = rest.iter().take_while(|byte| matches!(byte, b'b' | b'c' | b'r')).count();
     let hashes = rest[prefix..].iter().take_while(|byte| **byte == b'#').count();
     let raw = rest[prefix - 1] == b'r';
     match rest.get(prefix + hashes) {
@@ -133,10 +127,7 @@ mod tests {
 
     #[test]
     fn strings_of_every_kind_go() {
-        assert_eq!(
-            squeezed(r##"f("{ \" {", r#"{ " "#, b"\"{", br"\", c"{");"##),
-            "f( , , , , );"
-        );
+        assert_eq!(squeezed(r##"f("{ \" {", r#"{ " "#, b"\"{", br"\", c"{");"##), "f( , , , , );");
     }
 
     #[test]
@@ -149,10 +140,7 @@ mod tests {
 
     #[test]
     fn raw_names_and_words_ending_in_a_prefix_are_code() {
-        assert_eq!(
-            squeezed("r#fn(); for x in attr {} vec![b]"),
-            "r#fn(); for x in attr {} vec![b]"
-        );
+        assert_eq!(squeezed("r#fn(); for x in attr {} vec![b]"), "r#fn(); for x in attr {} vec![b]");
     }
 
     #[test]

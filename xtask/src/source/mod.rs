@@ -14,11 +14,7 @@ pub use test_regions::{TestLines, test_lines, test_modules};
 
 /// The 1-based line of a byte offset.
 pub fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// The offset just past the bracket that closes the one at `open`, in masked code.

@@ -36,11 +36,7 @@ pub fn names(code: &str) -> Vec<Name> {
             at += 1;
             let mut prefix = Vec::new();
             at = read_tree(&tokens, at, &mut prefix, &mut |index, parts| {
-                found.push(Name {
-                    line: line(index),
-                    parts,
-                    imported: true,
-                });
+                found.push(Name { line: line(index), parts, imported: true });
             });
         } else if starts_name(tokens[at].1) {
             let start = at;
@@ -53,11 +49,7 @@ pub fn names(code: &str) -> Vec<Name> {
             if at < tokens.len() && tokens[at].1 == "!" && tokens.get(at + 1).is_some_and(|t| t.1 != "=") {
                 parts.last_mut().expect("a name has a part").push('!');
             }
-            found.push(Name {
-                line: line(start),
-                parts,
-                imported: false,
-            });
+            found.push(Name { line: line(start), parts, imported: false });
         } else {
             at += 1;
         }
@@ -66,10 +58,7 @@ pub fn names(code: &str) -> Vec<Name> {
 }
 
 fn starts_name(token: &str) -> bool {
-    token
-        .bytes()
-        .next()
-        .is_some_and(|first| is_word(first) && !first.is_ascii_digit())
+    token.bytes().next().is_some_and(|first| is_word(first) && !first.is_ascii_digit())
 }
 
 /// Reads one branch of a `use` tree and returns the index of the token after it.
@@ -108,11 +97,7 @@ fn read_tree(
     }
     prefix.truncate(depth);
     // A token that cannot be part of a tree is stepped over, or a broken file would never end.
-    if at == last && at < tokens.len() && tokens[at].1 != "}" {
-        at + 1
-    } else {
-        at
-    }
+    if at == last && at < tokens.len() && tokens[at].1 != "}" { at + 1 } else { at }
 }
 
 /// Words, `::` and single bytes of anything else, with their offsets.
@@ -143,23 +128,14 @@ mod tests {
     use super::*;
 
     fn listed(code: &str) -> Vec<String> {
-        names(code)
-            .into_iter()
-            .map(|name| format!("{}:{}", name.line, name.parts.join("::")))
-            .collect()
+        names(code).into_iter().map(|name| format!("{}:{}", name.line, name.parts.join("::"))).collect()
     }
 
     #[test]
     fn use_trees_are_spelled_out() {
         assert_eq!(
             listed("use std::{\n fs::{self, File},\n io as stdio,\n env,\n};\nuse a::*;"),
-            [
-                "2:std::fs",
-                "2:std::fs::File",
-                "3:std::io",
-                "4:std::env",
-                "6:a::*"
-            ]
+            ["2:std::fs", "2:std::fs::File", "3:std::io", "4:std::env", "6:a::*"]
         );
     }
 
@@ -173,11 +149,8 @@ mod tests {
 
     #[test]
     fn a_name_mentions_a_run_of_its_parts() {
-        let name = |parts: &str| Name {
-            line: 1,
-            parts: parts.split("::").map(String::from).collect(),
-            imported: false,
-        };
+        let name =
+            |parts: &str| Name { line: 1, parts: parts.split("::").map(String::from).collect(), imported: false };
         assert!(name("std::fs::read").mentions("std::fs"));
         assert!(name("tokio::time::Instant::now").mentions("Instant::now"));
         assert!(name("std::*").mentions("std::fs"));
@@ -188,15 +161,7 @@ mod tests {
 
     #[test]
     fn broken_code_ends() {
-        for code in [
-            "use",
-            "use {",
-            "use a::{b",
-            "use }",
-            "use a::{,,",
-            "use a::{+}",
-            "use =",
-        ] {
+        for code in ["use", "use {", "use a::{b", "use }", "use a::{,,", "use a::{+}", "use ="] {
             names(code);
         }
     }

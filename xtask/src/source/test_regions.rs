@@ -7,16 +7,13 @@ pub struct TestLines(Vec<(usize, usize)>);
 
 impl TestLines {
     pub fn contains(&self, line: usize) -> bool {
-        self.0
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&line))
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&line))
     }
 }
 
 /// The lines of the items under `#[cfg(test)]` or `#[cfg(all(test, ...))]`, in masked code.
 pub fn test_lines(code: &str) -> TestLines {
-    let ranges =
-        test_items(code).map(|(start, end)| (line_of(code, start), line_of(code, end.saturating_sub(1))));
+    let ranges = test_items(code).map(|(start, end)| (line_of(code, start), line_of(code, end.saturating_sub(1))));
     TestLines(ranges.collect())
 }
 
@@ -66,8 +63,7 @@ mod tests {
 
     #[test]
     fn a_test_module_is_found_with_its_attributes() {
-        let lines =
-            test_lines("fn a() {}\n#[cfg(test)]\n#[rustfmt::skip]\nmod tests {\n fn b() {}\n}\nfn c() {}\n");
+        let lines = test_lines("fn a() {}\n#[cfg(test)]\n#[rustfmt::skip]\nmod tests {\n fn b() {}\n}\nfn c() {}\n");
         let marked: Vec<usize> = (1..=7).filter(|line| lines.contains(*line)).collect();
         assert_eq!(marked, [2, 3, 4, 5, 6]);
     }
@@ -81,9 +77,6 @@ mod tests {
 
     #[test]
     fn modules_in_other_files_are_named() {
-        assert_eq!(
-            test_modules("#[cfg(test)]\npub(crate) mod naive;\n#[cfg(test)]\nuse a::b;\nmod c;"),
-            ["naive"]
-        );
+        assert_eq!(test_modules("#[cfg(test)]\npub(crate) mod naive;\n#[cfg(test)]\nuse a::b;\nmod c;"), ["naive"]);
     }
 }

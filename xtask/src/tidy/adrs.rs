@@ -6,9 +6,7 @@ use crate::tree::Tree;
 const FOLDER: &str = "docs/adr";
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let list = tree
-        .get("docs/adr/README.md")
-        .map_or("", |file| file.text.as_str());
+    let list = tree.get("docs/adr/README.md").map_or("", |file| file.text.as_str());
     let mut findings = Vec::new();
     for file in tree.under(FOLDER) {
         let name = file.path.rsplit('/').next().unwrap_or(&file.path);
@@ -38,9 +36,6 @@ mod tests {
             ("docs/adr/0001-one.md", ""),
             ("docs/adr/0002-two.md", ""),
         ]);
-        assert_eq!(
-            brief(&check(&tree)),
-            ["docs/adr/0002-two.md:0 `0002-two.md` is not listed in docs/adr/README.md"]
-        );
+        assert_eq!(brief(&check(&tree)), ["docs/adr/0002-two.md:0 `0002-two.md` is not listed in docs/adr/README.md"]);
     }
 }

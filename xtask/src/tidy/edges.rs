@@ -22,91 +22,28 @@ struct Edges {
 /// The consensus library and its stores stay in the scheduler.
 const STORES: &[&str] = &["openraft", "raft-log", "sled"];
 /// What may not come near the simulator: it has a virtual clock and no outside but files.
-const RUNTIMES: &[&str] = &[
-    "openraft",
-    "raft-log",
-    "sled",
-    "tokio",
-    "tokio-util",
-    "tokio-stream",
-    "tonic",
-    "quinn",
-];
+const RUNTIMES: &[&str] = &["openraft", "raft-log", "sled", "tokio", "tokio-util", "tokio-stream", "tonic", "quinn"];
 
 const ALL: &[Edges] = &[
-    Edges {
-        folder: "common",
-        ours: &[],
-        external: Only(&["serde", "thiserror"]),
-    },
-    Edges {
-        folder: "engine",
-        ours: &["common"],
-        external: Only(&["serde", "thiserror", "libm", "postcard", "sha2"]),
-    },
-    Edges {
-        folder: "proto",
-        ours: &["common"],
-        external: AllBut(STORES),
-    },
-    Edges {
-        folder: "runtime",
-        ours: &[],
-        external: AllBut(STORES),
-    },
-    Edges {
-        folder: "scheduler",
-        ours: &["common", "engine", "proto", "runtime"],
-        external: AllBut(&[]),
-    },
-    Edges {
-        folder: "agent",
-        ours: &["common", "proto", "runtime"],
-        external: AllBut(STORES),
-    },
-    Edges {
-        folder: "sim",
-        ours: &["common", "engine"],
-        external: AllBut(RUNTIMES),
-    },
+    Edges { folder: "common", ours: &[], external: Only(&["serde", "thiserror"]) },
+    Edges { folder: "engine", ours: &["common"], external: Only(&["serde", "thiserror", "libm", "postcard", "sha2"]) },
+    Edges { folder: "proto", ours: &["common"], external: AllBut(STORES) },
+    Edges { folder: "runtime", ours: &[], external: AllBut(STORES) },
+    Edges { folder: "scheduler", ours: &["common", "engine", "proto", "runtime"], external: AllBut(&[]) },
+    Edges { folder: "agent", ours: &["common", "proto", "runtime"], external: AllBut(STORES) },
+    Edges { folder: "sim", ours: &["common", "engine"], external: AllBut(RUNTIMES) },
     Edges {
         folder: "cli",
-        ours: &[
-            "common",
-            "engine",
-            "proto",
-            "runtime",
-            "scheduler",
-            "agent",
-            "sim",
-        ],
+        ours: &["common", "engine", "proto", "runtime", "scheduler", "agent", "sim"],
         external: AllBut(STORES),
     },
     Edges {
         folder: "tests",
-        ours: &[
-            "common",
-            "engine",
-            "proto",
-            "runtime",
-            "scheduler",
-            "agent",
-            "sim",
-            "cli",
-            "fake-nvml",
-        ],
+        ours: &["common", "engine", "proto", "runtime", "scheduler", "agent", "sim", "cli", "fake-nvml"],
         external: AllBut(STORES),
     },
-    Edges {
-        folder: "fake-nvml",
-        ours: &[],
-        external: Only(&["nvml-wrapper-sys", "serde", "serde_json", "libc"]),
-    },
-    Edges {
-        folder: "xtask",
-        ours: &[],
-        external: Only(&["anyhow", "toml"]),
-    },
+    Edges { folder: "fake-nvml", ours: &[], external: Only(&["nvml-wrapper-sys", "serde", "serde_json", "libc"]) },
+    Edges { folder: "xtask", ours: &[], external: Only(&["anyhow", "toml"]) },
 ];
 
 /// (crate's folder, dependency refused even for its tests, why).
@@ -120,20 +57,10 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     for manifest in manifests(tree) {
         let Some(edges) = ALL.iter().find(|edges| edges.folder == manifest.folder) else {
             let what = format!("the crate `{}` is not in the table of edges", manifest.folder);
-            findings.push(Finding::new(
-                &manifest.path,
-                0,
-                what,
-                WHY,
-                "add it to xtask/src/tidy/edges.rs",
-            ));
+            findings.push(Finding::new(&manifest.path, 0, what, WHY, "add it to xtask/src/tidy/edges.rs"));
             continue;
         };
-        for dependency in manifest
-            .dependencies
-            .iter()
-            .filter(|dependency| !is_allowed(edges, dependency))
-        {
+        for dependency in manifest.dependencies.iter().filter(|dependency| !is_allowed(edges, dependency)) {
             let what = format!("`{}` may not depend on `{}`", edges.folder, dependency.name);
             findings.push(Finding::new(&manifest.path, dependency.line, what, WHY, FIX));
         }
@@ -169,17 +96,11 @@ mod tests {
     #[test]
     fn an_edge_that_the_table_lacks_is_found_at_its_line() {
         assert_eq!(
-            found(
-                "engine/Cargo.toml",
-                "[dependencies]\nserde.workspace = true\nmuster-proto.workspace = true\n"
-            ),
+            found("engine/Cargo.toml", "[dependencies]\nserde.workspace = true\nmuster-proto.workspace = true\n"),
             ["engine/Cargo.toml:7 `engine` may not depend on `muster-proto`"]
         );
         assert_eq!(
-            found(
-                "common/Cargo.toml",
-                "[dependencies]\nrand = { workspace = true }\n"
-            ),
+            found("common/Cargo.toml", "[dependencies]\nrand = { workspace = true }\n"),
             ["common/Cargo.toml:6 `common` may not depend on `rand`"]
         );
     }
@@ -197,47 +118,18 @@ mod tests {
 
     #[test]
     fn tests_are_free_but_for_the_engine_and_tokio() {
-        assert_eq!(
-            found(
-                "engine/Cargo.toml",
-                "[dev-dependencies]\nproptest.workspace = true\n"
-            ),
-            [""; 0]
-        );
-        assert_eq!(
-            found(
-                "engine/Cargo.toml",
-                "[dev-dependencies]\ntokio.workspace = true\n"
-            )
-            .len(),
-            1
-        );
+        assert_eq!(found("engine/Cargo.toml", "[dev-dependencies]\nproptest.workspace = true\n"), [""; 0]);
+        assert_eq!(found("engine/Cargo.toml", "[dev-dependencies]\ntokio.workspace = true\n").len(), 1);
     }
 
     #[test]
     fn build_scripts_may_use_tools_but_not_our_crates() {
-        assert_eq!(
-            found(
-                "proto/Cargo.toml",
-                "[build-dependencies]\nprotox.workspace = true\n"
-            ),
-            [""; 0]
-        );
-        assert_eq!(
-            found(
-                "proto/Cargo.toml",
-                "[build-dependencies]\nmuster-engine.workspace = true\n"
-            )
-            .len(),
-            1
-        );
+        assert_eq!(found("proto/Cargo.toml", "[build-dependencies]\nprotox.workspace = true\n"), [""; 0]);
+        assert_eq!(found("proto/Cargo.toml", "[build-dependencies]\nmuster-engine.workspace = true\n").len(), 1);
     }
 
     #[test]
     fn a_crate_nobody_placed_is_found() {
-        assert_eq!(
-            found("web/Cargo.toml", ""),
-            ["web/Cargo.toml:0 the crate `web` is not in the table of edges"]
-        );
+        assert_eq!(found("web/Cargo.toml", ""), ["web/Cargo.toml:0 the crate `web` is not in the table of edges"]);
     }
 }

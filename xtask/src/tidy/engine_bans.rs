@@ -20,15 +20,9 @@ const ENGINE: &[(&str, &str)] = &[
     ("print!", OUTSIDE),
     ("eprintln!", OUTSIDE),
     ("eprint!", OUTSIDE),
-    (
-        "std::thread",
-        "a decision must not depend on how threads interleave",
-    ),
+    ("std::thread", "a decision must not depend on how threads interleave"),
     ("tokio", "a decision must not depend on how tasks interleave"),
-    (
-        "rand",
-        "a decision must be the same on every replica; a seed in State is the only randomness",
-    ),
+    ("rand", "a decision must be the same on every replica; a seed in State is the only randomness"),
     ("HashMap", ORDER),
     ("HashSet", ORDER),
     ("unsafe", "undefined behaviour would differ between replicas"),
@@ -45,21 +39,11 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
             check_names(file, ENGINE, "in the engine", &mut findings);
         }
         if file.is_under("common/src") {
-            check_names(
-                file,
-                &[("HashMap", ORDER), ("HashSet", ORDER)],
-                "in the vocabulary",
-                &mut findings,
-            );
+            check_names(file, &[("HashMap", ORDER), ("HashSet", ORDER)], "in the vocabulary", &mut findings);
         }
         if file.is_under("engine/src/state") || file.is_under("engine/src/apply") {
             let why = "State and apply are bit-equal on every replica; floats round";
-            check_names(
-                file,
-                &[("f32", why), ("f64", why)],
-                "in State or apply",
-                &mut findings,
-            );
+            check_names(file, &[("f32", why), ("f64", why)], "in State or apply", &mut findings);
             check_literals(file, why, &mut findings);
         }
     }
@@ -69,13 +53,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
 fn check_names(file: &RustFile, bans: &[(&str, &'static str)], place: &str, findings: &mut Vec<Finding>) {
     for name in file.shipped_names() {
         for (banned, why) in bans.iter().filter(|(banned, _)| name.mentions(banned)) {
-            findings.push(Finding::new(
-                file.path,
-                name.line,
-                format!("`{banned}` {place}"),
-                why,
-                fix_for(banned),
-            ));
+            findings.push(Finding::new(file.path, name.line, format!("`{banned}` {place}"), why, fix_for(banned)));
         }
     }
 }
@@ -95,10 +73,7 @@ fn has_float_literal(line: &str) -> bool {
     let bytes = line.as_bytes();
     (1..bytes.len().saturating_sub(1)).any(|dot| {
         let around = bytes[dot] == b'.' && bytes[dot - 1].is_ascii_digit() && bytes[dot + 1].is_ascii_digit();
-        let before = bytes[..dot]
-            .iter()
-            .rev()
-            .find(|byte| !byte.is_ascii_digit() && **byte != b'_');
+        let before = bytes[..dot].iter().rev().find(|byte| !byte.is_ascii_digit() && **byte != b'_');
         around && !before.is_some_and(|byte| *byte == b'.' || crate::source::is_word(*byte))
     })
 }
@@ -143,11 +118,7 @@ mod tests {
     #[test]
     fn each_banned_name_alone_is_a_finding() {
         for (banned, _) in ENGINE {
-            let text = if banned.ends_with('!') {
-                format!("{banned}()")
-            } else {
-                format!("{banned}::x()")
-            };
+            let text = if banned.ends_with('!') { format!("{banned}()") } else { format!("{banned}::x()") };
             assert!(!found("engine/src/a.rs", &text).is_empty(), "{banned}");
         }
     }
@@ -157,13 +128,7 @@ mod tests {
         let text = "// HashMap, std::fs\nconst A: &str = \"rand\";\n#[cfg(test)]\nmod tests { use std::collections::HashSet; }\n";
         assert_eq!(found("engine/src/lib.rs", text), [""; 0]);
         assert_eq!(found("sim/src/lib.rs", "use std::collections::HashMap;"), [""; 0]);
-        assert_eq!(
-            found(
-                "engine/src/state/job.rs",
-                "use common::Brand; let operand = brand;"
-            ),
-            [""; 0]
-        );
+        assert_eq!(found("engine/src/state/job.rs", "use common::Brand; let operand = brand;"), [""; 0]);
     }
 
     #[test]
@@ -181,9 +146,6 @@ mod tests {
 
     #[test]
     fn the_vocabulary_has_no_unordered_maps() {
-        assert_eq!(
-            found("common/src/a.rs", "use std::collections::HashMap;").len(),
-            1
-        );
+        assert_eq!(found("common/src/a.rs", "use std::collections::HashMap;").len(), 1);
     }
 }

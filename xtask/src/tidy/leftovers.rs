@@ -7,11 +7,7 @@ use crate::source::line_of;
 const LEFTOVERS: &[(&str, &str, &str)] = &[
     ("todo!", UNFINISHED, FINISH),
     ("unimplemented!", UNFINISHED, FINISH),
-    (
-        "dbg!",
-        "debug output is not for users",
-        "remove it, or make it a tracing event",
-    ),
+    ("dbg!", "debug output is not for users", "remove it, or make it a tracing event"),
     ("unbounded_channel", UNBOUNDED, BOUND),
     ("UnboundedSender", UNBOUNDED, BOUND),
     ("UnboundedReceiver", UNBOUNDED, BOUND),
@@ -27,13 +23,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
     for file in files.iter().filter(|file| !file.is_under("xtask")) {
         for name in &file.names {
             for (left, why, fix) in LEFTOVERS.iter().filter(|(left, ..)| name.mentions(left)) {
-                findings.push(Finding::new(
-                    file.path,
-                    name.line,
-                    format!("`{left}` left behind"),
-                    why,
-                    fix,
-                ));
+                findings.push(Finding::new(file.path, name.line, format!("`{left}` left behind"), why, fix));
             }
         }
         for (at, _) in file.code.match_indices("#[ignore") {

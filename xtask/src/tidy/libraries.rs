@@ -16,19 +16,11 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
         for file in files.iter().filter(|file| !is_at_home(file.path, home)) {
             // A first part only: a field or a module of that name is not the library.
             let uses = |part: &str| part == *library;
-            let named = file
-                .shipped_names()
-                .filter(|name| name.parts.len() > 1 && uses(&name.parts[0]));
+            let named = file.shipped_names().filter(|name| name.parts.len() > 1 && uses(&name.parts[0]));
             findings.extend(named.map(|name| {
                 let what = format!("`{library}` outside {home}");
                 let why = "a library behind one folder can be replaced, and its types stay out of the design";
-                Finding::new(
-                    file.path,
-                    name.line,
-                    what,
-                    why,
-                    "use what that folder offers, or extend it",
-                )
+                Finding::new(file.path, name.line, what, why, "use what that folder offers, or extend it")
             }));
         }
     }
@@ -36,8 +28,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
 }
 
 fn is_at_home(path: &str, home: &str) -> bool {
-    path.strip_prefix(home)
-        .is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+    path.strip_prefix(home).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
 }
 
 #[cfg(test)]
@@ -52,10 +43,7 @@ mod tests {
         let tree = made_up(&[
             ("scheduler/src/consensus/mod.rs", "use openraft::Raft;"),
             ("scheduler/src/history.rs", "use sled::Db;"),
-            (
-                "scheduler/src/gateway/mod.rs",
-                "use openraft::Raft;\nlet sled = self.sled;",
-            ),
+            ("scheduler/src/gateway/mod.rs", "use openraft::Raft;\nlet sled = self.sled;"),
             ("scheduler/tests/it.rs", "use openraft::Raft;"),
         ]);
         assert_eq!(

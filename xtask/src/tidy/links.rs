@@ -34,19 +34,9 @@ fn links(text: &str) -> Vec<(usize, String)> {
             fenced = !fenced;
         } else if !fenced {
             let line = without_code(line);
-            let inline = line
-                .match_indices("](")
-                .filter_map(|(at, _)| line[at + 2..].split(')').next());
-            let reference = line
-                .strip_prefix('[')
-                .and_then(|rest| rest.split_once("]: "))
-                .map(|(_, target)| target);
-            found.extend(
-                inline
-                    .chain(reference)
-                    .filter_map(relative)
-                    .map(|target| (number + 1, target)),
-            );
+            let inline = line.match_indices("](").filter_map(|(at, _)| line[at + 2..].split(')').next());
+            let reference = line.strip_prefix('[').and_then(|rest| rest.split_once("]: ")).map(|(_, target)| target);
+            found.extend(inline.chain(reference).filter_map(relative).map(|target| (number + 1, target)));
         }
     }
     found
@@ -113,10 +103,7 @@ mod tests {
 
     #[test]
     fn code_is_not_a_link() {
-        let tree = made_up(&[(
-            "a.md",
-            "`[a](b.md)` and `x`\n```\n[c](d.md)\n```\n[root](/a.md) [dir](.)\n",
-        )]);
+        let tree = made_up(&[("a.md", "`[a](b.md)` and `x`\n```\n[c](d.md)\n```\n[root](/a.md) [dir](.)\n")]);
         assert_eq!(brief(&check(&tree)), [""; 0]);
     }
 }

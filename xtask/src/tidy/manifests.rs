@@ -26,11 +26,8 @@ pub struct Manifest {
     lints_from_workspace: bool,
 }
 
-const KINDS: &[(&str, Kind)] = &[
-    ("dependencies", Kind::Normal),
-    ("build-dependencies", Kind::Build),
-    ("dev-dependencies", Kind::Dev),
-];
+const KINDS: &[(&str, Kind)] =
+    &[("dependencies", Kind::Normal), ("build-dependencies", Kind::Build), ("dev-dependencies", Kind::Dev)];
 
 /// The manifests of crates; one that is not TOML is left to cargo, which says so better.
 pub fn manifests(tree: &Tree) -> Vec<Manifest> {
@@ -42,10 +39,7 @@ fn read(file: &TextFile) -> Option<Manifest> {
     let table: toml::Table = file.text.parse().ok()?;
     table.get("package")?;
     let targets = table.get("target").and_then(toml::Value::as_table);
-    let target_tables = targets
-        .into_iter()
-        .flat_map(|targets| targets.values())
-        .filter_map(toml::Value::as_table);
+    let target_tables = targets.into_iter().flat_map(|targets| targets.values()).filter_map(toml::Value::as_table);
     let mut dependencies = Vec::new();
     for holder in std::iter::once(&table).chain(target_tables) {
         for (section, kind) in KINDS {
@@ -56,32 +50,18 @@ fn read(file: &TextFile) -> Option<Manifest> {
         }
     }
     let lints_from_workspace = table.get("lints").is_some_and(is_from_workspace);
-    Some(Manifest {
-        path: file.path.clone(),
-        folder,
-        dependencies,
-        lints_from_workspace,
-    })
+    Some(Manifest { path: file.path.clone(), folder, dependencies, lints_from_workspace })
 }
 
 fn dependency(file: &TextFile, key: &str, value: &toml::Value, kind: Kind) -> Dependency {
-    let name = value
-        .get("package")
-        .and_then(toml::Value::as_str)
-        .unwrap_or(key)
-        .to_string();
+    let name = value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_string();
     let names_key = |line: &str| {
         let rest = line.trim_start().strip_prefix(key);
         let in_header = line.trim_end().ends_with(&format!("dependencies.{key}]"));
         in_header || rest.is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
     };
     let line = file.text.lines().position(names_key).map_or(0, |index| index + 1);
-    Dependency {
-        name,
-        kind,
-        line,
-        from_workspace: is_from_workspace(value),
-    }
+    Dependency { name, kind, line, from_workspace: is_from_workspace(value) }
 }
 
 fn is_from_workspace(value: &toml::Value) -> bool {
@@ -91,11 +71,7 @@ fn is_from_workspace(value: &toml::Value) -> bool {
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for manifest in manifests(tree) {
-        for dependency in manifest
-            .dependencies
-            .iter()
-            .filter(|dependency| !dependency.from_workspace)
-        {
+        for dependency in manifest.dependencies.iter().filter(|dependency| !dependency.from_workspace) {
             findings.push(Finding::new(
                 &manifest.path,
                 dependency.line,
@@ -127,10 +103,7 @@ mod tests {
     fn every_crate_uses_the_shared_tables() {
         let tree = made_up(&[
             ("Cargo.toml", "[workspace]\nmembers = [\"a\"]\n"),
-            (
-                "a/Cargo.toml",
-                "[package]\nname = \"a\"\n[dependencies]\nserde-x = \"1\"\nserde = \"1\"\n",
-            ),
+            ("a/Cargo.toml", "[package]\nname = \"a\"\n[dependencies]\nserde-x = \"1\"\nserde = \"1\"\n"),
             (
                 "b/Cargo.toml",
                 "[package]\nname = \"b\"\n[lints]\nworkspace = true\n[dependencies]\nserde.workspace = true\n",

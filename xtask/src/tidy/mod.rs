@@ -31,25 +31,13 @@ pub struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, what: String, why: &'static str, fix: &'static str) -> Finding {
-        Finding {
-            path: path.to_string(),
-            line,
-            what,
-            why,
-            fix,
-        }
+        Finding { path: path.to_string(), line, what, why, fix }
     }
 }
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Finding {
-            path,
-            line,
-            what,
-            why,
-            fix,
-        } = self;
+        let Finding { path, line, what, why, fix } = self;
         write!(f, "{path}:{line}: {what}\n    why: {why}\n    do:  {fix}")
     }
 }
@@ -91,10 +79,7 @@ fn check(tree: &Tree) -> Vec<Finding> {
 /// "path:line what" of each finding: what the checks' own tests compare.
 #[cfg(test)]
 fn brief(findings: &[Finding]) -> Vec<String> {
-    findings
-        .iter()
-        .map(|finding| format!("{}:{} {}", finding.path, finding.line, finding.what))
-        .collect()
+    findings.iter().map(|finding| format!("{}:{} {}", finding.path, finding.line, finding.what)).collect()
 }
 
 #[cfg(test)]
@@ -104,17 +89,11 @@ mod tests {
 
     #[test]
     fn findings_are_ordered_and_say_what_to_do() {
-        let tree = made_up(&[
-            ("engine/src/b.rs", "fn f() { dbg!(1) }"),
-            ("engine/src/a.rs", "use rand::Rng;"),
-        ]);
+        let tree = made_up(&[("engine/src/b.rs", "fn f() { dbg!(1) }"), ("engine/src/a.rs", "use rand::Rng;")]);
         let findings = check(&tree);
         assert_eq!(
             brief(&findings),
-            [
-                "engine/src/a.rs:1 `rand` in the engine",
-                "engine/src/b.rs:1 `dbg!` left behind"
-            ]
+            ["engine/src/a.rs:1 `rand` in the engine", "engine/src/b.rs:1 `dbg!` left behind"]
         );
         let text = findings[0].to_string();
         assert!(text.contains("why: ") && text.contains("do:  "), "{text}");

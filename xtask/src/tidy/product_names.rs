@@ -34,16 +34,9 @@ const FIX: &str = "name the behaviour, or move a format's reader to sim/src/trac
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for folder in GUARDED {
-        for file in tree
-            .under(folder)
-            .filter(|file| !file.path.starts_with(&format!("{READERS}/")))
-        {
+        for file in tree.under(folder).filter(|file| !file.path.starts_with(&format!("{READERS}/"))) {
             let path_line = std::iter::once((0, file.path.as_str()));
-            let lines = file
-                .text
-                .lines()
-                .enumerate()
-                .map(|(number, line)| (number + 1, line));
+            let lines = file.text.lines().enumerate().map(|(number, line)| (number + 1, line));
             for (number, line) in path_line.chain(lines) {
                 for product in products_in(line) {
                     let what = format!("the name `{product}` of another product");
@@ -81,10 +74,7 @@ fn words_of(identifier: &str) -> Vec<String> {
             words.push(String::new());
         }
         if !separates {
-            words
-                .last_mut()
-                .expect("there is always a word")
-                .extend(c.to_lowercase());
+            words.last_mut().expect("there is always a word").extend(c.to_lowercase());
         }
         after_lower = c.is_lowercase();
     }
@@ -100,14 +90,8 @@ mod tests {
 
     #[test]
     fn names_are_found_in_comments_identifiers_and_paths() {
-        for line in [
-            "// like Slurm does",
-            "fn readTiresias_csv()",
-            "RLScheduler",
-            "rl_scheduler",
-            "HiveD",
-            "k-kueue-x",
-        ] {
+        for line in ["// like Slurm does", "fn readTiresias_csv()", "RLScheduler", "rl_scheduler", "HiveD", "k-kueue-x"]
+        {
             assert_eq!(products_in(line).len(), 1, "{line}");
         }
         for line in ["archived", "elucidate", "monad nomadic", "philanthropy", "yarns"] {

@@ -22,9 +22,7 @@ impl RustFile<'_> {
     }
 
     pub fn is_under(&self, folder: &str) -> bool {
-        self.path
-            .strip_prefix(folder)
-            .is_some_and(|rest| rest.starts_with('/'))
+        self.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// The names outside test code.
@@ -41,21 +39,13 @@ pub fn rust_files(tree: &Tree) -> Vec<RustFile<'_>> {
         .map(|file| {
             let code = mask(&file.text);
             let (names, test_lines) = (names(&code), test_lines(&code));
-            RustFile {
-                path: &file.path,
-                code,
-                names,
-                test_lines,
-                test: has_test_path(&file.path),
-            }
+            RustFile { path: &file.path, code, names, test_lines, test: has_test_path(&file.path) }
         })
         .collect();
     let modules: BTreeSet<String> = files.iter().flat_map(declared_test_modules).collect();
     for file in &mut files {
         let stem = file.path.trim_end_matches(".rs");
-        file.test |= modules
-            .iter()
-            .any(|module| stem == module || stem.starts_with(&format!("{module}/")));
+        file.test |= modules.iter().any(|module| stem == module || stem.starts_with(&format!("{module}/")));
     }
     files
 }
@@ -71,10 +61,7 @@ fn declared_test_modules(file: &RustFile) -> Vec<String> {
         "mod.rs" | "lib.rs" | "main.rs" => folder.to_string(),
         _ => file.path.trim_end_matches(".rs").to_string(),
     };
-    test_modules(&file.code)
-        .into_iter()
-        .map(|module| format!("{own}/{module}"))
-        .collect()
+    test_modules(&file.code).into_iter().map(|module| format!("{own}/{module}")).collect()
 }
 
 #[cfg(test)]
@@ -94,11 +81,7 @@ mod tests {
             ("a/tests/it.rs", ""),
             ("a/src/naive_not.rs", ""),
         ]);
-        let shipped: Vec<&str> = rust_files(&tree)
-            .iter()
-            .filter(|file| !file.test)
-            .map(|file| file.path)
-            .collect();
+        let shipped: Vec<&str> = rust_files(&tree).iter().filter(|file| !file.test).map(|file| file.path).collect();
         assert_eq!(shipped, ["a/src/b.rs", "a/src/lib.rs", "a/src/naive_not.rs"]);
     }
 }

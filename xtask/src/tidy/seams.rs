@@ -14,11 +14,7 @@ enum Outside {
 
 /// (start of the path, what those files may reach, which seam they are).
 const SEAMS: &[(&str, &[Outside], &str)] = &[
-    (
-        "scheduler/src/consensus/",
-        &[Clock, Files, Random],
-        "LogEngine and SnapshotStore",
-    ),
+    ("scheduler/src/consensus/", &[Clock, Files, Random], "LogEngine and SnapshotStore"),
     ("scheduler/src/history", &[Files], "HistoryStore"),
     ("scheduler/src/store", &[Files], "a server's own files"),
     ("scheduler/src/config.rs", &[Files], "the start-up configuration"),
@@ -26,69 +22,28 @@ const SEAMS: &[(&str, &[Outside], &str)] = &[
     ("agent/src/shim", &[Clock, Files, Processes], "the shim process"),
     ("agent/src/launcher", &[Clock, Files, Processes], "Launcher"),
     ("agent/src/device/", &[Clock, Files], "Probe"),
-    (
-        "agent/src/procfs",
-        &[Files],
-        "Launcher, what it sees of processes",
-    ),
-    (
-        "agent/src/inventory",
-        &[Files, Processes],
-        "Probe, for what is no device",
-    ),
+    ("agent/src/procfs", &[Files], "Launcher, what it sees of processes"),
+    ("agent/src/inventory", &[Files, Processes], "Probe, for what is no device"),
     ("agent/src/config.rs", &[Files], "the start-up configuration"),
 ];
 
 const BANS: &[(Outside, &[&str])] = &[
-    (
-        Clock,
-        &[
-            "SystemTime",
-            "Instant::now",
-            "now_utc",
-            "now_local",
-            "Uuid::now_v7",
-            "clock_gettime",
-        ],
-    ),
+    (Clock, &["SystemTime", "Instant::now", "now_utc", "now_local", "Uuid::now_v7", "clock_gettime"]),
     (Files, &["std::fs", "tokio::fs"]),
-    (
-        Processes,
-        &["process::Command", "tokio::process", "unistd::fork", "libc::fork"],
-    ),
-    (
-        Random,
-        &[
-            "rand::rng",
-            "rand::random",
-            "thread_rng",
-            "OsRng",
-            "SysRng",
-            "from_os_rng",
-            "Uuid::new_v4",
-        ],
-    ),
+    (Processes, &["process::Command", "tokio::process", "unistd::fork", "libc::fork"]),
+    (Random, &["rand::rng", "rand::random", "thread_rng", "OsRng", "SysRng", "from_os_rng", "Uuid::new_v4"]),
 ];
 
 pub fn check(files: &[RustFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in files
-        .iter()
-        .filter(|file| file.is_under("scheduler/src") || file.is_under("agent/src"))
-    {
+    for file in files.iter().filter(|file| file.is_under("scheduler/src") || file.is_under("agent/src")) {
         for (outside, banned) in BANS.iter().filter(|(outside, _)| !may_reach(file.path, *outside)) {
             for name in file.shipped_names() {
                 let Some(ban) = banned.iter().find(|ban| name.mentions(ban)) else {
                     continue;
                 };
                 let what = format!("`{ban}` outside the seams");
-                findings.push(Finding::new(
-                    file.path,
-                    name.line,
-                    what,
-                    why(*outside),
-                    fix(*outside),
-                ));
+                findings.push(Finding::new(file.path, name.line, what, why(*outside), fix(*outside)));
             }
         }
     }
@@ -96,9 +51,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
 }
 
 fn may_reach(path: &str, outside: Outside) -> bool {
-    SEAMS
-        .iter()
-        .any(|(start, allowed, _)| path.starts_with(start) && allowed.contains(&outside))
+    SEAMS.iter().any(|(start, allowed, _)| path.starts_with(start) && allowed.contains(&outside))
 }
 
 fn why(outside: Outside) -> &'static str {
@@ -113,9 +66,7 @@ fn why(outside: Outside) -> &'static str {
 fn fix(outside: Outside) -> &'static str {
     match outside {
         Clock => "take the time from the Clock seam",
-        Files => {
-            "go through the store or config of this crate; a new seam is listed in xtask/src/tidy/seams.rs"
-        }
+        Files => "go through the store or config of this crate; a new seam is listed in xtask/src/tidy/seams.rs",
         Processes => "go through Launcher; a new seam is listed in xtask/src/tidy/seams.rs",
         Random => "take a seeded generator from whoever builds this part",
     }
@@ -155,22 +106,13 @@ mod tests {
             ["agent/src/shim/main.rs:3 `rand::rng` outside the seams"]
         );
         assert_eq!(found("scheduler/src/history.rs", "use std::fs;"), [""; 0]);
-        assert_eq!(
-            found("scheduler/src/history.rs", "fn f() { SystemTime::now() }").len(),
-            1
-        );
+        assert_eq!(found("scheduler/src/history.rs", "fn f() { SystemTime::now() }").len(), 1);
     }
 
     #[test]
     fn tests_and_other_crates_are_free() {
         assert_eq!(found("agent/tests/it.rs", REACHES), [""; 0]);
         assert_eq!(found("cli/src/main.rs", REACHES), [""; 0]);
-        assert_eq!(
-            found(
-                "scheduler/src/session.rs",
-                "#[cfg(test)]\nmod tests { use std::fs; }"
-            ),
-            [""; 0]
-        );
+        assert_eq!(found("scheduler/src/session.rs", "#[cfg(test)]\nmod tests { use std::fs; }"), [""; 0]);
     }
 }

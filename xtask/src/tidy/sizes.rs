@@ -12,9 +12,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 pub fn check(files: &[RustFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| !file.test) {
-        let lines = (1..=file.code.lines().count())
-            .filter(|line| !file.is_test(*line))
-            .count();
+        let lines = (1..=file.code.lines().count()).filter(|line| !file.is_test(*line)).count();
         if lines > FILE_LINES && !is_excepted(file.path, "") {
             findings.push(Finding::new(
                 file.path,
@@ -30,11 +28,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
                 findings.push(Finding::new(
                     file.path,
                     function.first_line,
-                    format!(
-                        "`fn {}` has {} lines, more than {FUNCTION_LINES}",
-                        function.name,
-                        function.lines()
-                    ),
+                    format!("`fn {}` has {} lines, more than {FUNCTION_LINES}", function.name, function.lines()),
                     "a function should fit on a screen",
                     "name its phases and make each a function",
                 ));
@@ -45,9 +39,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
 }
 
 fn is_excepted(path: &str, function: &str) -> bool {
-    EXCEPTIONS
-        .iter()
-        .any(|(file, name, _)| *file == path && *name == function)
+    EXCEPTIONS.iter().any(|(file, name, _)| *file == path && *name == function)
 }
 
 #[cfg(test)]
@@ -69,33 +61,19 @@ mod tests {
             ("a/src/tests.rs", &long),
             ("a/tests/it.rs", &long),
         ]);
-        assert_eq!(
-            brief(&check(&rust_files(&tree))),
-            ["a/src/long.rs:0 601 lines outside tests, more than 600"]
-        );
+        assert_eq!(brief(&check(&rust_files(&tree))), ["a/src/long.rs:0 601 lines outside tests, more than 600"]);
     }
 
     #[test]
     fn long_functions_are_named() {
         let body = |lines: usize| format!("{{\n{}}}\n", "    g();\n".repeat(lines));
-        let text = format!(
-            "fn fits() {}\nfn long() {}",
-            body(FUNCTION_LINES - 2),
-            body(FUNCTION_LINES - 1)
-        );
+        let text = format!("fn fits() {}\nfn long() {}", body(FUNCTION_LINES - 2), body(FUNCTION_LINES - 1));
         let tree = made_up(&[("a/src/lib.rs", &text)]);
-        assert_eq!(
-            brief(&check(&rust_files(&tree))),
-            ["a/src/lib.rs:72 `fn long` has 71 lines, more than 70"]
-        );
+        assert_eq!(brief(&check(&rust_files(&tree))), ["a/src/lib.rs:72 `fn long` has 71 lines, more than 70"]);
     }
 
     #[test]
     fn every_exception_has_a_reason() {
-        assert!(
-            EXCEPTIONS
-                .iter()
-                .all(|(path, _, reason)| !path.is_empty() && reason.len() > 10)
-        );
+        assert!(EXCEPTIONS.iter().all(|(path, _, reason)| !path.is_empty() && reason.len() > 10));
     }
 }

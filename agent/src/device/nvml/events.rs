@@ -23,12 +23,7 @@ const XID_UNKNOWN: u32 = 999;
 
 /// Runs until the probe is dropped; returns at once if the driver has no events. `registered` is told
 /// when events are collected from then on.
-pub(super) fn watch(
-    nvml: &Nvml,
-    shared: &Shared,
-    sender: &SyncSender<DeviceEvent>,
-    registered: SyncSender<()>,
-) {
+pub(super) fn watch(nvml: &Nvml, shared: &Shared, sender: &SyncSender<DeviceEvent>, registered: SyncSender<()>) {
     let mut uuids = BTreeMap::new();
     let Some(set) = register(nvml, &mut uuids) else {
         tracing::info!("the driver offers no device events; health is polled only");
@@ -63,24 +58,17 @@ pub(super) fn watch(
 /// A set with every device that takes part, or `None`. A refused registration frees the whole set,
 /// so each refusal starts over without that device.
 fn register<'a>(nvml: &'a Nvml, uuids: &mut BTreeMap<usize, String>) -> Option<EventSet<'a>> {
-    let wanted =
-        EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR | EventTypes::MIG_CONFIG_CHANGE;
+    let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR | EventTypes::MIG_CONFIG_CHANGE;
     let count = nvml.device_count().ok()?.min(DEVICES_MAX as u32);
     let mut refused = BTreeSet::new();
     'again: loop {
         uuids.clear();
         let mut set = nvml.create_event_set().ok()?;
-        for index in (0..count)
-            .filter(|index| !refused.contains(index))
-            .collect::<Vec<_>>()
-        {
+        for index in (0..count).filter(|index| !refused.contains(index)).collect::<Vec<_>>() {
             let Ok(device) = nvml.device_by_index(index) else {
                 continue;
             };
-            let offered = device
-                .supported_event_types()
-                .unwrap_or_else(|_| EventTypes::empty())
-                & wanted;
+            let offered = device.supported_event_types().unwrap_or_else(|_| EventTypes::empty()) & wanted;
             if offered.is_empty() {
                 continue;
             }
@@ -104,10 +92,7 @@ fn register<'a>(nvml: &'a Nvml, uuids: &mut BTreeMap<usize, String>) -> Option<E
 fn event_of(data: &EventData<'_>, uuids: &BTreeMap<usize, String>, shared: &Shared) -> Option<DeviceEvent> {
     // SAFETY: as in `register`. The UUID comes from the time of registration, as a device that fell
     // off the bus does not tell its own any more.
-    let uuid = uuids
-        .get(&(unsafe { data.device.handle() } as usize))
-        .cloned()
-        .or_else(|| data.device.uuid().ok())?;
+    let uuid = uuids.get(&(unsafe { data.device.handle() } as usize)).cloned().or_else(|| data.device.uuid().ok())?;
     let kind = match data.event_data {
         Some(XidError::Value(xid)) => DeviceEventKind::Xid(u32::try_from(xid).unwrap_or(XID_UNKNOWN)),
         Some(XidError::Unknown) => DeviceEventKind::Xid(XID_UNKNOWN),
@@ -116,16 +101,9 @@ fn event_of(data: &EventData<'_>, uuids: &BTreeMap<usize, String>, shared: &Shar
         None => return None,
     };
     if let DeviceEventKind::Xid(xid) = kind {
-        shared
-            .last_xid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uuid.clone(), xid);
+        shared.last_xid.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid.clone(), xid);
     }
     let slots = shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
-    let slot = slots
-        .iter()
-        .position(|known| *known == uuid)
-        .and_then(|slot| u16::try_from(slot).ok());
+    let slot = slots.iter().position(|known| *known == uuid).and_then(|slot| u16::try_from(slot).ok());
     Some(DeviceEvent { uuid, slot, kind })
 }

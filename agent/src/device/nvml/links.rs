@@ -54,25 +54,18 @@ impl NvLinks {
 
     /// Links that are up; `None` for a device without NVLink.
     pub fn active(&self) -> Option<u8> {
-        self.present
-            .then(|| self.switched + self.direct.values().sum::<u8>())
+        self.present.then(|| self.switched + self.direct.values().sum::<u8>())
     }
 
     fn through_switches(&self, gpus: &[&str]) -> u8 {
-        let strangers = self
-            .direct
-            .iter()
-            .filter(|(address, _)| !gpus.contains(&address.as_str()));
+        let strangers = self.direct.iter().filter(|(address, _)| !gpus.contains(&address.as_str()));
         self.switched + strangers.map(|(_, count)| *count).sum::<u8>()
     }
 }
 
 /// The matrix over all readings, in their order.
 pub(super) fn matrix(nvml: &Nvml, readings: &[Reading<'_>]) -> Vec<Vec<Link>> {
-    let gpus: Vec<&str> = readings
-        .iter()
-        .map(|reading| reading.device.pci_address.as_str())
-        .collect();
+    let gpus: Vec<&str> = readings.iter().map(|reading| reading.device.pci_address.as_str()).collect();
     let mut matrix = vec![vec![Link::Same; readings.len()]; readings.len()];
     for (a, first) in readings.iter().enumerate() {
         for (b, second) in readings.iter().enumerate().skip(a + 1) {
@@ -93,10 +86,7 @@ fn pair(nvml: &Nvml, first: &Reading<'_>, second: &Reading<'_>, gpus: &[&str]) -
     if !first.is_instance() && !second.is_instance() {
         let bonded = match first.links.direct.get(&second.device.pci_address) {
             Some(direct) => *direct,
-            None => first
-                .links
-                .through_switches(gpus)
-                .min(second.links.through_switches(gpus)),
+            None => first.links.through_switches(gpus).min(second.links.through_switches(gpus)),
         };
         if bonded > 0 {
             return Link::NvLink(bonded);

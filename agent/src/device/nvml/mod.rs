@@ -51,10 +51,7 @@ struct Shared {
 
 enum Question {
     Devices(SyncSender<Result<DeviceReport, ProbeError>>),
-    Processes {
-        uuid: String,
-        reply: SyncSender<Result<Vec<u32>, ProbeError>>,
-    },
+    Processes { uuid: String, reply: SyncSender<Result<Vec<u32>, ProbeError>> },
 }
 
 impl NvmlProbe {
@@ -63,10 +60,7 @@ impl NvmlProbe {
     /// Errors: [`ProbeError::LibraryMissing`] when there is no such library, [`ProbeError::Init`] when
     /// it does not start, [`ProbeError::Stuck`] when the driver does not answer.
     pub fn open(library: Option<&Path>) -> Result<Self, ProbeError> {
-        let library = library.map_or_else(
-            || OsStr::new(LIBRARY).to_owned(),
-            |path| path.as_os_str().to_owned(),
-        );
+        let library = library.map_or_else(|| OsStr::new(LIBRARY).to_owned(), |path| path.as_os_str().to_owned());
         let shared = Arc::new(Shared::default());
         let (questions, asked) = sync_channel(QUESTIONS_MAX);
         let (started, start) = sync_channel(1);
@@ -82,27 +76,17 @@ impl NvmlProbe {
             Err(error) => drop(started.send(Err(error))),
         })?;
         let nvml = receive(&start, "the start of its library", START_LIMIT_MS)??;
-        let driver = nvml
-            .sys_driver_version()
-            .unwrap_or_else(|_| "of unknown version".to_owned());
+        let driver = nvml.sys_driver_version().unwrap_or_else(|_| "of unknown version".to_owned());
         let (sender, events) = sync_channel(EVENTS_MAX);
         let (registered, registration) = sync_channel(1);
         let watch_shared = shared.clone();
-        spawn("nvml-events", move || {
-            events::watch(&nvml, &watch_shared, &sender, registered)
-        })?;
+        spawn("nvml-events", move || events::watch(&nvml, &watch_shared, &sender, registered))?;
         // After this nothing is missed. A driver without events just ends that thread.
         match receive(&registration, "the registration for events", START_LIMIT_MS) {
             Ok(()) | Err(ProbeError::Stopped) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self {
-            questions,
-            events: Mutex::new(events),
-            shared,
-            driver,
-            answer_limit_ms: ANSWER_LIMIT_MS,
-        })
+        Ok(Self { questions, events: Mutex::new(events), shared, driver, answer_limit_ms: ANSWER_LIMIT_MS })
     }
 
     /// Waits at most that long for each answer of the driver.
@@ -117,15 +101,10 @@ impl NvmlProbe {
         question: impl FnOnce(SyncSender<Result<T, ProbeError>>) -> Question,
     ) -> Result<T, ProbeError> {
         let (reply, answer) = sync_channel(1);
-        self.questions
-            .try_send(question(reply))
-            .map_err(|error| match error {
-                TrySendError::Full(_) => ProbeError::Stuck {
-                    what: what.to_owned(),
-                    limit_ms: self.answer_limit_ms,
-                },
-                TrySendError::Disconnected(_) => ProbeError::Stopped,
-            })?;
+        self.questions.try_send(question(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => ProbeError::Stuck { what: what.to_owned(), limit_ms: self.answer_limit_ms },
+            TrySendError::Disconnected(_) => ProbeError::Stopped,
+        })?;
         receive(&answer, what, self.answer_limit_ms)?
     }
 }
@@ -155,15 +134,9 @@ impl Probe for NvmlProbe {
         let uuid = {
             let slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let count = slots.len();
-            slots
-                .get(usize::from(slot))
-                .cloned()
-                .ok_or(ProbeError::NoSuchSlot { slot, count })?
+            slots.get(usize::from(slot)).cloned().ok_or(ProbeError::NoSuchSlot { slot, count })?
         };
-        self.ask("the processes on a device", |reply| Question::Processes {
-            uuid,
-            reply,
-        })
+        self.ask("the processes on a device", |reply| Question::Processes { uuid, reply })
     }
 
     fn describe(&self) -> String {
@@ -181,44 +154,26 @@ impl Drop for NvmlProbe {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), ProbeError> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned
-        .map(drop)
-        .map_err(|error| query(&format!("the thread {name}"), error))
+    spawned.map(drop).map_err(|error| query(&format!("the thread {name}"), error))
 }
 
 fn receive<T>(from: &Receiver<T>, what: &str, limit_ms: u64) -> Result<T, ProbeError> {
-    from.recv_timeout(Duration::from_millis(limit_ms))
-        .map_err(|error| match error {
-            RecvTimeoutError::Timeout => ProbeError::Stuck {
-                what: what.to_owned(),
-                limit_ms,
-            },
-            RecvTimeoutError::Disconnected => ProbeError::Stopped,
-        })
+    from.recv_timeout(Duration::from_millis(limit_ms)).map_err(|error| match error {
+        RecvTimeoutError::Timeout => ProbeError::Stuck { what: what.to_owned(), limit_ms },
+        RecvTimeoutError::Disconnected => ProbeError::Stopped,
+    })
 }
 
 fn start_library(library: &OsStr) -> Result<Nvml, ProbeError> {
     let path = library.to_string_lossy().into_owned();
-    Nvml::builder()
-        .lib_path(library)
-        .init()
-        .map_err(|error| match error {
-            NvmlError::LibloadingError(cause) => ProbeError::LibraryMissing {
-                path,
-                cause: cause.to_string(),
-            },
-            // The file is a library, but not this one.
-            NvmlError::FailedToLoadSymbol(cause) => ProbeError::LibraryMissing { path, cause },
-            other => ProbeError::Init {
-                path,
-                cause: other.to_string(),
-            },
-        })
+    Nvml::builder().lib_path(library).init().map_err(|error| match error {
+        NvmlError::LibloadingError(cause) => ProbeError::LibraryMissing { path, cause: cause.to_string() },
+        // The file is a library, but not this one.
+        NvmlError::FailedToLoadSymbol(cause) => ProbeError::LibraryMissing { path, cause },
+        other => ProbeError::Init { path, cause: other.to_string() },
+    })
 }
 
 fn query(what: &str, cause: impl std::fmt::Display) -> ProbeError {
-    ProbeError::Query {
-        what: what.to_owned(),
-        cause: cause.to_string(),
-    }
+    ProbeError::Query { what: what.to_owned(), cause: cause.to_string() }
 }

@@ -17,19 +17,8 @@ pub(super) fn remapped_rows(nvml: &Nvml, device: &Device<'_>) -> Option<Remapped
     let (mut corrected, mut uncorrected, mut pending, mut failed) = (0, 0, 0, 0);
     // SAFETY: the handle comes from this library and lives as long as `nvml`; all four targets are
     // valid for writes.
-    let code = unsafe {
-        symbol(
-            device.handle(),
-            &mut corrected,
-            &mut uncorrected,
-            &mut pending,
-            &mut failed,
-        )
-    };
-    (code == sys::nvmlReturn_enum_NVML_SUCCESS).then_some(RemappedRows {
-        pending: pending != 0,
-        failed: failed != 0,
-    })
+    let code = unsafe { symbol(device.handle(), &mut corrected, &mut uncorrected, &mut pending, &mut failed) };
+    (code == sys::nvmlReturn_enum_NVML_SUCCESS).then_some(RemappedRows { pending: pending != 0, failed: failed != 0 })
 }
 
 /// What is at the far end of a link.
@@ -58,10 +47,7 @@ pub(super) fn fabric(nvml: &Nvml, device: &Device<'_>) -> Fabric {
     let Ok(symbol) = nvml.lib().nvmlDeviceGetGpuFabricInfoV.as_ref() else {
         return Fabric::default();
     };
-    let versions = [
-        (3, size_of::<sys::nvmlGpuFabricInfo_v3_t>()),
-        (2, size_of::<sys::nvmlGpuFabricInfo_v2_t>()),
-    ];
+    let versions = [(3, size_of::<sys::nvmlGpuFabricInfo_v3_t>()), (2, size_of::<sys::nvmlGpuFabricInfo_v2_t>())];
     for (version, size) in versions {
         let mut info = sys::nvmlGpuFabricInfo_v3_t {
             version: size as u32 | version << 24,
@@ -90,23 +76,7 @@ fn fabric_of(info: &sys::nvmlGpuFabricInfo_v3_t) -> Fabric {
         sys::NVML_GPU_FABRIC_STATE_COMPLETED => FabricState::NotStarted,
         _ => return Fabric::default(),
     };
-    let hex: String = info
-        .clusterUuid
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let cluster_uuid = format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    );
-    Fabric {
-        state,
-        cluster_uuid,
-        clique: info.cliqueId,
-        health_mask: info.healthMask,
-    }
+    let hex: String = info.clusterUuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let cluster_uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    Fabric { state, cluster_uuid, clique: info.cliqueId, health_mask: info.healthMask }
 }

@@ -60,11 +60,7 @@ impl<'a> Reading<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(nvml: &'a Nvml, shared: &'a Shared) -> Self {
-        Self {
-            nvml,
-            shared,
-            known: Vec::new(),
-        }
+        Self { nvml, shared, known: Vec::new() }
     }
 
     /// Until the handle is dropped. A reply nobody waits for any more is dropped too.
@@ -96,22 +92,13 @@ impl<'a> Reader<'a> {
         self.known = known.collect();
         let uuids = report.devices.iter().map(|device| device.uuid.clone()).collect();
         *self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner) = uuids;
-        debug_assert!(
-            report
-                .links
-                .iter()
-                .enumerate()
-                .all(|(at, row)| row[at] == Link::Same)
-        );
+        debug_assert!(report.links.iter().enumerate().all(|(at, row)| row[at] == Link::Same));
         Ok(report)
     }
 
     /// All devices the driver shows, MIG instances after their GPU, in PCI order.
     fn read_all(&self, unreadable: &mut Vec<String>) -> Result<Vec<Reading<'a>>, ProbeError> {
-        let count = self
-            .nvml
-            .device_count()
-            .map_err(|error| query("the number of devices", error))?;
+        let count = self.nvml.device_count().map_err(|error| query("the number of devices", error))?;
         let mut readings = Vec::new();
         for index in 0..count.min(DEVICES_MAX as u32) {
             match self.read_gpu(index) {
@@ -128,10 +115,7 @@ impl<'a> Reader<'a> {
     fn read_gpu(&self, index: u32) -> Result<Vec<Reading<'a>>, NvmlError> {
         let gpu = self.nvml.device_by_index(index)?;
         let device = facts(&gpu, pci_address(&gpu.pci_info()?))?;
-        let affinity = gpu
-            .cpu_affinity(AFFINITY_WORDS)
-            .map(|words| cpulist_of(&words))
-            .unwrap_or_default();
+        let affinity = gpu.cpu_affinity(AFFINITY_WORDS).map(|words| cpulist_of(&words)).unwrap_or_default();
         let serial = gpu.serial().unwrap_or_else(|_| device.uuid.clone());
         let links = NvLinks::read(self.nvml, &gpu);
         let mut readings = Vec::new();
@@ -145,10 +129,7 @@ impl<'a> Reader<'a> {
                     continue;
                 };
                 readings.push(Reading {
-                    device: DeviceFacts {
-                        model: device.model.clone(),
-                        ..part
-                    },
+                    device: DeviceFacts { model: device.model.clone(), ..part },
                     gpu_uuid: device.uuid.clone(),
                     gpu: Some(self.nvml.device_by_index(index)?),
                     links: NvLinks::default(),
@@ -159,18 +140,7 @@ impl<'a> Reader<'a> {
             }
         }
         let gpu_uuid = device.uuid.clone();
-        readings.insert(
-            0,
-            Reading {
-                device,
-                gpu_uuid,
-                gpu: Some(gpu),
-                links,
-                instance: None,
-                serial,
-                affinity,
-            },
-        );
+        readings.insert(0, Reading { device, gpu_uuid, gpu: Some(gpu), links, instance: None, serial, affinity });
         Ok(readings)
     }
 
@@ -179,9 +149,7 @@ impl<'a> Reader<'a> {
         let mut fresh: Vec<Option<Reading<'a>>> = read.into_iter().map(Some).collect();
         let mut ordered: Vec<Reading<'a>> = Vec::new();
         for known in &self.known {
-            let found = fresh
-                .iter_mut()
-                .find(|slot| slot.as_ref().is_some_and(|r| r.device.uuid == known.device.uuid));
+            let found = fresh.iter_mut().find(|slot| slot.as_ref().is_some_and(|r| r.device.uuid == known.device.uuid));
             ordered.push(match found.and_then(Option::take) {
                 Some(reading) => reading,
                 None => self.lost(known),
@@ -191,9 +159,7 @@ impl<'a> Reader<'a> {
         let parents: Vec<Option<u16>> = ordered
             .iter()
             .map(|reading| {
-                let at = ordered
-                    .iter()
-                    .position(|gpu| gpu.device.uuid == reading.gpu_uuid && reading.is_instance());
+                let at = ordered.iter().position(|gpu| gpu.device.uuid == reading.gpu_uuid && reading.is_instance());
                 at.and_then(|at| u16::try_from(at).ok())
             })
             .collect();
@@ -204,10 +170,7 @@ impl<'a> Reader<'a> {
     }
 
     fn lost(&self, known: &Known) -> Reading<'a> {
-        let parent = known
-            .device
-            .parent
-            .and_then(|slot| self.known.get(usize::from(slot)));
+        let parent = known.device.parent.and_then(|slot| self.known.get(usize::from(slot)));
         Reading {
             device: known.device.clone(),
             gpu_uuid: parent.unwrap_or(known).device.uuid.clone(),
@@ -222,41 +185,24 @@ impl<'a> Reader<'a> {
     fn health(&self, reading: &Reading<'_>) -> DeviceHealth {
         let uuid = reading.device.uuid.clone();
         let last_xid = {
-            let seen = self
-                .shared
-                .last_xid
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let seen = self.shared.last_xid.lock().unwrap_or_else(PoisonError::into_inner);
             seen.get(&reading.gpu_uuid).copied()
         };
         let (Some(handle), Some(gpu)) = (reading.handle(), reading.gpu.as_ref()) else {
-            return DeviceHealth {
-                uuid,
-                last_xid,
-                ..DeviceHealth::default()
-            };
+            return DeviceHealth { uuid, last_xid, ..DeviceHealth::default() };
         };
         let rows = raw::remapped_rows(self.nvml, gpu);
-        let fabric = if reading.is_instance() {
-            Fabric::default()
-        } else {
-            raw::fabric(self.nvml, gpu)
-        };
+        let fabric = if reading.is_instance() { Fabric::default() } else { raw::fabric(self.nvml, gpu) };
         DeviceHealth {
             uuid,
             reachable: true,
             memory_used_bytes: handle.memory_info().ok().map(|memory| memory.used),
             processes: compute_processes(handle).ok(),
             // Readings of 0 are what broken sensors give.
-            temperature_c: gpu
-                .temperature(TemperatureSensor::Gpu)
-                .ok()
-                .filter(|celsius| *celsius > 0),
+            temperature_c: gpu.temperature(TemperatureSensor::Gpu).ok().filter(|celsius| *celsius > 0),
             power_mw: gpu.power_usage().ok(),
             busy_percent: gpu.utilization_rates().ok().map(|rates| rates.gpu),
-            ecc_uncorrected: gpu
-                .total_ecc_errors(MemoryError::Uncorrected, EccCounter::Aggregate)
-                .ok(),
+            ecc_uncorrected: gpu.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Aggregate).ok(),
             remap_pending: rows.as_ref().map(|rows| rows.pending),
             remap_failed: rows.as_ref().map(|rows| rows.failed),
             recovery: recovery(gpu),
@@ -268,10 +214,7 @@ impl<'a> Reader<'a> {
 
     fn processes(&self, uuid: &str) -> Result<Vec<u32>, ProbeError> {
         let what = format!("the processes on {uuid}");
-        let device = self
-            .nvml
-            .device_by_uuid(uuid)
-            .map_err(|error| query(&what, error))?;
+        let device = self.nvml.device_by_uuid(uuid).map_err(|error| query(&what, error))?;
         compute_processes(&device).map_err(|error| query(&what, error))
     }
 }
@@ -298,26 +241,14 @@ fn facts(device: &Device<'_>, pci_address: String) -> Result<DeviceFacts, NvmlEr
 
 /// Contexts of plain processes and of MPS clients.
 fn compute_processes(device: &Device<'_>) -> Result<Vec<u32>, NvmlError> {
-    let mut pids: BTreeSet<u32> = device
-        .running_compute_processes()?
-        .into_iter()
-        .map(|process| process.pid)
-        .collect();
+    let mut pids: BTreeSet<u32> = device.running_compute_processes()?.into_iter().map(|process| process.pid).collect();
     // MPS is not everywhere; its server is in the first list either way.
-    pids.extend(
-        device
-            .mps_running_compute_processes()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|process| process.pid),
-    );
+    pids.extend(device.mps_running_compute_processes().unwrap_or_default().into_iter().map(|process| process.pid));
     Ok(pids.into_iter().collect())
 }
 
 fn recovery(device: &Device<'_>) -> Option<Recovery> {
-    let samples = device
-        .field_values_for(&[FieldId(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)])
-        .ok()?;
+    let samples = device.field_values_for(&[FieldId(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)]).ok()?;
     let value = match samples.into_iter().next()?.ok()?.value.ok()? {
         SampleValue::U32(value) => value,
         SampleValue::U64(value) => u32::try_from(value).ok()?,
@@ -329,13 +260,9 @@ fn recovery(device: &Device<'_>) -> Option<Recovery> {
 
 /// The domain if every whole GPU is in the same one; a node with mixed answers is in none.
 fn common_domain(health: &[DeviceHealth]) -> Option<String> {
-    let mut whole = health
-        .iter()
-        .filter(|health| health.reachable && !health.uuid.starts_with("MIG-"));
+    let mut whole = health.iter().filter(|health| health.reachable && !health.uuid.starts_with("MIG-"));
     let first = whole.next()?.fabric.domain()?;
-    whole
-        .all(|health| health.fabric.domain().as_deref() == Some(&first))
-        .then_some(first)
+    whole.all(|health| health.fabric.domain().as_deref() == Some(&first)).then_some(first)
 }
 
 /// The kernel's form: `0000:1b:00.0`, lower case, four digits of domain unless more are needed.

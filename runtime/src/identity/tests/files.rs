@@ -25,36 +25,20 @@ fn an_identity_survives_its_folder_and_its_key_is_private() {
     ca.save(&at).expect("saved");
     assert_eq!(mode(&at.join("ca.key")), 0o600);
     let ca = Authority::load(&at, now_ms()).expect("loaded");
-    assert_eq!(
-        (ca.cluster(), ca.fingerprint()),
-        (CLUSTER, loaded.ca_fingerprint())
-    );
-    issue(&ca, Role::User, "ada")
-        .check(now_ms())
-        .expect("signed by the loaded CA");
+    assert_eq!((ca.cluster(), ca.fingerprint()), (CLUSTER, loaded.ca_fingerprint()));
+    issue(&ca, Role::User, "ada").check(now_ms()).expect("signed by the loaded CA");
 }
 
 #[test]
 fn each_fault_of_a_folder_has_its_own_words() {
     let folder = tempfile::tempdir().expect("a temp folder");
     let (at, ca) = (folder.path(), authority());
-    let fault = |now_ms| {
-        Identity::load(at, now_ms)
-            .expect_err("must be refused")
-            .to_string()
-    };
+    let fault = |now_ms| Identity::load(at, now_ms).expect_err("must be refused").to_string();
     let error = fault(now_ms());
-    assert!(
-        error.contains("identity.crt does not exist; create an identity"),
-        "{error}"
-    );
+    assert!(error.contains("identity.crt does not exist; create an identity"), "{error}");
 
     issue(&ca, Role::Agent, "n1").save(at).expect("saved");
-    assert!(
-        fault(now_ms() + 91 * DAY_MS).contains("agent n1 expired at 20"),
-        "{}",
-        fault(now_ms() + 91 * DAY_MS)
-    );
+    assert!(fault(now_ms() + 91 * DAY_MS).contains("agent n1 expired at 20"), "{}", fault(now_ms() + 91 * DAY_MS));
     assert!(fault(now_ms() - DAY_MS).contains("not valid yet; check this machine's clock"));
     Identity::load(at, now_ms() - 4 * 60_000).expect("issued five minutes back for slow clocks");
 
@@ -86,19 +70,8 @@ fn a_bundle_of_two_cas_accepts_certificates_of_both() {
 fn the_signer_chooses_every_name_and_the_request_none() {
     let ca = authority();
     let request = KeyRequest::new().expect("a key");
-    let sans = Sans {
-        dns: vec!["node-1.example".to_owned()],
-        ip: vec!["10.0.0.1".parse().expect("an address")],
-    };
-    let pem = ca
-        .sign(
-            request.csr_pem(),
-            &name(Role::Agent, "n1"),
-            &sans,
-            now_ms(),
-            DAY_MS,
-        )
-        .expect("signed");
+    let sans = Sans { dns: vec!["node-1.example".to_owned()], ip: vec!["10.0.0.1".parse().expect("an address")] };
+    let pem = ca.sign(request.csr_pem(), &name(Role::Agent, "n1"), &sans, now_ms(), DAY_MS).expect("signed");
     let joined = request.finish(&pem, ca.ca_pem(), now_ms()).expect("fits");
     assert_eq!(joined.name(), &name(Role::Agent, "n1"));
     assert!(joined.not_after_ms() <= now_ms() + DAY_MS);
@@ -108,21 +81,13 @@ fn the_signer_chooses_every_name_and_the_request_none() {
     let uri = "muster://c1/admin/eve".try_into().expect("ASCII");
     greedy.subject_alt_names.push(rcgen::SanType::URI(uri));
     greedy.is_ca = rcgen::IsCa::NoCa;
-    let csr = greedy
-        .serialize_request(&greedy_key)
-        .and_then(|csr| csr.pem())
-        .expect("a request");
-    let pem = ca
-        .sign(&csr, &name(Role::Agent, "n2"), &Sans::default(), now_ms(), DAY_MS)
-        .expect("signed");
+    let csr = greedy.serialize_request(&greedy_key).and_then(|csr| csr.pem()).expect("a request");
+    let pem = ca.sign(&csr, &name(Role::Agent, "n2"), &Sans::default(), now_ms(), DAY_MS).expect("signed");
     let der = tls::certificates(&pem, "test").expect("PEM").swap_remove(0);
     let peer = Peer::from_der(&der).expect("exactly one name");
     assert!(peer.is_named(Role::Agent, "n2") && !peer.is(Role::Admin));
     let raw = String::from_utf8_lossy(&der).into_owned();
-    assert!(
-        !raw.contains("eve") && !raw.contains("server.muster"),
-        "nothing of the request's names"
-    );
+    assert!(!raw.contains("eve") && !raw.contains("server.muster"), "nothing of the request's names");
 }
 
 #[test]
@@ -137,53 +102,29 @@ fn requests_that_prove_nothing_are_refused() {
     }
     let stranger = Name::new("c2", Role::Agent, "n1").expect("valid");
     assert!(sign(request.csr_pem(), &stranger, &Sans::default()).is_err());
-    let forged = Name {
-        cluster: CLUSTER.to_owned(),
-        role: Role::Agent,
-        name: "a/../admin".to_owned(),
-    };
-    assert!(matches!(
-        sign(request.csr_pem(), &forged, &Sans::default()),
-        Err(IdentityError::BadWord { .. })
-    ));
-    let sans = Sans {
-        dns: vec!["bad name".to_owned()],
-        ip: Vec::new(),
-    };
+    let forged = Name { cluster: CLUSTER.to_owned(), role: Role::Agent, name: "a/../admin".to_owned() };
+    assert!(matches!(sign(request.csr_pem(), &forged, &Sans::default()), Err(IdentityError::BadWord { .. })));
+    let sans = Sans { dns: vec!["bad name".to_owned()], ip: Vec::new() };
     assert!(sign(request.csr_pem(), &agent, &sans).is_err());
     // The signer's answer to somebody else's request does not fit this key.
     let other = KeyRequest::new().expect("a key");
     let pem = sign(other.csr_pem(), &agent, &Sans::default()).expect("signed");
-    assert!(matches!(
-        request.finish(&pem, ca.ca_pem(), now_ms()),
-        Err(IdentityError::KeyMismatch { .. })
-    ));
+    assert!(matches!(request.finish(&pem, ca.ca_pem(), now_ms()), Err(IdentityError::KeyMismatch { .. })));
 }
 
 #[test]
 fn a_certificate_names_one_principal_or_none() {
     let ca = authority();
-    let der = tls::certificates(ca.ca_pem(), "test")
-        .expect("PEM")
-        .swap_remove(0);
+    let der = tls::certificates(ca.ca_pem(), "test").expect("PEM").swap_remove(0);
     assert!(Peer::from_der(&der).is_err(), "a CA is nobody");
     let self_signed = |uris: &[&str]| {
         let mut params = CertificateParams::default();
         let san = |uri: &&str| rcgen::SanType::URI((*uri).try_into().expect("ASCII"));
         params.subject_alt_names = uris.iter().map(san).collect();
-        params
-            .self_signed(&KeyPair::generate().expect("a key"))
-            .expect("signed")
-            .der()
-            .to_vec()
+        params.self_signed(&KeyPair::generate().expect("a key")).expect("signed").der().to_vec()
     };
     Peer::from_der(&self_signed(&["muster://c1/user/ada"])).expect("one name");
-    for bad in [
-        &[][..],
-        &["muster://c1/user/ada", "muster://c1/admin/ada"],
-        &["https://x"],
-        &["muster://c1/user/"],
-    ] {
+    for bad in [&[][..], &["muster://c1/user/ada", "muster://c1/admin/ada"], &["https://x"], &["muster://c1/user/"]] {
         assert!(Peer::from_der(&self_signed(bad)).is_err(), "{bad:?}");
     }
     let mut trailing = self_signed(&["muster://c1/user/ada"]);

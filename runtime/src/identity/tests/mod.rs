@@ -25,14 +25,10 @@ fn name(role: Role, name: &str) -> Name {
 }
 
 fn issue(authority: &Authority, role: Role, who: &str) -> Identity {
-    authority
-        .issue(&name(role, who), &Sans::default(), now_ms(), LEAF_VALID_MS)
-        .expect("issued")
+    authority.issue(&name(role, who), &Sans::default(), now_ms(), LEAF_VALID_MS).expect("issued")
 }
 
 /// Good for a day, which was over a day ago.
 fn issue_expired(authority: &Authority, role: Role, who: &str) -> Identity {
-    authority
-        .issue(&name(role, who), &Sans::default(), now_ms() - 2 * DAY_MS, DAY_MS)
-        .expect("issued")
+    authority.issue(&name(role, who), &Sans::default(), now_ms() - 2 * DAY_MS, DAY_MS).expect("issued")
 }

@@ -1,17 +1,12 @@
 use super::*;
 
 fn meta(index: u64) -> SnapshotMeta {
-    SnapshotMeta {
-        last_log_id: Some(LogPos { term: 2, index }.log_id()),
-        last_membership: StoredMembership::default(),
-    }
+    SnapshotMeta { last_log_id: Some(LogPos { term: 2, index }.log_id()), last_membership: StoredMembership::default() }
 }
 
 fn files(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -22,9 +17,7 @@ fn two_snapshots_are_kept_and_read_back() {
     let store = SnapshotStore::open(dir.path(), None).unwrap();
     assert!(store.newest().is_none() && store.fallback().is_none());
     for index in [10, 20, 30] {
-        store
-            .write(&meta(index), format!("state at {index}").as_bytes())
-            .unwrap();
+        store.write(&meta(index), format!("state at {index}").as_bytes()).unwrap();
     }
     assert_eq!(files(dir.path()).len(), 2);
     assert_eq!(store.fallback().map(|last| last.index), Some(20));
@@ -71,20 +64,13 @@ fn every_flipped_byte_is_noticed() {
 #[test]
 fn a_snapshot_in_parts_is_adopted_whole_or_not_at_all() {
     let source_dir = tempfile::tempdir().unwrap();
-    let source = SnapshotStore::open(source_dir.path(), None)
-        .unwrap()
-        .write(&meta(10), &[7; 100_000])
-        .unwrap();
+    let source = SnapshotStore::open(source_dir.path(), None).unwrap().write(&meta(10), &[7; 100_000]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path(), None).unwrap();
     let mut half = store.receive(source.file_bytes()).unwrap();
     half.write(&source.read_at(0, 20).unwrap()).unwrap();
     assert!(half.finish().is_err());
-    assert!(
-        files(dir.path()).is_empty(),
-        "the half stayed: {:?}",
-        files(dir.path())
-    );
+    assert!(files(dir.path()).is_empty(), "the half stayed: {:?}", files(dir.path()));
 
     let mut incoming = store.receive(source.file_bytes()).unwrap();
     let mut at = 0;

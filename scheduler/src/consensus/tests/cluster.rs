@@ -30,9 +30,7 @@ pub type Handle = ConsensusHandle<Toy>;
 
 /// Fails the test if `what` takes longer than the deadline.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
 /// Servers that are cut off: nothing reaches them and nothing leaves them.
@@ -77,15 +75,9 @@ pub struct Plain {
 
 impl PeerConnector for Plain {
     fn channel(&self, id: u64, addr: &str, _lane: Lane) -> Channel {
-        let dial = Dial {
-            ends: [self.own, id],
-            addr: addr.to_owned(),
-            cuts: self.cuts.clone(),
-        };
+        let dial = Dial { ends: [self.own, id], addr: addr.to_owned(), cuts: self.cuts.clone() };
         let endpoint = Endpoint::try_from(format!("http://{addr}")).unwrap();
-        endpoint
-            .connect_timeout(Duration::from_millis(500))
-            .connect_with_connector_lazy(dial)
+        endpoint.connect_timeout(Duration::from_millis(500)).connect_with_connector_lazy(dial)
     }
 }
 
@@ -127,19 +119,12 @@ impl Wire {
         if self.dial.cuts.lives(self.dial.ends)? == self.lives {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::ConnectionReset,
-            "the server was killed",
-        ))
+        Err(io::Error::new(io::ErrorKind::ConnectionReset, "the server was killed"))
     }
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check()?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -171,9 +156,7 @@ impl Server {
     async fn serve(id: u64, handle: Handle, listener: TcpListener) -> Server {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = handle.peer_service(Arc::new(|_| Ok(())));
-        let serve = tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming);
+        let serve = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
         let task = tokio::spawn(async move { serve.await.unwrap() });
         Server { id, handle, task }
     }
@@ -209,18 +192,11 @@ impl Cluster {
     /// Addresses for `count` servers, none of them started.
     pub async fn empty(count: u64, tune: fn(&mut ConsensusConfig)) -> Cluster {
         let root = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster {
-            root,
-            addrs: BTreeMap::new(),
-            servers: BTreeMap::new(),
-            cuts: Cuts::default(),
-            tune,
-        };
+        let mut cluster =
+            Cluster { root, addrs: BTreeMap::new(), servers: BTreeMap::new(), cuts: Cuts::default(), tune };
         for id in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            cluster
-                .addrs
-                .insert(id, listener.local_addr().unwrap().to_string());
+            cluster.addrs.insert(id, listener.local_addr().unwrap().to_string());
         }
         cluster
     }
@@ -292,11 +268,7 @@ impl Cluster {
         within("a proposal", async {
             loop {
                 let leader = self.leader().await;
-                match self
-                    .handle(leader)
-                    .propose(Bytes::copy_from_slice(text.as_bytes()))
-                    .await
-                {
+                match self.handle(leader).propose(Bytes::copy_from_slice(text.as_bytes())).await {
                     Ok(applied) => return applied.index,
                     Err(error) => println!("proposing {text:?} on {leader}: {error}"),
                 }
@@ -311,19 +283,14 @@ impl Cluster {
         for server in self.servers.values() {
             let mut views = server.handle.views();
             let there = views.wait_for(|seen| seen.applied.is_some_and(|at| at.index >= index));
-            let seen = within(&format!("server {} applying {index}", server.id), there)
-                .await
-                .unwrap();
+            let seen = within(&format!("server {} applying {index}", server.id), there).await.unwrap();
             states.push(seen.view.clone());
         }
         let newest = states.iter().map(|state| state.index).max().unwrap();
         if states.iter().any(|state| state.index < newest) {
             return Box::pin(self.agree(newest)).await;
         }
-        assert!(
-            states.windows(2).all(|pair| pair[0] == pair[1]),
-            "servers differ: {states:?}"
-        );
+        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "servers differ: {states:?}");
         states.swap_remove(0)
     }
 }

@@ -44,10 +44,7 @@ async fn a_restart_of_all_servers_keeps_the_state() {
     cluster.leader().await;
     let after = cluster.agree(index).await;
     assert_eq!((after.hash, after.count), (before.hash, before.count));
-    let again = cluster
-        .handle(1)
-        .initialize(BTreeMap::from([(1, cluster.addr(1))]))
-        .await;
+    let again = cluster.handle(1).initialize(BTreeMap::from([(1, cluster.addr(1))])).await;
     assert_eq!(again, Err(MembershipError::AlreadyInitialised));
 }
 
@@ -58,48 +55,20 @@ async fn followers_name_the_leader_and_read_what_it_acknowledged() {
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     let handle = cluster.handle(follower);
     let mut leadership = handle.leadership();
-    within(
-        "the follower hearing of its leader",
-        leadership.wait_for(|now| now.leader == Some(leader)),
-    )
-    .await
-    .unwrap();
+    within("the follower hearing of its leader", leadership.wait_for(|now| now.leader == Some(leader))).await.unwrap();
     let refused = handle.propose(Bytes::from_static(b"x")).await;
-    assert_eq!(
-        refused,
-        Err(ProposeError::NotLeader {
-            leader: (leader, cluster.addr(leader))
-        })
-    );
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: (leader, cluster.addr(leader)) }));
     let refused = handle.leader_read_barrier().await;
-    assert_eq!(
-        refused,
-        Err(ReadError::NotLeader {
-            leader: Some((leader, cluster.addr(leader)))
-        })
-    );
+    assert_eq!(refused, Err(ReadError::NotLeader { leader: Some((leader, cluster.addr(leader))) }));
     for number in 0..10 {
-        let index = cluster
-            .handle(leader)
-            .propose(Bytes::from(number.to_string()))
-            .await
-            .unwrap()
-            .index;
-        assert!(
-            within("a follower's barrier", handle.read_barrier())
-                .await
-                .unwrap()
-                >= index
-        );
+        let index = cluster.handle(leader).propose(Bytes::from(number.to_string())).await.unwrap().index;
+        assert!(within("a follower's barrier", handle.read_barrier()).await.unwrap() >= index);
         assert_eq!(handle.view().last, number.to_string().as_bytes());
     }
     let status = cluster.handle(leader).status();
     assert_eq!(status.role, Role::Leader);
     assert_eq!(status.members.iter().filter(|member| member.voter).count(), 3);
-    assert!(
-        status.members.iter().all(|member| member.lag.is_some()),
-        "{status:?}"
-    );
+    assert!(status.members.iter().all(|member| member.lag.is_some()), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,27 +77,12 @@ async fn a_deposed_leader_confirms_no_read() {
     let old = cluster.leader().await;
     cluster.cuts.cut(old);
     // It may still believe that it leads; no quorum answers it, so it never confirms a read.
-    let refused = within(
-        "the cut-off leader's barrier",
-        cluster.handle(old).leader_read_barrier(),
-    )
-    .await;
-    assert!(
-        refused.is_err(),
-        "a leader without a quorum confirmed {refused:?}"
-    );
+    let refused = within("the cut-off leader's barrier", cluster.handle(old).leader_read_barrier()).await;
+    assert!(refused.is_err(), "a leader without a quorum confirmed {refused:?}");
     let new = cluster.leader_but(&[old]).await;
-    let index = cluster
-        .handle(new)
-        .propose(Bytes::from_static(b"new"))
-        .await
-        .unwrap()
-        .index;
+    let index = cluster.handle(new).propose(Bytes::from_static(b"new")).await.unwrap().index;
     let refused = within("the deposed leader's barrier", cluster.handle(old).read_barrier()).await;
-    assert!(
-        refused.is_err(),
-        "a deposed leader confirmed {refused:?} while {index} was acknowledged elsewhere"
-    );
+    assert!(refused.is_err(), "a deposed leader confirmed {refused:?} while {index} was acknowledged elsewhere");
     cluster.cuts.heal(old);
     cluster.agree(index).await;
     assert!(
@@ -150,32 +104,13 @@ async fn a_proposal_bound_to_a_term_is_void_in_another() {
     let leader = cluster.leader().await;
     let handle = cluster.handle(leader);
     let term = handle.leadership().borrow().term;
-    assert_eq!(
-        handle
-            .propose_in_term(term, Bytes::from_static(b"bound"))
-            .await
-            .unwrap()
-            .term,
-        term
-    );
+    assert_eq!(handle.propose_in_term(term, Bytes::from_static(b"bound")).await.unwrap().term, term);
     let refused = handle.propose_in_term(term - 1, Bytes::from_static(b"old")).await;
-    assert_eq!(
-        refused,
-        Err(ProposeError::StaleTerm {
-            wanted: term - 1,
-            now: term
-        })
-    );
+    assert_eq!(refused, Err(ProposeError::StaleTerm { wanted: term - 1, now: term }));
     // Appended in spite of it, by a server that did not know better: passed over when applied.
-    let payload = crate::consensus::types::Payload {
-        in_term: term + 7,
-        bytes: Bytes::from_static(b"old"),
-    };
+    let payload = crate::consensus::types::Payload { in_term: term + 7, bytes: Bytes::from_static(b"old") };
     let written = handle.core.raft.client_write(payload).await.unwrap();
-    assert!(matches!(
-        written.data.0,
-        crate::consensus::types::Answer::StaleTerm
-    ));
+    assert!(matches!(written.data.0, crate::consensus::types::Answer::StaleTerm));
     let state = cluster.agree(written.log_id.index).await;
     assert_eq!((state.count, state.last.as_slice()), (1, &b"bound"[..]));
 }
@@ -186,13 +121,7 @@ async fn too_large_payloads_are_refused_before_the_log() {
     let handle = cluster.handle(1);
     let big = Bytes::from(vec![0; (64 << 10) + 1]);
     let refused = handle.propose(big.clone()).await;
-    assert_eq!(
-        refused,
-        Err(ProposeError::TooLarge {
-            bytes: (64 << 10) + 1,
-            limit: 64 << 10
-        })
-    );
+    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: (64 << 10) + 1, limit: 64 << 10 }));
     handle.propose_large(big).await.unwrap();
     let refused = handle.propose_large(Bytes::from(vec![0; (320 << 10) + 1])).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })));
@@ -228,31 +157,15 @@ async fn a_server_is_replaced_by_one_with_a_new_id() {
     cluster.propose("three").await;
     let leader = cluster.leader().await;
     let wrong = cluster.handle(leader).add_learner(9, cluster.addr(4)).await;
-    assert!(
-        matches!(wrong, Err(MembershipError::Unfit { id: 9, .. })),
-        "{wrong:?}"
-    );
-    within("adding", cluster.handle(leader).add_learner(4, cluster.addr(4)))
-        .await
-        .unwrap();
+    assert!(matches!(wrong, Err(MembershipError::Unfit { id: 9, .. })), "{wrong:?}");
+    within("adding", cluster.handle(leader).add_learner(4, cluster.addr(4))).await.unwrap();
     let gone = (1..=3).find(|id| *id != leader).unwrap();
     let voters: BTreeSet<u64> = (1..=4).filter(|id| *id != gone).collect();
-    within(
-        "changing",
-        cluster.handle(leader).change_membership(voters.clone()),
-    )
-    .await
-    .unwrap();
+    within("changing", cluster.handle(leader).change_membership(voters.clone())).await.unwrap();
     cluster.kill(gone).await;
     let index = cluster.propose("with the new one").await;
     cluster.agree(index).await;
-    let members: BTreeSet<u64> = cluster
-        .handle(leader)
-        .status()
-        .members
-        .iter()
-        .map(|member| member.id)
-        .collect();
+    let members: BTreeSet<u64> = cluster.handle(leader).status().members.iter().map(|member| member.id).collect();
     assert_eq!(members, voters);
 }
 
@@ -265,10 +178,7 @@ async fn an_entry_the_machine_cannot_read_stops_the_server() {
     assert!(why.contains("poison"), "{why}");
     cluster.kill(1).await;
     let config = cluster.config(1);
-    let connector = std::sync::Arc::new(super::cluster::Plain {
-        own: 1,
-        cuts: cluster.cuts.clone(),
-    });
+    let connector = std::sync::Arc::new(super::cluster::Plain { own: 1, cuts: cluster.cuts.clone() });
     match Consensus::start(config, Toy::default(), connector).await {
         Err(error) => assert!(error.to_string().contains("poison"), "{error}"),
         Ok(handle) => {

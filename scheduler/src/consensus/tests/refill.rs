@@ -7,12 +7,7 @@ use crate::consensus::RefillError;
 use crate::history::{HistoryStore, Record};
 
 fn record(index: u64, bytes: usize) -> Record {
-    Record {
-        ordinal: 0,
-        kind: 1,
-        job: Some(index % 5),
-        bytes: vec![index as u8; bytes].into(),
-    }
+    Record { ordinal: 0, kind: 1, job: Some(index % 5), bytes: vec![index as u8; bytes].into() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,14 +22,9 @@ async fn a_hole_in_history_is_filled_from_the_others() {
     }
     holed.note_restore(150).unwrap();
     let nowhere = cluster.handle(2).refill_history(&holed).await;
-    assert!(
-        matches!(nowhere, Err(RefillError::Nowhere { from: 0, to: 150, .. })),
-        "{nowhere:?}"
-    );
+    assert!(matches!(nowhere, Err(RefillError::Nowhere { from: 0, to: 150, .. })), "{nowhere:?}");
     cluster.handle(1).serve_history(whole.clone());
-    let fetched = within("the refill", cluster.handle(2).refill_history(&holed))
-        .await
-        .unwrap();
+    let fetched = within("the refill", cluster.handle(2).refill_history(&holed)).await.unwrap();
     assert_eq!(fetched, 150);
     assert!(holed.gaps().unwrap().is_empty());
     let mut from = 0;

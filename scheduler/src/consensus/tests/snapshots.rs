@@ -8,17 +8,11 @@ use crate::consensus::{ConsensusConfig, RaftLogLimits};
 fn small(config: &mut ConsensusConfig) {
     config.snapshot_every = 20;
     config.keep_logs = 5;
-    config.log = RaftLogLimits {
-        file_bytes: 4096,
-        ..RaftLogLimits::default()
-    };
+    config.log = RaftLogLimits { file_bytes: 4096, ..RaftLogLimits::default() };
 }
 
 fn files(dir: PathBuf, extension: &str) -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     files.sort();
     files
@@ -58,10 +52,7 @@ async fn a_laggard_catches_up_by_snapshot() {
     let index = cluster.propose("all three").await;
     let state = cluster.agree(index).await;
     assert!(state.count > 120);
-    assert!(
-        cluster.handle(lagging).status().purged.unwrap() > missed,
-        "it came by the log, not by a snapshot"
-    );
+    assert!(cluster.handle(lagging).status().purged.unwrap() > missed, "it came by the log, not by a snapshot");
     // And again from its own disk.
     cluster.kill(lagging).await;
     cluster.boot(lagging).await.unwrap();
@@ -79,10 +70,7 @@ async fn two_snapshots_and_the_log_since_the_older_are_kept() {
     let snapshots = files(cluster.dir(1).join("snapshots"), "snap");
     assert_eq!(snapshots.len(), 2, "{snapshots:?}");
     let older = cluster.handle(1).core.snapshots.fallback().unwrap();
-    assert!(
-        status.purged.unwrap() <= older.index,
-        "{status:?} purged beyond the older snapshot {older}"
-    );
+    assert!(status.purged.unwrap() <= older.index, "{status:?} purged beyond the older snapshot {older}");
     cluster.kill(1).await;
     // The newest is damaged: the older one and the log behind it give the same state.
     let newest = snapshots.last().unwrap();
@@ -134,24 +122,13 @@ async fn a_snapshot_waits_for_what_must_be_durable_first() {
     let dir = tempfile::tempdir().unwrap();
     let flushed = Arc::new(AtomicU64::new(0));
     let machine = Watched(super::toy::Toy::default(), flushed.clone());
-    let connector = Arc::new(super::cluster::Plain {
-        own: 1,
-        cuts: Default::default(),
-    });
+    let connector = Arc::new(super::cluster::Plain { own: 1, cuts: Default::default() });
     let config = ConsensusConfig::new("test", 1, dir.path());
     let engine = Box::new(MemDisk::new().open());
-    let handle = Consensus::start_on(config, engine, machine, connector)
-        .await
-        .unwrap();
-    handle
-        .initialize([(1, "127.0.0.1:1".to_owned())].into())
-        .await
-        .unwrap();
+    let handle = Consensus::start_on(config, engine, machine, connector).await.unwrap();
+    handle.initialize([(1, "127.0.0.1:1".to_owned())].into()).await.unwrap();
     let index = handle.propose("x".into()).await.unwrap().index;
-    let snapshot = within("the snapshot", handle.snapshot_now())
-        .await
-        .unwrap()
-        .unwrap();
+    let snapshot = within("the snapshot", handle.snapshot_now()).await.unwrap().unwrap();
     assert!(snapshot.index >= index && flushed.load(Ordering::SeqCst) >= index);
     handle.shutdown().await;
 }

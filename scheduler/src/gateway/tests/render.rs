@@ -140,7 +140,7 @@ fn an_array_counts_its_gangs_and_each_element_has_its_own_state() {
 
     let subject = cluster.subject(job);
     let whole = job::summary(&subject, None);
-    let counts = whole.counts.clone().unwrap();
+    let counts = whole.counts.unwrap();
     assert_eq!((counts.total, counts.failed, counts.running, counts.queued, counts.cancelled), (4, 1, 1, 1, 1));
     assert_eq!((whole.state.as_str(), whole.node_names.as_slice()), ("RUNNING", &["n1".to_owned()][..]));
     let states: Vec<(String, Option<i32>)> =

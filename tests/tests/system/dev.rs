@@ -1,0 +1,59 @@
+//! `muster dev`: the README's first command, and its clean end.
+
+use muster_tests::binary::muster;
+use muster_tests::cluster::process::Daemon;
+use muster_tests::cluster::wait::until;
+use muster_tests::cluster::{alone, ranks};
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+
+/// `muster dev` with its folder in `folder`, which marks every process it starts.
+fn dev(folder: &Path, more: &[&str]) -> Daemon {
+    let dir = folder.join("dev");
+    let arguments = [&["dev", "--dir", dir.to_str().expect("a plain path")], more].concat();
+    let mut dev = Daemon::new("dev", muster(), &arguments, folder.join("said"));
+    dev.start();
+    dev
+}
+
+fn example(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+    path.canonicalize().expect("the example is there").display().to_string()
+}
+
+fn said(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("said")).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_runs_a_job_through_streams_its_logs_and_ends_with_its_exit_code_and_no_process_left() {
+    let _machine = alone().await;
+    for (more, exit_code) in [(&[][..], 0), (&["--set", "gang.run=echo $RANK sum ok; exit 3"][..], 3)] {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let file = example("allreduce.toml");
+        let mut dev = dev(folder.path(), &[&["--run", &file], more].concat());
+        let status = dev.ended_within(Duration::from_secs(60));
+        let text = said(folder.path());
+        assert_eq!(status.and_then(|status| status.code()), Some(exit_code), "{text}");
+        if exit_code == 0 {
+            assert_eq!(text.matches(" sum ok").count(), 8, "{text}");
+        }
+        assert_eq!(ranks::all_of(folder.path()), [], "nothing is left:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_stops_cleanly_when_it_is_interrupted() {
+    let _machine = alone().await;
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let mut dev = dev(folder.path(), &[]);
+    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(())).await;
+    assert!(ranks::all_of(folder.path()).len() > 7, "three servers and four agents");
+    dev.signal(Signal::SIGINT);
+    let status = dev.ended_within(STOPS_WITHIN);
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", said(folder.path()));
+    assert_eq!(ranks::all_of(folder.path()), [], "nothing is left");
+}
