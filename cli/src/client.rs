@@ -235,3 +235,6 @@ fn dial_error(status: &Status) -> Option<&DialError> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,10 @@ const MARGIN_MS: u64 = 10_000;
 /// Broken streams in a row without a byte of progress.
 const BREAKS_MAX: u32 = 30;
 const BREAK_PAUSE: Duration = Duration::from_millis(300);
+/// A followed stream that is silent for so long is checked against the attempt itself.
+const SILENCE: Duration = Duration::from_secs(2);
+/// So many times silent after the attempt is over, and nothing more is coming.
+const SILENCES_MAX: u32 = 3;
 
 /// Where a rank's standard error goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, strea
 /// Prints one attempt's logs; a broken stream is opened again where it broke.
 pub async fn stream(context: &Context, client: &Client, request: LogsRequest, target: Target) -> Result<(), CliError> {
     let mut lines = Assembler::new(target);
-    let mut breaks = 0;
+    let (mut breaks, mut silences) = (0, 0);
     loop {
         let opened = client.call(async |mut api| api.logs(request.clone()).await).await;
         let mut chunks = match opened {
@@ -106,11 +110,17 @@ pub async fn stream(context: &Context, client: &Client, request: LogsRequest, ta
             Err(error) => return Err(error),
         };
         loop {
-            let wait = lines.patience().unwrap_or(Duration::from_secs(3600));
-            match tokio::time::timeout(wait, chunks.message()).await {
-                Err(_) => lines.pause(context)?,
+            match tokio::time::timeout(lines.patience().unwrap_or(SILENCE), chunks.message()).await {
+                Err(_) if lines.patience().is_some() => lines.pause(context)?,
+                Err(_) => {
+                    silences = if request.follow && is_over(client, &request).await { silences + 1 } else { 0 };
+                    if silences >= SILENCES_MAX {
+                        context.printer.warn("the attempt is over, but not every log was marked as whole");
+                        return lines.finish(context);
+                    }
+                }
                 Ok(Ok(Some(chunk))) => {
-                    breaks = 0;
+                    (breaks, silences) = (0, 0);
                     lines.take(context, chunk)?;
                 }
                 Ok(Ok(None)) => return lines.finish(context),
@@ -127,4 +137,13 @@ pub async fn stream(context: &Context, client: &Client, request: LogsRequest, ta
         }
         tokio::time::sleep(BREAK_PAUSE).await;
     }
+}
+
+/// Has the attempt ended whose logs are followed?
+async fn is_over(client: &Client, request: &LogsRequest) -> bool {
+    let reference = request.job.clone().unwrap_or_default();
+    let job = JobRef { attempt: None, ..reference.clone() };
+    let Ok(reply) = poll_once(client, &job, 0, "", 0).await else { return false };
+    let now = reply.job.unwrap_or_default();
+    reply.ended || reference.attempt.is_some_and(|attempt| now.attempt > attempt || now.state == "QUEUED")
 }

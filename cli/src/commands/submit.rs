@@ -126,7 +126,11 @@ pub fn render(reply: &SubmitReply, dry_run: bool, style: &Style) -> String {
 
 /// `16 nodes × 8 H100 = 128 GPUs`.
 pub fn asks(job: &Job) -> String {
-    let models = if job.models.is_empty() { "GPUs".to_owned() } else { cell(&job.models.join(" or ")) };
+    let models = match (job.models.is_empty(), job.gpus_per_node) {
+        (true, 1) => "GPU".to_owned(),
+        (true, _) => "GPUs".to_owned(),
+        (false, _) => cell(&job.models.join(" or ")),
+    };
     let one = match (job.nodes, job.gpus_per_node) {
         (0, _) => format!("{} {models}", job.gpus),
         (nodes, 0) => format!("{}, no GPUs", human::count(nodes.into(), "node")),

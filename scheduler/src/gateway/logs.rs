@@ -107,10 +107,13 @@ fn target(subject: &Subject, request: &pb::LogsRequest) -> Result<Target, ErrorI
 
 fn ranks(attempt: &Attempt, request: &pb::LogsRequest) -> Result<Vec<u32>, ErrorInfo> {
     let world = attempt.world_size;
+    let mut ranks = match (request.ranks.is_empty(), request.last_rank) {
+        (true, false) => (0..world).collect(),
+        _ => request.ranks.clone(),
+    };
     if request.last_rank {
-        return Ok(vec![world.saturating_sub(1)]);
+        ranks.push(world.saturating_sub(1));
     }
-    let mut ranks = if request.ranks.is_empty() { (0..world).collect() } else { request.ranks.clone() };
     ranks.sort_unstable();
     ranks.dedup();
     if ranks.len() > RANKS_MAX {
