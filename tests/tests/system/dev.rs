@@ -31,17 +31,18 @@ fn said(folder: &Path) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_runs_a_job_through_streams_its_logs_and_ends_with_its_exit_code_and_no_process_left() {
     let _machine = alone().await;
-    for (more, exit_code) in [(&[][..], 0), (&["--set", "gang.run=echo $RANK sum ok; exit 3"][..], 3)] {
+    for (more, exit_code) in [(&[] as &[&str], 0), (&["--set", "gang.run=echo $RANK sum ok; exit 3"][..], 3)] {
         let folder = tempfile::tempdir().expect("a temp folder");
         let file = example("allreduce.toml");
-        let mut dev = dev(folder.path(), &[&["--run", &file], more].concat());
+        let arguments: Vec<&str> = ["--run", file.as_str()].iter().chain(more).copied().collect();
+        let mut dev = dev(folder.path(), &arguments);
         let status = dev.ended_within(Duration::from_secs(60));
         let text = said(folder.path());
         assert_eq!(status.and_then(|status| status.code()), Some(exit_code), "{text}");
         if exit_code == 0 {
             assert_eq!(text.matches(" sum ok").count(), 8, "{text}");
         }
-        assert_eq!(ranks::all_of(folder.path()), [], "nothing is left:\n{text}");
+        assert_eq!(ranks::all_of(folder.path()), [0_u32; 0], "nothing is left:\n{text}");
     }
 }
 
@@ -55,5 +56,5 @@ async fn dev_stops_cleanly_when_it_is_interrupted() {
     dev.signal(Signal::SIGINT);
     let status = dev.ended_within(STOPS_WITHIN);
     assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", said(folder.path()));
-    assert_eq!(ranks::all_of(folder.path()), [], "nothing is left");
+    assert_eq!(ranks::all_of(folder.path()), [0_u32; 0], "nothing is left");
 }
