@@ -172,7 +172,8 @@ impl Reader {
                     return Ok(Err(Done));
                 }
             }
-            self.next = last + 1;
+            // A page may reach beyond `upto`; what is there comes by itself.
+            self.next = last.min(upto) + 1;
         }
         self.next = self.next.max(upto + 1);
         Ok(Ok(()))

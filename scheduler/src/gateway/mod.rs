@@ -27,6 +27,7 @@ mod why;
 #[cfg(test)]
 mod tests;
 
+use crate::consensus::ReadError;
 use crate::context::Context;
 use forward::{Where, answered, on_behalf};
 use futures::Stream;
@@ -41,6 +42,11 @@ use roles::Caller;
 use std::pin::Pin;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
+
+/// No cluster's state time is before the year 2020 once it is set.
+const EARLIEST: Time = Time(1_577_836_800_000);
+/// How long a command waits for the cluster's time to be set.
+const TIME_WAIT_MS: u64 = 5_000;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -91,8 +97,25 @@ impl Inner {
         self.ctx.proposer.now().max(state.now())
     }
 
+    /// A cluster begins at moment zero, until its first leader brings it to the wall clock. What was committed
+    /// before would be ages old after that step: keys forgotten, limits passed.
+    async fn has_time(&self) -> Result<(), ErrorInfo> {
+        let mut views = self.ctx.consensus.views();
+        let set = views.wait_for(|viewed| viewed.view.now() >= EARLIEST);
+        tokio::select! {
+            set = set => match set {
+                Ok(_) => Ok(()),
+                Err(_) => Err(errors::not_read(ReadError::ShuttingDown)),
+            },
+            () = self.ctx.clock.sleep_ms(TIME_WAIT_MS) => {
+                Err(errors::no_leader("the cluster's time is not set yet".into()))
+            }
+        }
+    }
+
     /// Commits a command; a refusal by `apply` is an error.
     async fn commit(&self, command: Command) -> Result<Applied, ErrorInfo> {
+        self.has_time().await?;
         let committed = self.ctx.proposer.propose(command).await.map_err(errors::not_committed)?;
         match committed.response {
             Applied::Refused(refusal) => Err(errors::refused(refusal)),

@@ -54,6 +54,16 @@ async fn one_key_gives_one_job_and_another_body_is_refused() {
     assert_eq!((error.code, error.exit_code), (ErrorCode::KeyReused, 5));
 }
 
+/// State time steps from zero to the wall clock once; a key from before that step would be forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_taken_before_the_cluster_knows_what_time_it_is() {
+    let server = Server::start(0).await;
+    server.submit("k1", JOB).await;
+    let submitted_at = server.ctx.view().jobs().values().next().unwrap().submitted_at;
+    let wall_ms = server.ctx.clock.wall_ms();
+    assert!(wall_ms.abs_diff(submitted_at.0) < 60_000, "{submitted_at} is far from {wall_ms}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_waited_for_shown_and_retried_after_its_end() {
     let server = Server::start(1).await;
@@ -255,7 +265,7 @@ async fn configuration_is_shown_tried_and_changed() {
     let wanted = r#"{"suspect_after_ms":2000}"#;
     assert!(configure(wanted, true).await.unwrap().into_inner().changed);
     let changed = configure(wanted, false).await.unwrap().into_inner();
-    assert!(changed.changed && changed.version == shown.version + 1 && changed.json.contains("2000"));
+    assert!(changed.changed && changed.version > shown.version && changed.json.contains("2000"));
     assert!(!configure(wanted, false).await.unwrap().into_inner().changed);
     for bad in ["{", r#"{"suspect_after":1}"#, r#"{"suspect_after_ms":0}"#] {
         assert_eq!(error(configure(bad, true).await).code, ErrorCode::ConfigInvalid, "{bad}");

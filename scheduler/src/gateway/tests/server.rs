@@ -82,7 +82,7 @@ impl Server {
         });
         let coordinator = Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, "dev".into());
         supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
-        let sessions = SessionsHandle::new(Services {
+        let services = Services {
             consensus: consensus.clone(),
             proposer: proposer.clone(),
             clock: clock.clone(),
@@ -90,7 +90,8 @@ impl Server {
             leases,
             reports,
             cluster_id: "dev".into(),
-        });
+        };
+        let sessions = SessionsHandle::new(services, 1);
         let now_ms = clock.wall_ms();
         let authority = Authority::create("dev", now_ms).unwrap();
         let name = Name::new("dev", Role::Server, "s1").unwrap();
