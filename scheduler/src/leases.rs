@@ -1,11 +1,12 @@
 //! Acknowledges lease renewals, in batches, each after a ReadIndex round that began after they
 //! arrived (rule 6). Never from a timer or a leader's own belief that it leads.
 
-use crate::consensus::ConsensusHandle;
+use crate::consensus::{ConsensusHandle, Leadership};
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::session::Outgoing;
 use muster_common::NodeId;
+use muster_engine::State;
 use muster_engine::state::node;
 use muster_proto::agent as wire;
 use muster_runtime::actor::{Inbox, Mailbox, mailbox};
@@ -19,6 +20,7 @@ pub struct Renewed {
     pub node: NodeId,
     pub epoch: u64,
     /// The control session it names, which must be the one it came on.
+    pub named: u64,
     pub session: u64,
     pub number: u64,
     /// Of the session it came on.
@@ -67,18 +69,71 @@ impl Leases {
             tracing::debug!(%error, renewals = batch.len(), "renewals are not acknowledged");
             return;
         }
-        // A new leader acknowledges nothing before it has applied the first entry of its own term.
-        if !self.consensus.leadership().borrow().first_index_of_term_applied {
-            return;
-        }
+        let leadership = self.consensus.leadership().borrow().clone();
         let state = self.consensus.view();
         for renewed in batch {
-            let known = state.node(renewed.node);
-            let current = known.is_some_and(|node| node.epoch == renewed.epoch && node.liveness == node::Liveness::Up);
-            if current && self.liveness.may_acknowledge(renewed.node) {
+            if may_acknowledge(&leadership, &state, &self.liveness, &renewed) {
                 let lease = wire::LeaseExtended { session: renewed.session, number: renewed.number };
                 renewed.answer.try_send(wire::server_message::Body::Lease(lease));
             }
         }
+    }
+}
+
+/// After a quorum round that began after the renewal had come.
+fn may_acknowledge(leadership: &Leadership, state: &State, liveness: &Liveness, renewed: &Renewed) -> bool {
+    // A new leader acknowledges nothing before it has applied the first entry of its own term.
+    if !leadership.first_index_of_term_applied {
+        return false;
+    }
+    let known = state.node(renewed.node);
+    let current = known.is_some_and(|node| node.epoch == renewed.epoch && node.liveness == node::Liveness::Up);
+    current && renewed.named == renewed.session && liveness.may_acknowledge(renewed.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_engine::Command;
+    use muster_engine::command::Entry;
+
+    fn of_one_node() -> (State, Leadership, Renewed) {
+        let mut state = State::new("test");
+        let registration = crate::gateway::tests::fixture::registration("n1", 2);
+        applied(&mut state, Command::RegisterNode(Box::new(registration)));
+        let node = *state.nodes().keys().next().unwrap();
+        let epoch = state.node(node).unwrap().epoch;
+        let leadership = Leadership { is_leader: true, first_index_of_term_applied: true, ..Leadership::default() };
+        let renewed = Renewed { node, epoch, named: 1, session: 1, number: 1, answer: Outgoing::new().0 };
+        (state, leadership, renewed)
+    }
+
+    fn applied(state: &mut State, command: Command) {
+        let entry = Entry { index: state.applied_index() + 1, term: 1, at: muster_common::Time(1), command };
+        muster_engine::apply(state, &entry);
+    }
+
+    #[test]
+    fn rule_6d_a_renewal_that_names_another_session_is_not_acknowledged() {
+        let (state, leadership, mut renewed) = of_one_node();
+        assert!(may_acknowledge(&leadership, &state, &Liveness::default(), &renewed));
+        renewed.named = 2;
+        assert!(!may_acknowledge(&leadership, &state, &Liveness::default(), &renewed));
+    }
+
+    #[test]
+    fn rule_6c_a_new_leader_acknowledges_nothing_before_the_first_entry_of_its_term() {
+        let (mut state, mut leadership, renewed) = of_one_node();
+        let (node, epoch, liveness) = (renewed.node, renewed.epoch, Liveness::default());
+        leadership.first_index_of_term_applied = false;
+        assert!(!may_acknowledge(&leadership, &state, &liveness, &renewed));
+        leadership.first_index_of_term_applied = true;
+        assert!(may_acknowledge(&leadership, &state, &liveness, &renewed));
+
+        liveness.decide(node, 60_000, 1);
+        assert!(!may_acknowledge(&leadership, &state, &liveness, &renewed), "its silence is being decided");
+        liveness.decided(node);
+        applied(&mut state, Command::NodeSilent { node, epoch, term: 1 });
+        assert!(!may_acknowledge(&leadership, &state, &liveness, &renewed), "it counts as silent");
     }
 }

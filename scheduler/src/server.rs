@@ -157,7 +157,7 @@ fn wire_up(
         Ok::<(), io::Error>(())
     });
     supervisor.spawn("bootstrap", bootstrap(config.clone(), consensus.clone()));
-    let sessions = SessionsHandle::new(Services {
+    let services = Services {
         consensus: consensus.clone(),
         proposer: proposer.clone(),
         clock: clock.clone(),
@@ -165,7 +165,9 @@ fn wire_up(
         leases,
         reports,
         cluster_id: config.cluster_id.clone(),
-    });
+    };
+    // Milliseconds leave room for a thousand servers.
+    let sessions = SessionsHandle::new(services, clock.wall_ms() * 1024 + config.id % 1024);
     let member = |member: &crate::config::Member| {
         (member.id, MemberInfo { name: member.name.clone(), address: member.address.clone() })
     };

@@ -37,7 +37,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    fn new() -> (Self, Messages, Ending) {
+    pub(crate) fn new() -> (Self, Messages, Ending) {
         let (messages, receiver) = mpsc::channel(OUTGOING_MAX);
         let (end, ended) = watch::channel(None);
         (Self { messages, end }, receiver, ended)
@@ -241,12 +241,16 @@ impl Session {
 
     async fn handle(&mut self, message: wire::AgentMessage) -> Result<(), SessionError> {
         let services = &self.sessions.services;
-        services.liveness.heard(self.node, services.clock.boottime_ms());
+        // A renewal that names another session was sent to somebody else: no sign of life for this one.
+        let foreign = matches!(&message.body, Some(FromAgent::Renewal(renewal)) if renewal.session != self.number);
+        if !foreign {
+            services.liveness.heard(self.node, services.clock.boottime_ms());
+        }
         match message.body {
-            Some(FromAgent::Renewal(renewal)) if renewal.session == self.number => {
+            Some(FromAgent::Renewal(renewal)) => {
                 let (node, epoch, session) = (self.node, self.epoch, self.number);
-                let answer = self.outgoing.clone();
-                services.leases.renew(Renewed { node, epoch, session, number: renewal.number, answer });
+                let (named, number, answer) = (renewal.session, renewal.number, self.outgoing.clone());
+                services.leases.renew(Renewed { node, epoch, named, session, number, answer });
             }
             Some(FromAgent::Reports(reports)) => {
                 for report in reports.reports {
@@ -258,8 +262,7 @@ impl Session {
                 }
             }
             Some(FromAgent::Log(chunk)) => self.sessions.chunk(self.node, self.number, chunk),
-            // A renewal of another session is no sign of life for this one, but the stream is.
-            Some(FromAgent::Renewal(_) | FromAgent::Hello(_)) | None => {}
+            Some(FromAgent::Hello(_)) | None => {}
         }
         Ok(())
     }

@@ -57,10 +57,10 @@ pub struct SessionsHandle {
 }
 
 impl SessionsHandle {
-    pub(crate) fn new(services: Services) -> Self {
-        // Session numbers differ between servers and between lives of one server.
-        let seed = rand::random::<u64>() >> 1;
-        Self { services: Arc::new(services), connected: Arc::default(), numbers: Arc::new(AtomicU64::new(seed)) }
+    /// Session numbers count from `first`, which must differ between servers and between lives of
+    /// one server: a renewal that names another's session is none of ours.
+    pub(crate) fn new(services: Services, first: u64) -> Self {
+        Self { services: Arc::new(services), connected: Arc::default(), numbers: Arc::new(AtomicU64::new(first)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Connected>> {

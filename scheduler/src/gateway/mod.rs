@@ -25,7 +25,7 @@ mod wait;
 mod why;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::consensus::ReadError;
 use crate::context::Context;

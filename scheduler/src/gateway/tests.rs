@@ -1,7 +1,7 @@
 //! Tests of the gateway: pure parts on states made with engine commands, calls on one real server.
 
 mod calls;
-mod fixture;
+pub(crate) mod fixture;
 mod render;
 mod roles;
 mod server;

@@ -7,7 +7,7 @@ use muster_tests::cluster::{Options, TestCluster};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_leader_stops_no_job_and_a_submit_during_the_election_succeeds_once() {
-    let mut cluster = TestCluster::start(3, 4, Options::default()).await;
+    let mut cluster = TestCluster::start(3, 4, Options { fence_after_ms: 20_000, ..Options::default() }).await;
     let (user, gate) = (cluster.user.clone(), cluster.gate("lines"));
     let ring = user.submit_job(&job("ring", 4, 2, "\"$MUSTER_EXE\" rank allreduce --seconds 6")).await;
     let lines = user.submit_job(&job("lines", 2, 1, &gate.script())).await;

@@ -58,6 +58,10 @@ impl Processes {
             // Ctrl-C on the terminal is for us; they are told in the right order.
             .process_group(0)
             .kill_on_drop(true);
+        // A throw-away cluster must not outlive its owner, even one that is killed with -9.
+        let die_with_us = || nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from);
+        // SAFETY: between fork and exec only prctl is called, which takes no lock and allocates nothing.
+        unsafe { command.pre_exec(die_with_us) };
         let child = command.spawn().map_err(|error| {
             CliError::new(ErrorCode::Internal, format!("cannot start {} {daemon}: {error}", program.display()))
         })?;
