@@ -81,4 +81,15 @@ mod tests {
         assert!(paths.mark(&key(5)).starts_with(paths.mark_prefix()));
         assert!(!at("/b").mark(&key(5)).starts_with(paths.mark_prefix()), "another agent's processes are ours");
     }
+
+    #[test]
+    fn rule_13_each_attempt_has_its_own_output_and_log_folder() {
+        let config = Config::new(vec!["a:1".to_owned()], Name::literal("n"), PathBuf::from("/state"));
+        let paths = Paths::of(&config);
+        let gang = GangId::new(JobId(7), 0);
+        let (first, second) = (AttemptNo(1), AttemptNo(2));
+        assert_ne!(paths.output(gang, first), paths.output(gang, second));
+        assert_ne!(paths.logs(gang, first), paths.logs(gang, second));
+        assert_ne!(paths.output(gang, first), paths.output(GangId::new(JobId(7), 1), first));
+    }
 }
