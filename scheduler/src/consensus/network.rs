@@ -18,7 +18,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -32,6 +32,9 @@ pub(crate) const PART_BYTES: usize = 1 << 20;
 pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// A stream is set up over a connection that may have to be made first.
 const SETUP_MS_MIN: u64 = 1_000;
+/// Between two tries to open a stream of appends. openraft's own back-off is taken with the stream's
+/// next request, which a stream that does not open never asks for.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which of the three connections to a server is meant, so that a bulk transfer never delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,7 +212,10 @@ impl Client {
         let mut client = self.net.client(self.target, &self.addr, Lane::Append);
         let replies = match timeout(setup, client.append_stream(requests)).await {
             Ok(Ok(replies)) => replies.into_inner(),
-            Ok(Err(status)) => return Err(self.failed(&status)),
+            Ok(Err(status)) => {
+                sleep(REOPEN_PAUSE).await;
+                return Err(self.failed(&status));
+            }
             Err(_) => return Err(self.late(RPCTypes::AppendEntries, setup).into()),
         };
         let stall = within.max(Duration::from_millis(self.net.stall_ms));

@@ -51,7 +51,8 @@ async fn dev_stops_cleanly_when_it_is_interrupted() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().expect("a temp folder");
     let mut dev = dev(folder.path(), &[]);
-    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(())).await;
+    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(()))
+        .await;
     assert!(ranks::all_of(folder.path()).len() > 7, "three servers and four agents");
     dev.signal(Signal::SIGINT);
     let status = dev.ended_within(STOPS_WITHIN);

@@ -44,7 +44,11 @@ async fn every_call_is_checked_against_the_role_in_the_certificate() {
             api.node_token(NodeTokenRequest { request_id: format!("{who}-token"), ..NodeTokenRequest::default() })
                 .await,
         );
-        let settings = ConfigureRequest { request_id: format!("{who}-look"), kind: "settings".to_owned(), ..ConfigureRequest::default() };
+        let settings = ConfigureRequest {
+            request_id: format!("{who}-look"),
+            kind: "settings".to_owned(),
+            ..ConfigureRequest::default()
+        };
         let configure = refusal(api.configure(settings).await);
         let expected = match who {
             "nobody" => [not_in, not_in, not_in, not_in],
