@@ -56,6 +56,25 @@ impl Applying<'_> {
         held.into_iter().for_each(|slot| self.quarantine_device(node, slot, why));
     }
 
+    /// The same of a part whose attempt has ended already. False when there is no such orphan.
+    pub(super) fn quarantine_orphan(
+        &mut self,
+        node: NodeId,
+        gang: GangId,
+        token: Token,
+        slots: &[u16],
+        why: &str,
+    ) -> bool {
+        let orphans = self.state.nodes.get(&node).map_or(&[][..], |record| &record.orphans);
+        let Some(orphan) = orphans.iter().find(|orphan| orphan.gang == gang && orphan.token == token) else {
+            return false;
+        };
+        let mut bad: Vec<u16> = orphan.devices.iter().map(|(slot, _)| *slot).collect();
+        bad.extend(slots);
+        bad.into_iter().for_each(|slot| self.quarantine_device(node, slot, why));
+        true
+    }
+
     pub(super) fn quarantine_device(&mut self, node: NodeId, slot: u16, why: &str) {
         let now = self.now();
         let record = self.node_mut(node);

@@ -58,8 +58,16 @@ impl Applying<'_> {
     }
 
     fn report_of_orphan(&mut self, report: &NodeReport) {
-        if let ReportBody::Released { .. } = report.body {
-            self.release_orphan(report.node, report.gang, report.token, Evidence::Released);
+        match &report.body {
+            ReportBody::Released { .. } => {
+                self.release_orphan(report.node, report.gang, report.token, Evidence::Released);
+            }
+            ReportBody::Quarantined { slots, why }
+                if self.quarantine_orphan(report.node, report.gang, report.token, slots, why) =>
+            {
+                self.close_node(report.node, why);
+            }
+            _ => {}
         }
     }
 
