@@ -324,7 +324,7 @@ impl Settings {
     /// How long ranks may outlive the last extended lease: short enough that they are gone, kill
     /// bound and drift included, before the fencing wait is over (rule 7).
     pub fn lease_ms(&self, fence_after_ms: Option<u64>) -> u64 {
-        self.fence_after_ms(fence_after_ms).saturating_sub(self.kill_bound_ms + self.drift_ms)
+        self.fence_after_ms(fence_after_ms).saturating_sub(self.kill_bound_ms.saturating_add(self.drift_ms))
     }
 
     pub fn fence_after_ms(&self, of_job: Option<u64>) -> u64 {
@@ -333,6 +333,6 @@ impl Settings {
 
     /// No fencing wait is shorter than this: a lease must survive a few lost renewals.
     pub fn fence_floor_ms(&self) -> u64 {
-        self.kill_bound_ms + self.drift_ms + 2 * self.suspect_after_ms
+        self.kill_bound_ms.saturating_add(self.drift_ms).saturating_add(self.suspect_after_ms.saturating_mul(2))
     }
 }

@@ -27,10 +27,14 @@ impl Applying<'_> {
             ConfigChange::Settings(settings) => {
                 check_settings(settings)?;
                 if self.state.gangs.values().any(|gang| gang.current().is_some()) && *settings != self.state.settings {
-                    let same_timers = settings.start_within_ms == self.state.settings.start_within_ms
-                        && settings.fence_after_ms >= self.state.settings.fence_after_ms;
+                    let now = &self.state.settings;
+                    // The floor is the wait of jobs that ask for a shorter one.
+                    let same_timers = settings.start_within_ms == now.start_within_ms
+                        && settings.fence_after_ms >= now.fence_after_ms
+                        && settings.fence_floor_ms() >= now.fence_floor_ms();
                     if !same_timers {
-                        let why = "start_within_ms may not change, nor fence_after_ms shrink, while gangs run: \
+                        let why = "start_within_ms may not change, nor fence_after_ms or \
+                                   kill_bound_ms + drift_ms + 2 * suspect_after_ms shrink, while gangs run: \
                                    their leases were given under the old times";
                         return Err(Refusal::Invalid(why.into()));
                     }
