@@ -416,3 +416,81 @@ fn events_tell_the_whole_story_in_order() {
         .collect();
     assert_eq!(kinds, [true; 4], "{events:?}");
 }
+
+#[test]
+fn rule_8_a_lost_store_proves_nothing_after_another_restart_either() {
+    let mut c = Cluster::new(2, 1);
+    let gang = gang_of(&mut c, 1, 1);
+    c.start(gang);
+    let mut lost = registration("n0", 1);
+    (lost.store_lost, lost.store_id, lost.instance) = (true, "store-new".into(), "two".into());
+    c.apply(Command::RegisterNode(Box::new(lost.clone())));
+    (lost.store_lost, lost.instance) = (false, "three".into());
+    c.apply(Command::RegisterNode(Box::new(lost)));
+    let node = c.node(0);
+    assert!(!c.state.node(node).unwrap().devices[0].is_free(), "the new store never knew of this gang");
+    assert_eq!((c.word(gang), desired(&c.state, node).parts[0].phase), ("STOPPING", Phase::Stop));
+    c.report(node, gang, ReportBody::Released { lease_expired: false });
+    assert!(c.state.node(node).unwrap().devices[0].is_free());
+}
+
+#[test]
+fn rule_8_the_first_store_of_a_node_knows_what_was_placed_since() {
+    let mut c = Cluster::new(1, 2);
+    let (kept, never_held) = (gang_of(&mut c, 1, 1), gang_of(&mut c, 1, 1));
+    c.start(kept);
+    c.place(never_held);
+    let (attempt, token) = c.token(kept);
+    let mut again = registration("n0", 2);
+    again.store_lost = true;
+    again.held = vec![HeldToken { gang: kept, attempt, token }];
+    c.apply(Command::RegisterNode(Box::new(again)));
+    assert_eq!((c.word(kept), c.word(never_held)), ("RUNNING", "QUEUED"));
+}
+
+#[test]
+fn rule_12_a_device_stays_in_quarantine_when_the_node_comes_back_with_other_devices() {
+    let mut c = Cluster::new(1, 3);
+    let node = c.node(0);
+    let fault = ReportBody::DeviceFault { slot: 2, xid: 79, why: "fell off the bus".into(), fatal: true };
+    c.report_as(node, GangId::default(), Default::default(), fault);
+    let mut again = registration("n0", 3);
+    let mut inventory = (*again.inventory).clone();
+    inventory.devices.remove(0);
+    inventory.links = vec![vec![muster_common::node::Link::Same; 2]; 2];
+    again.inventory = inventory.into();
+    c.apply(Command::RegisterNode(Box::new(again)));
+    let devices = &c.state.node(node).unwrap().devices;
+    assert!(devices[0].is_free() && matches!(devices[1], DeviceState::Quarantined { .. }), "{devices:?}");
+}
+
+#[test]
+fn rule_12_what_cannot_be_ended_after_its_attempt_is_quarantined_too() {
+    let mut c = Cluster::new(2, 1);
+    let gang = gang_of(&mut c, 1, 1);
+    c.start(gang);
+    let (node, token) = (c.node(0), c.token(gang));
+    silent(&mut c, 0, 300_000);
+    let epoch = c.state.node(node).unwrap().epoch;
+    c.apply(Command::NodeSeen { node, epoch });
+    c.report_as(node, gang, token, ReportBody::Quarantined { slots: vec![0], why: "rank 0 does not die".into() });
+    let record = c.state.node(node).unwrap();
+    assert!(matches!(record.devices[0], DeviceState::Quarantined { .. }) && record.closed.is_some());
+    let action = NodeAction::EndQuarantine { slot: 0, reason: "tested".into() };
+    c.apply(Command::NodeAdmin { node, action, by: principal() });
+    assert!(!c.state.node(node).unwrap().devices[0].is_free(), "the process is still not proven gone");
+    c.report_as(node, gang, token, ReportBody::Released { lease_expired: false });
+    assert!(c.state.node(node).unwrap().devices[0].is_free());
+}
+
+#[test]
+fn rule_7_the_shortest_fencing_wait_never_shrinks_under_running_gangs() {
+    let mut c = Cluster::new(1, 1);
+    let gang = gang_of(&mut c, 1, 1);
+    c.start(gang);
+    let change = |settings| Command::Configure { change: Box::new(ConfigChange::Settings(settings)), by: principal() };
+    let shorter = Settings { suspect_after_ms: 5_000, ..Settings::default() };
+    assert!(matches!(c.respond(change(shorter)), Response::Refused(Refusal::Invalid(_))));
+    let absurd = Settings { kill_bound_ms: u64::MAX, ..Settings::default() };
+    assert!(matches!(c.respond(change(absurd)), Response::Refused(Refusal::Invalid(_))));
+}

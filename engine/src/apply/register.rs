@@ -48,6 +48,7 @@ impl Applying<'_> {
                 ports: BTreeMap::new(),
                 gangs: BTreeSet::new(),
                 orphans: Vec::new(),
+                store_since: self.token(),
                 reports_applied: 0,
             },
         );
@@ -69,12 +70,13 @@ impl Applying<'_> {
         }
         if !idle && rebooted && registration.old_boot_silent {
             self.settle_all(node, Evidence::Reboot, |_, _| true, Cause::NodeLost { node });
-        } else if !idle && !rebooted && !registration.store_lost && registration.store_id == self.store_id(node) {
-            let held = registration.held.clone();
+        } else if !idle && !rebooted && !is_new_store(record, registration) {
+            // What was placed before the store existed may run without its knowledge.
+            let (held, since) = (registration.held.clone(), record.store_since);
             self.settle_all(
                 node,
                 Evidence::NeverHeld,
-                move |gang, token| !holds(&held, gang, token),
+                move |gang, token| token > since && !holds(&held, gang, token),
                 Cause::Vanished { node },
             );
         } else if !idle {
@@ -85,10 +87,6 @@ impl Applying<'_> {
         }
         self.renew_record(node, registration);
         Ok(self.registered(node, registration, rebooted))
-    }
-
-    fn store_id(&self, node: NodeId) -> String {
-        self.state.nodes.get(&node).map(|record| record.store_id.clone()).unwrap_or_default()
     }
 
     fn settle_all(&mut self, node: NodeId, evidence: Evidence, gone: impl Fn(GangId, Token) -> bool, cause: Cause) {
@@ -109,11 +107,14 @@ impl Applying<'_> {
     }
 
     fn renew_record(&mut self, node: NodeId, registration: &Registration) {
-        let (epoch, now) = (self.entry.index, self.now());
+        let (epoch, now, token) = (self.entry.index, self.now(), self.token());
         let record = self.node_mut(node);
         let idle = record.gangs.is_empty() && record.orphans.is_empty();
         if record.store_id != registration.store_id {
             record.reports_applied = 0;
+        }
+        if is_new_store(record, registration) {
+            record.store_since = token;
         }
         record.epoch = epoch;
         record.registered_at = now;
@@ -126,9 +127,8 @@ impl Applying<'_> {
             return;
         }
         if idle {
-            let devices = registration.inventory.devices.len();
+            record.devices = quarantine_kept(record, &registration.inventory);
             record.inventory = registration.inventory.clone();
-            record.devices = vec![DeviceState::Ok(Vec::new()); devices];
             return;
         }
         self.keep_slots(node, &registration.inventory);
@@ -171,6 +171,23 @@ impl Applying<'_> {
 
 fn uuids(inventory: &Inventory) -> impl Iterator<Item = &str> {
     inventory.devices.iter().map(|device| device.uuid.as_str())
+}
+
+/// A store the node has not registered with before says nothing about what it never saw.
+fn is_new_store(record: &NodeRecord, registration: &Registration) -> bool {
+    let lost_again = registration.store_lost && registration.instance != record.instance;
+    lost_again || registration.store_id != record.store_id
+}
+
+/// The devices of an idle node as it comes with others: one in quarantine stays there in whatever
+/// slot it is found (rule 12).
+fn quarantine_kept(record: &NodeRecord, inventory: &Inventory) -> Vec<DeviceState> {
+    let before: BTreeMap<&str, &DeviceState> = uuids(&record.inventory).zip(&record.devices).collect();
+    let state = |uuid| match before.get(uuid) {
+        Some(quarantined @ DeviceState::Quarantined { .. }) => (*quarantined).clone(),
+        _ => DeviceState::Ok(Vec::new()),
+    };
+    uuids(inventory).map(state).collect()
 }
 
 fn holds(held: &[HeldToken], gang: GangId, token: Token) -> bool {

@@ -16,6 +16,9 @@ pub struct NodeRecord {
     pub epoch: u64,
     pub registered_at: Time,
     pub store_id: String,
+    /// The registration that first named this store, as a token: for what was placed earlier the
+    /// store's silence proves nothing (rule 8).
+    pub store_since: Token,
     pub instance: String,
     pub inventory: Arc<Inventory>,
     pub liveness: Liveness,
