@@ -15,6 +15,9 @@ const LINGER_MS: u64 = 2;
 /// Texts of one entry, so that it stays below the log's 64 KiB.
 const TEXT_BYTES_MAX: usize = 32 * 1024;
 
+/// One encoded slot.
+const SLOT_BYTES_MAX: usize = 3;
+
 pub struct Arrived {
     pub report: NodeReport,
     /// Of the session it came on; ended when the report could not be committed, so that the agent
@@ -69,6 +72,10 @@ impl Reports {
     }
 
     async fn commit(&self, batch: Vec<Arrived>) {
+        let batch = of_live_sessions(batch);
+        if batch.is_empty() {
+            return;
+        }
         let reports = batch.iter().map(|arrived| arrived.report.clone()).collect();
         if let Err(error) = self.proposer.propose(Command::Reports { reports }).await {
             tracing::info!(%error, reports = batch.len(), "reports were not committed; their agents send them again");
@@ -79,12 +86,19 @@ impl Reports {
     }
 }
 
+/// After a report that was not committed, a later one of its session would count for both: the
+/// agent would be told that both are applied, and drop both.
+fn of_live_sessions(mut batch: Vec<Arrived>) -> Vec<Arrived> {
+    batch.retain(|arrived| !arrived.session.is_ended());
+    batch
+}
+
 fn text_bytes(body: &ReportBody) -> usize {
     match body {
         ReportBody::PrepareFailed { why, .. }
         | ReportBody::Exited { why, .. }
-        | ReportBody::Quarantined { why, .. }
         | ReportBody::DeviceFault { why, .. } => why.len(),
+        ReportBody::Quarantined { slots, why } => why.len() + slots.len() * SLOT_BYTES_MAX,
         ReportBody::Prepared | ReportBody::Released { .. } | ReportBody::Informational => 0,
     }
 }
@@ -106,4 +120,32 @@ fn in_entries(waiting: Vec<Arrived>) -> Vec<Vec<Arrived>> {
         }
     }
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::{AttemptNo, GangId, NodeId, Token};
+
+    fn arrived(session: &Outgoing, number: u64) -> Arrived {
+        let report = NodeReport {
+            node: NodeId(1),
+            epoch: 1,
+            number,
+            gang: GangId::default(),
+            attempt: AttemptNo(1),
+            token: Token::default(),
+            body: ReportBody::Prepared,
+        };
+        Arrived { report, session: session.clone() }
+    }
+
+    #[test]
+    fn rule_5_after_a_report_that_was_not_committed_no_later_one_of_its_session_is() {
+        let (failed, _messages, _ending) = Outgoing::new();
+        let (live, _other_messages, _other_ending) = Outgoing::new();
+        failed.end("a report could not be committed");
+        let left = of_live_sessions(vec![arrived(&failed, 6), arrived(&live, 1), arrived(&failed, 7)]);
+        assert_eq!(left.iter().map(|arrived| arrived.report.number).collect::<Vec<_>>(), [1]);
+    }
 }

@@ -48,6 +48,11 @@ impl Outgoing {
         self.messages.try_send(Ok(wire::ServerMessage { body: Some(body) })).is_ok()
     }
 
+    /// True once somebody has ended the session.
+    pub fn is_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
     /// Ends the session; the agent connects again.
     pub fn end(&self, why: &'static str) {
         self.end.send_replace(Some(why));
@@ -248,6 +253,9 @@ impl Session {
         }
         match message.body {
             Some(FromAgent::Renewal(renewal)) => {
+                if !foreign {
+                    self.see_node_back(&services.consensus.view());
+                }
                 let (node, epoch, session) = (self.node, self.epoch, self.number);
                 let (named, number, answer) = (renewal.session, renewal.number, self.outgoing.clone());
                 services.leases.renew(Renewed { node, epoch, named, session, number, answer });
@@ -274,9 +282,7 @@ impl Session {
         if record.epoch != self.epoch {
             return Err(SessionError::Ended("the node has registered again"));
         }
-        if record.liveness != Liveness::Up {
-            self.sees_itself_silent();
-        }
+        self.see_node_back(&state);
         if record.reports_applied > self.acknowledged {
             let number = record.reports_applied;
             if self.outgoing.try_send(ToAgent::Acknowledged(wire::Acknowledged { number })) {
@@ -295,13 +301,18 @@ impl Session {
         Ok(())
     }
 
-    /// The node was called silent while its stream lives, by a slow moment or an old decision: say
-    /// that it is back.
-    fn sees_itself_silent(&self) {
+    /// The node was called silent while its stream lives, by a slow moment or an old decision: says
+    /// that it is back, if it was heard since.
+    fn see_node_back(&self, state: &State) {
+        if state.node(self.node).is_none_or(|record| record.liveness == Liveness::Up) {
+            return;
+        }
         let sessions = self.sessions.clone();
         let (node, epoch) = (self.node, self.epoch);
         let services = &self.sessions.services;
-        if services.liveness.silent_ms(node, services.clock.boottime_ms()) > RENEW_MS_MAX {
+        // What the observer would call silent again at once is not back.
+        let recent_ms = RENEW_MS_MAX.min(state.settings().suspect_after_ms);
+        if services.liveness.silent_ms(node, services.clock.boottime_ms()) >= recent_ms {
             return;
         }
         tokio::spawn(async move {

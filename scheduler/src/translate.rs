@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// Longer reasons are cut.
 const WHY_BYTES_MAX: usize = 512;
+/// Devices one report may name.
+const DEVICES_MAX: usize = 256;
 /// Tokens one agent may hold.
 const HELD_MAX: usize = 4096;
 
@@ -59,6 +61,9 @@ pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeRepo
         Body::Failed(failed) => ReportBody::PrepareFailed { infra: failed.infra, why: cut(failed.why) },
         Body::Exited(exited) => ReportBody::Exited { rank: exited.rank, exit: exit(&exited), why: cut(exited.why) },
         Body::Released(released) => ReportBody::Released { lease_expired: released.lease_expired },
+        Body::Quarantined(quarantined) if quarantined.slots.len() > DEVICES_MAX => {
+            return Err(invalid("slots", format!("{} slots; at most {DEVICES_MAX}", quarantined.slots.len())));
+        }
         Body::Quarantined(quarantined) => ReportBody::Quarantined {
             slots: quarantined.slots.iter().map(|slot| slot_of(*slot)).collect::<Result<_, _>>()?,
             why: cut(quarantined.why),
