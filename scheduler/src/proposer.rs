@@ -53,7 +53,8 @@ impl Proposer {
     }
 
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
-        let large = matches!(command, Command::Submit(_));
+        // A plan is cut into small entries, but one gang of thousands of nodes cannot be cut.
+        let large = matches!(command, Command::Submit(_) | Command::CommitPlan(_));
         let bytes = Proposal { at: self.now(), command }.encode().into();
         let applied =
             if large { self.consensus.propose_large(bytes).await? } else { self.consensus.propose(bytes).await? };

@@ -171,9 +171,10 @@ pub fn domain_of<'a>(fabric: &FabricSpec, level: &str, id: NodeId, inventory: &'
     Some((tree, path.get(..depth)?, None))
 }
 
-/// Most nodes, and most devices, of one gang.
-pub const GANG_NODES_MAX: u32 = 16_384;
-pub const GANG_DEVICES_MAX: u64 = 262_144;
+/// Most nodes, and most devices, of one gang: its placement is one log entry, and so is its
+/// booking.
+pub const GANG_NODES_MAX: u32 = 4_096;
+pub const GANG_DEVICES_MAX: u64 = 32_768;
 
 /// Is the request one that could be met by some cluster with this fabric? Asked when a job is
 /// submitted; whether this cluster could ever meet it is `fits_ever`.

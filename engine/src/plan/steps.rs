@@ -47,3 +47,44 @@ fn shared_devices(step: &PlanStep) -> Vec<(NodeId, u16)> {
     let slots = parts.flat_map(|part| part.devices.iter().map(|&(slot, milli)| (part.node, slot, milli)));
     slots.filter(|(_, _, milli)| *milli < 1000).map(|(node, slot, _)| (node, slot)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{PlacedPart, Placement};
+    use crate::plan::feasible::{GANG_DEVICES_MAX, GANG_NODES_MAX};
+    use crate::state::reservation::{Reservation, ReservationKind};
+    use muster_common::resources::Amount;
+    use muster_common::{AttemptNo, DeviceId, GangId, JobId};
+
+    /// What the log takes of one large entry, less its header.
+    const LARGE_ENTRY_BYTES: usize = (320 << 10) - 1024;
+
+    #[test]
+    fn the_largest_gang_fits_into_one_entry() {
+        let (id, gang) = (1u64 << 40, GangId::new(JobId(1 << 40), 0));
+        let per_node = GANG_DEVICES_MAX / u64::from(GANG_NODES_MAX);
+        let part = |n: u64| PlacedPart {
+            node: NodeId(id + n),
+            epoch: id + n,
+            devices: (0..per_node as u16).map(|slot| (slot, 1000)).collect(),
+            amount: Amount { cpu_milli: 1 << 20, memory_bytes: 1 << 41 },
+        };
+        let parts: Vec<PlacedPart> = (0..u64::from(GANG_NODES_MAX)).map(part).collect();
+        let device = |(node, slot): (NodeId, u16)| DeviceId { node, slot };
+        let witness = parts.iter().flat_map(|part| part.devices.iter().map(|(slot, _)| device((part.node, *slot))));
+        let reservation = Reservation {
+            gang,
+            kind: ReservationKind::Booked,
+            start: Time(id),
+            end: Time(id),
+            domain: None,
+            witness: witness.collect(),
+        };
+        let place = PlanStep::Place(Placement { gang, attempt: AttemptNo(1), revision: 1, parts });
+        for step in [place, PlanStep::Reserve(reservation)] {
+            let bytes = postcard::experimental::serialized_size(&step).unwrap();
+            assert!(bytes <= LARGE_ENTRY_BYTES, "{bytes} bytes");
+        }
+    }
+}
