@@ -142,8 +142,12 @@ impl Coordinator {
         let by = Principal("server".into());
         let cluster = ConfigChange::Cluster { id: self.cluster_id.clone() };
         let fabric = ConfigChange::Fabric(crate::config::default_fabric());
-        for change in [cluster, fabric] {
-            self.commit(Command::Configure { change: Box::new(change), by: by.clone() }).await;
+        // The id comes last: a leader that finds it has nothing left to write.
+        for change in [fabric, cluster] {
+            let command = Command::Configure { change: Box::new(change), by: by.clone() };
+            while self.commit(command.clone()).await.is_none() {
+                self.clock.sleep_ms(RETRY_MS).await;
+            }
         }
     }
 
