@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// A gang scheduler for bare-metal GPU clusters.
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, propagate_version = true, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "muster", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

@@ -30,6 +30,27 @@ pub struct Place {
     pub label: String,
 }
 
+/// Characters of a line that are shown; a longer one is cut around the place.
+const LINE_SHOWN: usize = 160;
+/// Characters before the place that are kept of a longer line.
+const BEFORE_SHOWN: usize = 60;
+
+impl Place {
+    /// The line as it is shown, with the column and the width of the place in it.
+    fn shown(&self) -> (String, usize, usize) {
+        let length = self.source_line.chars().count();
+        if length <= LINE_SHOWN {
+            return (self.source_line.clone(), self.column, self.width.max(1));
+        }
+        let from = (self.column - 1).saturating_sub(BEFORE_SHOWN);
+        let part: String = self.source_line.chars().skip(from).take(LINE_SHOWN).collect();
+        let (before, after) = (if from > 0 { "…" } else { "" }, if from + LINE_SHOWN < length { "…" } else { "" });
+        let column = self.column - from;
+        let width = self.width.clamp(1, (LINE_SHOWN + 1).saturating_sub(column).max(1));
+        (format!("{before}{part}{after}"), column + before.chars().count(), width)
+    }
+}
+
 impl CliError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::from(ErrorInfo::new(code, message))
@@ -107,8 +128,9 @@ impl Report {
             let margin = " ".repeat(number.len());
             let _ = writeln!(text, "{blue}{margin}-->{off} {}:{}:{}", place.file, place.line, place.column);
             let _ = writeln!(text, "{blue}{margin} |{off}");
-            let _ = writeln!(text, "{blue}{number} |{off} {}", printable(&place.source_line));
-            let (indent, carets) = (" ".repeat(place.column - 1), "^".repeat(place.width.max(1)));
+            let (line, column, width) = place.shown();
+            let _ = writeln!(text, "{blue}{number} |{off} {}", printable(&line));
+            let (indent, carets) = (" ".repeat(column - 1), "^".repeat(width));
             let marked = format!("{indent}{red}{carets} {}", printable(&place.label));
             let _ = writeln!(text, "{blue}{margin} |{off} {}{off}", marked.trim_end());
         }
@@ -213,6 +235,20 @@ mod tests {
     #[test]
     fn an_error_shows_what_where_why_and_what_next() {
         insta::assert_snapshot!(report().text(false));
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_shown_around_the_place() {
+        let mut error = report();
+        let place = error.0[0].place.as_mut().expect("it has a place");
+        place.source_line = "a".repeat(5000) + &"b".repeat(900) + &"c".repeat(5000);
+        (place.column, place.width) = (5001, 900);
+        let text = error.text(false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() < 220), "{text}");
+        let (shown, marks) = (lines[3], lines[4]);
+        assert_eq!(shown.find('b').map(|at| shown[..at].chars().count()), marks.find('^'), "{text}");
+        assert_eq!(shown.matches('b').count(), marks.matches('^').count(), "{text}");
     }
 
     #[test]

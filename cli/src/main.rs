@@ -15,11 +15,15 @@ mod settings;
 use clap::Parser;
 use context::Context;
 use error::CliError;
+use muster_proto::convert::error::ErrorCode;
 use output::Printer;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error),
+    };
     if let args::Command::Shim(args) = &cli.command {
         return commands::shim::main(args);
     }
@@ -43,6 +47,24 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Help and versions for those who ask; for programs, a mistake in the line as a document like any other.
+fn unparsed(error: &clap::Error) -> ExitCode {
+    let own = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    if !error.use_stderr() || !own {
+        error.exit();
+    }
+    let text = error.to_string();
+    let words = |text: &str, between: &str| {
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(between)
+    };
+    // What is wrong stands in the first paragraph, what is possible in those after it.
+    let (wrong, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let message = words(wrong.strip_prefix("error: ").unwrap_or(wrong), " ");
+    let error = CliError::new(ErrorCode::Usage, message).hint(words(rest, "\n"));
+    eprintln!("{}", error.json());
+    ExitCode::from(error.exit_code())
 }
 
 fn run(context: &Context, command: args::Command) -> Result<u8, CliError> {

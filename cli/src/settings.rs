@@ -32,10 +32,12 @@ pub struct Flags {
 }
 
 pub fn load(flags: &Flags, env: &[(String, String)]) -> Result<Settings, CliError> {
-    let variable = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let variable =
+        |name: &str| env.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.clone());
     let mut places = Places::standard(variable);
     if let Some(config) = flags.config.clone().or_else(|| variable("MUSTER_CONFIG").map(PathBuf::from)) {
-        if !config.exists() {
+        // A file that may not be looked at is left to the reader, which says so.
+        if matches!(config.try_exists(), Ok(false)) {
             let message = format!("the settings file {} does not exist", config.display());
             return Err(
                 CliError::new(ErrorCode::ConfigMissing, message).hint("give --config or MUSTER_CONFIG another path")

@@ -39,7 +39,7 @@ pub struct SimRunArgs {
     #[arg(long, value_name = "FILE")]
     pub trace: PathBuf,
     /// Folder for jobs.csv, summary.json and manifest.json; empty, or not there yet
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// First job of a window, counted from 0
     #[arg(long, default_value_t = 0)]

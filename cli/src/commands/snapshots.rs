@@ -411,7 +411,8 @@ fn version_with_and_without_a_server() {
 fn help_of_every_command() {
     fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
         all.push_str(&format!("=== {path}\n{}\n", command.render_help()));
-        for sub in command.get_subcommands_mut() {
+        // `help` holds every command once more.
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let path = format!("{path} {}", sub.get_name());
             walk(sub, &path, all);
         }

@@ -63,14 +63,24 @@ fn explain(fault: &Fault, source: &Source) -> (ErrorInfo, String) {
     if let Some(rest) = message.strip_prefix("invalid type: ") {
         let (found, expected) = rest.split_once(", expected ").unwrap_or((rest, "something else"));
         let info = ErrorInfo::new(ErrorCode::SpecType, format!("wrong type: {found}"));
-        return (info, format!("expected {expected}"));
+        return (info, format!("expected {}", plain(expected)));
     }
     if let Some(rest) = message.strip_prefix("invalid value: ") {
         let (found, expected) = rest.split_once(", expected ").unwrap_or((rest, "something else"));
         let info = ErrorInfo::new(ErrorCode::SpecValue, format!("impossible value: {found}"));
-        return (info, format!("expected {expected}"));
+        return (info, format!("expected {}", plain(expected)));
     }
     (ErrorInfo::new(ErrorCode::SpecValue, message), String::new())
+}
+
+/// What serde expects, without the words of this program's source.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative",
+        "a map" => "a table",
+        _ if expected.starts_with("struct ") => "a table",
+        other => other,
+    }
 }
 
 /// Serde says "unknown field `x`, expected one of `a`, `b`".

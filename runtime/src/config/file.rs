@@ -112,6 +112,9 @@ pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let bytes = read_limited(path, FILE_LIMIT_BYTES).map_err(|error| match error {
         DurableError::Missing { path } => ConfigError::Missing { path },
         DurableError::TooBig { path, limit_bytes } => ConfigError::TooBig { path, limit_bytes },
+        DurableError::Denied { path, .. } => {
+            ConfigError::Unreadable { path, cause: io::ErrorKind::PermissionDenied.into() }
+        }
         DurableError::Io { path, cause, .. } => ConfigError::Unreadable { path, cause },
         other => ConfigError::Unreadable { path: path.to_owned(), cause: io::Error::other(other.to_string()) },
     })?;

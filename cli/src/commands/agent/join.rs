@@ -65,6 +65,7 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<u8, CliError> {
             .to_owned(),
     };
     check_word("node name", &name)?;
+    super::check_devices(&args.devices)?;
     let dir = std::path::absolute(&args.dir)?;
     let identity_dir = dir.join(IDENTITY);
     if identity_dir.join("identity.crt").exists() {

@@ -8,6 +8,7 @@ use crate::error::CliError;
 use crate::layout::beside;
 use clap::{Args, Subcommand};
 use muster_agent::config::Config;
+use muster_agent::device::DeviceSource;
 use muster_proto::convert::error::ErrorCode;
 use muster_runtime::config::load_file;
 
@@ -24,6 +25,15 @@ pub struct AgentArgs {
 pub enum AgentCommand {
     /// Trade a one-time token for this node's own identity
     Join(join::JoinArgs),
+}
+
+/// Refuses a `--devices` that no agent could start with.
+pub fn check_devices(text: &str) -> Result<(), CliError> {
+    text.parse::<DeviceSource>().map(drop).map_err(|error| {
+        let text = error.to_string();
+        let (message, help) = text.split_once("\n  help: ").unwrap_or((&text, "see `muster agent --help`"));
+        CliError::new(ErrorCode::Usage, format!("--devices: {message}")).hint(help)
+    })
 }
 
 pub async fn run(context: &Context, args: AgentArgs) -> Result<u8, CliError> {

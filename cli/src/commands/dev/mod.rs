@@ -5,6 +5,7 @@ mod files;
 mod leftovers;
 mod processes;
 
+use super::agent::check_devices;
 use super::follow::{self, Streams};
 use super::{run, submit};
 use crate::client::Client;
@@ -56,6 +57,7 @@ pub async fn run(context: &Context, args: DevArgs) -> Result<u8, CliError> {
             CliError::new(ErrorCode::Usage, message).hint(format!("1, 3 or 5 servers, 1 to {AGENTS_MAX} agents"))
         );
     }
+    check_devices(&args.devices)?;
     // A job file with a mistake should not cost the start of a cluster.
     let job = args.run.as_deref().map(|file| jobfile::load(file, &args.sets)).transpose()?;
     let shutdown = Shutdown::new();

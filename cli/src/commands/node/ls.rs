@@ -74,7 +74,7 @@ fn row(node: &Node, style: &Style) -> [String; 9] {
         free(counts),
         human::cpus(node.cpu_milli),
         human::bytes(node.memory_bytes),
-        cell(&node.place.join("; ")),
+        if node.place.is_empty() { NONE.to_owned() } else { cell(&node.place.join("; ")) },
         if runs.is_empty() { NONE.to_owned() } else { runs },
         cell(&node.reason),
     ]

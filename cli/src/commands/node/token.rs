@@ -23,6 +23,10 @@ pub struct TokenArgs {
 pub async fn run(context: &Context, args: TokenArgs) -> Result<u8, CliError> {
     let ttl_ms =
         parse_duration_ms(&args.ttl).map_err(|error| CliError::new(ErrorCode::Usage, format!("--ttl: {error}")))?;
+    // A zero on the wire means that nothing was said.
+    if ttl_ms == 0 {
+        return Err(CliError::new(ErrorCode::Usage, "--ttl: a token needs time to be used").hint("such as --ttl 1h"));
+    }
     let request = NodeTokenRequest { request_id: request_id(), node: args.node.unwrap_or_default(), ttl_ms };
     let client = context.client()?;
     let reply = client.call(async |mut api| api.node_token(request.clone()).await).await?;
