@@ -22,12 +22,12 @@ pub fn usage(message: impl Into<String>) -> ErrorInfo {
 pub fn refused(refusal: Refusal) -> ErrorInfo {
     let message = refusal.to_string();
     let (code, hint) = match refusal {
-        Refusal::UnknownJob(_) => (ErrorCode::JobNotFound, "`muster ps -A` lists the jobs"),
+        Refusal::UnknownJob(_) => (ErrorCode::JobNotFound, "`muster ps -Ae` lists the jobs"),
         Refusal::UnknownElement { .. } => (ErrorCode::JobNotFound, "`muster show JOB` lists its elements"),
         Refusal::UnknownNode(_) => (ErrorCode::NodeNotFound, "`muster node ls` lists the nodes"),
         Refusal::KeyReused { .. } => (ErrorCode::KeyReused, "submit the same job file again, or use another key"),
         Refusal::KeyTooOld { .. } => {
-            (ErrorCode::KeyTooOld, "look with `muster ps -A` whether the job exists; else submit it with a new key")
+            (ErrorCode::KeyTooOld, "look with `muster ps -Ae` whether the job exists; else submit it with a new key")
         }
         Refusal::Invalid(_) => (ErrorCode::SpecValue, "correct the value and try again"),
         Refusal::OldEpoch { .. } | Refusal::OldTerm { .. } => (ErrorCode::Conflict, "look again, then repeat the call"),

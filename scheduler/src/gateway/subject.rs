@@ -137,7 +137,7 @@ fn late_end(history: &HistoryStore, id: JobId, after: u64) -> io::Result<Option<
 }
 
 fn not_found(message: &str) -> ErrorInfo {
-    ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -A` lists the jobs")
+    ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -Ae` lists the jobs")
 }
 
 /// The job a reference names.
