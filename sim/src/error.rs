@@ -23,6 +23,8 @@ pub enum SimError {
     Policy { path: PathBuf, why: String },
     #[error("the window starts at job {start}, but the trace has {jobs} jobs, counted from 0")]
     Window { start: usize, jobs: usize },
+    #[error("a window of 0 jobs has nothing to play; ask for at least 1")]
+    EmptyWindow,
     #[error(
         "the output folder {path} is not empty; name another one or remove it first",
         path = path.display()

@@ -33,8 +33,9 @@ fn table(path: &Path, key: &str) -> Table {
 /// What one run wrote.
 struct Run {
     jobs: Table,
-    summary: serde_json::Value,
-    _folder: tempfile::TempDir,
+    /// What was printed.
+    document: serde_json::Value,
+    folder: tempfile::TempDir,
 }
 
 fn sim(policy: &str, world: &str, trace: &str, more: &[&str]) -> Run {
@@ -55,8 +56,8 @@ fn sim(policy: &str, world: &str, trace: &str, more: &[&str]) -> Run {
     assert!(output.status.success(), "{policy} on {trace}: {}\n{talk}", output.status);
     Run {
         jobs: table(&folder.path().join("jobs.csv"), "job_id"),
-        summary: serde_json::from_slice(&output.stdout).unwrap(),
-        _folder: folder,
+        document: serde_json::from_slice(&output.stdout).unwrap(),
+        folder,
     }
 }
 
@@ -94,6 +95,26 @@ fn fcfs_starts_all_10_000_jobs_as_expected() {
     whole_batch_trace("fcfs");
 }
 
+/// The same, where every processor is a node of its own.
+#[test]
+fn whole_nodes_start_all_10_000_jobs_as_expected() {
+    let expected = table(&data("hpcsim_lublin256_full_starts.csv.gz"), "job_id");
+    let run = sim("fcfs-strict", "256x1", "lublin_256.swf.gz", &[]);
+    let column = "start_fcfs_nobf".to_owned();
+    assert_jobs_equal("fcfs-strict on 256 nodes", &run, &expected, &[("start_s", column)]);
+}
+
+/// Two runs of one input leave the same bytes behind, and no invariant breaks on the way.
+#[test]
+fn equal_inputs_give_equal_bytes() {
+    let of = |more: &[&str]| sim("srtf-refill", "2x8", "60_job.csv", more);
+    let (first, second) = (of(&["--check"]), of(&[]));
+    for name in ["jobs.csv", "summary.json", "manifest.json"] {
+        let bytes = |run: &Run| std::fs::read(run.folder.path().join(name)).unwrap();
+        assert!(bytes(&first) == bytes(&second), "{name} differs");
+    }
+}
+
 #[test]
 fn sjf_starts_all_10_000_jobs_as_expected() {
     whole_batch_trace("sjf");
@@ -127,7 +148,7 @@ fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecor
     ] {
         let want = field(name);
         let digits = want.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let got = run.summary.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
+        let got = run.document["summary"].pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
         assert_eq!(format!("{got:.digits$}"), want, "{policy}, window from {start}: {name}");
     }
 }

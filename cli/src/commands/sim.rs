@@ -102,14 +102,22 @@ fn failed(error: SimError) -> CliError {
 
 /// What was read, so that nobody takes a cut trace for a whole one.
 fn said(card: &Card) -> String {
-    let dropped: u64 = card.rows.saturating_sub(card.jobs);
-    format!(
-        "read {} of {}: {} jobs, {dropped} rows left out, over {}",
+    let left_out = card.dropped.iter().map(|noted| noted.rows).sum::<u64>() + card.bad_rows;
+    let mut text = format!(
+        "read {} of {}, {left_out} left out; {} jobs taken, over {}",
         human::count(card.rows, "row"),
         card.format,
         card.jobs,
         human::duration((card.span_s * 1000.0) as u64)
-    )
+    );
+    for noted in card.dropped.iter().chain(&card.changed) {
+        let rows = human::count(noted.rows, "row");
+        text.push_str(&format!("\n  {rows} from line {} on: {}", noted.first_line, noted.why));
+    }
+    for row in &card.bad {
+        text.push_str(&format!("\n  bad row on line {}: {}", row.line, row.why));
+    }
+    text
 }
 
 pub fn render(summary: &Summary, manifest: &Manifest) -> String {

@@ -121,6 +121,9 @@ pub fn read(path: &Path, bad_rows: BadRows) -> Result<Trace, SimError> {
 impl Trace {
     /// `jobs` jobs from the `start`-th on, counted from 0; `None` = all that follow.
     pub fn window(mut self, start: usize, jobs: Option<usize>) -> Result<Trace, SimError> {
+        if jobs == Some(0) {
+            return Err(SimError::EmptyWindow);
+        }
         let known = self.jobs.len();
         if start >= known {
             return Err(SimError::Window { start, jobs: known });

@@ -78,7 +78,8 @@ fn jobs_are_played_by_submit_time_and_windows_count_from_zero() {
     assert_eq!(ids(&trace), ["b", "a", "c"]);
     let window = trace.clone().window(1, Some(5)).unwrap();
     assert_eq!((ids(&window), window.card.jobs), (vec!["a".into(), "c".into()], 2));
-    assert!(matches!(trace.window(3, None), Err(SimError::Window { start: 3, jobs: 3 })));
+    assert!(matches!(trace.clone().window(3, None), Err(SimError::Window { start: 3, jobs: 3 })));
+    assert!(matches!(trace.window(0, Some(0)), Err(SimError::EmptyWindow)));
 }
 
 #[test]

@@ -164,7 +164,8 @@ impl World {
             Request::Total => Count::Total(DeviceTotal {
                 devices: job.devices,
                 per_node_min: 1,
-                per_node_max: self.largest_node(),
+                // No bound but the node's own size.
+                per_node_max: 0,
                 step: self.jobs.step,
             }),
             Request::Nodes => Count::Nodes { nodes: job.devices, per_node: 1 },
