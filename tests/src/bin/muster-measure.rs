@@ -1,7 +1,7 @@
 //! First figures of a real cluster on this machine, for docs/BENCHMARKS.md: three servers with their
 //! own fsync, agents with simulated devices, mutual TLS, real ranks.
 //!
-//! `cargo run --release -p muster-tests --bin muster-measure`
+//! `cargo run --release -p muster-tests --bin muster-measure [start] [submit] [failover]`; all of them when none is named.
 
 use muster_proto::client::SubmitRequest;
 use muster_tests::cluster::people::{Person, wall_ms};
@@ -33,11 +33,19 @@ fn gang(name: &str, nodes: u32, run: &str) -> Value {
 #[tokio::main]
 async fn main() {
     muster_runtime::identity::install_crypto();
-    let mut cluster = TestCluster::start(3, 8, Options { fence_after_ms: 60_000, ..Options::default() }).await;
+    let mut cluster = TestCluster::start(3, 8, Options { fence_after_ms: 60_000, calm_elections: false, ..Options::default() }).await;
     println!("3 servers, 8 agents, one machine");
-    start_times(&cluster).await;
-    durable_submits(&cluster.user, &cluster).await;
-    failovers(&mut cluster).await;
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|argument| argument == name);
+    if wanted("start") {
+        start_times(&cluster).await;
+    }
+    if wanted("failover") {
+        failovers(&mut cluster).await;
+    }
+    if wanted("submit") {
+        durable_submits(&cluster.user, &cluster).await;
+    }
 }
 
 /// From the call to the first instruction of the last rank.

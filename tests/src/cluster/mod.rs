@@ -39,11 +39,13 @@ pub struct Options {
     pub fence_after_ms: u64,
     /// Entries between snapshots, by server; the default where there is none.
     pub snapshot_every: Vec<u64>,
+    /// Elections that a busy machine does not disturb, in place of the production times.
+    pub calm_elections: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fence_after_ms: 5_000, snapshot_every: Vec::new() }
+        Self { fence_after_ms: 5_000, snapshot_every: Vec::new(), calm_elections: true }
     }
 }
 
@@ -82,7 +84,7 @@ impl TestCluster {
         let addresses = free_addresses(servers);
         let init = init(&folder, &addresses);
         for (at, server) in init.iter().enumerate() {
-            extend_server_file(server, options.snapshot_every.get(at).copied());
+            extend_server_file(server, options.snapshot_every.get(at).copied(), options.calm_elections);
         }
         let logs = folder.join("logs");
         std::fs::create_dir_all(&logs).expect("a folder can be made");
@@ -276,11 +278,12 @@ fn init(folder: &Path, addresses: &[String]) -> Vec<PathBuf> {
     (1..=addresses.len()).map(|id| dir.join(format!("servers/s{id}/server.toml"))).collect()
 }
 
-fn extend_server_file(file: &Path, snapshot_every: Option<u64>) {
+fn extend_server_file(file: &Path, snapshot_every: Option<u64>, calm: bool) {
     let made = std::fs::read_to_string(file).expect("init has written it");
     let snapshots = snapshot_every.map(|entries| format!("snapshot_every = {entries}\n")).unwrap_or_default();
-    // Calm on a busy machine: servers, agents and ranks share a few cores here.
-    let timing = "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 600\nelection_max_ms = 1200\n";
+    // Servers, agents and ranks share a few cores here.
+    let calm_timing = "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 600\nelection_max_ms = 1200\n";
+    let timing = if calm { calm_timing } else { "" };
     std::fs::write(file, format!("{snapshots}{made}{timing}")).expect("it can be written");
 }
 

@@ -27,7 +27,7 @@ fn assert_equal(statuses: &[ClusterStatusReply]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_ranks_do_not_notice_that_all_servers_were_gone_and_nothing_acknowledged_is_lost() {
-    let options = Options { fence_after_ms: 30_000, snapshot_every: SNAPSHOT_EVERY.to_vec() };
+    let options = Options { fence_after_ms: 30_000, snapshot_every: SNAPSHOT_EVERY.to_vec(), ..Options::default() };
     let mut cluster = TestCluster::start(3, 4, options).await;
     let (user, gate, side_gate) = (cluster.user.clone(), cluster.gate("runs"), cluster.gate("side"));
     let id = user.submit_job(&job("runs", 4, 2, &gate.script())).await;
