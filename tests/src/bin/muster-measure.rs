@@ -33,7 +33,8 @@ fn gang(name: &str, nodes: u32, run: &str) -> Value {
 #[tokio::main]
 async fn main() {
     muster_runtime::identity::install_crypto();
-    let mut cluster = TestCluster::start(3, 8, Options { fence_after_ms: 60_000, calm_elections: false, ..Options::default() }).await;
+    let mut cluster =
+        TestCluster::start(3, 8, Options { fence_after_ms: 60_000, calm_elections: false, ..Options::default() }).await;
     println!("3 servers, 8 agents, one machine");
     let named: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|argument| argument == name);
