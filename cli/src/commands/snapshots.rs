@@ -408,6 +408,61 @@ fn version_with_and_without_a_server() {
 }
 
 #[test]
+fn dev_says_how_to_talk_to_it() {
+    let (dir, config) = (std::path::Path::new("/tmp/dev"), std::path::Path::new("/tmp/dev/client/config.toml"));
+    let pids = [("s1".to_owned(), 101), ("n1".to_owned(), 104)];
+    let status = ClusterStatusReply { cluster_id: "dev".into(), leader_id: 1, ..ClusterStatusReply::default() };
+    let servers = serde_json::json!([{"id": 1, "name": "s1", "address": "127.0.0.1:7070"}]);
+    let document = dev::document(dir, config, servers, &status, &pids);
+    check("dev", dev::render(dir, config, &pids), document);
+}
+
+#[test]
+fn an_agent_that_joined_is_told_what_to_run() {
+    use muster_runtime::identity::{Authority, LEAF_VALID_MS, Name, Role, Sans};
+    let authority = Authority::create("prod", NOW).expect("a CA");
+    let name = Name::new("prod", Role::Agent, "n037").expect("a name");
+    let identity = authority.issue(&name, &Sans::default(), NOW, LEAF_VALID_MS).expect("an identity");
+    let dir = std::path::Path::new("/etc/muster/agent");
+    check("agent_join", agent::join::render(dir, &identity), agent::join::document(dir, &identity));
+}
+
+/// Digests change with every change of State's format; that is not what is fixed here.
+fn without_digests(text: &str) -> String {
+    let hex = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    let mask = |word: &str| match word.char_indices().nth(64) {
+        Some((at, _)) if hex(&word[..at]) => format!("[digest]{}", &word[at..]),
+        _ => word.to_owned(),
+    };
+    words.map(mask).collect()
+}
+
+#[test]
+fn sim_run_of_three_jobs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let args = muster_sim::RunArgs {
+        policy: write("fifo.toml", "order = \"fifo\"\n"),
+        world: write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
+        trace: write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
+        output: folder.path().join("out"),
+        start_job: 0,
+        jobs: None,
+        check: true,
+        bad_rows: muster_sim::trace::BadRows::Refuse,
+    };
+    let report = muster_sim::run(&args, &mut |_| {}).expect("it runs");
+    let document = without_digests(&sim::document(&report.summary, &report.manifest).to_string());
+    let document = serde_json::from_str(&document).expect("still a document");
+    check("sim_run", sim::render(&report.summary, &report.manifest), document);
+}
+
+#[test]
 fn help_of_every_command() {
     fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
         all.push_str(&format!("=== {path}\n{}\n", command.render_help()));

@@ -19,8 +19,8 @@ use muster_proto::client::{CancelRequest, ClusterStatusReply, ClusterStatusReque
 use muster_proto::convert::error::ErrorCode;
 use muster_runtime::shutdown::Shutdown;
 use processes::Processes;
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -147,23 +147,35 @@ fn announce(
     status: &ClusterStatusReply,
     pids: Vec<(String, u32)>,
 ) -> Result<(), CliError> {
-    let config = files.client_config();
-    let document = || {
-        let processes: Vec<_> = pids.iter().map(|(name, pid)| json!({"name": name, "pid": pid})).collect();
-        json!({
-            "schema": "muster.dev/1", "dir": files.dir(), "config": config, "cluster_id": status.cluster_id,
-            "servers": files.members(), "leader_id": status.leader_id, "processes": processes,
-        })
-    };
-    let text = || {
-        format!(
-            "A cluster runs in {}: {}.\nTalk to it from another terminal:\n  export MUSTER_CONFIG={}\n  muster node ls\n  muster submit examples/allreduce.toml --follow\nCtrl-C stops it.\n",
-            files.dir().display(),
-            pids.iter().map(|(name, pid)| format!("{name} (pid {pid})")).collect::<Vec<_>>().join(", "),
-            config.display(),
-        )
-    };
-    context.printer.answer(document, text)
+    let (dir, config) = (files.dir(), files.client_config());
+    context.printer.answer(
+        || document(dir, &config, serde_json::to_value(files.members()).unwrap_or_default(), status, &pids),
+        || render(dir, &config, &pids),
+    )
+}
+
+pub fn render(dir: &Path, config: &Path, pids: &[(String, u32)]) -> String {
+    format!(
+        "A cluster runs in {}: {}.\nTalk to it from another terminal:\n  export MUSTER_CONFIG={}\n  muster node ls\n  \
+         muster submit examples/allreduce.toml --follow\nCtrl-C stops it.\n",
+        dir.display(),
+        pids.iter().map(|(name, pid)| format!("{name} (pid {pid})")).collect::<Vec<_>>().join(", "),
+        config.display(),
+    )
+}
+
+pub fn document(
+    dir: &Path,
+    config: &Path,
+    servers: Value,
+    status: &ClusterStatusReply,
+    pids: &[(String, u32)],
+) -> Value {
+    let processes: Vec<_> = pids.iter().map(|(name, pid)| json!({"name": name, "pid": pid})).collect();
+    json!({
+        "schema": "muster.dev/1", "dir": dir, "config": config, "cluster_id": status.cluster_id,
+        "servers": servers, "leader_id": status.leader_id, "processes": processes,
+    })
 }
 
 /// Only the end of a process, or of us, ends this.
