@@ -9,9 +9,11 @@ mod model;
 mod report;
 mod table;
 
+use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::tree::root;
 use report::Report;
@@ -79,6 +81,7 @@ pub fn run(options: &Options) -> Result<bool> {
         mutations.iter().for_each(|mutation| println!("code  {}: {}", mutation.id, mutation.rule));
         return Ok(true);
     }
+    let _alone = alone(&root)?;
     if !clauses.is_empty() {
         model::run(&root, &clauses, options.limit, &mut report)?;
     }
@@ -88,9 +91,30 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.close(options.only.is_none()))
 }
 
+/// Two runs would patch the same copy of the tree. Held until the file is closed.
+fn alone(root: &Path) -> Result<File> {
+    let home = root.join("target/mutate");
+    std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+    let lock = File::create(home.join("lock")).context("making the lock of target/mutate")?;
+    if lock.try_lock().is_err() {
+        bail!("another `cargo xtask mutate` runs in this tree; wait for its end");
+    }
+    Ok(lock)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_runs_at_once_are_refused() {
+        let root = std::env::temp_dir().join(format!("mutate-lock-{}", std::process::id()));
+        let first = alone(&root).unwrap();
+        assert!(alone(&root).is_err());
+        drop(first);
+        assert!(alone(&root).is_ok());
+        std::fs::remove_dir_all(root).unwrap();
+    }
 
     fn parse(line: &str) -> Result<Options, String> {
         Options::parse(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
