@@ -1,6 +1,8 @@
 //! Compiles the .proto files with protox, so that no system protoc is needed.
 
+use prost::Message;
 use std::error::Error;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -9,6 +11,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut names: Vec<_> = files.iter().map(|file| file.file_name()).collect();
     names.sort();
     let descriptors = protox::compile(names, ["proto"])?;
+    // What clients may know: their own API, with its comments; for reflection and for the JSON schemas.
+    let client = protox::compile(["client.proto"], ["proto"])?;
+    let out: PathBuf = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?.into();
+    std::fs::write(out.join("client.descriptors"), client.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .type_attribute(".muster.client.v1", "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]")

@@ -97,11 +97,7 @@ impl CliError {
     /// One line for programs.
     pub fn json(&self) -> String {
         let of = |report: &Report| {
-            let info = &report.info;
-            let mut error = json!({
-                "code": info.code.name(), "number": info.code.to_string(), "message": info.message,
-                "hint": info.hint, "retryable": info.retryable, "path": info.path,
-            });
+            let mut error = muster_proto::document::error(&report.info);
             if let Some(place) = &report.place {
                 error["file"] = json!(place.file);
                 error["line"] = json!(place.line);

@@ -6,7 +6,6 @@ mod commands;
 mod context;
 mod error;
 mod jobfile;
-mod join_token;
 mod layout;
 mod output;
 mod refs;

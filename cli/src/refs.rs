@@ -1,50 +1,22 @@
-//! Job references as people write them: `4711`, `4711_3`, `4711@2`, a name, or `-` for the job last
-//! submitted from this shell.
+//! The job a person means: a reference as in `muster_proto::refs`, or `-` for the job last submitted from this shell.
 
 use crate::error::CliError;
 use muster_proto::client::JobRef;
 use muster_proto::convert::error::ErrorCode;
+pub use muster_proto::refs::show;
 use std::fs;
 use std::path::PathBuf;
 
-const EXAMPLES: &str = "write a job's number (4711), an element (4711_3), an attempt (4711@2), its name, or `-`";
-
 /// Reads a reference; `last` answers for `-`.
 pub fn parse(text: &str, last: impl FnOnce() -> Option<u64>) -> Result<JobRef, CliError> {
-    let wrong = || CliError::new(ErrorCode::Usage, format!("`{text}` names no job")).hint(EXAMPLES);
-    if text == "-" {
-        let id = last().ok_or_else(|| {
-            CliError::new(ErrorCode::JobNotFound, "no job was submitted from this shell yet").hint(EXAMPLES)
-        })?;
-        return Ok(JobRef { id, ..JobRef::default() });
+    if text != "-" {
+        return Ok(muster_proto::refs::parse(text)?);
     }
-    let (job, attempt) = match text.split_once('@') {
-        Some((job, attempt)) => (job, Some(attempt.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?)),
-        None => (text, None),
-    };
-    if job.starts_with(|c: char| c.is_ascii_digit()) {
-        let (id, ordinal) = match job.split_once('_') {
-            Some((id, ordinal)) => (id, Some(ordinal.parse().map_err(|_| wrong())?)),
-            None => (job, None),
-        };
-        if let Ok(id) = id.parse() {
-            return if id == 0 { Err(wrong()) } else { Ok(JobRef { id, name: String::new(), ordinal, attempt }) };
-        }
-    }
-    let name = muster_common::Name::new(job).map_err(|_| wrong())?;
-    Ok(JobRef { id: 0, name: name.to_string(), ordinal: None, attempt })
-}
-
-/// As a person would write it.
-pub fn show(job: &JobRef) -> String {
-    let mut text = if job.id == 0 { job.name.clone() } else { job.id.to_string() };
-    if let Some(ordinal) = job.ordinal {
-        text.push_str(&format!("_{ordinal}"));
-    }
-    if let Some(attempt) = job.attempt {
-        text.push_str(&format!("@{attempt}"));
-    }
-    text
+    let id = last().ok_or_else(|| {
+        CliError::new(ErrorCode::JobNotFound, "no job was submitted from this shell yet")
+            .hint("name it by its number or its name; `muster ps` lists them")
+    })?;
+    Ok(JobRef { id, ..JobRef::default() })
 }
 
 /// Where the last job of this shell is noted: under the process that started us, and, because that
@@ -100,34 +72,11 @@ fn began(pid: i32) -> String {
 mod tests {
     use super::*;
 
-    fn job(id: u64, name: &str, ordinal: Option<u32>, attempt: Option<u32>) -> JobRef {
-        JobRef { id, name: name.into(), ordinal, attempt }
-    }
-
     #[test]
-    fn every_documented_form_is_read_and_shown_alike() {
-        for (text, expected) in [
-            ("4711", job(4711, "", None, None)),
-            ("4711_3", job(4711, "", Some(3), None)),
-            ("4711@2", job(4711, "", None, Some(2))),
-            ("4711_3@2", job(4711, "", Some(3), Some(2))),
-            ("llama-sft", job(0, "llama-sft", None, None)),
-            ("7b-sft", job(0, "7b-sft", None, None)),
-            ("llama_3@1", job(0, "llama_3", None, Some(1))),
-        ] {
-            let read = parse(text, || None).expect(text);
-            assert_eq!(read, expected);
-            assert_eq!(show(&read), text);
-        }
-        assert_eq!(parse("-", || Some(12)).expect("noted"), job(12, "", None, None));
-    }
-
-    #[test]
-    fn what_names_no_job_is_refused() {
-        for text in ["", "0", "a b", "4711@0", "4711@x", "4711_x", "../etc", "-x"] {
-            assert_eq!(parse(text, || None).expect_err(text).code(), ErrorCode::Usage, "{text:?}");
-        }
+    fn a_dash_is_the_job_noted_last() {
+        assert_eq!(parse("-", || Some(12)).expect("noted"), JobRef { id: 12, ..JobRef::default() });
         assert_eq!(parse("-", || None).expect_err("nothing noted").code(), ErrorCode::JobNotFound);
+        assert_eq!(parse("7", || Some(12)).expect("a number"), JobRef { id: 7, ..JobRef::default() });
     }
 
     #[test]

@@ -17,4 +17,10 @@ pub mod peer {
     tonic::include_proto!("muster.peer.v1");
 }
 
+/// The client API as an encoded `google.protobuf.FileDescriptorSet`, comments included.
+pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client.descriptors"));
+
 pub mod convert;
+pub mod document;
+pub mod join_token;
+pub mod refs;

@@ -41,6 +41,17 @@ pub enum ActorError {
     },
 }
 
+/// How full a mailbox is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// The actor's name.
+    pub actor: &'static str,
+    /// Messages that wait to be read.
+    pub messages: usize,
+    /// Messages the mailbox holds at most.
+    pub capacity: usize,
+}
+
 /// The sending half of an actor's mailbox.
 #[derive(Debug)]
 pub struct Mailbox<M> {
@@ -104,6 +115,12 @@ impl<M> Mailbox<M> {
         }
     }
 
+    /// How many messages wait.
+    pub fn depth(&self) -> Depth {
+        let capacity = self.sender.max_capacity();
+        Depth { actor: self.actor, messages: capacity - self.sender.capacity(), capacity }
+    }
+
     /// Whether the actor has stopped reading.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
@@ -151,6 +168,7 @@ mod tests {
     async fn a_full_mailbox_refuses_and_a_dropped_inbox_is_stopped() {
         let (to, inbox) = mailbox::<u32>("echo", 1);
         to.try_send(1).expect("room for one");
+        assert_eq!(to.depth(), Depth { actor: "echo", messages: 1, capacity: 1 });
         assert_eq!(to.try_send(2), Err(ActorError::Busy { actor: "echo", capacity: 1 }));
         drop(inbox);
         assert_eq!(to.send(3).await, Err(ActorError::Stopped { actor: "echo" }));

@@ -21,6 +21,10 @@ const LONGEST_NAP_MS: u64 = 1_000;
 pub trait Clock: Send + Sync + Debug {
     /// Milliseconds since this machine started, suspend included; never goes back.
     fn boottime_ms(&self) -> u64;
+    /// The same in microseconds, for measuring; a clock may be coarser than that.
+    fn boottime_us(&self) -> u64 {
+        self.boottime_ms().saturating_mul(1_000)
+    }
     /// Milliseconds since the Unix epoch; may step.
     fn wall_ms(&self) -> u64;
     /// Completes when boot time has reached `boottime_ms`.
@@ -35,15 +39,23 @@ pub trait Clock: Send + Sync + Debug {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-fn read_ms(clock: ClockId) -> u64 {
+fn read_us(clock: ClockId) -> u64 {
     let now = clock_gettime(clock).expect("Linux has had CLOCK_BOOTTIME and CLOCK_REALTIME since 2.6.39");
-    let whole_ms = u64::try_from(now.tv_sec()).unwrap_or(0).saturating_mul(1_000);
-    whole_ms + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000_000
+    let whole_us = u64::try_from(now.tv_sec()).unwrap_or(0).saturating_mul(1_000_000);
+    whole_us + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000
+}
+
+fn read_ms(clock: ClockId) -> u64 {
+    read_us(clock) / 1_000
 }
 
 impl Clock for SystemClock {
     fn boottime_ms(&self) -> u64 {
         read_ms(ClockId::CLOCK_BOOTTIME)
+    }
+
+    fn boottime_us(&self) -> u64 {
+        read_us(ClockId::CLOCK_BOOTTIME)
     }
 
     fn wall_ms(&self) -> u64 {

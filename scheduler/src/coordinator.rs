@@ -9,6 +9,7 @@ use muster_engine::{Command, Cycle, Memo, Response, State, cycle};
 use muster_runtime::clock::Clock;
 use muster_runtime::shutdown::Shutdown;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// State time is compared with the wall clocks this often.
 const CLOCK_CHECK_MS: u64 = 30_000;
@@ -90,8 +91,12 @@ impl Coordinator {
     }
 
     async fn decide(&self, state: Arc<State>, mut memo: Memo, now: Time) -> (Cycle, Memo) {
+        let (clock, instruments) = (self.clock.clone(), self.consensus.instruments().clone());
         let run = tokio::task::spawn_blocking(move || {
+            let begun_us = clock.boottime_us();
             let decided = cycle(&state, &mut memo, now);
+            let took = Duration::from_micros(clock.boottime_us().saturating_sub(begun_us));
+            instruments.cycled(took, decided.spent, decided.truncated);
             (decided, memo)
         });
         match run.await {

@@ -9,7 +9,7 @@ use muster_common::NodeId;
 use muster_engine::State;
 use muster_engine::state::node;
 use muster_proto::agent as wire;
-use muster_runtime::actor::{Inbox, Mailbox, mailbox};
+use muster_runtime::actor::{Depth, Inbox, Mailbox, mailbox};
 use muster_runtime::shutdown::Shutdown;
 
 /// Renewals waiting for a round. More are dropped: the agent sends another soon.
@@ -34,6 +34,11 @@ pub struct LeasesHandle {
 }
 
 impl LeasesHandle {
+    /// Renewals that wait for a round.
+    pub fn depth(&self) -> Depth {
+        self.mailbox.depth()
+    }
+
     /// False when too many wait already.
     pub fn renew(&self, renewed: Renewed) -> bool {
         self.mailbox.try_send(renewed).is_ok()
@@ -67,16 +72,20 @@ impl Leases {
         // The round begins here, after every renewal of the batch has arrived.
         if let Err(error) = self.consensus.leader_read_barrier().await {
             tracing::debug!(%error, renewals = batch.len(), "renewals are not acknowledged");
+            self.consensus.instruments().leases(0, batch.len() as u64);
             return;
         }
         let leadership = self.consensus.leadership().borrow().clone();
         let state = self.consensus.view();
+        let (all, mut acknowledged) = (batch.len() as u64, 0);
         for renewed in batch {
             if may_acknowledge(&leadership, &state, &self.liveness, &renewed) {
                 let lease = wire::LeaseExtended { session: renewed.session, number: renewed.number };
                 renewed.answer.try_send(wire::server_message::Body::Lease(lease));
+                acknowledged += 1;
             }
         }
+        self.consensus.instruments().leases(acknowledged, all - acknowledged);
     }
 }
 

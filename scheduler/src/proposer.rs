@@ -6,6 +6,7 @@ use muster_common::Time;
 use muster_engine::{Command, Response};
 use muster_runtime::clock::Clock;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,17 +55,28 @@ impl Proposer {
 
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         // A plan is cut into small entries, but one gang of thousands of nodes cannot be cut.
+        let begun_us = self.clock.boottime_us();
         let large = matches!(command, Command::Submit(_) | Command::CommitPlan(_));
         let bytes = Proposal { at: self.now(), command }.encode().into();
         let applied =
-            if large { self.consensus.propose_large(bytes).await? } else { self.consensus.propose(bytes).await? };
+            if large { self.consensus.propose_large(bytes).await } else { self.consensus.propose(bytes).await };
+        self.count(begun_us, applied.is_ok());
+        let applied = applied?;
         Ok(Committed { index: applied.index, term: applied.term, response: applied.response.response })
+    }
+
+    fn count(&self, begun_us: u64, committed: bool) {
+        let took = Duration::from_micros(self.clock.boottime_us().saturating_sub(begun_us));
+        self.consensus.instruments().proposed(took, committed);
     }
 
     /// The same for what is void in any other term.
     pub async fn propose_in_term(&self, term: u64, command: Command) -> Result<Committed, ProposeError> {
+        let begun_us = self.clock.boottime_us();
         let bytes = Proposal { at: self.now(), command }.encode().into();
-        let applied = self.consensus.propose_in_term(term, bytes).await?;
+        let applied = self.consensus.propose_in_term(term, bytes).await;
+        self.count(begun_us, applied.is_ok());
+        let applied = applied?;
         Ok(Committed { index: applied.index, term: applied.term, response: applied.response.response })
     }
 }

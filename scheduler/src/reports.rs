@@ -4,7 +4,7 @@ use crate::proposer::Proposer;
 use crate::session::Outgoing;
 use muster_engine::Command;
 use muster_engine::command::{NodeReport, REPORTS_MAX, ReportBody};
-use muster_runtime::actor::{Inbox, Mailbox, mailbox};
+use muster_runtime::actor::{Depth, Inbox, Mailbox, mailbox};
 use muster_runtime::clock::Clock;
 use muster_runtime::shutdown::Shutdown;
 use std::sync::Arc;
@@ -32,6 +32,11 @@ pub struct ReportsHandle {
 }
 
 impl ReportsHandle {
+    /// Reports that wait to be committed.
+    pub fn depth(&self) -> Depth {
+        self.mailbox.depth()
+    }
+
     /// Waits for room; false when the server is stopping.
     pub async fn report(&self, arrived: Arrived) -> bool {
         self.mailbox.send(arrived).await.is_ok()

@@ -50,6 +50,7 @@ impl SilenceObserver {
             let now_ms = self.clock.boottime_ms();
             let leadership = self.consensus.leadership().borrow().clone();
             if !leadership.first_index_of_term_applied {
+                self.consensus.instruments().fencing_held(false);
                 watched = None;
                 continue;
             }
@@ -77,6 +78,7 @@ impl SilenceObserver {
             })
             .collect();
         let held = is_mass_silence(&state, findings.iter().filter(|finding| finding.2 == Finding::Silent).count());
+        self.consensus.instruments().fencing_held(held && !findings.is_empty());
         if held && !findings.is_empty() {
             tracing::error!("more than a fifth of the nodes are silent; fencing is held, is the network up?");
         }

@@ -3,10 +3,10 @@
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::table::cell;
-use crate::output::{Style, human, json};
+use crate::output::{Style, human};
 use clap::Args;
 use muster_proto::client::{CancelReply, CancelRequest, Job};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// More than this at once is asked about.
 const UNASKED_MAX: usize = 20;
@@ -58,5 +58,5 @@ pub fn render(replies: &[CancelReply], style: &Style) -> String {
 }
 
 pub fn document(replies: &[CancelReply]) -> Value {
-    json!({"schema": "muster.cancelled/1", "jobs": json::plain(&replies)})
+    muster_proto::document::cancelled(replies)
 }

@@ -2,11 +2,11 @@
 
 use crate::context::{Context, request_id};
 use crate::error::CliError;
+use crate::output::Style;
 use crate::output::table::cell;
-use crate::output::{Style, json};
 use clap::Args;
 use muster_proto::client::{HoldReply, HoldRequest, Job};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub struct HoldArgs {
@@ -43,5 +43,5 @@ pub fn render(replies: &[HoldReply], style: &Style) -> String {
 }
 
 pub fn document(replies: &[HoldReply]) -> Value {
-    json!({"schema": "muster.held/1", "jobs": json::plain(&replies)})
+    muster_proto::document::held(replies)
 }

@@ -6,7 +6,6 @@ use crate::error::CliError;
 use clap::Args;
 use muster_proto::client::{LogChunk, LogsRequest};
 use muster_proto::convert::error::ErrorCode;
-use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -253,11 +252,8 @@ pub fn labelled(line: &Line, world_size: u32, paint: impl Fn(u32, &str) -> Strin
 }
 
 pub fn document(line: &Line, attempt: u32) -> serde_json::Value {
-    let text = String::from_utf8_lossy(&line.bytes);
-    json!({
-        "schema": "muster.log/1", "rank": line.rank, "attempt": attempt,
-        "stream": if line.stderr { "stderr" } else { "stdout" }, "line": text.trim_end_matches('\n'),
-    })
+    let stream = if line.stderr { "stderr" } else { "stdout" };
+    muster_proto::document::log_line(line.rank, attempt, stream, &line.bytes)
 }
 
 #[cfg(test)]

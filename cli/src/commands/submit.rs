@@ -7,7 +7,7 @@ use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::jobfile::{self, Loaded};
 use crate::output::table::cell;
-use crate::output::{Style, human, json};
+use crate::output::{Style, human};
 use clap::Args;
 use muster_proto::client::{Job, JobRef, SubmitReply, SubmitRequest};
 use serde_json::Value;
@@ -149,7 +149,5 @@ pub fn asks(job: &Job) -> String {
 }
 
 pub fn document(reply: &SubmitReply, dry_run: bool) -> Value {
-    let mut document = json::document("muster.submitted/1", reply);
-    document["dry_run"] = Value::from(dry_run);
-    document
+    muster_proto::document::submitted(reply, dry_run)
 }

@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::output::table::cell;
 use clap::Args;
 use muster_proto::client::{VersionReply, VersionRequest};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Of the client protocol this program speaks.
 pub const API: u32 = 1;
@@ -58,9 +58,5 @@ pub fn render(server: Option<&VersionReply>) -> String {
 }
 
 pub fn document(server: Option<&VersionReply>) -> Value {
-    json!({
-        "schema": "muster.version/1",
-        "client": {"version": env!("CARGO_PKG_VERSION"), "api": API},
-        "server": server.map(crate::output::json::plain),
-    })
+    muster_proto::document::version(Some((env!("CARGO_PKG_VERSION"), API)), server)
 }

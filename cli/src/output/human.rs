@@ -2,7 +2,6 @@
 
 use muster_common::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// Nothing to show.
@@ -26,12 +25,6 @@ pub fn duration(ms: u64) -> String {
 
 pub fn maybe_duration(ms: Option<u64>) -> String {
     ms.map_or_else(|| NONE.to_owned(), duration)
-}
-
-/// RFC 3339 in UTC, to the millisecond. `None` beyond year 9999.
-pub fn rfc3339(at_ms: u64) -> Option<String> {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000).ok()?;
-    moment.format(&Rfc3339).ok()
 }
 
 /// `2026-03-01 18:40:05` in UTC.
@@ -150,8 +143,7 @@ mod tests {
 
     #[test]
     fn moments_are_utc_and_survive_any_number() {
-        assert_eq!(rfc3339(1_700_000_000_123).as_deref(), Some("2023-11-14T22:13:20.123Z"));
         assert_eq!(moment_and_distance(1_700_000_000_000, 1_700_000_300_000), "2023-11-14 22:13:20 (5m ago)");
-        assert_eq!((rfc3339(u64::MAX), moment(u64::MAX)), (None, NONE.to_owned()));
+        assert_eq!(moment(u64::MAX), NONE);
     }
 }

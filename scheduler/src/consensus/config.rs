@@ -8,6 +8,7 @@ use openraft::SnapshotPolicy;
 
 use super::error::StartError;
 use super::raft_log_engine::RaftLogLimits;
+use crate::instruments::Instruments;
 
 /// Entries in one append call; their bytes are bounded as well.
 const PAYLOAD_ENTRIES_MAX: u64 = 512;
@@ -61,6 +62,8 @@ pub struct ConsensusConfig {
     pub answer_wait_ms: u64,
     /// The log on disk.
     pub log: RaftLogLimits,
+    /// Where syncs and proposals are counted.
+    pub instruments: Instruments,
 }
 
 impl ConsensusConfig {
@@ -79,6 +82,7 @@ impl ConsensusConfig {
             leader_wait_ms: 2_000,
             answer_wait_ms: 10_000,
             log: RaftLogLimits::default(),
+            instruments: Instruments::default(),
         }
     }
 

@@ -26,6 +26,7 @@ use super::status::{self, Status};
 use super::types::{Answer, LogPos, Member, Payload, Raft, Reply, TypeConfig};
 use super::watching::Leadership;
 use crate::history::HistoryStore;
+use crate::instruments::Instruments;
 
 /// Between two tries while there is no leader.
 const RETRY_MS: u64 = 10;
@@ -118,6 +119,11 @@ impl<M: Machine> ConsensusHandle<M> {
         let index = self.core.reads.index().await?;
         self.core.applied_to(index).await?;
         Ok(index)
+    }
+
+    /// What this server counts about itself.
+    pub fn instruments(&self) -> &Instruments {
+        &self.core.config.instruments
     }
 
     /// Who leads.

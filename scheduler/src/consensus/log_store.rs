@@ -9,11 +9,13 @@ use futures::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::engine::{EngineState, LogEngine, OnDurable};
 use super::entry;
 use super::identity::Identity;
 use super::types::{Entry, LogId, LogPos, SavedVote, TypeConfig, Vote};
+use crate::instruments::Instruments;
 
 /// Bytes of entry bodies in one append call, and in one step of a long read.
 pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
@@ -23,12 +25,13 @@ pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct LogStore {
     engine: Arc<Mutex<Option<Box<dyn LogEngine>>>>,
     identity: Option<Arc<Identity>>,
+    instruments: Instruments,
 }
 
 impl LogStore {
     /// With an identity, every new term voted in is also recorded there, so that a lost log is noticed.
-    pub(crate) fn new(engine: Box<dyn LogEngine>, identity: Option<Arc<Identity>>) -> Self {
-        LogStore { engine: Arc::new(Mutex::new(Some(engine))), identity }
+    pub(crate) fn new(engine: Box<dyn LogEngine>, identity: Option<Arc<Identity>>, instruments: Instruments) -> Self {
+        LogStore { engine: Arc::new(Mutex::new(Some(engine))), identity, instruments }
     }
 
     /// Lets go of the engine and its files, whoever still holds a clone of this store.
@@ -173,7 +176,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let records = entries.into_iter().map(|entry| entry::encode(&entry)).collect();
-        let done = OnDurable::new(move |result| callback.io_completed(result));
+        let (instruments, begun) = (self.instruments.clone(), Instant::now());
+        let done = OnDurable::new(move |result| {
+            if result.is_ok() {
+                instruments.appended(begun.elapsed());
+            }
+            callback.io_completed(result);
+        });
         self.with(|engine| engine.append(records, done))
     }
 

@@ -100,7 +100,7 @@ async fn start_core(
     let identity = identity::Identity::open(&config.dir, &config.cluster_id, config.server_id, &state)?;
     let identity = Arc::new(identity);
     let snapshots = snapshot::SnapshotStore::open(&snapshot_dir, state.purged)?;
-    let log = log_store::LogStore::new(engine, Some(identity.clone()));
+    let log = log_store::LogStore::new(engine, Some(identity.clone()), config.instruments.clone());
     let net = Arc::new(network::Net {
         cluster_id: config.cluster_id.clone(),
         server_id: config.server_id,

@@ -2,12 +2,12 @@
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::join_token::JoinToken;
 use crate::layout::{AGENT_FILE, IDENTITY, write_toml};
 use clap::Args;
 use muster_proto::agent::JoinRequest;
 use muster_proto::agent::agents_client::AgentsClient;
 use muster_proto::convert::error::ErrorCode;
+use muster_proto::join_token::JoinToken;
 use muster_runtime::durable::create_folder;
 use muster_runtime::identity::{
     Expect, Fingerprint, Identity, KeyRequest, check_word, connect_pinned, explain_transport,

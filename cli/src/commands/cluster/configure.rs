@@ -12,7 +12,7 @@ use muster_proto::convert::error::ErrorCode;
 use muster_runtime::config::load_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,8 +95,5 @@ pub fn render(kind: Kind, reply: &ConfigureReply, set: bool) -> String {
 }
 
 pub fn document(kind: Kind, reply: &ConfigureReply) -> Value {
-    json!({
-        "schema": "muster.configuration/1", "kind": kind.word(), "version": reply.version,
-        "changed": reply.changed, "value": value(reply),
-    })
+    muster_proto::document::configuration(kind.word(), reply)
 }

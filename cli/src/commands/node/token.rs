@@ -2,13 +2,13 @@
 
 use crate::context::{Context, request_id};
 use crate::error::CliError;
-use crate::join_token::JoinToken;
 use crate::output::human;
 use clap::Args;
 use muster_common::job::file::parse_duration_ms;
 use muster_proto::client::{NodeTokenReply, NodeTokenRequest};
 use muster_proto::convert::error::ErrorCode;
-use serde_json::{Value, json};
+use muster_proto::join_token::JoinToken;
+use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub struct TokenArgs {
@@ -39,23 +39,11 @@ pub async fn run(context: &Context, args: TokenArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-fn token(reply: &NodeTokenReply) -> JoinToken {
-    JoinToken {
-        servers: reply.servers.clone(),
-        ca_fingerprint: reply.ca_fingerprint.clone(),
-        secret: reply.secret.clone(),
-        cluster_id: reply.cluster_id.clone(),
-    }
-}
-
 /// Only the token, so that it can be piped.
 pub fn render(reply: &NodeTokenReply) -> String {
-    token(reply).encode() + "\n"
+    JoinToken::of(reply).encode() + "\n"
 }
 
 pub fn document(reply: &NodeTokenReply) -> Value {
-    json!({
-        "schema": "muster.node_token/1", "token": token(reply).encode(),
-        "expires_at_ms": reply.expires_at_ms, "expires_at": human::rfc3339(reply.expires_at_ms),
-    })
+    muster_proto::document::node_token(reply)
 }

@@ -14,6 +14,7 @@ use crate::consensus::snapshot::SnapshotStore;
 use crate::consensus::state_machine::Applier;
 use crate::consensus::types::TypeConfig;
 use crate::consensus::{MemDisk, RaftLogEngine, RaftLogLimits};
+use crate::instruments::Instruments;
 
 enum Kind {
     Disk,
@@ -32,7 +33,7 @@ impl StoreBuilder<TypeConfig, LogStore, Applier, TempDir> for Kind {
         let snapshots = SnapshotStore::open(&snapshots, None).unwrap();
         let (machine, _views) = Erased::new(Toy::default());
         let (applier, _progress) = Applier::new(Box::new(machine), Arc::new(|_| Ok(())), snapshots);
-        Ok((dir, LogStore::new(engine, None), applier))
+        Ok((dir, LogStore::new(engine, None, Instruments::default()), applier))
     }
 }
 

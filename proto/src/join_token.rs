@@ -1,10 +1,10 @@
 //! What an operator carries from `muster node token` to `muster agent join`: where the servers are,
 //! which CA to believe, and the one-time secret.
 
-use crate::error::CliError;
+use crate::client::NodeTokenReply;
+use crate::convert::error::{ErrorCode, ErrorInfo};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use muster_proto::convert::error::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// Says what it is, and which version, before anybody decodes it.
@@ -26,14 +26,26 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
+    pub fn of(reply: &NodeTokenReply) -> Self {
+        Self {
+            servers: reply.servers.clone(),
+            ca_fingerprint: reply.ca_fingerprint.clone(),
+            secret: reply.secret.clone(),
+            cluster_id: reply.cluster_id.clone(),
+        }
+    }
+
+    /// As one word.
     pub fn encode(&self) -> String {
         let json = serde_json::to_vec(self).expect("strings always encode");
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json))
     }
 
-    pub fn decode(text: &str) -> Result<Self, CliError> {
+    /// # Errors
+    /// [`ErrorCode::Usage`] when the text is no token, or no longer whole.
+    pub fn decode(text: &str) -> Result<Self, ErrorInfo> {
         let wrong = |why: &str| {
-            CliError::new(ErrorCode::Usage, format!("this is not a join token: {why}"))
+            ErrorInfo::new(ErrorCode::Usage, format!("this is not a join token: {why}"))
                 .hint("make one with: muster node token")
         };
         let text = text.trim();
@@ -65,7 +77,7 @@ mod tests {
         let text = token.encode();
         assert_eq!(JoinToken::decode(&format!(" {text}\n")).expect("whole"), token);
         for broken in [&text[..text.len() - 2], "muster1.", "hello", &text.replace("muster1", "muster2")] {
-            assert_eq!(JoinToken::decode(broken).expect_err(broken).code(), ErrorCode::Usage);
+            assert_eq!(JoinToken::decode(broken).expect_err(broken).code, ErrorCode::Usage);
         }
     }
 }
