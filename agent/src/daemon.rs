@@ -2,21 +2,23 @@
 
 use crate::config::{Config, ConfigFault};
 use crate::core::{Core, CoreHandle, CoreParts};
+use crate::device::Probe;
 use crate::env::Surroundings;
 use crate::health::{Devices, LOOK_EVERY_MS, report_of};
 use crate::inventory::{InventoryError, Survey, survey};
 use crate::isolation::Isolation;
-use crate::launcher::RealLauncher;
+use crate::launcher::{Launcher, RealLauncher};
 use crate::launches::Launches;
 use crate::link::{Backoff, Link};
 use crate::paths::Paths;
 use crate::procfs;
 use crate::runner::Workplace;
 use crate::store::Store;
+use muster_common::node::Inventory;
 use muster_runtime::actor::ActorError;
 use muster_runtime::clock::{Clock, SystemClock, boot_id};
 use muster_runtime::durable::DurableError;
-use muster_runtime::identity::{Credentials, Identity, IdentityError, Role};
+use muster_runtime::identity::{Credentials, Identity, IdentityError, Network, Role, TlsNetwork};
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::supervisor::{Cause, Supervisor};
 use std::sync::Arc;
@@ -46,25 +48,70 @@ pub enum AgentError {
     Interrupted,
 }
 
+/// Everything outside an agent that it reaches, in one place: a process gets the machine's own, a simulated cluster its
+/// pretended ones.
+pub struct Seams {
+    pub clock: Arc<dyn Clock>,
+    pub network: Arc<dyn Network>,
+    pub launcher: Arc<dyn Launcher>,
+    pub credentials: Credentials,
+    /// What the node has, and how its devices are asked.
+    pub inventory: Inventory,
+    pub probe: Box<dyn Probe>,
+    /// Whether ranks die with their shim by the kernel's hand.
+    pub pid_namespace: bool,
+    pub ids: Ids,
+}
+
+/// Ids no two of a kind share.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    /// Of this boot of the node.
+    pub boot: String,
+    /// Of the store, if a new one has to be made.
+    pub store: String,
+    /// Of this run of the agent.
+    pub instance: String,
+}
+
+impl Seams {
+    async fn of_machine(config: &Config) -> Result<Self, AgentError> {
+        let identity = Identity::load(&config.identity_dir(), SystemClock.wall_ms())?;
+        let name = identity.name();
+        if name.role != Role::Agent || name.name != config.name.as_str() {
+            return Err(AgentError::WrongName { have: name.uri(), want: config.name.to_string() });
+        }
+        let kernel = |what| move |cause| AgentError::Kernel { what, cause };
+        let boot = boot_id().map_err(kernel("its boot id"))?;
+        let id = || procfs::random_id().map_err(kernel("a random id"));
+        let isolation = Isolation::detect(config.pid_namespace);
+        let Survey { inventory, probe, .. } = survey_node(config, isolation).await?;
+        Ok(Self {
+            clock: Arc::new(SystemClock),
+            network: Arc::new(TlsNetwork),
+            launcher: Arc::new(RealLauncher::new(config.shim_command.clone(), boot.clone())),
+            credentials: Credentials::new(identity),
+            inventory,
+            probe,
+            pid_namespace: isolation.has_pid_namespace(),
+            ids: Ids { store: id()?, instance: id()?, boot },
+        })
+    }
+}
+
 /// Runs the agent until `shutdown`. Ranks that run at the end run on: only their leases, their
 /// servers and they themselves end them.
 ///
 /// Errors: see [`AgentError`]; each ends the agent and leaves ranks alone.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
     config.validate()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let identity = Identity::load(&config.identity_dir(), clock.wall_ms())?;
-    let name = identity.name();
-    if name.role != Role::Agent || name.name != config.name.as_str() {
-        return Err(AgentError::WrongName { have: name.uri(), want: config.name.to_string() });
-    }
-    let kernel = |what| move |cause| AgentError::Kernel { what, cause };
-    let boot_id = boot_id().map_err(kernel("its boot id"))?;
-    let (store_id, instance) = (procfs::random_id(), procfs::random_id());
-    let store_id = store_id.map_err(kernel("a random id"))?;
-    let instance = instance.map_err(kernel("a random id"))?;
-    let isolation = Isolation::detect(config.pid_namespace);
-    let Survey { inventory, probe, .. } = survey_node(&config, isolation).await?;
+    let seams = Seams::of_machine(&config).await?;
+    run_on(config, seams, shutdown).await
+}
+
+/// The same on a clock, a network, a launcher and devices of the caller's choice.
+pub async fn run_on(config: Config, seams: Seams, shutdown: Shutdown) -> Result<(), AgentError> {
+    let Seams { clock, network, launcher, credentials, inventory, probe, pid_namespace, ids } = seams;
     let uuids = inventory.devices.iter().map(|device| device.uuid.clone()).collect();
     let devices = Devices::new(probe, uuids);
     let paths = Paths::of(&config);
@@ -72,14 +119,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
     let workplace = Workplace {
         launches: Launches::new(paths.launches(), server.subscribe()),
         paths: paths.clone(),
-        boot_id: boot_id.clone(),
-        pid_namespace: isolation.has_pid_namespace(),
+        boot_id: ids.boot,
+        pid_namespace,
         around: Surroundings { home: std::env::var("HOME").ok(), exe: std::env::current_exe().ok() },
     };
     let (core, handle) = Core::new(CoreParts {
-        store: Store::open(&config.state_dir, || store_id)?,
+        store: Store::open(&config.state_dir, || ids.store)?,
         workplace,
-        launcher: Arc::new(RealLauncher::new(config.shim_command.clone(), boot_id)),
+        launcher,
         devices: devices.clone(),
         clock: clock.clone(),
         kill_bound_ms: config.kill_bound_ms,
@@ -87,11 +134,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
     });
     let link = Link {
         servers: config.servers.clone(),
-        credentials: Credentials::new(identity),
+        network,
+        credentials,
         identity_dir: config.identity_dir(),
         inventory,
-        backoff: Backoff::new(seed_of(&instance)),
-        instance,
+        backoff: Backoff::new(seed_of(&ids.instance)),
+        instance: ids.instance,
         core: handle.clone(),
         server,
         paths,
@@ -108,7 +156,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
 async fn survey_node(config: &Config, isolation: Isolation) -> Result<Survey, AgentError> {
     let source = config.device_source()?;
     let about = config.inventory(isolation.has_pid_namespace());
-    let surveyed = tokio::task::spawn_blocking(move || survey(&source, &about)).await;
+    let surveyed = muster_runtime::aside::run(move || survey(&source, &about)).await;
     Ok(surveyed.map_err(|_| AgentError::Interrupted)??)
 }
 

@@ -37,7 +37,7 @@ impl Devices {
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut dyn Probe) -> T + Send + 'static) -> Option<T> {
         let probe = self.probe.clone();
         let asked = move || question(probe.lock().unwrap_or_else(PoisonError::into_inner).as_mut());
-        tokio::task::spawn_blocking(asked).await.ok()
+        muster_runtime::aside::run(asked).await.ok()
     }
 }
 

@@ -24,5 +24,5 @@ pub mod shim;
 pub mod store;
 
 pub use config::Config;
-pub use daemon::{AgentError, run};
+pub use daemon::{AgentError, Ids, Seams, run, run_on};
 pub use shim::shim_main;

@@ -14,7 +14,7 @@ use muster_common::node::Inventory;
 use muster_proto::agent::agents_client::AgentsClient;
 use muster_runtime::actor::ActorError;
 use muster_runtime::clock::Clock;
-use muster_runtime::identity::{Credentials, Expect, IdentityError, connect};
+use muster_runtime::identity::{Credentials, Expect, IdentityError, Network};
 use muster_runtime::shutdown::Shutdown;
 use session::Ended;
 use std::path::PathBuf;
@@ -42,6 +42,7 @@ pub enum LinkError {
 /// What the link works with.
 pub struct Link {
     pub servers: Vec<String>,
+    pub network: Arc<dyn Network>,
     pub credentials: Credentials,
     pub identity_dir: PathBuf,
     pub inventory: Inventory,
@@ -89,7 +90,7 @@ impl Link {
     }
 
     fn client(&self, address: &str) -> Result<AgentsClient<Channel>, IdentityError> {
-        let channel = connect(address, &self.credentials, Expect::server())?;
+        let channel = self.network.channel(address, &self.credentials, Expect::server())?;
         let client = AgentsClient::new(channel);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }

@@ -2,6 +2,7 @@
 //! small durable files, TLS identities and logging.
 
 pub mod actor;
+pub mod aside;
 pub mod clock;
 pub mod config;
 pub mod durable;

@@ -8,7 +8,7 @@ use crate::sessions::SessionsHandle;
 use crate::watch::WatchHandle;
 use muster_engine::State;
 use muster_runtime::clock::Clock;
-use muster_runtime::identity::{Credentials, Fingerprint};
+use muster_runtime::identity::{Credentials, Fingerprint, Network};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Context {
     pub watch: WatchHandle,
     pub sessions: SessionsHandle,
     pub clock: Arc<dyn Clock>,
+    /// How the other servers are reached.
+    pub network: Arc<dyn Network>,
     pub credentials: Credentials,
     pub server: ServerName,
     /// Every server of the cluster as configured, by id.

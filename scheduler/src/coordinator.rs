@@ -92,7 +92,7 @@ impl Coordinator {
 
     async fn decide(&self, state: Arc<State>, mut memo: Memo, now: Time) -> (Cycle, Memo) {
         let (clock, instruments) = (self.clock.clone(), self.consensus.instruments().clone());
-        let run = tokio::task::spawn_blocking(move || {
+        let run = muster_runtime::aside::run(move || {
             let begun_us = clock.boottime_us();
             let decided = cycle(&state, &mut memo, now);
             let took = Duration::from_micros(clock.boottime_us().saturating_sub(begun_us));

@@ -13,22 +13,23 @@
 //!
 //! Numbers are big-endian, so that keys stand in the order of the log.
 
-use std::fs::File;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use sled::{Batch, Db};
 
 mod keys;
+mod rows;
 mod transfer;
 
 use keys::{Head, Key};
+pub use rows::MemHistory;
+use rows::{Batch, Failure, Row, Rows, SledRows, scan};
 pub use transfer::Page;
 
-const CACHE_BYTES: u64 = 64 << 20;
 /// Values stay far below sled's limit for keeping them in its main file.
 const PART_BYTES: usize = 60 << 10;
 /// A record longer than this is refused.
@@ -66,7 +67,8 @@ pub struct Gap {
 
 /// The history of one server.
 pub struct HistoryStore {
-    dir: PathBuf,
+    /// None when it lives in memory.
+    dir: Option<PathBuf>,
     open: RwLock<Open>,
     /// The highest index recorded, ahead of the one on disk while entries make no records.
     watermark: Mutex<Option<u64>>,
@@ -75,9 +77,7 @@ pub struct HistoryStore {
 }
 
 struct Open {
-    db: Db,
-    /// The file to sync: sled's own flush does not reach the disk on Linux.
-    file: File,
+    rows: Box<dyn Rows>,
     moved: Option<PathBuf>,
 }
 
@@ -90,13 +90,21 @@ impl HistoryStore {
             Err(Failure::Io(error)) => return Err(error),
             Err(Failure::Damage(why)) => begin_anew(dir, &why)?,
         };
-        let watermark = number(&open.db, keys::WATERMARK).map_err(io_error)?;
-        Ok(HistoryStore {
-            dir: dir.to_owned(),
-            open: RwLock::new(open),
-            watermark: Mutex::new(watermark),
-            failed: AtomicBool::new(false),
-        })
+        Self::on(Some(dir.to_owned()), open)
+    }
+
+    /// Opens a history in memory, for a simulated cluster.
+    ///
+    /// # Errors
+    /// None: memory does not fail. The signature is that of [`HistoryStore::open`].
+    pub fn open_memory(rows: MemHistory) -> io::Result<Self> {
+        Self::on(None, Open { rows: Box::new(rows), moved: None })
+    }
+
+    fn on(dir: Option<PathBuf>, open: Open) -> io::Result<Self> {
+        let watermark = number(&*open.rows, keys::WATERMARK)?;
+        let (open, watermark) = (RwLock::new(open), Mutex::new(watermark));
+        Ok(HistoryStore { dir, open, watermark, failed: AtomicBool::new(false) })
     }
 
     /// Where a damaged history was put, if one was found since this server started.
@@ -115,7 +123,7 @@ impl HistoryStore {
         let mark = (*watermark).max(Some(index)).unwrap_or(index);
         let mut batch = Batch::default();
         put_records(&mut batch, index, records)?;
-        batch.insert(keys::WATERMARK, &mark.to_be_bytes());
+        batch.insert(keys::WATERMARK, mark.to_be_bytes());
         match self.write(batch.clone()) {
             Ok(()) => *watermark = Some(mark),
             Err(Failure::Io(error)) => return Err(error),
@@ -141,7 +149,7 @@ impl HistoryStore {
         }
         let mut batch = Batch::default();
         put_gap(&mut batch, Gap { from, to: index });
-        batch.insert(keys::WATERMARK, &index.to_be_bytes());
+        batch.insert(keys::WATERMARK, index.to_be_bytes());
         self.write(batch).map_err(Failure::into_io)?;
         *watermark = Some(index);
         Ok(())
@@ -154,7 +162,7 @@ impl HistoryStore {
 
     /// The lowest index kept: everything below was removed by retention.
     pub fn floor(&self) -> io::Result<u64> {
-        Ok(number(&self.read().db, keys::FLOOR).map_err(io_error)?.unwrap_or(0))
+        Ok(number(&*self.read().rows, keys::FLOOR)?.unwrap_or(0))
     }
 
     /// Makes everything appended so far survive a power cut. A failure is final.
@@ -166,13 +174,14 @@ impl HistoryStore {
         let open = self.read();
         let flushed = (|| {
             if let Some(mark) = mark {
-                open.db.insert(keys::WATERMARK, &mark.to_be_bytes()).map_err(io_error)?;
+                let mut batch = Batch::default();
+                batch.insert(keys::WATERMARK, mark.to_be_bytes());
+                open.rows.write(batch).map_err(Failure::into_io)?;
             }
-            open.db.flush().map_err(io_error)?;
-            open.file.sync_data()?;
+            open.rows.sync().map_err(Failure::into_io)?;
+            let Some(dir) = &self.dir else { return Ok(()) };
             let text = mark.map_or(String::new(), |mark| mark.to_string());
-            muster_runtime::durable::write_atomic(&self.dir.join(DURABLE_MARK), text.as_bytes())
-                .map_err(io::Error::other)
+            muster_runtime::durable::write_atomic(&dir.join(DURABLE_MARK), text.as_bytes()).map_err(io::Error::other)
         })();
         flushed.inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
@@ -180,19 +189,19 @@ impl HistoryStore {
     /// Records from an index on, in order, at most about `limit` of them: the records of one entry are never parted.
     pub fn read_range(&self, from: u64, limit: usize) -> io::Result<Vec<(u64, Record)>> {
         let open = self.read();
-        let rows = open.db.range(keys::record(from, 0, 0)..keys::RECORDS_END.to_vec());
-        Ok(self.collect(rows.map(|row| row.map_err(io_error)), limit)?.0)
+        let rows = open.rows.range(keys::record(from, 0, 0), Bound::Excluded(keys::RECORDS_END.to_vec()));
+        Ok(self.collect(rows, limit)?.0)
     }
 
     /// Everything recorded about a job, in order; at most [`JOB_RECORDS_MAX`] records.
     pub fn job_records(&self, job: u64) -> io::Result<Vec<(u64, Record)>> {
         let open = self.read();
         let mut found = Vec::new();
-        for row in open.db.scan_prefix(keys::job_prefix(job)).keys().take(JOB_RECORDS_MAX) {
-            let Some(Key::Job { index, ordinal, .. }) = Key::parse(&row.map_err(io_error)?) else {
+        for row in scan(&*open.rows, &keys::job_prefix(job)).take(JOB_RECORDS_MAX) {
+            let Some(Key::Job { index, ordinal, .. }) = Key::parse(&row.map_err(Failure::into_io)?.0) else {
                 return Err(self.damage("a key of the index by job is malformed"));
             };
-            let rows = open.db.scan_prefix(keys::record_prefix(index, ordinal)).map(|row| row.map_err(io_error));
+            let rows = scan(&*open.rows, &keys::record_prefix(index, ordinal));
             found.extend(self.collect(rows, 1)?.0);
         }
         Ok(found)
@@ -207,7 +216,7 @@ impl HistoryStore {
         loop {
             // Readers wait: between two batches, and never inside one, they may look.
             let open = self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let (count, more) = delete_some(&open.db, index).map_err(io_error)?;
+            let (count, more) = delete_some(&*open.rows, index).map_err(Failure::into_io)?;
             removed += count;
             if !more {
                 return Ok(removed);
@@ -219,8 +228,8 @@ impl HistoryStore {
     pub fn gaps(&self) -> io::Result<Vec<Gap>> {
         let open = self.read();
         let mut gaps = Vec::new();
-        for row in open.db.scan_prefix([keys::GAP]) {
-            let (key, value) = row.map_err(io_error)?;
+        for row in scan(&*open.rows, &[keys::GAP]) {
+            let (key, value) = row.map_err(Failure::into_io)?;
             match (Key::parse(&key), <[u8; 8]>::try_from(&value[..])) {
                 (Some(Key::Gap { from }), Ok(to)) => gaps.push(Gap { from, to: u64::from_be_bytes(to) }),
                 _ => return Err(self.damage("a gap is malformed")),
@@ -246,27 +255,29 @@ impl HistoryStore {
     }
 
     fn write(&self, batch: Batch) -> Result<(), Failure> {
-        self.read().db.apply_batch(batch).map_err(Failure::from)
+        self.read().rows.write(batch)
     }
 
     /// Moves a history that turned out damaged while it was in use aside and begins an empty one.
     fn replace(&self, why: &str) -> io::Result<()> {
         let mut open = self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *open = begin_anew(&self.dir, why)?;
+        if let Some(dir) = &self.dir {
+            *open = begin_anew(dir, why)?;
+        }
         Ok(())
     }
 
     /// Joins the parts of records, up to the limits; tells whether it stopped before the end of `rows`.
     fn collect(
         &self,
-        rows: impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>>,
+        rows: impl Iterator<Item = Result<Row, Failure>>,
         limit: usize,
     ) -> io::Result<(Vec<(u64, Record)>, bool)> {
         let mut found: Vec<(u64, Record)> = Vec::new();
         let (mut bytes, mut whole) = (0, Vec::new());
         let mut pending: Option<(u64, u32, Head)> = None;
         for row in rows {
-            let (key, value) = row?;
+            let (key, value) = row.map_err(Failure::into_io)?;
             let Some(Key::Record { index, ordinal, part }) = Key::parse(&key) else {
                 return Err(self.damage("a record's key is malformed"));
             };
@@ -299,8 +310,9 @@ impl HistoryStore {
 
     /// Remembers damage found while reading, so that the next start moves it aside.
     fn damage(&self, why: &str) -> io::Error {
-        tracing::error!(dir = %self.dir.display(), why, "history is damaged; it is rebuilt at the next start");
-        if let Err(error) = std::fs::write(self.dir.join(DAMAGE_MARK), why) {
+        tracing::error!(dir = ?self.dir, why, "history is damaged; it is rebuilt at the next start");
+        let marked = self.dir.as_ref().map_or(Ok(()), |dir| std::fs::write(dir.join(DAMAGE_MARK), why));
+        if let Err(error) = marked {
             tracing::error!(%error, "cannot mark the damaged history");
         }
         io::Error::new(
@@ -318,48 +330,20 @@ impl HistoryStore {
     }
 }
 
-enum Failure {
-    Io(io::Error),
-    Damage(String),
-}
-
-impl Failure {
-    fn into_io(self) -> io::Error {
-        match self {
-            Failure::Io(error) => error,
-            Failure::Damage(why) => io::Error::new(io::ErrorKind::InvalidData, format!("history is damaged: {why}")),
-        }
-    }
-}
-
-impl From<sled::Error> for Failure {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            // Not a torn history: the disk itself, or another process that has it open.
-            sled::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Failure::Io(error),
-            other => Failure::Damage(other.to_string()),
-        }
-    }
-}
-
-fn io_error(error: sled::Error) -> io::Error {
-    Failure::from(error).into_io()
-}
-
-fn number(db: &Db, key: &[u8]) -> sled::Result<Option<u64>> {
-    let value = db.get(key)?;
+fn number(rows: &dyn Rows, key: &[u8]) -> io::Result<Option<u64>> {
+    let value = rows.get(key).map_err(Failure::into_io)?;
     Ok(value.and_then(|value| Some(u64::from_be_bytes(<[u8; 8]>::try_from(&value[..]).ok()?))))
 }
 
 /// Removes about a batch of records below `index`; whole records only. Tells how many, and whether more are left.
-fn delete_some(db: &Db, index: u64) -> sled::Result<(u64, bool)> {
+fn delete_some(rows: &dyn Rows, index: u64) -> Result<(u64, bool), Failure> {
     let mut batch = Batch::default();
-    let (mut removed, mut rows) = (0, 0);
-    for row in db.range(keys::record(0, 0, 0)..keys::record(index, 0, 0)) {
+    let (mut removed, mut count) = (0, 0);
+    for row in rows.range(keys::record(0, 0, 0), Bound::Excluded(keys::record(index, 0, 0))) {
         let (key, value) = row?;
         if let Some(Key::Record { index, ordinal, part: 0 }) = Key::parse(&key) {
-            if rows >= DELETE_BATCH {
-                db.apply_batch(batch)?;
+            if count >= DELETE_BATCH {
+                rows.write(batch)?;
                 return Ok((removed, true));
             }
             removed += 1;
@@ -368,15 +352,15 @@ fn delete_some(db: &Db, index: u64) -> sled::Result<(u64, bool)> {
             }
         }
         batch.remove(key);
-        rows += 1;
+        count += 1;
     }
-    batch.insert(keys::FLOOR, &index.to_be_bytes());
-    db.apply_batch(batch)?;
+    batch.insert(keys::FLOOR, index.to_be_bytes());
+    rows.write(batch)?;
     Ok((removed, false))
 }
 
 fn put_gap(batch: &mut Batch, gap: Gap) {
-    batch.insert(keys::gap(gap.from), &gap.to.to_be_bytes());
+    batch.insert(keys::gap(gap.from), gap.to.to_be_bytes());
 }
 
 fn put_records(batch: &mut Batch, index: u64, records: &[Record]) -> io::Result<()> {
@@ -395,7 +379,7 @@ fn put_records(batch: &mut Batch, index: u64, records: &[Record]) -> io::Result<
             batch.insert(keys::record(index, record.ordinal, part), std::mem::take(&mut value));
         }
         if let Some(job) = record.job {
-            batch.insert(keys::job(job, index, record.ordinal), &[]);
+            batch.insert(keys::job(job, index, record.ordinal), []);
         }
     }
     Ok(())
@@ -408,37 +392,20 @@ fn open_checked(dir: &Path) -> Result<Open, Failure> {
         return Err(Failure::Damage(why));
     }
     // sled panics on some kinds of damage.
-    let opened = std::panic::catch_unwind(|| open_db(dir));
-    let open = opened.unwrap_or_else(|_| Err(Failure::Damage("the database cannot be opened".to_owned())))?;
+    let opened = std::panic::catch_unwind(|| SledRows::open(dir));
+    let rows = opened.unwrap_or_else(|_| Err(Failure::Damage("the database cannot be opened".to_owned())))?;
     let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        open.db.first()?;
-        open.db.last()?;
-        number(&open.db, keys::WATERMARK)
+        rows.probe()?;
+        rows.get(keys::WATERMARK)
     }));
-    let watermark =
-        looked.unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database cannot be read".to_owned())))?;
+    let watermark = looked.unwrap_or_else(|_| Err(Failure::Damage("the database cannot be read".to_owned())))?;
+    let watermark = watermark.and_then(|value| Some(u64::from_be_bytes(<[u8; 8]>::try_from(&value[..]).ok()?)));
     let durable = std::fs::read_to_string(dir.join(DURABLE_MARK)).ok().and_then(|text| text.trim().parse().ok());
     if watermark < durable {
         let why = format!("it ends at {watermark:?}, although it was durable through {durable:?}");
         return Err(Failure::Damage(why));
     }
-    Ok(open)
-}
-
-fn open_db(dir: &Path) -> Result<Open, Failure> {
-    let db = sled::Config::new()
-        .path(dir)
-        .cache_capacity(CACHE_BYTES)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(None)
-        .open()?;
-    db.flush()?;
-    let file = File::options().write(true).open(dir.join("db")).map_err(Failure::Io)?;
-    // The folder and the small settings file are written once; later syncs need only the main file.
-    for path in [dir.join("conf"), dir.join("db"), dir.to_owned()] {
-        File::open(path).and_then(|file| file.sync_all()).map_err(Failure::Io)?;
-    }
-    Ok(Open { db, file, moved: None })
+    Ok(Open { rows: Box::new(rows), moved: None })
 }
 
 fn begin_anew(dir: &Path, why: &str) -> io::Result<Open> {

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod proposer;
 pub mod records;
 pub mod reports;
+pub mod seams;
 pub mod server;
 pub mod session;
 pub mod sessions;

@@ -34,16 +34,33 @@ impl Proposal {
     }
 }
 
+/// Told of every entry as it is applied, with the state after it. For checkers of simulated clusters.
+pub type Witness = Arc<dyn Fn(&Entry, &State) + Send + Sync>;
+
 /// State behind consensus. Every server applies the same entries and writes the same history.
 pub struct EngineMachine {
     state: State,
     history: Arc<HistoryStore>,
     watch: WatchHandle,
+    witness: Option<Witness>,
 }
 
 impl EngineMachine {
     pub fn new(history: Arc<HistoryStore>, watch: WatchHandle) -> Self {
-        Self { state: State::default(), history, watch }
+        Self { state: State::default(), history, watch, witness: None }
+    }
+
+    /// The same, watched.
+    pub fn witnessed(self, witness: Option<Witness>) -> Self {
+        Self { witness, ..self }
+    }
+
+    fn enter(&mut self, entry: &Entry) -> Outcome {
+        let outcome = apply(&mut self.state, entry);
+        if let Some(witness) = &self.witness {
+            witness(entry, &self.state);
+        }
+        outcome
     }
 
     fn record(&self, index: u64, outcome: &mut Outcome) -> Result<(), MachineError> {
@@ -65,7 +82,7 @@ impl Machine for EngineMachine {
 
     fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Result<Outcome, MachineError> {
         let Proposal { at, command } = Proposal::decode(payload)?;
-        let mut outcome = apply(&mut self.state, &Entry { index, term, at, command });
+        let mut outcome = self.enter(&Entry { index, term, at, command });
         self.record(index, &mut outcome)?;
         Ok(outcome)
     }
@@ -74,7 +91,7 @@ impl Machine for EngineMachine {
     fn skip(&mut self, index: u64, term: u64) -> Result<(), MachineError> {
         // The membership a cluster is born with is entry 0, which State starts from.
         if index > self.state.applied_index() {
-            apply(&mut self.state, &Entry { index, term, at: Time::ZERO, command: Command::Nothing });
+            self.enter(&Entry { index, term, at: Time::ZERO, command: Command::Nothing });
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
 use crate::reports::Reports;
+use crate::seams::Seams;
 use crate::sessions::{Services, SessionsHandle};
 use crate::silence::SilenceObserver;
 use crate::watch::WatchHandle;
@@ -21,7 +22,7 @@ use muster_proto::agent::agents_server::AgentsServer;
 use muster_proto::client::muster_server::MusterServer;
 use muster_runtime::clock::{Clock, SystemClock};
 use muster_runtime::identity::{
-    self, Authority, ConnectInfo, Credentials, Expect, Identity, IdentityError, ListenLimits, Role, TlsIncoming,
+    self, Authority, ConnectInfo, Credentials, Expect, Identity, IdentityError, ListenLimits, Network, Role,
 };
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::supervisor::{Cause, Supervisor};
@@ -56,20 +57,22 @@ pub enum ServerError {
     Stopped(#[from] Cause),
 }
 
-/// Channels to other servers over mutual TLS, one per lane.
-struct TlsPeers {
+/// Channels to other servers, one per lane.
+struct Peers {
+    network: Arc<dyn Network>,
     credentials: Credentials,
     names: BTreeMap<u64, String>,
 }
 
-impl PeerConnector for TlsPeers {
+impl PeerConnector for Peers {
     fn channel(&self, id: u64, addr: &str, _lane: Lane) -> Channel {
         let expect = match self.names.get(&id) {
             Some(name) => Expect::server().named(name.clone()),
             None => Expect::server(),
         };
         // The address comes from the configuration or the replicated membership and was checked there.
-        identity::connect(addr, &self.credentials, expect)
+        self.network
+            .channel(addr, &self.credentials, expect)
             .unwrap_or_else(|error| unreachable!("the address of server {id} is not one: {error}"))
     }
 }
@@ -77,21 +80,26 @@ impl PeerConnector for TlsPeers {
 /// Runs until told to stop, or until something fails that only a restart can cure.
 pub async fn run(config: ServerConfig, shutdown: Shutdown) -> Result<(), ServerError> {
     config.validate()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (credentials, authority) = identities(&config, clock.wall_ms())?;
-    let history_dir = config.dir.join("history");
-    let history = HistoryStore::open(&history_dir).map_err(|cause| ServerError::History {
-        folder: history_dir.display().to_string(),
-        cause: io::Error::other(cause.to_string()),
-    })?;
-    let history = Arc::new(history);
+    let (credentials, authority) = identities(&config, SystemClock.wall_ms())?;
+    run_on(config, Seams::of_machine(credentials, authority), shutdown).await
+}
+
+/// The same on a clock, a network and a disk of the caller's choice.
+pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> Result<(), ServerError> {
+    let Seams { clock, network, disk, credentials, authority, witness } = seams;
+    let history = Arc::new(disk.history(&config)?);
     let watch = WatchHandle::default();
-    let machine = EngineMachine::new(history.clone(), watch.clone());
+    let machine = EngineMachine::new(history.clone(), watch.clone()).witnessed(witness);
     let names = config.members.iter().map(|member| (member.id, member.name.clone())).collect();
-    let peers = Arc::new(TlsPeers { credentials: credentials.clone(), names });
-    let consensus = Consensus::start(consensus_config(&config), machine, peers).await?;
+    let peers = Arc::new(Peers { network: network.clone(), credentials: credentials.clone(), names });
+    let settings = ConsensusConfig { clock: clock.clone(), ..consensus_config(&config) };
+    let consensus = match disk.log() {
+        None => Consensus::start(settings, machine, peers).await?,
+        Some(engine) => Consensus::start_on(settings, engine, machine, peers).await?,
+    };
     let supervisor = Supervisor::new(shutdown.clone(), clock.clone());
-    let context = wire_up(&config, &supervisor, consensus, credentials, clock, history, watch);
+    let outside = Outside { clock, network, credentials };
+    let context = wire_up(&config, &supervisor, consensus, outside, history, watch);
     serve(&config, &supervisor, context.clone(), authority).await?;
     let stopped = supervisor.wait(STOP_GRACE_MS).await;
     context.consensus.shutdown().await;
@@ -127,23 +135,30 @@ fn consensus_config(config: &ServerConfig) -> ConsensusConfig {
     consensus
 }
 
+/// What actors and services reach of the outside.
+struct Outside {
+    clock: Arc<dyn Clock>,
+    network: Arc<dyn Network>,
+    credentials: Credentials,
+}
+
 /// Starts the actors and hands out what services share.
 fn wire_up(
     config: &ServerConfig,
     supervisor: &Supervisor,
     consensus: ConsensusHandle<EngineMachine>,
-    credentials: Credentials,
-    clock: Arc<dyn Clock>,
+    outside: Outside,
     history: Arc<HistoryStore>,
     watch: WatchHandle,
 ) -> Arc<Context> {
+    let Outside { clock, network, credentials } = outside;
     let shutdown = supervisor.shutdown().clone();
     let proposer = Proposer::new(consensus.clone(), clock.clone());
     let liveness = Liveness::default();
     let (leases, leases_actor) = Leases::new(consensus.clone(), liveness.clone());
     let (reports, reports_actor) = Reports::new(proposer.clone(), clock.clone());
     let observer = SilenceObserver::new(consensus.clone(), proposer.clone(), clock.clone(), liveness.clone());
-    let clocks = wall_clocks(consensus.clone());
+    let clocks = wall_clocks(consensus.clone(), clock.clone());
     let coordinator =
         Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, config.cluster_id.clone());
     supervisor.spawn("leases", leases_actor.run(shutdown.clone()));
@@ -181,6 +196,7 @@ fn wire_up(
         watch,
         sessions,
         clock,
+        network,
         credentials,
         server: ServerName { id: config.id, name: config.name.clone(), address },
         members,
@@ -217,10 +233,10 @@ async fn bootstrap(config: ServerConfig, consensus: ConsensusHandle<EngineMachin
 }
 
 /// Asks a majority of servers, this one included, for their wall clocks.
-fn wall_clocks(consensus: ConsensusHandle<EngineMachine>) -> WallClocks {
+fn wall_clocks(consensus: ConsensusHandle<EngineMachine>, clock: Arc<dyn Clock>) -> WallClocks {
     Arc::new(move || {
-        let consensus = consensus.clone();
-        Box::pin(async move { consensus.wall_clocks(SystemClock.wall_ms()).await })
+        let (consensus, clock) = (consensus.clone(), clock.clone());
+        Box::pin(async move { consensus.wall_clocks(clock.wall_ms()).await })
     })
 }
 
@@ -232,9 +248,8 @@ async fn serve(
 ) -> Result<(), ServerError> {
     let shutdown = supervisor.shutdown().clone();
     let listen = |cause| ServerError::Listen { address: config.listen, cause };
-    let incoming = TlsIncoming::bind(config.listen, context.credentials.clone(), ListenLimits::default(), &shutdown)
-        .await
-        .map_err(listen)?;
+    let (credentials, limits) = (context.credentials.clone(), ListenLimits::default());
+    let incoming = context.network.listen(config.listen, credentials, limits, &shutdown).await.map_err(listen)?;
     tracing::info!(address = %config.listen, server = config.name, "serving");
     let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
         .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);

@@ -20,12 +20,24 @@ struct Pretended {
     machine: Mutex<Machine>,
     /// The shim itself was killed.
     vanished: Mutex<bool>,
+    /// When ranks that run for a while end by themselves, and how.
+    ends: Mutex<Option<(u64, i32)>>,
     changed: watch::Sender<u64>,
     poke: Notify,
 }
 
+/// What a world without processes looks like from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub dir: PathBuf,
+    pub env: BTreeMap<String, String>,
+    /// Ranks that were let go and have not ended.
+    pub running: Vec<u32>,
+}
+
 /// What a rank does is the last word of its command: a number ends it with that code at once,
-/// `run` ends at the first signal, `stubborn` only at SIGKILL, `unkillable` never.
+/// `run` ends at the first signal, `stubborn` only at SIGKILL, `unkillable` never. `1500:3` runs for
+/// 1500 ms and ends with code 3, or at the first signal.
 #[derive(Debug, Clone)]
 pub struct InProcess {
     clock: Arc<dyn Clock>,
@@ -61,6 +73,29 @@ impl InProcess {
         self.shim(dir).map(|shim| shim.status())
     }
 
+    /// Lets time have its effect on shims whose agent is gone: they live on without it.
+    pub fn tick(&self) {
+        let now_ms = self.clock.boottime_ms();
+        let shims: Vec<_> = locked(&self.shims).values().cloned().collect();
+        shims.iter().filter(|shim| shim.due_ms() <= now_ms).for_each(|shim| shim.pass(now_ms));
+    }
+
+    /// Every shim that still holds ranks, for an observer who trusts nobody.
+    pub fn seen(&self) -> Vec<Seen> {
+        let shims = locked(&self.shims);
+        let seen = shims.iter().filter(|(_, shim)| !shim.is_over()).map(|(dir, shim)| {
+            let machine = locked(&shim.machine);
+            let running = machine.ranks.iter().filter(|(_, exit)| machine.spawned && exit.is_none());
+            Seen { dir: dir.clone(), env: shim.spec.env.clone(), running: running.map(|(rank, _)| *rank).collect() }
+        });
+        seen.collect()
+    }
+
+    /// The machine loses power: nothing is left of any shim.
+    pub fn lose_power(&self) {
+        locked(&self.shims).clear();
+    }
+
     /// Every folder a shim was ever started in.
     pub fn started(&self) -> Vec<PathBuf> {
         locked(&self.shims).keys().cloned().collect()
@@ -73,6 +108,12 @@ impl InProcess {
 
 fn ended(rank: u32, code: i32, signal: u32) -> RankExit {
     RankExit { rank, code, signal, why: String::new(), wall_ms: 0 }
+}
+
+/// `1500:3`: for how long, and the code at the end.
+fn for_a_while(kind: &str) -> Option<(u64, i32)> {
+    let (for_ms, code) = kind.split_once(':')?;
+    Some((for_ms.parse().ok()?, code.parse().ok()?))
 }
 
 impl Pretended {
@@ -89,29 +130,51 @@ impl Pretended {
         self.poke.notify_one();
     }
 
+    /// When something happens here by itself.
+    fn due_ms(&self) -> u64 {
+        if self.is_over() {
+            return u64::MAX;
+        }
+        let end_ms = locked(&self.ends).map_or(u64::MAX, |(at_ms, _)| at_ms);
+        locked(&self.machine).next_deadline_ms().unwrap_or(u64::MAX).min(end_ms)
+    }
+
+    /// Does what is due.
+    fn pass(&self, now_ms: u64) {
+        self.take(now_ms, Event::Tick);
+        let due = locked(&self.ends).take_if(|(at_ms, _)| *at_ms <= now_ms);
+        let Some((_, code)) = due else { return };
+        let ranks: Vec<u32> = locked(&self.machine).ranks.keys().copied().collect();
+        for rank in ranks {
+            self.take(now_ms, Event::RankExited(ended(rank, code, 0)));
+        }
+    }
+
     fn take(&self, now_ms: u64, event: Event) {
         let mut events = vec![event];
         {
             let mut machine = locked(&self.machine);
             while let Some(event) = events.pop() {
                 for action in step(&mut machine, now_ms, event) {
-                    self.pretend(&machine, &action, &mut events);
+                    self.pretend(&machine, now_ms, &action, &mut events);
                 }
             }
         }
         self.tell();
     }
 
-    fn pretend(&self, machine: &Machine, action: &Action, events: &mut Vec<Event>) {
+    fn pretend(&self, machine: &Machine, now_ms: u64, action: &Action, events: &mut Vec<Event>) {
         let kind = self.spec.argv.last().map_or("", String::as_str);
         let running = machine.ranks.iter().filter(|(_, exit)| exit.is_none()).map(|(rank, _)| *rank);
         match action {
             Action::Spawn => {
                 if let Ok(code) = kind.parse() {
                     events.extend(running.map(|rank| Event::RankExited(ended(rank, code, 0))));
+                } else if let Some((for_ms, code)) = for_a_while(kind) {
+                    *locked(&self.ends) = Some((now_ms.saturating_add(for_ms), code));
                 }
             }
-            Action::Signal(signal) if kind == "run" => {
+            Action::Signal(signal) if kind == "run" || for_a_while(kind).is_some() => {
                 let signal = *signal as u32;
                 events.extend(running.map(|rank| Event::RankExited(ended(rank, 128 + signal as i32, signal))));
             }
@@ -134,6 +197,7 @@ impl Launcher for InProcess {
             spec: spec.clone(),
             machine: Mutex::new(Machine::new(spec.ranks.iter().map(|rank| rank.rank), spec.deadline_ms)),
             vanished: Mutex::new(false),
+            ends: Mutex::new(None),
             changed: watch::Sender::new(0),
             poke: Notify::new(),
         });
@@ -142,10 +206,9 @@ impl Launcher for InProcess {
         let clock = self.clock.clone();
         tokio::spawn(async move {
             while !shim.is_over() {
-                let due_ms = locked(&shim.machine).next_deadline_ms().unwrap_or(u64::MAX);
                 tokio::select! {
                     () = shim.poke.notified() => {}
-                    () = clock.sleep_until_ms(due_ms) => shim.take(clock.boottime_ms(), Event::Tick),
+                    () = clock.sleep_until_ms(shim.due_ms()) => shim.pass(clock.boottime_ms()),
                 }
             }
         });

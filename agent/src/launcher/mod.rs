@@ -3,7 +3,7 @@
 mod in_process;
 mod real;
 
-pub use in_process::InProcess;
+pub use in_process::{InProcess, Seen};
 pub use real::RealLauncher;
 
 use crate::shim::machine::RankExit;

@@ -115,10 +115,26 @@ fn checked(address: &str) -> Result<String, IdentityError> {
 }
 
 fn channel(dialer: Dialer) -> Result<Channel, IdentityError> {
-    let bad = || IdentityError::BadAddress(dialer.address.clone());
-    // The scheme towards tonic is http because the dialer does the TLS; requests carry https.
-    let endpoint = Endpoint::from_shared(format!("http://{}", dialer.address)).map_err(|_| bad())?;
-    let origin: Uri = format!("https://{}", dialer.address).parse().map_err(|_| bad())?;
+    let address = dialer.address.clone();
+    channel_over(&address, dialer)
+}
+
+/// A channel with the keepalive that every Muster connection has, over streams that `connector` makes.
+///
+/// # Errors
+/// An address that is not `host:port`.
+pub fn channel_over<C, S>(address: &str, connector: C) -> Result<Channel, IdentityError>
+where
+    C: Service<Uri, Response = TokioIo<S>> + Send + 'static,
+    C::Future: Send,
+    C::Error: Error + Send + Sync + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let address = checked(address)?;
+    let bad = || IdentityError::BadAddress(address.clone());
+    // The scheme towards tonic is http because the connector does the TLS; requests carry https.
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+    let origin: Uri = format!("https://{address}").parse().map_err(|_| bad())?;
     let endpoint = endpoint
         .origin(origin)
         .connect_timeout(Duration::from_millis(CONNECT_LIMIT_MS + 1_000))
@@ -126,7 +142,7 @@ fn channel(dialer: Dialer) -> Result<Channel, IdentityError> {
         .keep_alive_timeout(KEEPALIVE_LIMIT)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    Ok(endpoint.connect_with_connector_lazy(dialer))
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 #[derive(Debug, Clone)]

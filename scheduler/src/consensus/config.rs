@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use muster_runtime::clock::{Clock, SystemClock};
 use openraft::SnapshotPolicy;
 
 use super::error::StartError;
@@ -64,6 +65,8 @@ pub struct ConsensusConfig {
     pub log: RaftLogLimits,
     /// Where syncs and proposals are counted.
     pub instruments: Instruments,
+    /// Whose wall time the other servers are told.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl ConsensusConfig {
@@ -83,6 +86,7 @@ impl ConsensusConfig {
             answer_wait_ms: 10_000,
             log: RaftLogLimits::default(),
             instruments: Instruments::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 

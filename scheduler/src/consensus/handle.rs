@@ -261,7 +261,7 @@ impl<M: Machine> ConsensusHandle<M> {
         }
         let log = self.core.log.clone();
         // Joins the engine's flush worker.
-        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+        if muster_runtime::aside::run(move || log.close()).await.is_err() {
             tracing::warn!("the log engine panicked while it was closed");
         }
     }

@@ -17,6 +17,7 @@ mod network;
 mod raft_log_engine;
 mod reads;
 mod refill;
+mod seeded;
 mod service;
 mod snapshot;
 mod state_machine;
@@ -44,6 +45,7 @@ pub use mem_engine::{MemDisk, MemEngine};
 pub use network::{Lane, PeerConnector};
 pub use raft_log_engine::{OpenError, RaftLogEngine, RaftLogLimits};
 pub use refill::RefillError;
+pub use seeded::seed_this_thread;
 pub use service::{CallerCheck, PeerService, refusal_of};
 pub use snapshot::SnapshotError;
 pub use status::{MemberStatus, Role, Status};
@@ -65,7 +67,7 @@ impl Consensus {
         let dir = config.dir.join("log");
         folder(&dir)?;
         let limits = config.log;
-        let open = tokio::task::spawn_blocking(move || RaftLogEngine::open(&dir, limits)).await;
+        let open = muster_runtime::aside::run(move || RaftLogEngine::open(&dir, limits)).await;
         let engine =
             open.map_err(|error| StartError::Recovery { dir: config.dir.clone(), why: error.to_string() })??;
         Self::start_on(config, Box::new(engine), machine, connector).await

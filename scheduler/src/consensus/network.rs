@@ -361,7 +361,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 return None;
             }
             let read = file.clone();
-            let part = tokio::task::spawn_blocking(move || read.read_at(at, PART_BYTES)).await;
+            let part = muster_runtime::aside::run(move || read.read_at(at, PART_BYTES)).await;
             // A part that cannot be read ends the stream early, and the receiver refuses what it got.
             let part =
                 part.ok()?.inspect_err(|error| tracing::error!(%error, "cannot read a snapshot to send")).ok()?;

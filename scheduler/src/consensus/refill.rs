@@ -108,5 +108,5 @@ async fn page(core: &Core, id: u64, addr: &str, gap: Gap) -> Result<Fetched, Str
 }
 
 async fn on_disk<T: Send + 'static>(call: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(call).await.map_err(std::io::Error::other)?
+    muster_runtime::aside::run(call).await.map_err(std::io::Error::other)?
 }

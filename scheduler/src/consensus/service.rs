@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use futures::{Stream, StreamExt};
 use muster_proto::peer as pb;
 use muster_proto::peer::peer_server::{Peer, PeerServer};
-use muster_runtime::clock::{Clock, SystemClock};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -109,7 +108,7 @@ impl Peer for PeerService {
             server_id: net.server_id,
             disk_id: self.core.disk_id.clone(),
             has_voted: net.identity.has_voted(),
-            wall_ms: SystemClock.wall_ms(),
+            wall_ms: self.core.config.clock.wall_ms(),
         }))
     }
 
@@ -215,7 +214,7 @@ impl PeerService {
             return Ok(reply);
         };
         let (from, to) = (asked.from, asked.to);
-        let page = tokio::task::spawn_blocking(move || history.page(from, to, HISTORY_RECORDS_MAX)).await;
+        let page = muster_runtime::aside::run(move || history.page(from, to, HISTORY_RECORDS_MAX)).await;
         let page = page.map_err(|error| Status::internal(error.to_string()))?;
         if let Some(page) = page.map_err(|error| Status::internal(error.to_string()))? {
             reply.complete_through = Some(page.through);
@@ -248,7 +247,7 @@ async fn on_disk<T: Send + 'static>(
     incoming: Incoming,
     step: impl FnOnce(Incoming) -> Result<T, super::snapshot::SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(move || step(incoming)).await;
+    let done = muster_runtime::aside::run(move || step(incoming)).await;
     done.map_err(|error| Status::internal(error.to_string()))?.map_err(refused_snapshot)
 }
 

@@ -157,5 +157,5 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(call).await.map_err(io::Error::other)?
+    muster_runtime::aside::run(call).await.map_err(io::Error::other)?
 }

@@ -19,6 +19,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = super::seeded::Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Applier>;

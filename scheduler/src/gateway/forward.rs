@@ -6,7 +6,7 @@ use super::roles::{Caller, ON_BEHALF_OF};
 use crate::context::Context;
 use muster_proto::client::muster_client::MusterClient;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
-use muster_runtime::identity::{Expect, connect, explain_transport};
+use muster_runtime::identity::{Expect, explain_transport};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Peers {
                     Some(name) => Expect::server().named(name),
                     None => Expect::server(),
                 };
-                let channel = connect(address, &ctx.credentials, expect).map_err(|error| {
+                let channel = ctx.network.channel(address, &ctx.credentials, expect).map_err(|error| {
                     ErrorInfo::new(ErrorCode::Internal, format!("the leader's address cannot be used: {error}"))
                         .hint("check the servers' addresses in their configuration")
                 })?;

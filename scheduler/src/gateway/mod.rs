@@ -129,7 +129,7 @@ impl Inner {
         work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,
     ) -> Result<T, ErrorInfo> {
         let inner = self.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(errors::lost)?
+        muster_runtime::aside::run(move || work(&inner)).await.map_err(errors::lost)?
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use std::fs::File;
 
 fn record(ordinal: u32, job: Option<u64>, bytes: &[u8]) -> Record {
     Record { ordinal, kind: 1, job, bytes: Bytes::copy_from_slice(bytes) }
@@ -185,7 +186,9 @@ fn damage_met_while_reading_is_moved_aside_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history");
     let store = filled(&path);
-    store.read().db.insert(keys::record(7, 0, 0), b"nonsense").unwrap();
+    let mut batch = rows::Batch::default();
+    batch.insert(keys::record(7, 0, 0), *b"nonsense");
+    store.write(batch).map_err(rows::Failure::into_io).unwrap();
     let error = store.read_range(0, 1000).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     store.append(21, &[record(0, None, b"still written")]).unwrap();

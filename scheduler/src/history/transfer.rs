@@ -1,8 +1,9 @@
 //! Handing history to a server that lacks some of it.
 
 use std::io;
+use std::ops::Bound;
 
-use super::{HistoryStore, Record, io_error, keys};
+use super::{HistoryStore, Record, keys};
 
 /// Records for another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ impl HistoryStore {
             return Ok(None);
         }
         let open = self.read();
-        let rows = open.db.range(keys::record(from, 0, 0)..=keys::record(to, u32::MAX, u16::MAX));
-        let (records, cut) = self.collect(rows.map(|row| row.map_err(io_error)), limit)?;
+        let rows = open.rows.range(keys::record(from, 0, 0), Bound::Included(keys::record(to, u32::MAX, u16::MAX)));
+        let (records, cut) = self.collect(rows, limit)?;
         let through = match records.last() {
             Some((last, _)) if cut => *last,
             _ => to,

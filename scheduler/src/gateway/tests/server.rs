@@ -20,7 +20,7 @@ use muster_engine::command::{Exit, NodeReport, ReportBody};
 use muster_engine::state::gang::GangState;
 use muster_engine::{Command, Response as Applied};
 use muster_runtime::clock::{Clock, SystemClock};
-use muster_runtime::identity::{Authority, Credentials, LEAF_VALID_MS, Name, Role, Sans};
+use muster_runtime::identity::{Authority, Credentials, LEAF_VALID_MS, Name, Role, Sans, TlsNetwork};
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
@@ -105,6 +105,7 @@ impl Server {
             watch,
             sessions,
             clock,
+            network: Arc::new(TlsNetwork),
             ca_fingerprint: authority.fingerprint(),
             credentials: Credentials::new(identity),
             server: ServerName { id: 1, name: "s1".into(), address: address.clone() },

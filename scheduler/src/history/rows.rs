@@ -1,0 +1,181 @@
+//! What lies under a history: ordered rows, written in batches. On disk by sled; in memory for simulated clusters.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The file sled syncs by itself would not reach the disk on Linux, so it is synced here.
+const MAIN_FILE: &str = "db";
+const CACHE_BYTES: u64 = 64 << 20;
+
+pub(super) type Row = (Vec<u8>, Vec<u8>);
+pub(super) type RowIter<'a> = Box<dyn Iterator<Item = Result<Row, Failure>> + 'a>;
+
+pub(super) enum Failure {
+    Io(io::Error),
+    Damage(String),
+}
+
+impl Failure {
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Failure::Io(error) => error,
+            Failure::Damage(why) => io::Error::new(io::ErrorKind::InvalidData, format!("history is damaged: {why}")),
+        }
+    }
+}
+
+impl From<sled::Error> for Failure {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            // Not a torn history: the disk itself, or another process that has it open.
+            sled::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Failure::Io(error),
+            other => Failure::Damage(other.to_string()),
+        }
+    }
+}
+
+/// Changes that are made together or not at all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Batch {
+    pub(super) fn insert(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.0.push((key.into(), Some(value.into())));
+    }
+
+    pub(super) fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.0.push((key.into(), None));
+    }
+}
+
+/// The seam under [`super::HistoryStore`]. A write survives a crash of the process; only a sync survives a power cut.
+pub(super) trait Rows: Send + Sync {
+    fn write(&self, batch: Batch) -> Result<(), Failure>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    /// Rows in the order of their keys.
+    fn range(&self, from: Vec<u8>, to: Bound<Vec<u8>>) -> RowIter<'_>;
+    fn sync(&self) -> Result<(), Failure>;
+}
+
+/// The rows whose keys begin with `prefix`.
+pub(super) fn scan<'a>(rows: &'a dyn Rows, prefix: &[u8]) -> RowIter<'a> {
+    let prefix = prefix.to_vec();
+    let rows = rows.range(prefix.clone(), Bound::Unbounded);
+    Box::new(rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))))
+}
+
+pub(super) struct SledRows {
+    db: sled::Db,
+    file: File,
+}
+
+impl SledRows {
+    pub(super) fn open(dir: &Path) -> Result<Self, Failure> {
+        let db = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None)
+            .open()?;
+        db.flush()?;
+        let file = File::options().write(true).open(dir.join(MAIN_FILE)).map_err(Failure::Io)?;
+        // The folder and the small settings file are written once; later syncs need only the main file.
+        for path in [dir.join("conf"), dir.join(MAIN_FILE), dir.to_owned()] {
+            File::open(path).and_then(|file| file.sync_all()).map_err(Failure::Io)?;
+        }
+        Ok(Self { db, file })
+    }
+
+    /// Looks at what a crash could have hurt.
+    pub(super) fn probe(&self) -> Result<(), Failure> {
+        self.db.first()?;
+        self.db.last()?;
+        Ok(())
+    }
+}
+
+impl Rows for SledRows {
+    fn write(&self, batch: Batch) -> Result<(), Failure> {
+        let mut together = sled::Batch::default();
+        for (key, value) in batch.0 {
+            match value {
+                Some(value) => together.insert(key, value),
+                None => together.remove(key),
+            }
+        }
+        Ok(self.db.apply_batch(together)?)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.db.get(key)?.map(|value| value.to_vec()))
+    }
+
+    fn range(&self, from: Vec<u8>, to: Bound<Vec<u8>>) -> RowIter<'_> {
+        let rows = self.db.range((Bound::Included(from), to));
+        Box::new(rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Failure::from)))
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.db.flush()?;
+        self.file.sync_data().map_err(Failure::Io)
+    }
+}
+
+#[derive(Default)]
+struct Images {
+    now: BTreeMap<Vec<u8>, Vec<u8>>,
+    durable: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// A history's disk in memory; it outlives the store as a disk outlives a process.
+#[derive(Clone, Default)]
+pub struct MemHistory(Arc<Mutex<Images>>);
+
+impl MemHistory {
+    /// Forgets every write that was not synced, as a power cut does.
+    pub fn crash(&self) {
+        let mut images = self.lock();
+        images.now = images.durable.clone();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Images> {
+        self.0.lock().expect("no code panics while it holds the rows")
+    }
+}
+
+impl Rows for MemHistory {
+    fn write(&self, batch: Batch) -> Result<(), Failure> {
+        let mut images = self.lock();
+        for (key, value) in batch.0 {
+            match value {
+                Some(value) => images.now.insert(key, value),
+                None => images.now.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.lock().now.get(key).cloned())
+    }
+
+    fn range(&self, from: Vec<u8>, to: Bound<Vec<u8>>) -> RowIter<'_> {
+        if matches!(&to, Bound::Included(to) | Bound::Excluded(to) if *to < from) {
+            return Box::new(std::iter::empty());
+        }
+        let images = self.lock();
+        let rows = images.now.range((Bound::Included(from), to));
+        let rows: Vec<_> = rows.map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
+        Box::new(rows.into_iter())
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        let mut images = self.lock();
+        images.durable = images.now.clone();
+        Ok(())
+    }
+}
