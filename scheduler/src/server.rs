@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use thiserror::Error;
 use tonic::Status;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 
 /// Hello messages with an inventory, and batches of reports.
@@ -251,15 +252,25 @@ async fn serve(
     let (credentials, limits) = (context.credentials.clone(), ListenLimits::default());
     let incoming = context.network.listen(config.listen, credentials, limits, &shutdown).await.map_err(listen)?;
     tracing::info!(address = %config.listen, server = config.name, "serving");
-    let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
-        .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
-    let clients = MusterServer::new(Gateway::new(context.clone()));
-    let peers = context.consensus.peer_service(only_servers());
-    let router = identity::server_builder().add_service(peers).add_service(agents).add_service(clients);
+    let routes = routes(&context, authority, &shutdown);
+    let router = identity::server_builder().accept_http1(true).add_routes(routes);
     supervisor.spawn("port", async move {
         router.serve_with_incoming_shutdown(incoming, async move { shutdown.triggered().await }).await
     });
     Ok(())
+}
+
+/// Everything that is answered on the one port.
+fn routes(context: &Arc<Context>, authority: Arc<Authority>, shutdown: &Shutdown) -> Routes {
+    let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
+        .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
+    let gateway = Gateway::new(context.clone());
+    let peers = context.consensus.peer_service(only_servers());
+    let clients = MusterServer::new(gateway.clone());
+    Routes::from(crate::http::routes(gateway, shutdown.clone()))
+        .add_service(peers)
+        .add_service(agents)
+        .add_service(clients)
 }
 
 fn only_servers() -> CallerCheck {

@@ -28,6 +28,11 @@ impl Open {
         Self { counts: Arc::default(), most, what }
     }
 
+    /// Of all principals.
+    pub fn count(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// # Errors
     /// [`ErrorCode::Overloaded`] when the principal has its most open.
     pub fn enter(&self, name: &str) -> Result<Ticket, ErrorInfo> {

@@ -10,7 +10,7 @@ pub mod errors;
 mod events;
 mod forward;
 mod jobs;
-mod limits;
+pub mod limits;
 mod list;
 mod logs;
 mod never;
@@ -29,6 +29,7 @@ pub(crate) mod tests;
 
 use crate::consensus::ReadError;
 use crate::context::Context;
+use crate::instruments::Instruments;
 use forward::{Where, answered, on_behalf};
 use futures::Stream;
 use limits::{Open, STREAMS_MAX, WAITS_MAX};
@@ -37,6 +38,7 @@ use muster_engine::{Command, Response as Applied, State};
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_proto::convert::error::ErrorInfo;
+use muster_runtime::clock::Clock;
 use muster_runtime::identity::ConnectInfo;
 use roles::Caller;
 use std::pin::Pin;
@@ -77,11 +79,39 @@ impl Gateway {
     /// The first line of every call: who is it, and may they?
     fn enter<T>(&self, call: &str, request: &Request<T>) -> Result<Caller, Status> {
         let info = request.extensions().get::<ConnectInfo>();
-        Ok(roles::check(call, info, request.metadata(), self.inner.ctx.clock.wall_ms())?)
+        roles::check(call, info, request.metadata(), self.wall_ms()).map_err(|error| self.refused(error))
+    }
+
+    /// Unix milliseconds as this server's wall clock shows them.
+    pub fn wall_ms(&self) -> u64 {
+        self.inner.ctx.clock.wall_ms()
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.ctx.clock
+    }
+
+    pub fn instruments(&self) -> &Instruments {
+        self.inner.ctx.consensus.instruments()
+    }
+
+    /// Streams and long polls that are open.
+    pub fn open(&self) -> [(&'static str, usize); 2] {
+        [("streams", self.inner.streams.count()), ("waits", self.inner.waits.count())]
+    }
+
+    /// Counts a refusal on its way out.
+    fn refused(&self, error: ErrorInfo) -> Status {
+        self.instruments().refused(error.code);
+        errors::bounded(error).into()
+    }
+
+    fn reply<T>(&self, answer: Result<T, ErrorInfo>) -> Result<Response<T>, Status> {
+        answer.map(Response::new).map_err(|error| self.refused(error))
     }
 
     async fn leader(&self, caller: &Caller) -> Result<Where, Status> {
-        Ok(forward::to_leader(&self.inner.ctx, &self.inner.peers, caller).await?)
+        forward::to_leader(&self.inner.ctx, &self.inner.peers, caller).await.map_err(|error| self.refused(error))
     }
 }
 
@@ -135,10 +165,6 @@ impl Inner {
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn reply<T>(answer: Result<T, ErrorInfo>) -> Result<Response<T>, Status> {
-    answer.map(Response::new).map_err(|error| errors::bounded(error).into())
-}
-
 /// Another server's answer, without its metadata.
 fn passed_on<T>(answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
     match answer {
@@ -154,7 +180,7 @@ macro_rules! on_leader {
         let request = $request.into_inner();
         match $self.leader(&caller).await? {
             Where::There(mut leader) => passed_on(leader.$method(on_behalf(request, &caller, false)).await),
-            Where::Here => reply($here(&$self.inner, &caller, request).await),
+            Where::Here => $self.reply($here(&$self.inner, &caller, request).await),
         }
     }};
 }
@@ -163,7 +189,7 @@ macro_rules! on_leader {
 macro_rules! anywhere {
     ($self:ident, $call:literal, $request:ident, $here:path) => {{
         let caller = $self.enter($call, &$request)?;
-        reply($here(&$self.inner, &caller, $request.into_inner()).await)
+        $self.reply($here(&$self.inner, &caller, $request.into_inner()).await)
     }};
 }
 
@@ -208,14 +234,14 @@ impl Muster for Gateway {
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let caller = self.enter("Logs", &request)?;
-        let ticket = self.inner.streams.enter(&caller.name)?;
+        let ticket = self.inner.streams.enter(&caller.name).map_err(|error| self.refused(error))?;
         let request = request.into_inner();
         match self.leader(&caller).await? {
             Where::There(mut leader) => {
                 let stream = passed_on(leader.logs(on_behalf(request, &caller, true)).await)?.into_inner();
                 Ok(Response::new(forward::relay(stream, ticket)))
             }
-            Where::Here => reply(logs::logs(&self.inner, request, ticket).await),
+            Where::Here => self.reply(logs::logs(&self.inner, request, ticket).await),
         }
     }
 
@@ -223,8 +249,8 @@ impl Muster for Gateway {
 
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let caller = self.enter("Events", &request)?;
-        let ticket = self.inner.streams.enter(&caller.name)?;
-        reply(events::events(&self.inner, request.into_inner(), ticket).await)
+        let ticket = self.inner.streams.enter(&caller.name).map_err(|error| self.refused(error))?;
+        self.reply(events::events(&self.inner, request.into_inner(), ticket).await)
     }
 
     async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Result<Response<pb::ListNodesReply>, Status> {

@@ -72,11 +72,11 @@ impl Caller {
     }
 }
 
-/// The caller of `call`, if it may make it.
+/// Whoever a connection belongs to, whatever they may call.
 ///
 /// # Errors
-/// [`ErrorCode::NotLoggedIn`], [`ErrorCode::CertificateExpired`] or [`ErrorCode::Forbidden`].
-pub fn check(call: &str, info: Option<&ConnectInfo>, metadata: &MetadataMap, now_ms: u64) -> Result<Caller, ErrorInfo> {
+/// [`ErrorCode::NotLoggedIn`] or [`ErrorCode::CertificateExpired`].
+pub fn certificate(info: Option<&ConnectInfo>, now_ms: u64) -> Result<&Peer, ErrorInfo> {
     let peer = info.and_then(|info| info.peer.as_ref()).ok_or_else(|| {
         ErrorInfo::new(ErrorCode::NotLoggedIn, "the connection shows no certificate")
             .hint("use the identity an admin gave you; see `muster config get --origin`")
@@ -85,6 +85,15 @@ pub fn check(call: &str, info: Option<&ConnectInfo>, metadata: &MetadataMap, now
         let message = format!("the certificate of {} {} has expired", peer.role, peer.name);
         return Err(ErrorInfo::new(ErrorCode::CertificateExpired, message).hint("ask an admin for a new identity"));
     }
+    Ok(peer)
+}
+
+/// The caller of `call`, if it may make it.
+///
+/// # Errors
+/// [`ErrorCode::NotLoggedIn`], [`ErrorCode::CertificateExpired`] or [`ErrorCode::Forbidden`].
+pub fn check(call: &str, info: Option<&ConnectInfo>, metadata: &MetadataMap, now_ms: u64) -> Result<Caller, ErrorInfo> {
+    let peer = certificate(info, now_ms)?;
     let caller = caller_of(peer, metadata)?;
     let allowed = CALLS.iter().find(|(name, _)| *name == call).map_or(&[][..], |(_, roles)| roles);
     if allowed.contains(&caller.role) {

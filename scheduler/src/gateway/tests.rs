@@ -3,6 +3,6 @@
 mod calls;
 pub(crate) mod fixture;
 mod render;
-mod roles;
-mod server;
+pub(crate) mod roles;
+pub(crate) mod server;
 mod submit;
