@@ -2,4 +2,5 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod crash;
 pub mod model;

@@ -47,7 +47,7 @@ pub use raft_log_engine::{OpenError, RaftLogEngine, RaftLogLimits};
 pub use refill::RefillError;
 pub use seeded::seed_this_thread;
 pub use service::{CallerCheck, PeerService, refusal_of};
-pub use snapshot::SnapshotError;
+pub use snapshot::{SnapshotError, SnapshotProbe};
 pub use status::{MemberStatus, Role, Status};
 pub use types::{LogPos, SavedVote};
 pub use watching::Leadership;

@@ -3,6 +3,8 @@
 //! Layout: `MSTRSNAP`, version (u16), head length (u32), head (postcard), CRC-32 of all that (u32), the state compressed
 //! by zstd, and the SHA-256 of everything before it. Integers are little-endian.
 
+mod probe;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::types::{LogPos, SnapshotMeta, StoredMembership};
+
+pub use probe::SnapshotProbe;
 
 const MAGIC: &[u8; 8] = b"MSTRSNAP";
 const VERSION: u16 = 1;

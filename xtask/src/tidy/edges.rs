@@ -43,6 +43,7 @@ const ALL: &[Edges] = &[
         external: AllBut(STORES),
     },
     Edges { folder: "fake-nvml", ours: &[], external: Only(&["nvml-wrapper-sys", "serde", "serde_json", "libc"]) },
+    Edges { folder: "crash-recorder", ours: &[], external: Only(&["libc"]) },
     Edges { folder: "xtask", ours: &[], external: Only(&["anyhow", "toml"]) },
 ];
 
