@@ -8,7 +8,7 @@ use muster_runtime::clock::{Clock, SystemClock};
 use openraft::SnapshotPolicy;
 
 use super::error::StartError;
-use super::raft_log_engine::RaftLogLimits;
+use super::wal::WalLimits;
 use crate::instruments::Instruments;
 
 /// Entries in one append call; their bytes are bounded as well.
@@ -62,7 +62,7 @@ pub struct ConsensusConfig {
     /// How long a proposal waits for its answer before its outcome is called unknown.
     pub answer_wait_ms: u64,
     /// The log on disk.
-    pub log: RaftLogLimits,
+    pub log: WalLimits,
     /// Where syncs and proposals are counted.
     pub instruments: Instruments,
     /// Whose wall time the other servers are told.
@@ -84,7 +84,7 @@ impl ConsensusConfig {
             large_entry_bytes_max: 320 << 10,
             leader_wait_ms: 2_000,
             answer_wait_ms: 10_000,
-            log: RaftLogLimits::default(),
+            log: WalLimits::default(),
             instruments: Instruments::default(),
             clock: Arc::new(SystemClock),
         }

@@ -1,6 +1,6 @@
 //! The seam under the replicated log: what a storage engine must do for the vote and the entries.
 //!
-//! Two implementations: [`super::raft_log_engine::RaftLogEngine`] on disk, and
+//! Two implementations: [`super::wal::WalEngine`] on disk, and
 //! [`super::mem_engine::MemEngine`], which forgets unsynced writes when it is told to crash.
 
 use std::io;

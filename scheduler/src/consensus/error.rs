@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::identity::IdentityError;
-use super::raft_log_engine::OpenError;
 use super::snapshot::SnapshotError;
+use super::wal::OpenError;
 
 /// Why a server could not start. None of these is cured by trying again.
 #[derive(Debug, thiserror::Error)]

@@ -159,7 +159,7 @@ impl LogEngine for MemEngine {
     fn append(&mut self, records: Vec<Record>, done: OnDurable) -> io::Result<()> {
         let mut last = self.now.state.last;
         for record in &records {
-            if last.is_some_and(|last| last.index + 1 != record.pos.index || last.term > record.pos.term) {
+            if !record.pos.may_follow(last) {
                 return Err(refuse(format!("entry {} does not follow {last:?}", record.pos)));
             }
             last = Some(record.pos);

@@ -23,6 +23,7 @@ mod snapshot;
 mod state_machine;
 mod status;
 mod types;
+mod wal;
 mod watching;
 mod wire;
 
@@ -43,13 +44,14 @@ pub use identity::IdentityError;
 pub use machine::{FlushBeforePurge, Machine, MachineError, Viewed};
 pub use mem_engine::{MemDisk, MemEngine};
 pub use network::{Lane, PeerConnector};
-pub use raft_log_engine::{OpenError, RaftLogEngine, RaftLogLimits};
+pub use raft_log_engine::{RaftLogEngine, RaftLogLimits};
 pub use refill::RefillError;
 pub use seeded::seed_this_thread;
 pub use service::{CallerCheck, PeerService, refusal_of};
 pub use snapshot::{SnapshotError, SnapshotProbe};
 pub use status::{MemberStatus, Role, Status};
 pub use types::{LogPos, SavedVote};
+pub use wal::{OnSync, OpenError, WalEngine, WalLimits};
 pub use watching::Leadership;
 
 /// Starts a server's consensus.
@@ -66,8 +68,9 @@ impl Consensus {
         config.validate()?;
         let dir = config.dir.join("log");
         folder(&dir)?;
-        let limits = config.log;
-        let open = muster_runtime::aside::run(move || RaftLogEngine::open(&dir, limits)).await;
+        let (limits, instruments) = (config.log, config.instruments.clone());
+        let on_sync = OnSync::new(move |took, entries, bytes| instruments.log_synced(took, entries, bytes));
+        let open = muster_runtime::aside::run(move || WalEngine::open(&dir, limits, on_sync)).await;
         let engine =
             open.map_err(|error| StartError::Recovery { dir: config.dir.clone(), why: error.to_string() })??;
         Self::start_on(config, Box::new(engine), machine, connector).await

@@ -110,6 +110,11 @@ impl fmt::Display for LogPos {
 }
 
 impl LogPos {
+    /// Whether an entry here continues a log that ends at `last`.
+    pub(crate) fn may_follow(self, last: Option<LogPos>) -> bool {
+        last.is_none_or(|last| last.index + 1 == self.index && last.term <= self.term)
+    }
+
     pub(crate) fn of(id: &LogId) -> Self {
         LogPos { term: id.leader_id.term, index: id.index }
     }
@@ -129,7 +134,7 @@ fn leader_of(term: u64) -> CommittedLeaderIdOf<TypeConfig> {
 }
 
 /// A vote as the log stores it. The order is the order in which votes may follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SavedVote {
     /// The term voted in.
     pub term: u64,

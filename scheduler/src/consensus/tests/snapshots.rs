@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::cluster::{Cluster, within};
-use crate::consensus::{ConsensusConfig, RaftLogLimits};
+use crate::consensus::{ConsensusConfig, WalLimits};
 
 fn small(config: &mut ConsensusConfig) {
     config.snapshot_every = 20;
     config.keep_logs = 5;
-    config.log = RaftLogLimits { file_bytes: 4096, ..RaftLogLimits::default() };
+    config.log = WalLimits { segment_bytes: 8192, ..WalLimits::default() };
 }
 
 fn files(dir: PathBuf, extension: &str) -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use crate::consensus::machine::Erased;
 use crate::consensus::snapshot::SnapshotStore;
 use crate::consensus::state_machine::Applier;
 use crate::consensus::types::TypeConfig;
-use crate::consensus::{MemDisk, RaftLogEngine, RaftLogLimits};
+use crate::consensus::{MemDisk, OnSync, WalEngine, WalLimits};
 use crate::instruments::Instruments;
 
 enum Kind {
@@ -25,7 +25,7 @@ impl StoreBuilder<TypeConfig, LogStore, Applier, TempDir> for Kind {
     async fn build(&self) -> Result<(TempDir, LogStore, Applier), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let engine: Box<dyn LogEngine> = match self {
-            Kind::Disk => Box::new(RaftLogEngine::open(dir.path(), RaftLogLimits::default()).unwrap()),
+            Kind::Disk => Box::new(WalEngine::open(dir.path(), WalLimits::default(), OnSync::ignored()).unwrap()),
             Kind::Memory => Box::new(MemDisk::new().open()),
         };
         let snapshots = dir.path().join("snapshots");
