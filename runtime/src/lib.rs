@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod durable;
 pub mod identity;
+pub mod process;
 pub mod reply;
 pub mod shutdown;
 pub mod supervisor;

@@ -19,6 +19,8 @@ pub struct ServerConfig {
     /// Folder with this server's certificate and key, and the cluster's CA.
     pub identity: PathBuf,
     pub listen: SocketAddr,
+    /// `/metrics` and `/healthz` in plain HTTP, for scrapers without a certificate. Absent = only on `listen`.
+    pub metrics_listen: Option<SocketAddr>,
     /// The first servers of the cluster, this one included.
     pub members: Vec<Member>,
     #[serde(default)]
@@ -63,6 +65,10 @@ pub enum ServerConfigError {
     NotAMember(u64),
     #[error("`members` lists id {0} twice; ids are unique in the cluster's whole life")]
     TwiceId(u64),
+    #[error(
+        "`metrics_listen` is {0}, which is every network of this machine; name one address, such as 127.0.0.1:9470"
+    )]
+    MetricsEverywhere(SocketAddr),
     #[error("`members` lists {0} servers; use 1, 3 or 5, so that a majority is clear")]
     Count(usize),
 }
@@ -76,6 +82,9 @@ impl ServerConfig {
         }
         if !ids.contains(&self.id) {
             return Err(ServerConfigError::NotAMember(self.id));
+        }
+        if let Some(address) = self.metrics_listen.filter(|address| address.ip().is_unspecified()) {
+            return Err(ServerConfigError::MetricsEverywhere(address));
         }
         if !matches!(ids.len(), 1 | 3 | 5) {
             return Err(ServerConfigError::Count(ids.len()));

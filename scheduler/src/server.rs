@@ -8,16 +8,19 @@ use crate::consensus::{
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::gateway::Gateway;
+use crate::health::{Health, any_certificate};
 use crate::history::HistoryStore;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
+use crate::metrics::{self, Metrics};
 use crate::proposer::Proposer;
 use crate::reports::Reports;
 use crate::seams::Seams;
 use crate::sessions::{Services, SessionsHandle};
 use crate::silence::SilenceObserver;
 use crate::watch::WatchHandle;
+use muster_proto::CLIENT_DESCRIPTORS;
 use muster_proto::agent::agents_server::AgentsServer;
 use muster_proto::client::muster_server::MusterServer;
 use muster_runtime::clock::{Clock, SystemClock};
@@ -33,7 +36,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use tonic::Status;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic_reflection::server as reflection;
 
 /// Hello messages with an inventory, and batches of reports.
 const AGENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -252,7 +257,19 @@ async fn serve(
     let (credentials, limits) = (context.credentials.clone(), ListenLimits::default());
     let incoming = context.network.listen(config.listen, credentials, limits, &shutdown).await.map_err(listen)?;
     tracing::info!(address = %config.listen, server = config.name, "serving");
-    let routes = routes(&context, authority, &shutdown);
+    let (reporter, health_checks) = tonic_health::server::health_reporter();
+    let (health, ready) = Health::new(context.clone(), reporter);
+    supervisor.spawn("health", health.run(shutdown.clone()));
+    let gateway = Gateway::new(context.clone());
+    let metrics = Metrics::new(context.clone(), gateway.clone(), ready);
+    if let Some(address) = config.metrics_listen {
+        let bound = metrics::listen(address, metrics.clone(), shutdown.clone()).await;
+        let (bound, scrapes) = bound.map_err(|cause| ServerError::Listen { address, cause })?;
+        tracing::info!(address = %bound, "serving metrics in plain HTTP");
+        supervisor.spawn("metrics", scrapes);
+    }
+    let health_checks = InterceptedService::new(health_checks, any_certificate(&context));
+    let routes = routes(&context, gateway, metrics, authority, &shutdown).add_service(health_checks);
     let router = identity::server_builder().accept_http1(true).add_routes(routes);
     supervisor.spawn("port", async move {
         router.serve_with_incoming_shutdown(incoming, async move { shutdown.triggered().await }).await
@@ -260,17 +277,29 @@ async fn serve(
     Ok(())
 }
 
-/// Everything that is answered on the one port.
-fn routes(context: &Arc<Context>, authority: Arc<Authority>, shutdown: &Shutdown) -> Routes {
+/// Everything that is answered on the one port, but for health checks.
+fn routes(
+    context: &Arc<Context>,
+    gateway: Gateway,
+    metrics: Metrics,
+    authority: Arc<Authority>,
+    shutdown: &Shutdown,
+) -> Routes {
     let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
         .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
-    let gateway = Gateway::new(context.clone());
     let peers = context.consensus.peer_service(only_servers());
     let clients = MusterServer::new(gateway.clone());
-    Routes::from(crate::http::routes(gateway, shutdown.clone()))
+    let known = any_certificate(context);
+    // Old clients ask by the older name.
+    let describe = || reflection::Builder::configure().register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS);
+    let v1 = describe().build_v1().expect("the build wrote the descriptors");
+    let v1alpha = describe().build_v1alpha().expect("the build wrote the descriptors");
+    Routes::from(crate::http::routes(gateway, metrics, shutdown.clone()))
         .add_service(peers)
         .add_service(agents)
         .add_service(clients)
+        .add_service(InterceptedService::new(v1, known.clone()))
+        .add_service(InterceptedService::new(v1alpha, known))
 }
 
 fn only_servers() -> CallerCheck {

@@ -9,6 +9,7 @@ use crate::reports::ReportsHandle;
 use crate::session::Outgoing;
 use muster_common::NodeId;
 use muster_proto::agent as wire;
+use muster_runtime::actor::Depth;
 use muster_runtime::clock::Clock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,6 +90,16 @@ impl SessionsHandle {
     /// Does another boot of the node still talk to this server?
     pub(crate) fn other_boot_connected(&self, node: NodeId, boot_id: &str) -> bool {
         self.lock().get(&node).is_some_and(|now| now.boot_id != boot_id)
+    }
+
+    /// How many agents are connected.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// How full the mailboxes behind the sessions are.
+    pub fn depths(&self) -> [Depth; 2] {
+        [self.services.leases.depth(), self.services.reports.depth()]
     }
 
     pub fn connected(&self, node: NodeId) -> bool {

@@ -15,6 +15,7 @@ mod tests;
 
 use crate::gateway::limits::Open;
 use crate::gateway::{Gateway, roles};
+use crate::metrics::{self, Metrics};
 use ask::Given;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -44,14 +45,15 @@ struct Http {
     api: Api,
     openapi: Value,
     requests: Open,
+    metrics: Metrics,
 }
 
 /// All routes; streams end when `shutdown` is triggered.
-pub fn routes(gateway: Gateway, shutdown: Shutdown) -> Router {
+pub fn routes(gateway: Gateway, metrics: Metrics, shutdown: Shutdown) -> Router {
     let api = Api::new();
     let openapi = openapi::document(&api);
     let requests = Open::new("requests", REQUESTS_MAX);
-    let http = Http { gateway, shutdown, api, openapi, requests };
+    let http = Http { gateway, shutdown, api, openapi, requests, metrics };
     Router::new().fallback(serve).with_state(Arc::new(http))
 }
 
@@ -84,7 +86,7 @@ impl Http {
             return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the path and the query are too long"));
         }
         let (method, path) = (request.method().as_str().to_owned(), target.path().to_owned());
-        if let Some(response) = self.about_itself(&method, &path) {
+        if let Some(response) = self.about_itself(&method, &path).await {
             return Ok(response);
         }
         let (route, captured) = match route::find(ROUTES, &method, &path) {
@@ -139,8 +141,13 @@ impl Http {
         stream::Feed { gateway: self.gateway.clone(), shutdown: self.shutdown.clone(), not_after_ms }
     }
 
-    fn about_itself(&self, method: &str, path: &str) -> Option<Response> {
-        (method == "GET" && path == openapi::PATH).then(|| refusal::answer(StatusCode::OK, &self.openapi))
+    async fn about_itself(&self, method: &str, path: &str) -> Option<Response> {
+        match (method, path) {
+            ("GET", openapi::PATH) => Some(refusal::answer(StatusCode::OK, &self.openapi)),
+            ("GET", "/metrics") => Some(metrics::scraped(&self.metrics).await),
+            ("GET", "/healthz") => Some(metrics::healthy(&self.metrics)),
+            _ => None,
+        }
     }
 }
 

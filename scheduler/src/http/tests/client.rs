@@ -1,6 +1,8 @@
 use super::super::routes;
 use crate::gateway::tests::roles::connection;
 use crate::gateway::tests::server::{Server, within};
+use crate::health::Health;
+use crate::metrics::Metrics;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
@@ -9,6 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use muster_runtime::identity::{ConnectInfo, Role};
 use muster_runtime::shutdown::Shutdown;
 use serde_json::Value;
+use tonic_health::server::HealthReporter;
 use tower::ServiceExt;
 
 pub const JOB: &str = r#"{"name":"train","gang":{"nodes":1,"gpus_per_node":2,"ranks_per_node":"gpu","run":"x"}}"#;
@@ -49,7 +52,10 @@ impl Web {
     pub async fn start(nodes: usize) -> Self {
         let server = Server::start(nodes).await;
         let shutdown = Shutdown::new();
-        let routes = routes(server.gateway.clone(), shutdown.clone());
+        let (health, ready) = Health::new(server.ctx.clone(), HealthReporter::new());
+        tokio::spawn(health.run(shutdown.clone()));
+        let metrics = Metrics::new(server.ctx.clone(), server.gateway.clone(), ready);
+        let routes = routes(server.gateway.clone(), metrics, shutdown.clone());
         Self { server, shutdown, routes }
     }
 
