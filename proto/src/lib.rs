@@ -21,6 +21,7 @@ pub mod peer {
 pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client.descriptors"));
 
 pub mod convert;
+pub mod datagram;
 pub mod document;
 pub mod join_token;
 pub mod refs;

@@ -5,6 +5,7 @@ pub mod actor;
 pub mod aside;
 pub mod clock;
 pub mod config;
+pub mod datagram;
 pub mod durable;
 pub mod identity;
 pub mod process;

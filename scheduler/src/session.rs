@@ -213,6 +213,7 @@ impl Session {
             cluster_id: self.sessions.services.cluster_id.clone(),
             lease_ms: settings.lease_ms(None),
             renew_every_ms: (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX),
+            datagrams: None,
         }));
     }
 
@@ -270,7 +271,7 @@ impl Session {
                 }
             }
             Some(FromAgent::Log(chunk)) => self.sessions.chunk(self.node, self.number, chunk),
-            Some(FromAgent::Hello(_)) | None => {}
+            Some(FromAgent::Hello(_) | FromAgent::Telemetry(_)) | None => {}
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub fn hello(introduction: Introduction, inventory: &Inventory, node: &str, inst
         first_report: introduction.first_report,
         store_id: introduction.store_id,
         instance: instance.to_owned(),
+        datagram_version: 0,
     }
 }
 

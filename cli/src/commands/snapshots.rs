@@ -180,7 +180,15 @@ fn whole_node() -> Node {
         ..NodeDevice::default()
     };
     let holder = DeviceHolder { gang: "4655".into(), attempt: 2, milli: 1000, token: "1.960".into() };
-    let held = NodeDevice { holders: vec![holder], ..device(0, "HELD") };
+    let held = NodeDevice {
+        holders: vec![holder],
+        sampled_at_ms: Some(NOW - 4_000),
+        busy_percent: Some(97),
+        memory_used_bytes: Some(71 << 30),
+        temperature_c: Some(68),
+        power_mw: Some(655_400),
+        ..device(0, "HELD")
+    };
     let bad = NodeDevice { why: "xid 79".into(), since_at_ms: Some(NOW - 5 * MINUTE), ..device(3, "QUARANTINED") };
     Node {
         devices: vec![held, device(1, "FREE"), bad],
@@ -193,6 +201,8 @@ fn whole_node() -> Node {
         }],
         numa: vec![NodeNuma { id: 0, cpus: "0-55".into(), memory_bytes: 1 << 40 }],
         weak_fencing: true,
+        heartbeat: "stream".into(),
+        udp_lost_at_ms: Some(NOW - 12_000),
         ..node()
     }
 }
@@ -382,6 +392,7 @@ fn cluster_commands() {
         config_version: 4,
         policy: "default".into(),
         snapshot_index: 80_000,
+        heartbeats: Some(HeartbeatCounts { quic: 115, stream: 2, udp_lost: 1 }),
     };
     check("cluster_status", cluster::status::render(&reply, &STYLE), cluster::status::document(&reply));
     let made = cluster::init::Made {

@@ -28,4 +28,4 @@ pub use network::{Incoming, Io, Listening, Network, TlsNetwork};
 pub use peer::{Fingerprint, Peer};
 pub use request::KeyRequest;
 pub use secret::random_secret;
-pub use tls::{Expect, Trust, client_config, install_crypto, server_config};
+pub use tls::{Expect, Trust, client_config, install_crypto, server_config, server_config_of_known};

@@ -104,10 +104,29 @@ pub(super) enum Unexpected {
 /// # Errors
 /// When the identity's key or CA cannot be used.
 pub fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, IdentityError> {
+    server_config_with(identity, alpn, client_verifier(identity.ca_ders())?)
+}
+
+/// Settings of a listener for peers with a certificate of this CA, and nobody else.
+///
+/// # Errors
+/// When the identity's key or CA cannot be used.
+pub fn server_config_of_known(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, IdentityError> {
+    let known = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.ca_ders())?), provider())
+        .build()
+        .map_err(|error| IdentityError::crypto("use the CA certificate", error))?;
+    server_config_with(identity, alpn, known)
+}
+
+fn server_config_with(
+    identity: &Identity,
+    alpn: &[&[u8]],
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, IdentityError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| IdentityError::crypto("set up TLS 1.3", error))?
-        .with_client_cert_verifier(client_verifier(identity.ca_ders())?)
+        .with_client_cert_verifier(clients)
         .with_single_cert(identity.chain(), identity.key_der())
         .map_err(|error| IdentityError::crypto("use the private key", error))?;
     // A resumed session would skip the checks of a certificate that has expired or was replaced since.

@@ -8,6 +8,7 @@ const WRAPPED: &[(&str, &str)] = &[
     ("raft_log", "scheduler/src/consensus"),
     ("sled", "scheduler/src/history"),
     ("nvml_wrapper", "agent/src/device"),
+    ("quinn", "runtime/src/datagram"),
 ];
 
 pub fn check(files: &[RustFile]) -> Vec<Finding> {

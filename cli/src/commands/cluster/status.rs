@@ -83,6 +83,13 @@ pub fn render(reply: &ClusterStatusReply, style: &Style) -> String {
             ),
         );
     }
+    if let Some(ways) = &reply.heartbeats {
+        let lost = match ways.udp_lost {
+            0 => String::new(),
+            lost => format!(" (udp lost by {}; is it blocked?)", human::count(lost.into(), "agent")),
+        };
+        line("heartbeat", format!("{} over quic, {} over the stream{lost}", ways.quic, ways.stream));
+    }
     line("time", human::moment(reply.now_ms));
     line("state", cell(&reply.state_hash));
     text.push_str(&members(reply, style));

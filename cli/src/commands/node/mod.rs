@@ -1,6 +1,7 @@
 //! `muster node`: machines, and taking them in and out of service.
 
 pub mod admin;
+mod devices;
 pub mod ls;
 pub mod show;
 pub mod token;

@@ -1,13 +1,14 @@
 //! `muster node show`.
 
+use super::devices;
 use super::ls::free;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human;
-use crate::output::table::{Align, Table, cell};
+use crate::output::table::cell;
 use crate::output::{Style, json};
 use clap::Args;
-use muster_proto::client::{DeviceCounts, Node, NodeDevice, ShowNodeRequest};
+use muster_proto::client::{DeviceCounts, Node, ShowNodeRequest};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -62,6 +63,7 @@ pub fn render(node: &Node, style: &Style) -> String {
             node.epoch
         ),
     );
+    line("heartbeat", heartbeat(node, style));
     line("boot", cell(&node.boot_id));
     if node.weak_fencing {
         line(
@@ -78,9 +80,16 @@ pub fn render(node: &Node, style: &Style) -> String {
         line("nic", format!("{} {} Gbit/s, {use_}{rail}", cell(&nic.name), nic.rate_gbps));
     }
     if !node.devices.is_empty() {
-        text.push_str(&devices(node, style));
+        text.push_str(&devices::table(node, style));
     }
     text
+}
+
+/// The way its renewals come; that UDP is lost is worth an operator's look.
+fn heartbeat(node: &Node, style: &Style) -> String {
+    let lost = node.udp_lost_at_ms.map(|at_ms| human::duration(style.now_ms.saturating_sub(at_ms)));
+    let lost = lost.map(|ago| format!(" (udp lost {ago} ago)")).unwrap_or_default();
+    cell(&node.heartbeat) + &lost
 }
 
 fn reason(node: &Node, style: &Style) -> String {
@@ -99,46 +108,6 @@ fn reason(node: &Node, style: &Style) -> String {
         let _ = write!(text, "; what runs is moved at {}", human::moment_and_distance(deadline, style.now_ms));
     }
     text
-}
-
-fn devices(node: &Node, style: &Style) -> String {
-    use Align::{Left, Right};
-    let mut table = Table::new(&[
-        ("SLOT", Right),
-        ("MODEL", Left),
-        ("STATE", Left),
-        ("MEMORY", Right),
-        ("NUMA", Right),
-        ("PCI", Left),
-        ("HELD BY / WHY", Left),
-    ]);
-    for device in &node.devices {
-        table.row([
-            device.slot.to_string(),
-            cell(&device.model),
-            style.state(&cell(&device.state)),
-            human::bytes(device.memory_bytes),
-            device.numa.map(|numa| numa.to_string()).unwrap_or_default(),
-            cell(&device.pci_address),
-            holders(device),
-        ]);
-    }
-    table.text()
-}
-
-fn holders(device: &NodeDevice) -> String {
-    let mut words: Vec<String> = device
-        .holders
-        .iter()
-        .map(|holder| match holder.milli {
-            0 | 1000 => format!("{}@{}", cell(&holder.gang), holder.attempt),
-            milli => format!("{}@{} ({milli}/1000)", cell(&holder.gang), holder.attempt),
-        })
-        .collect();
-    if !device.why.is_empty() {
-        words.push(cell(&device.why));
-    }
-    words.join("  ")
 }
 
 pub fn document(node: &Node) -> Value {

@@ -112,5 +112,6 @@ pub fn status(state: &State, consensus: &Status, members: &BTreeMap<u64, MemberI
         config_version: state.config_version(),
         policy: policy(state),
         snapshot_index: consensus.snapshot.map_or(0, |at| at.index),
+        heartbeats: None,
     }
 }

@@ -172,5 +172,6 @@ fn device(state: &State, node: &NodeRecord, slot: usize) -> pb::NodeDevice {
         why,
         since_at_ms: since,
         holders: node.devices[slot].holders().iter().map(holder).collect(),
+        ..pb::NodeDevice::default()
     }
 }
