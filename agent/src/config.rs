@@ -3,6 +3,7 @@
 use crate::device::DeviceSource;
 use crate::inventory::InventoryConfig;
 use muster_common::Name;
+use muster_common::heartbeat::Heartbeat;
 use muster_common::topology::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +53,10 @@ pub struct Config {
     /// False keeps ranks out of PID namespaces; fencing is then weaker, and shown so.
     #[serde(default = "default_pid_namespace")]
     pub pid_namespace: bool,
+    /// How leases are renewed: `quic` (UDP, and the control stream where that does not get through)
+    /// or `grpc` (the control stream only).
+    #[serde(default)]
+    pub heartbeat: Heartbeat,
     /// How to start a shim; `--dir FOLDER` is added. Left out: this binary with `shim`.
     #[serde(default)]
     pub shim_command: Option<Vec<String>>,
@@ -115,6 +120,7 @@ impl Config {
             kept_logs: default_kept_logs(),
             kill_bound_ms: default_kill_bound_ms(),
             pid_namespace: default_pid_namespace(),
+            heartbeat: Heartbeat::default(),
             shim_command: None,
         }
     }
@@ -189,6 +195,12 @@ mod tests {
         assert_eq!(config.log_root(), PathBuf::from("/var/lib/muster/logs"));
         let unknown = format!("{SHORT}stat_dir = \"/x\"\n");
         assert!(muster_runtime::config::parse::<Config>("agent.toml", &unknown).is_err());
+        let grpc = format!("{SHORT}heartbeat = \"grpc\"\n");
+        let config: Config = muster_runtime::config::parse("agent.toml", &grpc).expect("valid");
+        assert_eq!((config.heartbeat, Heartbeat::default()), (Heartbeat::Grpc, Heartbeat::Quic));
+        let wrong = muster_runtime::config::parse::<Config>("agent.toml", &format!("{SHORT}heartbeat = \"udp\"\n"));
+        let why = wrong.expect_err("there is no such way").to_string();
+        assert!(why.contains("udp") && why.contains("quic") && why.contains("grpc"), "{why}");
     }
 
     #[test]

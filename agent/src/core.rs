@@ -6,6 +6,7 @@ mod startup;
 mod steps;
 
 use crate::assignment::{Desired, Key, Position};
+use crate::device::Load;
 use crate::health::Devices;
 use crate::launcher::Launcher;
 use crate::reconcile::Progress;
@@ -60,6 +61,7 @@ pub struct CoreHandle {
     mailbox: Mailbox<Message>,
     pending: watch::Receiver<Pending>,
     live: watch::Receiver<Live>,
+    load: watch::Receiver<Load>,
 }
 
 impl CoreHandle {
@@ -92,6 +94,11 @@ impl CoreHandle {
 
     pub fn pending(&self) -> watch::Receiver<Pending> {
         self.pending.clone()
+    }
+
+    /// What allocations hold of each device.
+    pub fn load(&self) -> Load {
+        self.load.borrow().clone()
     }
 
     pub fn live(&self) -> watch::Receiver<Live> {
@@ -128,6 +135,7 @@ pub struct Core {
     handle: CoreHandle,
     pending: watch::Sender<Pending>,
     live: watch::Sender<Live>,
+    load: watch::Sender<Load>,
     progress: BTreeMap<Key, Progress>,
     orders: BTreeMap<Key, watch::Sender<Orders>>,
     desired: Option<Desired>,
@@ -150,14 +158,16 @@ impl Core {
     pub fn new(parts: CoreParts) -> (Self, CoreHandle) {
         let (mailbox, inbox) = mailbox("core", MAILBOX);
         let pending = watch::Sender::new(Pending::default());
-        let live = watch::Sender::new(Live::default());
-        let handle = CoreHandle { mailbox, pending: pending.subscribe(), live: live.subscribe() };
+        let (live, load) = (watch::Sender::new(Live::default()), watch::Sender::new(Load::default()));
+        let handle =
+            CoreHandle { mailbox, pending: pending.subscribe(), live: live.subscribe(), load: load.subscribe() };
         let core = Self {
             parts,
             inbox,
             handle: handle.clone(),
             pending,
             live,
+            load,
             progress: BTreeMap::new(),
             orders: BTreeMap::new(),
             desired: None,
@@ -310,6 +320,7 @@ impl Core {
         if **self.live.borrow() != live {
             self.live.send_replace(Arc::new(live));
         }
+        self.load.send_replace(Arc::new(load_of(store)));
         Ok(())
     }
 
@@ -335,6 +346,15 @@ impl Core {
         self.progress.insert(key, Progress::Preparing);
         self.runners.spawn(runner.run(beginning));
     }
+}
+
+/// What is not proven gone still loads its devices.
+fn load_of(store: &Store) -> BTreeMap<u16, u32> {
+    let mut load = BTreeMap::new();
+    for device in store.held().values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
+        *load.entry(device.slot).or_default() += u32::from(device.milli);
+    }
+    load
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigFault};
 use crate::core::{Core, CoreHandle, CoreParts};
 use crate::device::Probe;
 use crate::env::Surroundings;
-use crate::health::{Devices, LOOK_EVERY_MS, report_of};
+use crate::health::{Devices, LOOK_EVERY_MS, SAMPLE_EVERY_MS, Samples, report_of};
 use crate::inventory::{InventoryError, Survey, survey};
 use crate::isolation::Isolation;
 use crate::launcher::{Launcher, RealLauncher};
@@ -132,6 +132,7 @@ pub async fn run_on(config: Config, seams: Seams, shutdown: Shutdown) -> Result<
         kill_bound_ms: config.kill_bound_ms,
         kept_logs: config.kept_logs,
     });
+    let (samples, sampled) = watch::channel(Samples::default());
     let link = Link {
         servers: config.servers.clone(),
         network,
@@ -144,11 +145,13 @@ pub async fn run_on(config: Config, seams: Seams, shutdown: Shutdown) -> Result<
         server,
         paths,
         clock: clock.clone(),
+        heartbeat: config.heartbeat,
+        samples: sampled,
     };
     let supervisor = Supervisor::new(shutdown.clone(), clock.clone());
     supervisor.spawn("core", core.run(shutdown.clone()));
     supervisor.spawn("link", link.run(shutdown.clone()));
-    supervisor.spawn("devices", watch_devices(devices, handle, clock, shutdown));
+    supervisor.spawn("devices", watch_devices(devices, handle, clock, samples, shutdown));
     supervisor.wait(END_WITHIN_MS).await?;
     Ok(())
 }
@@ -165,14 +168,21 @@ async fn watch_devices(
     devices: Devices,
     core: CoreHandle,
     clock: Arc<dyn Clock>,
+    samples: watch::Sender<Samples>,
     shutdown: Shutdown,
 ) -> Result<(), ActorError> {
+    let mut sample_at_ms = 0;
     while shutdown.unless(clock.sleep_ms(LOOK_EVERY_MS)).await.is_some() {
         for event in devices.events().await {
             tracing::warn!(?event, "a device spoke up");
             if let Some(report) = report_of(&event) {
                 core.report(report).await?;
             }
+        }
+        let now_ms = clock.boottime_ms();
+        if now_ms >= sample_at_ms {
+            sample_at_ms = now_ms + SAMPLE_EVERY_MS;
+            samples.send_replace(Arc::new(devices.samples(core.load(), now_ms).await));
         }
     }
     Ok(())

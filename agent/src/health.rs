@@ -1,11 +1,17 @@
 //! What devices say about themselves, and what that means for the work on them.
 
-use crate::device::{DeviceEvent, DeviceEventKind, Probe, ProbeError};
+use crate::device::{DeviceEvent, DeviceEventKind, Load, Probe, ProbeError};
 use crate::store::ReportBody;
+use muster_proto::datagram::Sample;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Between two looks at the devices' events.
 pub const LOOK_EVERY_MS: u64 = 1_000;
+/// Between two samples of how busy, full and warm they are.
+pub const SAMPLE_EVERY_MS: u64 = 5_000;
+
+/// The latest sample of every device.
+pub type Samples = Arc<Vec<Sample>>;
 
 /// The probe, shared by those who ask. Asking blocks, so it is done aside.
 #[derive(Debug, Clone)]
@@ -32,6 +38,19 @@ impl Devices {
     /// What happened since the last call.
     pub async fn events(&self) -> Vec<DeviceEvent> {
         self.ask(|probe| probe.events(0)).await.unwrap_or_default()
+    }
+
+    /// How every device is doing; nothing when the driver does not say. `load` is what this node's
+    /// allocations hold.
+    pub async fn samples(&self, load: Load, now_ms: u64) -> Vec<Sample> {
+        match self.ask(move |probe| probe.samples(&load, now_ms)).await {
+            Some(Ok(samples)) => samples,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the devices could not be sampled");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
     }
 
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut dyn Probe) -> T + Send + 'static) -> Option<T> {

@@ -10,6 +10,7 @@ mod daemon;
 pub mod device;
 pub mod env;
 mod health;
+pub mod heartbeat;
 pub mod inventory;
 pub mod isolation;
 pub mod launcher;

@@ -9,7 +9,9 @@ mod translate;
 pub use backoff::Backoff;
 
 use crate::core::CoreHandle;
+use crate::health::Samples;
 use crate::paths::Paths;
+use muster_common::heartbeat::Heartbeat;
 use muster_common::node::Inventory;
 use muster_proto::agent::agents_client::AgentsClient;
 use muster_runtime::actor::ActorError;
@@ -53,6 +55,9 @@ pub struct Link {
     pub paths: Paths,
     pub clock: Arc<dyn Clock>,
     pub backoff: Backoff,
+    pub heartbeat: Heartbeat,
+    /// The latest of all devices.
+    pub samples: watch::Receiver<Samples>,
 }
 
 impl Link {
@@ -87,6 +92,11 @@ impl Link {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether renewals are to go over UDP where that works.
+    fn uses_datagrams(&self) -> bool {
+        self.heartbeat == Heartbeat::Quic && self.network.has_datagrams()
     }
 
     fn client(&self, address: &str) -> Result<AgentsClient<Channel>, IdentityError> {

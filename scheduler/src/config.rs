@@ -1,9 +1,11 @@
 //! A server's own file: addresses, paths and limits. Everything else is replicated state.
 
 use muster_common::Name;
+use muster_common::heartbeat::Heartbeat;
 use muster_common::topology::{FabricSpec, TreeSpec};
 use serde::Deserialize;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 /// `server.toml`.
@@ -27,6 +29,12 @@ pub struct ServerConfig {
     pub timing: Timing,
     /// Entries between snapshots.
     pub snapshot_every: Option<u64>,
+    /// How agents may renew their leases: `quic` (UDP, and the control stream where that does not
+    /// get through) or `grpc` (the control stream only).
+    #[serde(default)]
+    pub heartbeat: Heartbeat,
+    /// UDP port for `quic`; left out: the number of `listen`.
+    pub heartbeat_port: Option<NonZeroU16>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +82,12 @@ pub enum ServerConfigError {
 }
 
 impl ServerConfig {
+    /// Where datagrams are taken, if they are.
+    pub fn datagram_address(&self) -> Option<SocketAddr> {
+        let port = self.heartbeat_port.map_or(self.listen.port(), NonZeroU16::get);
+        (self.heartbeat == Heartbeat::Quic).then(|| SocketAddr::new(self.listen.ip(), port))
+    }
+
     pub fn validate(&self) -> Result<(), ServerConfigError> {
         let mut ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
         ids.sort_unstable();

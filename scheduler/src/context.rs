@@ -1,6 +1,7 @@
 //! What every service of a server shares.
 
 use crate::consensus::ConsensusHandle;
+use crate::heartbeats::Heartbeats;
 use crate::history::HistoryStore;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
@@ -18,6 +19,8 @@ pub struct Context {
     pub history: Arc<HistoryStore>,
     pub watch: WatchHandle,
     pub sessions: SessionsHandle,
+    /// By which way agents renew, and how their devices are doing: of agents connected to this server.
+    pub heartbeats: Heartbeats,
     pub clock: Arc<dyn Clock>,
     /// How the other servers are reached.
     pub network: Arc<dyn Network>,

@@ -9,7 +9,9 @@ use muster_common::NodeId;
 use muster_engine::State;
 use muster_engine::state::node;
 use muster_proto::agent as wire;
+use muster_proto::datagram::{Datagram, Renewal, encode};
 use muster_runtime::actor::{Depth, Inbox, Mailbox, mailbox};
+use muster_runtime::datagram::DatagramConnection;
 use muster_runtime::shutdown::Shutdown;
 
 /// Renewals waiting for a round. More are dropped: the agent sends another soon.
@@ -23,8 +25,34 @@ pub struct Renewed {
     pub named: u64,
     pub session: u64,
     pub number: u64,
-    /// Of the session it came on.
-    pub answer: Outgoing,
+    pub answer: Answer,
+}
+
+/// The way back to the agent: the one its renewal came by.
+#[derive(Clone)]
+pub struct Answer {
+    /// Of the session that the renewal belongs to.
+    pub outgoing: Outgoing,
+    /// When it came as a datagram.
+    pub datagrams: Option<DatagramConnection>,
+}
+
+impl Answer {
+    /// Lost when the agent does not keep up, or its session is over by now: it renews again soon.
+    fn extend(&self, session: u64, number: u64) {
+        match &self.datagrams {
+            None => {
+                let lease = wire::LeaseExtended { session, number };
+                self.outgoing.try_send(wire::server_message::Body::Lease(lease));
+            }
+            Some(_) if self.outgoing.is_over() => {}
+            Some(connection) => {
+                let extended = Datagram::Extended(Renewal { session, number });
+                // A connection that is over is the agent's to make again.
+                let _ = connection.send(encode(&extended));
+            }
+        }
+    }
 }
 
 /// Cheap to clone.
@@ -80,8 +108,7 @@ impl Leases {
         let (all, mut acknowledged) = (batch.len() as u64, 0);
         for renewed in batch {
             if may_acknowledge(&leadership, &state, &self.liveness, &renewed) {
-                let lease = wire::LeaseExtended { session: renewed.session, number: renewed.number };
-                renewed.answer.try_send(wire::server_message::Body::Lease(lease));
+                renewed.answer.extend(renewed.session, renewed.number);
                 acknowledged += 1;
             }
         }
@@ -113,7 +140,8 @@ mod tests {
         let node = *state.nodes().keys().next().unwrap();
         let epoch = state.node(node).unwrap().epoch;
         let leadership = Leadership { is_leader: true, first_index_of_term_applied: true, ..Leadership::default() };
-        let renewed = Renewed { node, epoch, named: 1, session: 1, number: 1, answer: Outgoing::new().0 };
+        let answer = Answer { outgoing: Outgoing::new().0, datagrams: None };
+        let renewed = Renewed { node, epoch, named: 1, session: 1, number: 1, answer };
         (state, leadership, renewed)
     }
 

@@ -7,6 +7,7 @@ pub mod context;
 pub mod coordinator;
 pub mod gateway;
 pub mod health;
+pub mod heartbeats;
 pub mod history;
 pub mod http;
 pub mod instruments;

@@ -9,6 +9,7 @@ use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::gateway::Gateway;
 use crate::health::{Health, any_certificate};
+use crate::heartbeats::{DatagramPort, Heartbeats};
 use crate::history::HistoryStore;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
@@ -21,9 +22,12 @@ use crate::sessions::{Services, SessionsHandle};
 use crate::silence::SilenceObserver;
 use crate::watch::WatchHandle;
 use muster_proto::CLIENT_DESCRIPTORS;
+use muster_proto::agent::Datagrams;
 use muster_proto::agent::agents_server::AgentsServer;
 use muster_proto::client::muster_server::MusterServer;
+use muster_proto::datagram;
 use muster_runtime::clock::{Clock, SystemClock};
+use muster_runtime::datagram::{DatagramLimits, DatagramListener};
 use muster_runtime::identity::{
     self, Authority, ConnectInfo, Credentials, Expect, Identity, IdentityError, ListenLimits, Network, Role,
 };
@@ -59,6 +63,11 @@ pub enum ServerError {
     History { folder: String, cause: io::Error },
     #[error("cannot listen on {address}: {cause}; is another process there?")]
     Listen { address: SocketAddr, cause: io::Error },
+    #[error(
+        "cannot take datagrams on UDP {address}: {cause}; is another process there? Name another port as \
+         `heartbeat_port`, or do without UDP by `heartbeat = \"grpc\"`"
+    )]
+    Datagrams { address: SocketAddr, cause: io::Error },
     #[error("stopped: {0}")]
     Stopped(#[from] Cause),
 }
@@ -178,6 +187,7 @@ fn wire_up(
         Ok::<(), io::Error>(())
     });
     supervisor.spawn("bootstrap", bootstrap(config.clone(), consensus.clone()));
+    let heartbeats = Heartbeats::new(clock.clone());
     let services = Services {
         consensus: consensus.clone(),
         proposer: proposer.clone(),
@@ -185,6 +195,8 @@ fn wire_up(
         liveness,
         leases,
         reports,
+        heartbeats: heartbeats.clone(),
+        datagrams: datagram_address(config, network.as_ref()).map(offer),
         cluster_id: config.cluster_id.clone(),
     };
     // Milliseconds leave room for a thousand servers.
@@ -201,6 +213,7 @@ fn wire_up(
         history,
         watch,
         sessions,
+        heartbeats,
         clock,
         network,
         credentials,
@@ -209,6 +222,31 @@ fn wire_up(
         ca_fingerprint,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Where this server takes datagrams: nowhere when the settings or the network have none.
+fn datagram_address(config: &ServerConfig, network: &dyn Network) -> Option<SocketAddr> {
+    config.datagram_address().filter(|_| network.has_datagrams())
+}
+
+fn take_datagrams(config: &ServerConfig, supervisor: &Supervisor, context: &Context) -> Result<(), ServerError> {
+    let Some(address) = datagram_address(config, context.network.as_ref()) else { return Ok(()) };
+    let (credentials, limits, shutdown) =
+        (context.credentials.clone(), DatagramLimits::default(), supervisor.shutdown());
+    let listener = DatagramListener::bind(address, credentials, datagram::ALPN, limits, shutdown)
+        .map_err(|cause| ServerError::Datagrams { address, cause })?;
+    let port = DatagramPort::new(listener, context.sessions.clone(), context.clock.clone());
+    supervisor.spawn("datagrams", port.run(shutdown.clone()));
+    Ok(())
+}
+
+/// What agents are told of it.
+fn offer(address: SocketAddr) -> Datagrams {
+    Datagrams {
+        port: address.port().into(),
+        oldest_version: datagram::OLDEST.into(),
+        newest_version: datagram::NEWEST.into(),
+    }
 }
 
 #[derive(Debug, Error)]
@@ -256,6 +294,7 @@ async fn serve(
     let listen = |cause| ServerError::Listen { address: config.listen, cause };
     let (credentials, limits) = (context.credentials.clone(), ListenLimits::default());
     let incoming = context.network.listen(config.listen, credentials, limits, &shutdown).await.map_err(listen)?;
+    take_datagrams(config, supervisor, &context)?;
     tracing::info!(address = %config.listen, server = config.name, "serving");
     let (reporter, health_checks) = tonic_health::server::health_reporter();
     let (health, ready) = Health::new(context.clone(), reporter);

@@ -1,15 +1,17 @@
 //! One agent's control stream: pushes `desired`, takes reports, passes renewals on.
 
 use crate::consensus::{Leadership, Viewed};
-use crate::leases::Renewed;
+use crate::heartbeats;
+use crate::leases::Answer;
 use crate::reports::Arrived;
-use crate::sessions::SessionsHandle;
+use crate::sessions::{Member, SessionsHandle};
 use crate::translate;
 use muster_common::NodeId;
 use muster_engine::command::Registration;
 use muster_engine::state::node::{Liveness, NodeRecord};
 use muster_engine::{Command, Desired, Response, State, desired};
 use muster_proto::agent as wire;
+use muster_proto::datagram::Sample;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -53,6 +55,11 @@ impl Outgoing {
         self.end.borrow().is_some()
     }
 
+    /// True when it has ended, or nobody is left to read what is sent.
+    pub fn is_over(&self) -> bool {
+        self.is_ended() || self.messages.is_closed()
+    }
+
     /// Ends the session; the agent connects again.
     pub fn end(&self, why: &'static str) {
         self.end.send_replace(Some(why));
@@ -72,6 +79,8 @@ pub enum SessionError {
     Version(u32),
     #[error("{0}")]
     Invalid(#[from] muster_proto::convert::agent::Invalid),
+    #[error("the telemetry is not as it should be: {0}")]
+    Telemetry(String),
     #[error("the registration was refused: {0}")]
     Refused(String),
     #[error("this server does not lead")]
@@ -88,9 +97,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 struct Session {
     sessions: SessionsHandle,
     outgoing: Outgoing,
-    number: u64,
-    node: NodeId,
-    epoch: u64,
+    member: Member,
     /// What the agent was told last, without its position.
     told: Option<Desired>,
     acknowledged: u64,
@@ -136,18 +143,34 @@ async fn run(
             .try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "this server does not lead".into() }));
         return Err(SessionError::NotLeader);
     }
+    let may_use_udp = may_use_udp(&sessions, hello.datagram_version, &certificate);
     let (registration, seen_boot) = translate::registration(hello)?;
     let number = sessions.next_session();
     let (node, epoch) = admit(&sessions, registration).await?;
     let now_ms = sessions.services.clock.boottime_ms();
     sessions.services.liveness.heard(node, now_ms);
-    sessions.enter(node, number, seen_boot, outgoing.clone());
-    let mut session =
-        Session { sessions: sessions.clone(), outgoing, number, node, epoch, told: None, acknowledged: 0 };
-    session.welcome();
+    let member = Member { node, epoch, session: number };
+    sessions.enter(member, certificate, seen_boot, outgoing.clone());
+    let mut session = Session { sessions: sessions.clone(), outgoing, member, told: None, acknowledged: 0 };
+    let renew_every_ms = session.welcome();
+    sessions.services.heartbeats.enter(node, number, may_use_udp, renew_every_ms);
     let done = session.run(incoming, ended).await;
     sessions.leave(node, number);
+    sessions.services.heartbeats.leave(node, number);
+    // A renewal that still waits for its round as a datagram is not answered.
+    session.outgoing.end("the session is over");
     done
+}
+
+/// Whether renewals can come as datagrams; releases that share no version of them stay on the stream.
+fn may_use_udp(sessions: &SessionsHandle, agents: u32, node: &str) -> bool {
+    let Some(ours) = sessions.services.datagrams else { return false };
+    let shared = (ours.oldest_version..=ours.newest_version).contains(&agents);
+    if !shared && agents != 0 {
+        let (oldest, newest) = (ours.oldest_version, ours.newest_version);
+        tracing::info!(node, agents, oldest, newest, "no datagram version is shared; renewals stay on the stream");
+    }
+    shared
 }
 
 async fn first_message(
@@ -203,18 +226,21 @@ async fn propose(sessions: &SessionsHandle, term: u64, command: Command) -> Resu
 }
 
 impl Session {
-    fn welcome(&self) {
+    /// Returns how often the agent is to renew.
+    fn welcome(&self) -> u64 {
         let state = self.sessions.services.consensus.view();
         let settings = state.settings();
+        let renew_every_ms = (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX);
         self.outgoing.try_send(ToAgent::Welcome(wire::Welcome {
-            node_id: self.node.0,
-            epoch: self.epoch,
-            session: self.number,
+            node_id: self.member.node.0,
+            epoch: self.member.epoch,
+            session: self.member.session,
             cluster_id: self.sessions.services.cluster_id.clone(),
             lease_ms: settings.lease_ms(None),
-            renew_every_ms: (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX),
-            datagrams: None,
+            renew_every_ms,
+            datagrams: self.sessions.services.datagrams,
         }));
+        renew_every_ms
     }
 
     async fn run(
@@ -247,31 +273,32 @@ impl Session {
 
     async fn handle(&mut self, message: wire::AgentMessage) -> Result<(), SessionError> {
         let services = &self.sessions.services;
+        let Member { node, epoch, session } = self.member;
         // A renewal that names another session was sent to somebody else: no sign of life for this one.
-        let foreign = matches!(&message.body, Some(FromAgent::Renewal(renewal)) if renewal.session != self.number);
-        if !foreign {
-            services.liveness.heard(self.node, services.clock.boottime_ms());
+        if !matches!(&message.body, Some(FromAgent::Renewal(renewal)) if renewal.session != session) {
+            services.liveness.heard(node, services.clock.boottime_ms());
         }
         match message.body {
             Some(FromAgent::Renewal(renewal)) => {
-                if !foreign {
-                    self.see_node_back(&services.consensus.view());
-                }
-                let (node, epoch, session) = (self.node, self.epoch, self.number);
-                let (named, number, answer) = (renewal.session, renewal.number, self.outgoing.clone());
-                services.leases.renew(Renewed { node, epoch, named, session, number, answer });
+                let answer = Answer { outgoing: self.outgoing.clone(), datagrams: None };
+                self.sessions.renew(self.member, renewal.session, renewal.number, answer);
+            }
+            Some(FromAgent::Telemetry(telemetry)) => {
+                let samples: Result<Vec<Sample>, _> = telemetry.samples.iter().map(Sample::try_from).collect();
+                let samples = samples.map_err(|error| SessionError::Telemetry(error.to_string()))?;
+                services.heartbeats.sampled(node, &samples, heartbeats::slots_of(&services.consensus, node));
             }
             Some(FromAgent::Reports(reports)) => {
                 for report in reports.reports {
-                    let report = translate::report(self.node, self.epoch, report)?;
+                    let report = translate::report(node, epoch, report)?;
                     let arrived = Arrived { report, session: self.outgoing.clone() };
                     if !services.reports.report(arrived).await {
                         return Err(SessionError::Ended("the server stops"));
                     }
                 }
             }
-            Some(FromAgent::Log(chunk)) => self.sessions.chunk(self.node, self.number, chunk),
-            Some(FromAgent::Hello(_) | FromAgent::Telemetry(_)) | None => {}
+            Some(FromAgent::Log(chunk)) => self.sessions.chunk(node, session, chunk),
+            Some(FromAgent::Hello(_)) | None => {}
         }
         Ok(())
     }
@@ -279,18 +306,20 @@ impl Session {
     /// Tells the agent what has changed for it.
     fn tell(&mut self, views: &mut watch::Receiver<Viewed<Arc<State>>>) -> Result<(), SessionError> {
         let state = views.borrow_and_update().view.clone();
-        let Some(record) = state.node(self.node) else { return Err(SessionError::Ended("the node was removed")) };
-        if record.epoch != self.epoch {
+        let Some(record) = state.node(self.member.node) else {
+            return Err(SessionError::Ended("the node was removed"));
+        };
+        if record.epoch != self.member.epoch {
             return Err(SessionError::Ended("the node has registered again"));
         }
-        self.see_node_back(&state);
+        see_node_back(&self.sessions, self.member, &state);
         if record.reports_applied > self.acknowledged {
             let number = record.reports_applied;
             if self.outgoing.try_send(ToAgent::Acknowledged(wire::Acknowledged { number })) {
                 self.acknowledged = number;
             }
         }
-        let now = desired(&state, self.node);
+        let now = desired(&state, self.member.node);
         if self.told.as_ref().is_some_and(|told| told.parts == now.parts && told.generation == now.generation) {
             return Ok(());
         }
@@ -301,26 +330,26 @@ impl Session {
         }
         Ok(())
     }
+}
 
-    /// The node was called silent while its stream lives, by a slow moment or an old decision: says
-    /// that it is back, if it was heard since.
-    fn see_node_back(&self, state: &State) {
-        if state.node(self.node).is_none_or(|record| record.liveness == Liveness::Up) {
-            return;
-        }
-        let sessions = self.sessions.clone();
-        let (node, epoch) = (self.node, self.epoch);
-        let services = &self.sessions.services;
-        // What the observer would call silent again at once is not back.
-        let recent_ms = RENEW_MS_MAX.min(state.settings().suspect_after_ms);
-        if services.liveness.silent_ms(node, services.clock.boottime_ms()) >= recent_ms {
-            return;
-        }
-        tokio::spawn(async move {
-            let term = sessions.services.consensus.leadership().borrow().term;
-            let _ = propose(&sessions, term, Command::NodeSeen { node, epoch }).await;
-        });
+/// The node was called silent while its agent talks to us, by a slow moment or an old decision: says
+/// that it is back, if it was heard since.
+pub(crate) fn see_node_back(sessions: &SessionsHandle, member: Member, state: &State) {
+    let Member { node, epoch, .. } = member;
+    if state.node(node).is_none_or(|record| record.liveness == Liveness::Up) {
+        return;
     }
+    let services = &sessions.services;
+    // What the observer would call silent again at once is not back.
+    let recent_ms = RENEW_MS_MAX.min(state.settings().suspect_after_ms);
+    if services.liveness.silent_ms(node, services.clock.boottime_ms()) >= recent_ms {
+        return;
+    }
+    let sessions = sessions.clone();
+    tokio::spawn(async move {
+        let term = sessions.services.consensus.leadership().borrow().term;
+        let _ = propose(&sessions, term, Command::NodeSeen { node, epoch }).await;
+    });
 }
 
 async fn told_to_end(ended: &mut Ending) -> &'static str {

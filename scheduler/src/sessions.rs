@@ -1,16 +1,19 @@
 //! The agents connected to this server, and the way to their logs.
 
 use crate::consensus::ConsensusHandle;
-use crate::leases::LeasesHandle;
+use crate::heartbeats::{self, Heartbeats};
+use crate::leases::{Answer, LeasesHandle, Renewed};
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
 use crate::reports::ReportsHandle;
-use crate::session::Outgoing;
+use crate::session::{Outgoing, see_node_back};
 use muster_common::NodeId;
 use muster_proto::agent as wire;
+use muster_proto::datagram::{Renewal, Sample};
 use muster_runtime::actor::Depth;
 use muster_runtime::clock::Clock;
+use muster_runtime::datagram::DatagramConnection;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,21 +42,47 @@ pub(crate) struct Services {
     pub liveness: Liveness,
     pub leases: LeasesHandle,
     pub reports: ReportsHandle,
+    pub heartbeats: Heartbeats,
+    /// Where this server takes datagrams; `None` when it takes none.
+    pub datagrams: Option<wire::Datagrams>,
     pub cluster_id: String,
 }
 
+/// One agent's session of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub node: NodeId,
+    pub epoch: u64,
+    pub session: u64,
+}
+
 struct Connected {
-    session: u64,
+    member: Member,
+    /// As in the agent's certificate.
+    name: String,
     boot_id: String,
     outgoing: Outgoing,
     logs: BTreeMap<u64, mpsc::Sender<wire::LogChunk>>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_node: BTreeMap<NodeId, Connected>,
+    /// Nodes by the number of their session.
+    by_session: BTreeMap<u64, NodeId>,
+}
+
+impl Table {
+    fn of_session(&self, node: NodeId, session: u64) -> Option<&Connected> {
+        self.by_node.get(&node).filter(|now| now.member.session == session)
+    }
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct SessionsHandle {
     pub(crate) services: Arc<Services>,
-    connected: Arc<Mutex<BTreeMap<NodeId, Connected>>>,
+    connected: Arc<Mutex<Table>>,
     numbers: Arc<AtomicU64>,
 }
 
@@ -64,7 +93,7 @@ impl SessionsHandle {
         Self { services: Arc::new(services), connected: Arc::default(), numbers: Arc::new(AtomicU64::new(first)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Connected>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,28 +102,32 @@ impl SessionsHandle {
     }
 
     /// The node's one session; an older one is ended.
-    pub(crate) fn enter(&self, node: NodeId, session: u64, boot_id: String, outgoing: Outgoing) {
-        let connected = Connected { session, boot_id, outgoing, logs: BTreeMap::new() };
-        if let Some(older) = self.lock().insert(node, connected) {
+    pub(crate) fn enter(&self, member: Member, name: String, boot_id: String, outgoing: Outgoing) {
+        let connected = Connected { member, name, boot_id, outgoing, logs: BTreeMap::new() };
+        let mut table = self.lock();
+        if let Some(older) = table.by_node.insert(member.node, connected) {
+            table.by_session.remove(&older.member.session);
             older.outgoing.end("the agent has connected again");
         }
+        table.by_session.insert(member.session, member.node);
     }
 
     pub(crate) fn leave(&self, node: NodeId, session: u64) {
-        let mut connected = self.lock();
-        if connected.get(&node).is_some_and(|now| now.session == session) {
-            connected.remove(&node);
+        let mut table = self.lock();
+        if table.of_session(node, session).is_some() {
+            table.by_node.remove(&node);
+            table.by_session.remove(&session);
         }
     }
 
     /// Does another boot of the node still talk to this server?
     pub(crate) fn other_boot_connected(&self, node: NodeId, boot_id: &str) -> bool {
-        self.lock().get(&node).is_some_and(|now| now.boot_id != boot_id)
+        self.lock().by_node.get(&node).is_some_and(|now| now.boot_id != boot_id)
     }
 
     /// How many agents are connected.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().by_node.len()
     }
 
     /// How full the mailboxes behind the sessions are.
@@ -103,7 +136,44 @@ impl SessionsHandle {
     }
 
     pub fn connected(&self, node: NodeId) -> bool {
-        self.lock().contains_key(&node)
+        self.lock().by_node.contains_key(&node)
+    }
+
+    /// A renewal of a session of this server, by whichever way it came. `named` is the session that
+    /// it names itself.
+    pub(crate) fn renew(&self, member: Member, named: u64, number: u64, answer: Answer) {
+        let Member { node, epoch, session } = member;
+        if named == session {
+            see_node_back(self, member, &self.services.consensus.view());
+        }
+        self.services.leases.renew(Renewed { node, epoch, named, session, number, answer });
+    }
+
+    /// The session of that number, if it is of this server and of the node in the certificate.
+    fn of_certificate(&self, name: &str, session: u64) -> Option<(Member, Outgoing)> {
+        let table = self.lock();
+        let node = table.by_session.get(&session)?;
+        let now = table.by_node.get(node)?;
+        (now.name == name && !now.outgoing.is_over()).then(|| (now.member, now.outgoing.clone()))
+    }
+
+    /// False when the session it names is not one of this server with the node of that name: a sign
+    /// of life for nobody, and never answered as a renewal.
+    pub(crate) fn renew_by_datagram(&self, name: &str, renewal: Renewal, connection: &DatagramConnection) -> bool {
+        let Some((member, outgoing)) = self.of_certificate(name, renewal.session) else { return false };
+        self.services.liveness.heard(member.node, self.services.clock.boottime_ms());
+        self.services.heartbeats.renewed_by_datagram(member.node);
+        let answer = Answer { outgoing, datagrams: Some(connection.clone()) };
+        self.renew(member, renewal.session, renewal.number, answer);
+        true
+    }
+
+    /// False when the session is not one of this server with the node of that name.
+    pub(crate) fn sampled_by_datagram(&self, name: &str, session: u64, samples: &[Sample]) -> bool {
+        let Some((member, _)) = self.of_certificate(name, session) else { return false };
+        let slots = heartbeats::slots_of(&self.services.consensus, member.node);
+        self.services.heartbeats.sampled(member.node, samples, slots);
+        true
     }
 
     /// Asks the node's agent for logs. The stream ends when the agent has sent its last chunk, the
@@ -115,7 +185,7 @@ impl SessionsHandle {
     ) -> Result<mpsc::Receiver<wire::LogChunk>, LogError> {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let mut connected = self.lock();
-        let now = connected.get_mut(&node).ok_or(LogError::NotConnected)?;
+        let now = connected.by_node.get_mut(&node).ok_or(LogError::NotConnected)?;
         now.logs.retain(|_, reader| !reader.is_closed());
         if now.logs.len() >= LOGS_PER_NODE_MAX {
             return Err(LogError::TooMany);
@@ -130,7 +200,7 @@ impl SessionsHandle {
     pub(crate) fn chunk(&self, node: NodeId, session: u64, chunk: wire::LogChunk) {
         let request = chunk.request;
         let mut connected = self.lock();
-        let Some(now) = connected.get_mut(&node).filter(|now| now.session == session) else { return };
+        let Some(now) = connected.by_node.get_mut(&node).filter(|now| now.member.session == session) else { return };
         let sent = now.logs.get(&request).map(|reader| reader.try_send(chunk));
         if matches!(sent, Some(Ok(()))) {
             return;

@@ -4,3 +4,4 @@ pub mod binary;
 pub mod cluster;
 pub mod crash;
 pub mod model;
+pub mod virtual_agent;

@@ -17,10 +17,12 @@ pub use simulated::{SimulatedControl, SimulatedProbe};
 pub use source::{DeviceSource, open_auto};
 
 use muster_common::node::{Device, Link, Nic, NumaNode};
+use muster_proto::datagram::Sample;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Devices a node may have, MIG instances counted. More is taken for a broken driver's answer.
@@ -40,6 +42,11 @@ pub trait Probe: Send + fmt::Debug {
     /// PID namespace.
     fn processes(&self, slot: u16) -> Result<Vec<u32>, ProbeError>;
 
+    /// How the devices are doing at this moment, one sample for each that answers. Cheap enough for
+    /// every few seconds. Only an invented machine needs to be told what runs on it: `load`, at
+    /// `now_ms` of the boot clock.
+    fn samples(&mut self, load: &Load, now_ms: u64) -> Result<Vec<Sample>, ProbeError>;
+
     /// The machine around the devices, when the probe invents it too. `None` means that the real
     /// machine is to be read.
     fn machine(&self) -> Option<SimulatedMachine> {
@@ -49,6 +56,9 @@ pub trait Probe: Send + fmt::Debug {
     /// How to name this source in logs and in `--show-inventory`, such as `nvml 580.65.06`.
     fn describe(&self) -> String;
 }
+
+/// Thousandths of each slot that allocations of this node hold; slots that none holds are left out.
+pub type Load = Arc<BTreeMap<u16, u32>>;
 
 /// CPUs, memory and NICs that come with a fixture.
 #[derive(Debug, Clone, PartialEq, Eq)]

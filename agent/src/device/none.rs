@@ -1,6 +1,7 @@
 //! A node without devices.
 
-use super::{DeviceEvent, DeviceReport, Probe, ProbeError};
+use super::{DeviceEvent, DeviceReport, Load, Probe, ProbeError};
+use muster_proto::datagram::Sample;
 use std::time::Duration;
 
 /// Reports nothing, ever: a CPU-only node.
@@ -29,6 +30,10 @@ impl Probe for NoDevices {
 
     fn processes(&self, slot: u16) -> Result<Vec<u32>, ProbeError> {
         Err(ProbeError::NoSuchSlot { slot, count: 0 })
+    }
+
+    fn samples(&mut self, _load: &Load, _now_ms: u64) -> Result<Vec<Sample>, ProbeError> {
+        Ok(Vec::new())
     }
 
     fn describe(&self) -> String {

@@ -2,14 +2,17 @@
 
 use super::fixture::Fixture;
 use super::{
-    DeviceEvent, DeviceEventKind, DeviceHealth, DeviceReport, Fabric, FabricState, Probe, ProbeError, Recovery,
+    DeviceEvent, DeviceEventKind, DeviceHealth, DeviceReport, Fabric, FabricState, Load, Probe, ProbeError, Recovery,
     SimulatedMachine, model,
 };
 use muster_common::node::{Device, Link, Nic, NumaNode};
+use muster_proto::datagram::Sample;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+mod invented;
 
 const GIB: u64 = 1 << 30;
 /// Events kept when nobody asks for them; the oldest go first.
@@ -76,6 +79,13 @@ impl Probe for SimulatedProbe {
             what: format!("the processes of slot {slot}"),
             cause: "the simulated device fell off the bus".to_owned(),
         })
+    }
+
+    fn samples(&mut self, load: &Load, now_ms: u64) -> Result<Vec<Sample>, ProbeError> {
+        let state = lock(&self.shared.state);
+        let slots = (0u16..).zip(state.devices.iter().zip(&state.health));
+        let answering = slots.filter(|(_, (_, health))| health.reachable);
+        Ok(answering.map(|(slot, (device, health))| invented::sample(slot, device, health, load, now_ms)).collect())
     }
 
     fn machine(&self) -> Option<SimulatedMachine> {
@@ -289,6 +299,26 @@ mod tests {
         let events = waiter.join().unwrap();
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].slot, events[0].kind), (Some(3), DeviceEventKind::Xid(79)));
+    }
+
+    #[test]
+    fn samples_move_with_what_a_device_runs_and_a_lost_one_gives_none() {
+        let mut probe = probe("dgx-h100");
+        let control = probe.control();
+        let load = Load::new(BTreeMap::from([(0, 1000), (1, 500)]));
+        let samples = probe.samples(&load, 60_000).unwrap();
+        assert_eq!(samples.len(), 8);
+        assert_eq!(samples, probe.samples(&load, 60_000).unwrap(), "one moment, one answer");
+        let memory = |slot: usize| samples[slot].memory_used_bytes.unwrap();
+        assert!(memory(0) > memory(1) && memory(1) > memory(2), "{samples:?}");
+        let whole = probe.devices().unwrap().devices[0].memory_bytes;
+        assert!(memory(0) < whole && samples[0].busy_percent.unwrap() >= 90);
+        assert_eq!((samples[2].busy_percent, samples[2].memory_used_bytes), (Some(0), Some(0)));
+        assert!(samples[0].power_mw.unwrap() > 500_000 && samples[2].power_mw.unwrap() < 100_000, "{samples:?}");
+        assert!(samples[0].temperature_c > samples[2].temperature_c);
+        control.set_reachable(0, false);
+        let slots: Vec<u16> = probe.samples(&load, 60_000).unwrap().iter().map(|sample| sample.slot).collect();
+        assert_eq!(slots, [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::device::fixture::{self, Fixture};
-use crate::device::{DeviceEvent, SimulatedProbe};
+use crate::device::{DeviceEvent, Load, SimulatedProbe};
 use muster_common::node::Link;
+use muster_proto::datagram::Sample;
 use std::fs;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
@@ -97,6 +98,9 @@ impl Probe for Bare {
     }
     fn processes(&self, slot: u16) -> Result<Vec<u32>, ProbeError> {
         self.0.processes(slot)
+    }
+    fn samples(&mut self, load: &Load, now_ms: u64) -> Result<Vec<Sample>, ProbeError> {
+        self.0.samples(load, now_ms)
     }
     fn describe(&self) -> String {
         "bare".to_owned()

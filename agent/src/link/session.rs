@@ -2,8 +2,10 @@
 
 use super::{Link, LinkError, renew, translate};
 use crate::assignment::Desired;
+use crate::heartbeat::{Carrier, QuicCarrier, Renewal, StreamCarrier, Way, Ways};
 use crate::logs::Streamer;
 use muster_proto::agent as wire;
+use muster_proto::datagram;
 use muster_runtime::identity::explain_transport;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -24,8 +26,6 @@ const UNANSWERED_RENEWALS: u64 = 5;
 const SILENCE_MS_MIN: u64 = 5_000;
 const REPORTS_AT_ONCE: usize = 256;
 const LOG_STREAMS_MAX: usize = 64;
-/// Renewals remembered until they are answered.
-const RENEWALS_MAX: usize = 1_024;
 const CERTIFICATE_LOOK_MS: u64 = 3_600_000;
 
 /// How a session ended.
@@ -42,14 +42,12 @@ pub enum Ended {
 /// A session past its welcome.
 struct Session<'a> {
     link: &'a Link,
-    number: u64,
     outgoing: mpsc::Sender<wire::AgentMessage>,
     log_chunks: mpsc::Sender<wire::LogChunk>,
-    /// When each unanswered renewal was sent, by number.
-    renewals: BTreeMap<u64, u64>,
-    next_renewal: u64,
-    /// Boot time of the last answer to a renewal.
-    answered_ms: u64,
+    /// What the renewals travel by.
+    ways: Ways,
+    /// Answers that came over the stream.
+    answers: mpsc::Sender<Renewal>,
     reported: u64,
     streams: BTreeMap<u64, AbortHandle>,
     streaming: JoinSet<u64>,
@@ -62,7 +60,10 @@ impl Link {
         let (log_chunks, logs) = mpsc::channel(LOG_CHUNKS);
         let introduction = self.core.introduce().await?;
         let identity = self.credentials.current();
-        let hello = translate::hello(introduction, &self.inventory, &identity.name().name, &self.instance);
+        let mut hello = translate::hello(introduction, &self.inventory, &identity.name().name, &self.instance);
+        if self.uses_datagrams() {
+            hello.datagram_version = datagram::NEWEST.into();
+        }
         let first = wire::AgentMessage { body: Some(ToServer::Hello(hello)) };
         let logs = ReceiverStream::new(logs).map(|chunk| wire::AgentMessage { body: Some(ToServer::Log(chunk)) });
         let stream = tokio_stream::once(first).chain(ReceiverStream::new(control).merge(logs));
@@ -83,19 +84,39 @@ impl Link {
         }
         tracing::info!(%address, session = welcome.session, node = welcome.node_id, "joined the leader");
         self.server.send_replace(Some(client));
+        let (stream, answers) = StreamCarrier::new(outgoing.clone(), self.clock.clone(), ANSWER_WITHIN_MS);
+        let quic = self.datagrams(address, &welcome);
+        let now_ms = self.clock.boottime_ms();
         let session = Session {
             link: self,
-            number: welcome.session,
             outgoing,
             log_chunks,
-            renewals: BTreeMap::new(),
-            next_renewal: 1,
-            answered_ms: self.clock.boottime_ms(),
+            ways: Ways::new(welcome.session, now_ms, welcome.renew_every_ms, Box::new(stream), quic),
+            answers,
             reported: 0,
             streams: BTreeMap::new(),
             streaming: JoinSet::new(),
         };
         session.run(incoming, welcome.renew_every_ms.max(1)).await
+    }
+
+    /// The way for datagrams, when both sides would use it and speak one version.
+    fn datagrams(&self, address: &str, welcome: &wire::Welcome) -> Option<Box<dyn Carrier>> {
+        let offered = welcome.datagrams.filter(|_| self.uses_datagrams())?;
+        let shared = (offered.oldest_version..=offered.newest_version).contains(&datagram::NEWEST.into());
+        if !shared {
+            let (oldest, newest) = (offered.oldest_version, offered.newest_version);
+            tracing::warn!(
+                oldest,
+                newest,
+                ours = datagram::NEWEST,
+                "the leader speaks other versions of datagrams; renewals stay on the stream"
+            );
+            return None;
+        }
+        let port = u16::try_from(offered.port).ok()?;
+        let (credentials, clock) = (self.credentials.clone(), self.clock.clone());
+        Some(Box::new(QuicCarrier::start(address, port, credentials, clock, self.backoff.clone())))
     }
 
     async fn first_answer(&self, incoming: &mut Streaming<wire::ServerMessage>) -> Result<wire::Welcome, Ended> {
@@ -126,23 +147,21 @@ impl Session<'_> {
         let mut pending = self.link.core.pending();
         pending.mark_changed();
         let silence_ms = (renew_every_ms * UNANSWERED_RENEWALS).max(SILENCE_MS_MIN);
-        let mut renew_at_ms = clock.boottime_ms();
-        let mut certificate_at_ms = renew_at_ms;
+        let mut samples = self.link.samples.clone();
+        let mut certificate_at_ms = clock.boottime_ms();
         loop {
             let now_ms = clock.boottime_ms();
-            if now_ms.saturating_sub(self.answered_ms) > silence_ms {
+            if now_ms.saturating_sub(self.ways.ledger().answered_ms()) > silence_ms {
                 return Ok(Ended::Lost(format!("no renewal was answered for {silence_ms} ms")));
             }
             if now_ms >= certificate_at_ms {
                 certificate_at_ms = now_ms + CERTIFICATE_LOOK_MS;
                 self.renew_certificate().await;
             }
-            if now_ms >= renew_at_ms {
-                renew_at_ms = now_ms + renew_every_ms;
-                if !self.renew(now_ms).await {
-                    return Ok(Ended::Lost("it takes no messages".to_owned()));
-                }
+            if !self.ways.renew(now_ms).await {
+                return Ok(Ended::Lost("it takes no messages".to_owned()));
             }
+            let next_ms = self.ways.ledger().next_ms();
             let ended = tokio::select! {
                 message = incoming.message() => match message {
                     Ok(Some(message)) => self.handle(message).await?,
@@ -156,11 +175,20 @@ impl Session<'_> {
                     }
                     Err(_) => Some(Ended::Lost("the agent is ending".to_owned())),
                 },
+                (answer, way) = self.ways.extended() => {
+                    self.extended(answer, way).await?;
+                    None
+                }
+                Ok(()) = samples.changed() => {
+                    let samples = samples.borrow_and_update().clone();
+                    self.ways.tell(&samples, clock.boottime_ms()).await;
+                    None
+                }
                 Some(done) = self.streaming.join_next() => {
                     done.into_iter().for_each(|request| drop(self.streams.remove(&request)));
                     None
                 }
-                () = clock.sleep_until_ms(renew_at_ms) => None,
+                () = clock.sleep_until_ms(next_ms) => None,
             };
             if let Some(ended) = ended {
                 return Ok(ended);
@@ -176,16 +204,12 @@ impl Session<'_> {
         }
     }
 
-    /// Rule 6: the clock is read before the renewal leaves, so the lease never reaches further than
-    /// the leader could have meant.
-    async fn renew(&mut self, now_ms: u64) -> bool {
-        let number = self.next_renewal;
-        self.next_renewal += 1;
-        self.renewals.insert(number, now_ms);
-        while self.renewals.len() > RENEWALS_MAX {
-            self.renewals.pop_first();
+    /// Rule 6: the lease counts from when the renewal was sent.
+    async fn extended(&mut self, answer: Renewal, way: Way) -> Result<(), LinkError> {
+        match self.ways.answered(answer, way, self.link.clock.boottime_ms()) {
+            Some(sent_ms) => Ok(self.link.core.lease_extended(sent_ms).await?),
+            None => Ok(()),
         }
-        self.send(ToServer::Renewal(wire::Renewal { session: self.number, number })).await
     }
 
     async fn report(&mut self, reports: &BTreeMap<u64, crate::store::Report>) -> bool {
@@ -208,17 +232,14 @@ impl Session<'_> {
                 Err(error) => return Ok(Some(Ended::Lost(format!("it sent nonsense: {error}")))),
             },
             Some(FromServer::Acknowledged(acknowledged)) => core.acknowledged(acknowledged.number).await?,
-            Some(FromServer::Lease(lease)) if lease.session == self.number => {
-                if let Some(sent_ms) = self.renewals.remove(&lease.number) {
-                    self.renewals = self.renewals.split_off(&lease.number);
-                    self.answered_ms = self.link.clock.boottime_ms();
-                    core.lease_extended(sent_ms).await?;
-                }
+            Some(FromServer::Lease(lease)) => {
+                let answer = Renewal { session: lease.session, number: lease.number };
+                // One too many is made good by the next renewal.
+                let _ = self.answers.try_send(answer);
             }
             Some(FromServer::Log(request)) => self.handle_log(request),
             Some(FromServer::Redirect(redirect)) => return Ok(Some(Ended::Redirected(redirect.leader_address))),
-            // An answer to another session's renewal extends nothing.
-            Some(FromServer::Lease(_) | FromServer::Welcome(_)) | None => {}
+            Some(FromServer::Welcome(_)) | None => {}
         }
         Ok(None)
     }

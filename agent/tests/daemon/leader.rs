@@ -37,6 +37,11 @@ pub struct World {
     pub extend: bool,
     pub fetches: u32,
     pub redirect_to: Option<String>,
+    /// What the welcome says of datagrams; nobody listens there.
+    pub datagrams: Option<wire::Datagrams>,
+    /// Renewals on the stream.
+    pub renewals: u64,
+    pub telemetry: Option<wire::Telemetry>,
     sessions: u64,
     desired: Option<wire::Desired>,
     current: Option<Out>,
@@ -200,7 +205,17 @@ impl Leader {
         }
         let (cluster_id, lease_ms) = (CLUSTER.to_owned(), 60_000);
         let renew_every_ms = 50;
-        send(ToAgent::Welcome(wire::Welcome { node_id: 1, epoch: 1, session, cluster_id, lease_ms, renew_every_ms }));
+        let datagrams = self.with(|world| world.datagrams);
+        let (node_id, epoch) = (1, 1);
+        send(ToAgent::Welcome(wire::Welcome {
+            node_id,
+            epoch,
+            session,
+            cluster_id,
+            lease_ms,
+            renew_every_ms,
+            datagrams,
+        }));
         if let Some(desired) = desired {
             send(ToAgent::Desired(desired));
         }
@@ -212,6 +227,7 @@ impl Leader {
             };
             match message.body {
                 Some(FromAgent::Renewal(renewal)) if self.with(|world| world.extend) => {
+                    self.with(|world| world.renewals += 1);
                     let (session, number) = (renewal.session, renewal.number);
                     send(ToAgent::Lease(wire::LeaseExtended { session, number }));
                 }
@@ -219,6 +235,7 @@ impl Leader {
                     let acknowledge = self.with(|world| world.take(reports.reports));
                     acknowledge.map(|number| send(ToAgent::Acknowledged(wire::Acknowledged { number })));
                 }
+                Some(FromAgent::Telemetry(telemetry)) => self.with(|world| world.telemetry = Some(telemetry)),
                 Some(FromAgent::Log(chunk)) => self.with(|world| world.chunks.push(chunk)),
                 _ => {}
             }

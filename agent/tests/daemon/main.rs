@@ -305,6 +305,26 @@ async fn a_launch_part_that_is_not_what_its_name_says_is_never_run() {
     rig.await_told(&["1:prepared"]).await;
 }
 
+/// Nobody listens for datagrams, or only for those of another release: the stream carries all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_datagrams_that_get_through_renewals_and_telemetry_go_over_the_stream() {
+    let dead = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound").port().into();
+    let nobody = wire::Datagrams { port: dead, oldest_version: 1, newest_version: 1 };
+    let newer = wire::Datagrams { oldest_version: 7, newest_version: 9, ..nobody };
+    for offered in [None, Some(newer), Some(nobody)] {
+        let rig = Rig::start().await;
+        rig.leader.with(|world| (world.datagrams, world.telemetry) = (offered, None));
+        rig.leader.hang_up();
+        until("the next hello", || rig.leader.with(|world| (world.hellos.len() > 1).then_some(()))).await;
+        let before = rig.leader.with(|world| world.renewals);
+        let renewed = || rig.leader.with(|world| (world.renewals > before + 20).then_some(()));
+        until(&format!("renewals with {offered:?}"), renewed).await;
+        assert_eq!(rig.leader.with(|world| world.hellos.len()), 2, "the session broke");
+        let telemetry = until("telemetry", || rig.leader.with(|world| world.telemetry.clone())).await;
+        assert_eq!(telemetry.samples.len(), 8, "one of each device");
+    }
+}
+
 #[tokio::test]
 async fn an_agent_says_what_it_lacks() {
     let folder = tempfile::tempdir().expect("a temp folder");

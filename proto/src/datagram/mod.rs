@@ -9,6 +9,8 @@ mod read;
 use read::Reader;
 use thiserror::Error;
 
+/// What both ends say in the handshake. It never changes; versions are told apart by datagrams themselves.
+pub const ALPN: &[u8] = b"muster-datagram";
 /// The newest version this release speaks, and the one it sends.
 pub const NEWEST: u8 = 1;
 /// The oldest version this release understands.

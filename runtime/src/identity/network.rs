@@ -39,6 +39,11 @@ pub trait Network: Send + Sync + Debug + 'static {
     /// # Errors
     /// An address that is not `host:port`.
     fn channel(&self, address: &str, credentials: &Credentials, expect: Expect) -> Result<Channel, IdentityError>;
+
+    /// Whether [`crate::datagram`] works on it: it does on the machine's own network alone.
+    fn has_datagrams(&self) -> bool {
+        false
+    }
 }
 
 /// Mutual TLS over TCP.
@@ -68,6 +73,10 @@ impl Network for TlsNetwork {
 
     fn channel(&self, address: &str, credentials: &Credentials, expect: Expect) -> Result<Channel, IdentityError> {
         connect(address, credentials, expect)
+    }
+
+    fn has_datagrams(&self) -> bool {
+        true
     }
 }
 

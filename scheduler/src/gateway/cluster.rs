@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::forward::on_behalf;
-use super::render::cluster;
+use super::render::{cluster, live};
 use super::roles::Caller;
 use muster_proto::client as pb;
 use muster_proto::client::muster_client::MusterClient;
@@ -43,6 +43,8 @@ pub(super) async fn status(
             let now = inner.now(&state);
             let mut reply = cluster::status(&state, &ctx.consensus.status(), &ctx.members);
             reply.now_ms = now.0;
+            // Agents are connected to the leader.
+            reply.heartbeats = ctx.leads().then(|| live::counts(ctx.heartbeats.counts()));
             Ok(reply)
         })
         .await?;
@@ -65,8 +67,8 @@ async fn ask_others(inner: &Arc<Inner>, caller: &Caller, reply: &mut pb::Cluster
     let versions = futures::future::join_all(others.iter().map(|member| ask_version(inner, caller, member)));
     let progress = async {
         match leader {
-            Some(leader) => ask_progress(inner, caller, leader).await,
-            None => Vec::new(),
+            Some(leader) => ask_leader(inner, caller, leader).await,
+            None => None,
         }
     };
     let (versions, progress) = futures::join!(versions, progress);
@@ -77,7 +79,9 @@ async fn ask_others(inner: &Arc<Inner>, caller: &Caller, reply: &mut pb::Cluster
             None => "unreachable".clone_into(&mut shown.state),
         }
     }
-    for told in progress {
+    let Some(progress) = progress else { return };
+    reply.heartbeats = progress.heartbeats;
+    for told in progress.members {
         if let Some(shown) = reply.members.iter_mut().find(|shown| shown.id == told.id) {
             (shown.matched_index, shown.lag) = (told.matched_index, told.lag);
         }
@@ -90,11 +94,11 @@ async fn ask_version(inner: &Inner, caller: &Caller, member: &pb::Member) -> Opt
     Some(answer.into_inner().version)
 }
 
-/// Only the leader knows how far each server is.
-async fn ask_progress(inner: &Inner, caller: &Caller, leader: &pb::Member) -> Vec<pb::Member> {
-    let Some(mut client) = client(inner, leader) else { return Vec::new() };
+/// Only the leader knows how far each server is, and how agents reach it.
+async fn ask_leader(inner: &Inner, caller: &Caller, leader: &pb::Member) -> Option<pb::ClusterStatusReply> {
+    let mut client = client(inner, leader)?;
     let request = probe(pb::ClusterStatusRequest { local: true }, caller);
-    client.cluster_status(request).await.map(|answer| answer.into_inner().members).unwrap_or_default()
+    client.cluster_status(request).await.ok().map(|answer| answer.into_inner())
 }
 
 fn client(inner: &Inner, member: &pb::Member) -> Option<MusterClient<Channel>> {

@@ -258,7 +258,7 @@ impl Muster for Gateway {
     }
 
     async fn show_node(&self, request: Request<pb::ShowNodeRequest>) -> Result<Response<pb::Node>, Status> {
-        anywhere!(self, "ShowNode", request, nodes::show)
+        on_leader!(self, "ShowNode", request, show_node, nodes::show)
     }
 
     async fn cluster_status(

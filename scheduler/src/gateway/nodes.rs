@@ -1,5 +1,6 @@
 //! Nodes: shown, and what operators do to them.
 
+use super::render::live;
 use super::render::node::{expected_end, summary, whole, word};
 use super::render::words::{duration, gang_name};
 use super::roles::Caller;
@@ -52,7 +53,12 @@ pub(super) async fn show(
     request: pb::ShowNodeRequest,
 ) -> Result<pb::Node, ErrorInfo> {
     let state = inner.fresh().await?;
-    Ok(whole(&state, named(&state, &request.name)?))
+    let record = named(&state, &request.name)?;
+    let mut node = whole(&state, record);
+    if let Some(seen) = inner.ctx.heartbeats.of(record.id) {
+        live::add(&mut node, &seen, inner.ctx.clock.wall_ms());
+    }
+    Ok(node)
 }
 
 pub(super) async fn admin(

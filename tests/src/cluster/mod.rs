@@ -16,7 +16,7 @@ use people::Person;
 use process::Daemon;
 use ranks::{Gate, Rank};
 use serde_json::json;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
@@ -35,6 +35,8 @@ pub const SUSPECT_AFTER_MS: u64 = 1_000;
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Silence after which nothing is placed on a node.
+    pub suspect_after_ms: u64,
     /// Silence after which a node's work may go elsewhere.
     pub fence_after_ms: u64,
     /// Entries between snapshots, by server; the default where there is none.
@@ -45,7 +47,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fence_after_ms: 5_000, snapshot_every: Vec::new(), calm_elections: true }
+        Self {
+            suspect_after_ms: SUSPECT_AFTER_MS,
+            fence_after_ms: 5_000,
+            snapshot_every: Vec::new(),
+            calm_elections: true,
+        }
     }
 }
 
@@ -197,7 +204,7 @@ impl TestCluster {
 
     async fn configure(&self) {
         let settings = json!({
-            "suspect_after_ms": SUSPECT_AFTER_MS, "fence_after_ms": self.options.fence_after_ms,
+            "suspect_after_ms": self.options.suspect_after_ms, "fence_after_ms": self.options.fence_after_ms,
             "kill_bound_ms": 1_000, "drift_ms": 500, "backoff_ms": 100,
         });
         let request = ConfigureRequest {
@@ -258,11 +265,18 @@ fn kill_all(find: impl Fn() -> Vec<u32>) {
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, for TCP and for UDP.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+    let both = || loop {
+        let stream = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let address = stream.local_addr().expect("it is bound");
+        if let Ok(datagrams) = UdpSocket::bind(address) {
+            return (address, stream, datagrams);
+        }
+    };
+    // All are held until all are found.
+    let held: Vec<_> = (0..count).map(|_| both()).collect();
+    held.iter().map(|(address, ..)| address.to_string()).collect()
 }
 
 /// Runs `muster cluster init`; returns the servers' settings files.

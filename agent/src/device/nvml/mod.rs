@@ -9,7 +9,8 @@ mod links;
 mod raw;
 mod read;
 
-use super::{DeviceEvent, DeviceReport, Probe, ProbeError};
+use super::{DeviceEvent, DeviceReport, Load, Probe, ProbeError};
+use muster_proto::datagram::Sample;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use read::Reader;
@@ -51,6 +52,7 @@ struct Shared {
 
 enum Question {
     Devices(SyncSender<Result<DeviceReport, ProbeError>>),
+    Samples(SyncSender<Result<Vec<Sample>, ProbeError>>),
     Processes { uuid: String, reply: SyncSender<Result<Vec<u32>, ProbeError>> },
 }
 
@@ -137,6 +139,10 @@ impl Probe for NvmlProbe {
             slots.get(usize::from(slot)).cloned().ok_or(ProbeError::NoSuchSlot { slot, count })?
         };
         self.ask("the processes on a device", |reply| Question::Processes { uuid, reply })
+    }
+
+    fn samples(&mut self, _load: &Load, _now_ms: u64) -> Result<Vec<Sample>, ProbeError> {
+        self.ask("samples of all devices", Question::Samples)
     }
 
     fn describe(&self) -> String {

@@ -5,6 +5,7 @@ use super::{Question, Shared, query, raw};
 use crate::device::{DEVICES_MAX, DeviceHealth, DeviceReport, Fabric, ProbeError, Recovery, model};
 use crate::inventory::cpulist;
 use muster_common::node::{Device as DeviceFacts, Link};
+use muster_proto::datagram::Sample;
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
@@ -68,6 +69,7 @@ impl<'a> Reader<'a> {
         for question in questions {
             match question {
                 Question::Devices(reply) => drop(reply.try_send(self.report())),
+                Question::Samples(reply) => drop(reply.try_send(Ok(self.samples()))),
                 Question::Processes { uuid, reply } => drop(reply.try_send(self.processes(&uuid))),
             }
         }
@@ -210,6 +212,28 @@ impl<'a> Reader<'a> {
             fabric,
             last_xid,
         }
+    }
+
+    /// Of the devices that were reported and still answer. An instance has its own memory; the rest
+    /// the driver tells of whole GPUs only.
+    fn samples(&self) -> Vec<Sample> {
+        let known = self.known.iter().zip(0u16..);
+        let answering = known.filter_map(|(known, slot)| {
+            let device = self.nvml.device_by_uuid(known.device.uuid.as_str()).ok()?;
+            Some(Sample {
+                slot,
+                busy_percent: device.utilization_rates().ok().and_then(|rates| u8::try_from(rates.gpu.min(100)).ok()),
+                memory_used_bytes: device.memory_info().ok().map(|memory| memory.used),
+                // Readings of 0 are what broken sensors give.
+                temperature_c: device
+                    .temperature(TemperatureSensor::Gpu)
+                    .ok()
+                    .filter(|celsius| *celsius > 0)
+                    .and_then(|celsius| u16::try_from(celsius).ok()),
+                power_mw: device.power_usage().ok(),
+            })
+        });
+        answering.collect()
     }
 
     fn processes(&self, uuid: &str) -> Result<Vec<u32>, ProbeError> {

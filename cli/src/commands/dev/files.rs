@@ -8,7 +8,7 @@ use muster_proto::convert::error::ErrorCode;
 use muster_runtime::durable::create_folder;
 use muster_runtime::identity::{Authority, Role};
 use rand::RngExt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 const CLUSTER: &str = "dev";
@@ -104,10 +104,20 @@ impl Files {
     }
 }
 
-/// All are held until all are known, so that no two are the same.
+/// For TCP and UDP. All are held until all are known, so that no two are the same.
 fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, CliError> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+    let held: Vec<_> = (0..count).map(|_| free_address()).collect::<Result<_, _>>()?;
+    Ok(held.iter().map(|(address, ..)| *address).collect())
+}
+
+fn free_address() -> Result<(SocketAddr, TcpListener, UdpSocket), CliError> {
+    loop {
+        let stream = TcpListener::bind("127.0.0.1:0")?;
+        let address = stream.local_addr()?;
+        if let Ok(datagrams) = UdpSocket::bind(address) {
+            return Ok((address, stream, datagrams));
+        }
+    }
 }
 
 /// The first port of each node's own range; several clusters may live on one machine, so the start

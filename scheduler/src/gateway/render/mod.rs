@@ -7,6 +7,7 @@ pub mod event;
 pub mod exit;
 pub mod gang;
 pub mod job;
+pub mod live;
 pub mod node;
 pub mod spec;
 pub mod words;

@@ -7,6 +7,7 @@ use crate::consensus::{Consensus, ConsensusConfig, Lane, MemDisk, PeerConnector}
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::Coordinator;
 use crate::gateway::Gateway;
+use crate::heartbeats::Heartbeats;
 use crate::history::HistoryStore;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
@@ -82,6 +83,7 @@ impl Server {
         });
         let coordinator = Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, "dev".into());
         supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
+        let heartbeats = Heartbeats::new(clock.clone());
         let services = Services {
             consensus: consensus.clone(),
             proposer: proposer.clone(),
@@ -89,6 +91,8 @@ impl Server {
             liveness,
             leases,
             reports,
+            heartbeats: heartbeats.clone(),
+            datagrams: None,
             cluster_id: "dev".into(),
         };
         let sessions = SessionsHandle::new(services, 1);
@@ -104,6 +108,7 @@ impl Server {
             history,
             watch,
             sessions,
+            heartbeats,
             clock,
             network: Arc::new(TlsNetwork),
             ca_fingerprint: authority.fingerprint(),
