@@ -91,6 +91,9 @@ pub enum Command {
     /// Try a scheduling policy on recorded or invented work
     #[command(subcommand)]
     Sim(commands::sim::SimCommand),
+    /// Put a load on the cluster and measure it
+    #[command(subcommand)]
+    Bench(commands::bench::BenchCommand),
     /// Programs for ranks, used by the examples
     #[command(subcommand, hide = true)]
     Rank(commands::rank::RankCommand),

@@ -2,6 +2,7 @@
 //! with pure functions.
 
 pub mod agent;
+pub mod bench;
 pub mod cancel;
 pub mod cluster;
 pub mod dev;
@@ -52,6 +53,7 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Server(args) => daemon(server::run(context, args)),
         Command::Agent(args) => daemon(agent::run(context, args)),
         Command::Sim(command) => sim::run(context, command),
+        Command::Bench(command) => client(tokio::task::LocalSet::new().run_until(bench::run(context, command))),
         Command::Rank(command) => rank::run(context, command),
         // `main` has taken this one already.
         Command::Shim(_) => Ok(0),

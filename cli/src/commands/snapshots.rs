@@ -419,6 +419,19 @@ fn version_with_and_without_a_server() {
 }
 
 #[test]
+fn bench_tells_rates_and_times() {
+    let measured = |load: &str, count, each: &[f64]| bench::Measured {
+        load: load.into(),
+        count,
+        seconds: 0.5,
+        each_ms: bench::Distribution::new(each.to_vec()),
+    };
+    let all =
+        [measured("submit, 8 connections x 1 in flight", 4, &[2.5, 1.0, 4.0, 3.25]), measured("drain", 1000, &[])];
+    check("bench", bench::render(&all), bench::document(&all));
+}
+
+#[test]
 fn dev_says_how_to_talk_to_it() {
     let (dir, config) = (std::path::Path::new("/tmp/dev"), std::path::Path::new("/tmp/dev/client/config.toml"));
     let pids = [("s1".to_owned(), 101), ("n1".to_owned(), 104)];

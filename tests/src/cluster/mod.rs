@@ -162,6 +162,20 @@ impl TestCluster {
         .await
     }
 
+    /// Waits until every server answers and is not far behind the first one, under load too.
+    pub async fn settled_enough(&self) {
+        const BEHIND_MAX: u64 = 1_000;
+        until("servers that keep up", async || {
+            let mut indexes = Vec::new();
+            for address in &self.addresses {
+                indexes.push(self.admin.status_of(address).await?.applied_index);
+            }
+            let (low, high) = (indexes.iter().min()?, indexes.iter().max()?);
+            (high - low < BEHIND_MAX).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until every node takes work.
     pub async fn all_up(&self) {
         let count = self.places.len();
