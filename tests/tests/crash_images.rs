@@ -6,6 +6,8 @@ use muster_tests::crash::planted::Flaw;
 use muster_tests::crash::series::{Plan, Tally, run};
 use std::path::PathBuf;
 
+/// Images of the stores in use; `muster-crash-images` makes more.
+const IMAGES: u64 = 200;
 /// Within so many images each flaw is noticed.
 const FLAW_IMAGES: u64 = 45;
 const SEED: u64 = 1;
@@ -26,6 +28,23 @@ fn tally(plan: &Plan, seed: u64) -> Tally {
     let tally = run(plan, seed).expect("the images can be made");
     println!("engine {}, seed {seed}: {tally}", plan.engine);
     tally
+}
+
+#[test]
+fn no_power_cut_loses_what_was_acknowledged_and_only_damage_is_refused() {
+    // Half with the history, which takes longer to open.
+    let mut total = Tally::default();
+    for (number, with_history) in [(1, true), (2, false)] {
+        let keep = Some(std::env::temp_dir().join("muster-crash-images"));
+        let plan = Plan { images: IMAGES / 2, with_history, damage_percent: 25, keep, ops: 150, ..plan(Engine::Wal) };
+        total.add(tally(&plan, SEED + number));
+    }
+    for miss in &total.misses {
+        println!("MISS {}\n     {}", miss.what, miss.repeat);
+    }
+    assert_eq!(total.misses.len(), 0, "{total}");
+    assert_eq!(total.images, IMAGES);
+    assert!(total.refused > 0, "no damage was ever refused: {total}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Options {
         let mut options = Options {
             plan: Plan {
                 program: std::env::current_exe()?,
-                engine: Engine::RaftLog,
+                engine: Engine::Wal,
                 with_history: true,
                 ops: 150,
                 images: 10_000,

@@ -6,6 +6,7 @@ pub mod observer;
 pub mod people;
 pub mod process;
 pub mod ranks;
+pub mod small_disk;
 pub mod wait;
 
 use crate::binary::muster;
@@ -125,6 +126,11 @@ impl TestCluster {
 
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where a server keeps its log, snapshots and history.
+    pub fn data_dir(&self, server: usize) -> PathBuf {
+        self.folder.join(format!("cluster/servers/s{}/data", server + 1))
     }
 
     pub fn gate(&self, name: &str) -> Gate {

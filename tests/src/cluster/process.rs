@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ pub struct Daemon {
     program: PathBuf,
     arguments: Vec<String>,
     pub log: PathBuf,
+    environment: Vec<(String, OsString)>,
+    /// A program and its arguments that start the daemon, such as one that enters a namespace.
+    wrapper: Vec<String>,
     child: Option<Child>,
 }
 
@@ -21,7 +25,18 @@ impl Daemon {
     /// Known, but not started yet.
     pub fn new(name: &str, program: &Path, arguments: &[&str], log: PathBuf) -> Self {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { name: name.to_owned(), program: program.to_owned(), arguments, log, child: None }
+        let (environment, wrapper) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), program: program.to_owned(), arguments, log, environment, wrapper, child: None }
+    }
+
+    /// What its next starts have in their environment besides this process's own.
+    pub fn set_environment(&mut self, environment: Vec<(String, OsString)>) {
+        self.environment = environment;
+    }
+
+    /// The program and arguments that its next starts go through; it must become the daemon.
+    pub fn set_wrapper(&mut self, wrapper: &[String]) {
+        self.wrapper = wrapper.to_vec();
     }
 
     /// # Panics
@@ -29,8 +44,15 @@ impl Daemon {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let out = open_log(&self.log);
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).stdin(Stdio::null());
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        command.args(&self.arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command.stdout(out.try_clone().expect("a file handle can be copied")).stderr(out);
         command.env("MUSTER_LOG", std::env::var("MUSTER_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.env("RUST_BACKTRACE", "1");

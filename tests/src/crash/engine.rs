@@ -2,18 +2,21 @@
 
 use super::planted::{Flaw, Planted};
 use anyhow::{Result, bail};
-use muster_scheduler::consensus::{LogEngine, LogPos, RaftLogEngine, RaftLogLimits, Record};
+use muster_scheduler::consensus::{LogEngine, LogPos, RaftLogEngine, RaftLogLimits, Record, WalEngine, WalLimits};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
+    /// The one that servers use.
+    Wal,
     RaftLog,
     Planted(Flaw),
 }
 
-const NAMES: [(&str, Engine); 5] = [
+const NAMES: [(&str, Engine); 6] = [
+    ("wal", Engine::Wal),
     ("raft-log", Engine::RaftLog),
     ("planted-none", Engine::Planted(Flaw::None)),
     ("planted-no-sync", Engine::Planted(Flaw::NoSync)),
@@ -25,6 +28,9 @@ impl Engine {
     /// Opens a log. The error is a refusal.
     pub fn open(self, dir: &Path, file_bytes: u64) -> Result<Box<dyn LogEngine>> {
         Ok(match self {
+            Engine::Wal => {
+                Box::new(WalEngine::open(dir, WalLimits { segment_bytes: file_bytes, ..WalLimits::default() })?)
+            }
             Engine::RaftLog => {
                 let limits = RaftLogLimits { file_bytes: file_bytes as usize, ..RaftLogLimits::default() };
                 Box::new(RaftLogEngine::open(dir, limits)?)

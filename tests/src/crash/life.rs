@@ -46,7 +46,7 @@ impl Recording {
         let data = data.canonicalize()?;
         let mut command = Command::new(program);
         command.arg("live").arg(&data).args(life.arguments());
-        recorded(&mut command, &data, &folder.join("record"));
+        command.envs(recorded(&data, &folder.join("record")));
         let output = command.output().with_context(|| format!("{} does not start", program.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the recorded life failed: {}: {said}", output.status);

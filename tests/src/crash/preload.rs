@@ -1,8 +1,8 @@
 //! The recorder's library, built when it is missing or older than its sources.
 
 use crate::binary::build;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 /// Path of `libcrash_recorder.so`.
@@ -11,7 +11,17 @@ pub fn library() -> &'static PathBuf {
     BUILT.get_or_init(|| build(&["--package", "muster-crash-recorder"]).join("libcrash_recorder.so"))
 }
 
-/// Has a program's writes below `folder` recorded.
-pub fn recorded(command: &mut Command, folder: &Path, record: &Path) {
-    command.env("LD_PRELOAD", library()).env("MUSTER_CRASH_DIR", folder).env("MUSTER_CRASH_RECORD", record);
+/// The environment that has a program's writes below `folder` recorded.
+pub fn recorded(folder: &Path, record: &Path) -> Vec<(String, OsString)> {
+    let variable = |name: &str, value: &Path| (name.to_owned(), value.as_os_str().to_owned());
+    vec![
+        variable("LD_PRELOAD", library()),
+        variable("MUSTER_CRASH_DIR", folder),
+        variable("MUSTER_CRASH_RECORD", record),
+    ]
+}
+
+/// What is added to [`recorded`] so that the next sync fails once while `wish` is there.
+pub fn failing_once(wish: &Path) -> (String, OsString) {
+    ("MUSTER_CRASH_FAIL_SYNC".to_owned(), wish.as_os_str().to_owned())
 }
