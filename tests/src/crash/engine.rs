@@ -2,7 +2,7 @@
 
 use super::planted::{Flaw, Planted};
 use anyhow::{Result, bail};
-use muster_scheduler::consensus::{LogEngine, LogPos, RaftLogEngine, RaftLogLimits, Record, WalEngine, WalLimits};
+use muster_scheduler::consensus::{LogEngine, LogPos, OnSync, Record, WalEngine, WalLimits};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -11,13 +11,11 @@ use std::str::FromStr;
 pub enum Engine {
     /// The one that servers use.
     Wal,
-    RaftLog,
     Planted(Flaw),
 }
 
-const NAMES: [(&str, Engine); 6] = [
+const NAMES: [(&str, Engine); 5] = [
     ("wal", Engine::Wal),
-    ("raft-log", Engine::RaftLog),
     ("planted-none", Engine::Planted(Flaw::None)),
     ("planted-no-sync", Engine::Planted(Flaw::NoSync)),
     ("planted-vote-unsynced", Engine::Planted(Flaw::VoteUnsynced)),
@@ -29,11 +27,8 @@ impl Engine {
     pub fn open(self, dir: &Path, file_bytes: u64) -> Result<Box<dyn LogEngine>> {
         Ok(match self {
             Engine::Wal => {
-                Box::new(WalEngine::open(dir, WalLimits { segment_bytes: file_bytes, ..WalLimits::default() })?)
-            }
-            Engine::RaftLog => {
-                let limits = RaftLogLimits { file_bytes: file_bytes as usize, ..RaftLogLimits::default() };
-                Box::new(RaftLogEngine::open(dir, limits)?)
+                let limits = WalLimits { segment_bytes: file_bytes, ..WalLimits::default() };
+                Box::new(WalEngine::open(dir, limits, OnSync::ignored())?)
             }
             Engine::Planted(flaw) => Box::new(Planted::open(dir, flaw)?),
         })

@@ -12,7 +12,11 @@ use super::workload::{Life, folders};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::RwLock;
+
+/// A child has its parent's handles, locks included, from its fork to its exec; so no log is open meanwhile.
+pub static FORKING: RwLock<()> = RwLock::new(());
 
 /// The recording of a life, in a folder of its own: `base` is what it began with, `record` what it did.
 pub struct Recording {
@@ -47,7 +51,12 @@ impl Recording {
         let mut command = Command::new(program);
         command.arg("live").arg(&data).args(life.arguments());
         command.envs(recorded(&data, &folder.join("record")));
-        let output = command.output().with_context(|| format!("{} does not start", program.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = {
+            let _alone = FORKING.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            command.spawn().with_context(|| format!("{} does not start", program.display()))?
+        };
+        let output = child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the recorded life failed: {}: {said}", output.status);
         let recording = Self::read(folder, before)?;

@@ -5,7 +5,7 @@ use super::dice::Dice;
 use super::engine::Engine;
 use super::expect::Expect;
 use super::image::Image;
-use super::life::{Recording, Sample};
+use super::life::{FORKING, Recording, Sample};
 use super::workload::Life;
 use anyhow::{Context, Result};
 use std::fmt;
@@ -146,6 +146,7 @@ fn judge_sample(engine: Engine, with_history: bool, sample: &Sample, tally: &mut
     let data = scratch.path().join("data");
     sample.image.write(&data)?;
     let damaged = sample.damage.is_some();
+    let _no_fork = FORKING.read().unwrap_or_else(|poisoned| poisoned.into_inner());
     let verdict = judge(&data, engine, with_history, &sample.expect, damaged);
     tally.images += 1;
     tally.damaged += u64::from(damaged);

@@ -20,9 +20,9 @@ struct Edges {
 }
 
 /// The consensus library and its stores stay in the scheduler.
-const STORES: &[&str] = &["openraft", "raft-log", "sled"];
+const STORES: &[&str] = &["openraft", "sled"];
 /// What may not come near the simulator: it has a virtual clock and no outside but files.
-const RUNTIMES: &[&str] = &["openraft", "raft-log", "sled", "tokio", "tokio-util", "tokio-stream", "tonic", "quinn"];
+const RUNTIMES: &[&str] = &["openraft", "sled", "tokio", "tokio-util", "tokio-stream", "tonic", "quinn"];
 
 const ALL: &[Edges] = &[
     Edges { folder: "common", ours: &[], external: Only(&["serde", "thiserror"]) },

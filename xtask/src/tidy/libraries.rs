@@ -5,7 +5,6 @@ use super::{Finding, RustFile};
 /// (library, folder or file that may name it).
 const WRAPPED: &[(&str, &str)] = &[
     ("openraft", "scheduler/src/consensus"),
-    ("raft_log", "scheduler/src/consensus"),
     ("sled", "scheduler/src/history"),
     ("nvml_wrapper", "agent/src/device"),
     ("quinn", "runtime/src/datagram"),

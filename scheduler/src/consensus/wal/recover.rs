@@ -58,7 +58,8 @@ pub(crate) fn recover(dir: &Path, cache_bytes: usize) -> Result<Recovered, OpenE
 }
 
 fn read_chain(dir: &Path, cache_bytes: usize) -> Result<Recovered, Fault> {
-    let (segments, left_over) = chain(segment::list(dir)?)?;
+    let (files, unfinished) = segment::list(dir)?;
+    let (segments, left_over) = chain(files)?;
     let mut replay = Replay::new(cache_bytes, segments.first());
     for (at, segment) in segments.iter().enumerate() {
         replay.segment(segment, segments.get(at + 1).map(|next| next.header.first_batch))?;
@@ -68,7 +69,8 @@ fn read_chain(dir: &Path, cache_bytes: usize) -> Result<Recovered, Fault> {
         // What is only in the page cache after a killed process must be on disk before anything builds on it.
         last.file.sync_data()?;
     }
-    for path in left_over {
+    // Only now: a log that is refused is left as it was found.
+    for path in left_over.into_iter().chain(unfinished) {
         fs::remove_file(path)?;
     }
     let Replay { index, spans, next_batch, last_is_empty, .. } = replay;

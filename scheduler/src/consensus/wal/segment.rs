@@ -141,20 +141,20 @@ pub(crate) fn open(path: &Path, number: u64) -> Result<Segment, Result<&'static 
     Ok(Segment { header, file, path: path.to_owned(), bytes })
 }
 
-/// The files of the log by number, oldest first. What a crash left of a file in the making is removed.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
+/// The files of the log by number, oldest first, and what a crash left of a file in the making.
+pub(crate) fn list(dir: &Path) -> io::Result<(Vec<(u64, PathBuf)>, Option<PathBuf>)> {
+    let (mut found, mut unfinished) = (Vec::new(), None);
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name == ASIDE {
-            fs::remove_file(&path)?;
+            unfinished = Some(path);
         } else if let Some(number) = name.strip_suffix(SUFFIX).and_then(|stem| stem.parse().ok()) {
             found.push((number, path));
         }
     }
     found.sort();
-    Ok(found)
+    Ok((found, unfinished))
 }
 
 pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {

@@ -47,7 +47,7 @@ fn append(engine: &mut WalEngine, records: Vec<Record>) {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    segment::list(dir).unwrap().into_iter().map(|(_, path)| path).collect()
+    segment::list(dir).unwrap().0.into_iter().map(|(_, path)| path).collect()
 }
 
 fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
@@ -130,6 +130,9 @@ fn damage_is_refused_and_nothing_is_removed() {
     drop(engine);
     let file = files(dir.path()).remove(0);
     let whole = std::fs::read(&file).unwrap();
+    // What a crash left of the next file.
+    let unfinished = dir.path().join("next.tmp");
+    std::fs::write(&unfinished, b"half a header").unwrap();
     // A flipped byte anywhere, also in the last batch; and a sector of zeros that later batches stand behind.
     let flips = ["body of 0", "body of 1", "body of 2"].map(|body| (sector_of(&file, body) + 20, vec![0xFF]));
     let zeros = ["body of 0", "body of 1"].map(|body| (sector_of(&file, body), vec![0; SECTOR_BYTES]));
@@ -138,9 +141,11 @@ fn damage_is_refused_and_nothing_is_removed() {
         let before = std::fs::read(&file).unwrap();
         assert!(refused(dir.path()).contains("under a new id"));
         assert_eq!(std::fs::read(&file).unwrap(), before);
+        assert!(unfinished.exists(), "a refused log was changed");
         std::fs::write(&file, &whole).unwrap();
     }
     assert_eq!(open(dir.path()).read(0, 9, usize::MAX).unwrap().len(), 3);
+    assert!(!unfinished.exists());
 }
 
 #[test]
