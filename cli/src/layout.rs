@@ -29,8 +29,8 @@ struct ServerFile<'a> {
     id: u64,
     name: &'a str,
     cluster_id: &'a str,
-    dir: &'a str,
-    identity: &'a str,
+    dir: PathBuf,
+    identity: PathBuf,
     listen: SocketAddr,
     members: &'a [Member],
 }
@@ -50,8 +50,15 @@ pub struct Layout<'a> {
 
 impl Layout<'_> {
     /// The folder of one server: identity, CA (it signs the certificates of joining nodes) and
-    /// `server.toml`.
-    pub fn server(&self, folder: &Path, member: &Member, listen: SocketAddr) -> Result<(), CliError> {
+    /// `server.toml`. The file names `home` as the place of data and identity, which then have to be
+    /// brought there; without it, the folder itself.
+    pub fn server(
+        &self,
+        folder: &Path,
+        member: &Member,
+        listen: SocketAddr,
+        home: Option<&Path>,
+    ) -> Result<(), CliError> {
         let identity = folder.join(IDENTITY);
         create_folder(&identity)?;
         self.issue(Role::Server, &member.name)?.save(&identity)?;
@@ -60,8 +67,8 @@ impl Layout<'_> {
             id: member.id,
             name: &member.name,
             cluster_id: self.authority.cluster(),
-            dir: "data",
-            identity: IDENTITY,
+            dir: home.unwrap_or(Path::new("")).join("data"),
+            identity: home.unwrap_or(Path::new("")).join(IDENTITY),
             listen,
             members: self.members,
         };

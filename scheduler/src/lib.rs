@@ -5,6 +5,7 @@ pub mod config;
 pub mod consensus;
 pub mod context;
 pub mod coordinator;
+mod farewell;
 pub mod gateway;
 pub mod health;
 pub mod heartbeats;

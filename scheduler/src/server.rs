@@ -7,6 +7,7 @@ use crate::consensus::{
 };
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
+use crate::farewell;
 use crate::gateway::Gateway;
 use crate::health::{Health, any_certificate};
 use crate::heartbeats::{DatagramPort, Heartbeats};
@@ -112,10 +113,16 @@ pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> R
         None => Consensus::start(settings, machine, peers).await?,
         Some(engine) => Consensus::start_on(settings, engine, machine, peers).await?,
     };
-    let supervisor = Supervisor::new(shutdown.clone(), clock.clone());
+    // Of the parts: they go on while this server, asked to stop, hands over.
+    let serving = Shutdown::new();
+    let supervisor = Supervisor::new(serving.clone(), clock.clone());
     let outside = Outside { clock, network, credentials };
     let context = wire_up(&config, &supervisor, consensus, outside, history, watch);
     serve(&config, &supervisor, context.clone(), authority).await?;
+    if serving.unless(shutdown.triggered()).await.is_some() {
+        farewell::hand_over(&context.consensus, &*context.clock).await;
+        serving.trigger();
+    }
     let stopped = supervisor.wait(STOP_GRACE_MS).await;
     context.consensus.shutdown().await;
     Ok(stopped?)

@@ -3,5 +3,8 @@
 pub mod binary;
 pub mod cluster;
 pub mod crash;
+pub mod debian_root;
 pub mod model;
+pub mod page;
+pub mod terminal;
 pub mod virtual_agent;

@@ -1,6 +1,8 @@
 //! The chores that keep the house. `cargo xtask tidy` checks what the compiler cannot;
-//! `cargo xtask mutate` removes the safety rules one by one and shows the test that notices.
+//! `cargo xtask mutate` removes the safety rules one by one and shows the test that notices;
+//! `cargo xtask deb` builds the Debian package.
 
+mod deb;
 mod mutate;
 mod source;
 mod tidy;
@@ -15,6 +17,7 @@ Commands:
   tidy                                             check the house rules
   mutate [--only ID] [--model|--code] [--list]     remove each safety rule, name the test that fails
          [--limit-s SECONDS]
+  deb    [--profile NAME | --binary FILE]          build the Debian package into target/debian; needs cargo-deb
 ";
 
 /// Findings and survivors end with 1, a command line that cannot be read with 2.
@@ -24,6 +27,10 @@ fn main() -> ExitCode {
         Some((command, [])) if command == "tidy" => tidy::run(),
         Some((command, rest)) if command == "mutate" => match mutate::Options::parse(rest) {
             Ok(options) => mutate::run(&options),
+            Err(problem) => return usage(&problem),
+        },
+        Some((command, rest)) if command == "deb" => match deb::Options::parse(rest) {
+            Ok(options) => deb::run(&options),
             Err(problem) => return usage(&problem),
         },
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {

@@ -402,8 +402,11 @@ fn cluster_commands() {
         members: vec![crate::layout::Member { id: 1, name: "s1".into(), address: "10.0.0.1:7470".into() }],
         admin: "root".into(),
         users: vec!["alice".into()],
+        server_dir: None,
     };
-    check("cluster_init", cluster::init::render(&made), cluster::init::document(&made));
+    let packaged = cluster::init::Made { server_dir: Some("/var/lib/muster/server".into()), ..made.clone() };
+    let text = cluster::init::render(&made) + &cluster::init::render(&packaged);
+    check("cluster_init", text, cluster::init::document(&made));
     let reply =
         ConfigureReply { version: 5, json: r#"{"order": "sjf", "budget": {"depth": 10}}"#.into(), changed: true };
     use cluster::configure::Kind::Policy;
@@ -447,8 +450,8 @@ fn an_agent_that_joined_is_told_what_to_run() {
     let authority = Authority::create("prod", NOW).expect("a CA");
     let name = Name::new("prod", Role::Agent, "n037").expect("a name");
     let identity = authority.issue(&name, &Sans::default(), NOW, LEAF_VALID_MS).expect("an identity");
-    let dir = std::path::Path::new("/etc/muster/agent");
-    check("agent_join", agent::join::render(dir, &identity), agent::join::document(dir, &identity));
+    let file = std::path::Path::new("/etc/muster/agent.toml");
+    check("agent_join", agent::join::render(file, &identity), agent::join::document(file, &identity));
 }
 
 /// Digests change with every change of State's format; that is not what is fixed here.

@@ -271,7 +271,7 @@ impl Drop for TestCluster {
 }
 
 /// Kills until none of them is found any more.
-fn kill_all(find: impl Fn() -> Vec<u32>) {
+pub fn kill_all(find: impl Fn() -> Vec<u32>) {
     let begun = Instant::now();
     loop {
         let pids = find();

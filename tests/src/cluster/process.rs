@@ -60,6 +60,11 @@ impl Daemon {
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name)));
     }
 
+    /// The next start is of another program.
+    pub fn upgrade_to(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }

@@ -6,12 +6,14 @@ mod agent_killed;
 mod all_servers_killed;
 mod allreduce;
 mod dev;
+mod examples;
 mod leader_killed;
 mod node_lost;
 mod one_at_a_time;
 mod rank_killed;
 mod refusals;
 mod roles;
+mod rolling_upgrade;
 
 use muster_tests::cluster::TestCluster;
 use muster_tests::cluster::observer::Observer;

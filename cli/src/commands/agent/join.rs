@@ -34,6 +34,9 @@ pub struct JoinArgs {
     /// Folder for the identity, the settings and the agent's state
     #[arg(long, default_value = "/var/lib/muster")]
     pub dir: PathBuf,
+    /// Folder for agent.toml, if not in --dir, such as /etc/muster
+    #[arg(long, value_name = "DIR")]
+    pub settings: Option<PathBuf>,
     /// This node's name; its host name unless given
     #[arg(long)]
     pub name: Option<String>,
@@ -47,8 +50,8 @@ pub struct JoinArgs {
 struct AgentFile<'a> {
     servers: &'a [String],
     name: &'a str,
-    state_dir: &'a str,
-    identity_dir: &'a str,
+    state_dir: PathBuf,
+    identity_dir: PathBuf,
     devices: &'a str,
 }
 
@@ -75,20 +78,29 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<u8, CliError> {
         )
         .hint("to join anew, move it away first"));
     }
+    let settings = args.settings.as_deref().map(std::path::absolute).transpose()?;
+    let file_path = settings.as_ref().unwrap_or(&dir).join(AGENT_FILE);
+    if settings.is_some() && file_path.exists() {
+        return Err(CliError::new(ErrorCode::Conflict, format!("{} exists already", file_path.display()))
+            .hint("to join anew, move it away first"));
+    }
     // Before the token is spent: a folder that cannot be written must not cost it.
     create_folder(&identity_dir)?;
+    create_folder(file_path.parent().unwrap_or(&dir))?;
     let (identity, servers) = trade(&token, &name, context.now_ms()).await?;
     identity.save(&identity_dir)?;
+    // Beside their file they need no place of their own in it, and the folder can be moved.
+    let home = if settings.is_some() { dir } else { PathBuf::new() };
     let file = AgentFile {
         servers: &servers,
         name: &name,
-        state_dir: "state",
-        identity_dir: IDENTITY,
+        state_dir: home.join("state"),
+        identity_dir: home.join(IDENTITY),
         devices: &args.devices,
     };
     let about = "The agent of a node. Run: muster agent --config agent.toml";
-    write_toml(&dir.join(AGENT_FILE), about, &file)?;
-    context.printer.answer(|| document(&dir, &identity), || render(&dir, &identity))?;
+    write_toml(&file_path, about, &file)?;
+    context.printer.answer(|| document(&file_path, &identity), || render(&file_path, &identity))?;
     Ok(0)
 }
 
@@ -164,13 +176,13 @@ fn refused(address: &str, status: &Status) -> CliError {
     }
 }
 
-pub fn render(dir: &Path, identity: &Identity) -> String {
-    format!("Joined as {}\nRun: muster agent --config {}\n", identity.name(), dir.join(AGENT_FILE).display())
+pub fn render(file: &Path, identity: &Identity) -> String {
+    format!("Joined as {}\nRun: muster agent --config {}\n", identity.name(), file.display())
 }
 
-pub fn document(dir: &Path, identity: &Identity) -> Value {
+pub fn document(file: &Path, identity: &Identity) -> Value {
     json!({
         "schema": "muster.joined/1", "name": identity.name().name, "cluster": identity.name().cluster,
-        "identity": identity.name().uri(), "config": dir.join(AGENT_FILE),
+        "identity": identity.name().uri(), "config": file,
     })
 }

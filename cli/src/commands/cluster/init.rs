@@ -21,6 +21,9 @@ pub struct InitArgs {
     /// A server, as NAME=HOST:PORT (1, 3 or 5 of them)
     #[arg(long = "server-at", value_name = "NAME=HOST:PORT", required = true)]
     pub servers: Vec<String>,
+    /// Where each server will keep its data and keys, if not beside its settings file, such as /var/lib/muster/server
+    #[arg(long, value_name = "DIR")]
+    pub server_dir: Option<PathBuf>,
     /// Name of the first admin
     #[arg(long, default_value = "admin")]
     pub admin: String,
@@ -40,7 +43,7 @@ pub fn run(context: &Context, args: InitArgs) -> Result<u8, CliError> {
 }
 
 /// What was made, for the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Made {
     pub cluster: String,
     pub dir: PathBuf,
@@ -48,6 +51,7 @@ pub struct Made {
     pub members: Vec<Member>,
     pub admin: String,
     pub users: Vec<String>,
+    pub server_dir: Option<PathBuf>,
 }
 
 /// Everything is checked before the first file is written.
@@ -58,13 +62,18 @@ pub fn make(args: &InitArgs, now_ms: u64) -> Result<Made, CliError> {
     }
     let members = members(&args.servers)?;
     let dir = std::path::absolute(&args.dir)?;
+    if let Some(home) = args.server_dir.as_ref().filter(|home| !home.is_absolute()) {
+        let message = format!("--server-dir {}: not an absolute path", home.display());
+        return Err(CliError::new(ErrorCode::Usage, message).hint("write for example /var/lib/muster/server"));
+    }
     refuse_used(&dir)?;
     let authority = Authority::create(&args.cluster, now_ms)?;
     let layout = Layout { authority: &authority, members: &members, now_ms };
     create_folder(&dir.join("ca"))?;
     authority.save(&dir.join("ca"))?;
     for member in &members {
-        layout.server(&dir.join("servers").join(&member.name), member, listen(&member.address)?)?;
+        let folder = dir.join("servers").join(&member.name);
+        layout.server(&folder, member, listen(&member.address)?, args.server_dir.as_deref())?;
     }
     layout.client(&dir.join("users").join(&args.admin), Role::Admin, &args.admin)?;
     for user in &args.users {
@@ -77,6 +86,7 @@ pub fn make(args: &InitArgs, now_ms: u64) -> Result<Made, CliError> {
         members,
         admin: args.admin.clone(),
         users: args.users.clone(),
+        server_dir: args.server_dir.clone(),
     })
 }
 
@@ -125,12 +135,24 @@ fn refuse_used(dir: &Path) -> Result<(), CliError> {
 pub fn render(made: &Made) -> String {
     let dir = made.dir.display();
     let mut text = format!("Cluster {} in {dir}, CA {}\n", made.cluster, made.fingerprint);
-    text.push_str("On each server, with its folder copied there:\n");
+    match &made.server_dir {
+        None => text.push_str("On each server, with its folder copied there:\n"),
+        Some(_) => text.push_str("On each server, with its folder copied there, as root:\n"),
+    }
     for member in &made.members {
-        text.push_str(&format!(
-            "  muster server --config {dir}/servers/{}/server.toml    # {}\n",
-            member.name, member.address
-        ));
+        let (name, address) = (&member.name, &member.address);
+        match &made.server_dir {
+            None => {
+                text.push_str(&format!("  muster server --config {dir}/servers/{name}/server.toml    # {address}\n"));
+            }
+            Some(home) => {
+                let (home, folder) = (home.display(), format!("{dir}/servers/{name}"));
+                text.push_str(&format!(
+                    "  cp -r {folder}/identity {home}/ && chown -R muster: {home}    # {address}\n  \
+                     cp {folder}/server.toml /etc/muster/ && systemctl enable --now muster-server\n"
+                ));
+            }
+        }
     }
     text.push_str("Then here:\n");
     text.push_str(&format!("  export MUSTER_CONFIG={dir}/users/{}/config.toml\n", made.admin));
@@ -171,7 +193,23 @@ mod tests {
             servers: servers.iter().map(|server| (*server).to_owned()).collect(),
             admin: "root".into(),
             users: vec!["alice".into()],
+            server_dir: None,
         }
+    }
+
+    #[test]
+    fn a_server_that_keeps_its_data_elsewhere_is_told_so_by_absolute_paths() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let dir = folder.path().join("c1");
+        let mut elsewhere = args(&dir, &["s1=127.0.0.1:7001"]);
+        elsewhere.server_dir = Some("muster".into());
+        assert_eq!((make(&elsewhere, 0).expect_err("relative").exit_code(), dir.exists()), (2, false));
+        elsewhere.server_dir = Some("/var/lib/muster/server".into());
+        make(&elsewhere, SystemClock.wall_ms()).expect("made");
+        let file = dir.join("servers/s1/server.toml");
+        let config: muster_scheduler::config::ServerConfig = muster_runtime::config::load_file(&file).expect("read");
+        assert_eq!(config.dir, Path::new("/var/lib/muster/server/data"));
+        assert_eq!(config.identity, Path::new("/var/lib/muster/server/identity"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Files {
         let layout = Layout { authority: &authority, members: &members, now_ms };
         create_folder(&dir.join("logs"))?;
         for (member, address) in members.iter().zip(&addresses) {
-            layout.server(&dir.join("servers").join(&member.name), member, *address)?;
+            layout.server(&dir.join("servers").join(&member.name), member, *address, None)?;
         }
         layout.client(&dir.join("client"), Role::Admin, "dev")?;
         let files =
