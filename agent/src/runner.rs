@@ -10,7 +10,7 @@ pub use prepare::Workplace;
 use crate::assignment::{DeviceShare, Key, RunPart, StopRules};
 use crate::health::Devices;
 use crate::launcher::{Found, Launcher, ShimLink};
-use crate::shim::machine::{Failure, Phase, RankExit};
+use crate::shim::machine::{Failure, LEASE_RAN_OUT, Phase, RankExit};
 use crate::shim::wire::{Released, Request, Status};
 use muster_common::job::StopSignal;
 use muster_runtime::clock::Clock;
@@ -227,7 +227,8 @@ impl<W: Witness> Runner<W> {
             told.failed = true;
             self.tell(Fact::Failed(failure)).await;
         }
-        for exit in exits {
+        // The release tells of those the lease killed: as ends of ranks they would look like the job's own fault.
+        for exit in exits.into_iter().filter(|exit| exit.why != LEASE_RAN_OUT) {
             if told.exits.insert(exit.rank) {
                 self.tell(Fact::Exited(exit)).await;
             }

@@ -7,7 +7,7 @@ use crate::reports::Arrived;
 use crate::sessions::{Member, SessionsHandle};
 use crate::translate;
 use muster_common::NodeId;
-use muster_engine::command::Registration;
+use muster_engine::command::{Registration, Settings};
 use muster_engine::state::node::{Liveness, NodeRecord};
 use muster_engine::{Command, Desired, Response, State, desired};
 use muster_proto::agent as wire;
@@ -100,6 +100,8 @@ struct Session {
     member: Member,
     /// What the agent was told last, without its position.
     told: Option<Desired>,
+    /// How often it was told to renew.
+    renew_every_ms: u64,
     acknowledged: u64,
 }
 
@@ -151,7 +153,8 @@ async fn run(
     sessions.services.liveness.heard(node, now_ms);
     let member = Member { node, epoch, session: number };
     sessions.enter(member, certificate, seen_boot, outgoing.clone());
-    let mut session = Session { sessions: sessions.clone(), outgoing, member, told: None, acknowledged: 0 };
+    let mut session =
+        Session { sessions: sessions.clone(), outgoing, member, told: None, renew_every_ms: 0, acknowledged: 0 };
     let renew_every_ms = session.welcome();
     sessions.services.heartbeats.enter(node, number, may_use_udp, renew_every_ms);
     let done = session.run(incoming, ended).await;
@@ -227,10 +230,11 @@ async fn propose(sessions: &SessionsHandle, term: u64, command: Command) -> Resu
 
 impl Session {
     /// Returns how often the agent is to renew.
-    fn welcome(&self) -> u64 {
+    fn welcome(&mut self) -> u64 {
         let state = self.sessions.services.consensus.view();
         let settings = state.settings();
-        let renew_every_ms = (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX);
+        let renew_every_ms = renew_every_ms(settings);
+        self.renew_every_ms = renew_every_ms;
         self.outgoing.try_send(ToAgent::Welcome(wire::Welcome {
             node_id: self.member.node.0,
             epoch: self.member.epoch,
@@ -312,6 +316,10 @@ impl Session {
         if record.epoch != self.member.epoch {
             return Err(SessionError::Ended("the node has registered again"));
         }
+        // An agent that renews as before would count as silent between two renewals.
+        if renew_every_ms(state.settings()) != self.renew_every_ms {
+            return Err(SessionError::Ended("the cluster's times were changed"));
+        }
         see_node_back(&self.sessions, self.member, &state);
         if record.reports_applied > self.acknowledged {
             let number = record.reports_applied;
@@ -350,6 +358,10 @@ pub(crate) fn see_node_back(sessions: &SessionsHandle, member: Member, state: &S
         let term = sessions.services.consensus.leadership().borrow().term;
         let _ = propose(&sessions, term, Command::NodeSeen { node, epoch }).await;
     });
+}
+
+fn renew_every_ms(settings: &Settings) -> u64 {
+    (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX)
 }
 
 async fn told_to_end(ended: &mut Ending) -> &'static str {

@@ -1,6 +1,6 @@
 //! The leader's observer of silence (rule 7). Proposes; only `apply` decides.
 
-use crate::consensus::{ConsensusHandle, Leadership};
+use crate::consensus::{ConsensusHandle, Leadership, ProposeError};
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
@@ -99,9 +99,34 @@ impl SilenceObserver {
         tracing::warn!(node = %id, ?finding, waited_ms, "a node is silent");
         if let Err(error) = self.proposer.propose_in_term(term, command).await {
             tracing::info!(%error, node = %id, "silence was not committed");
+            if may_be_applied_yet(&error) {
+                self.overtake(term).await;
+            }
         }
         self.liveness.decided(id);
     }
+
+    /// Waits until what this leader has proposed so far in its term is applied or never will be: what it commits now
+    /// stands behind that in the log, and after another term's beginning it acknowledges nothing before it has
+    /// applied all that came before.
+    async fn overtake(&self, term: u64) {
+        loop {
+            let error = match self.proposer.propose_in_term(term, Command::Nothing).await {
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            let leadership = self.consensus.leadership().borrow().clone();
+            if leadership.term != term || !leadership.is_leader || matches!(error, ProposeError::ShuttingDown) {
+                return;
+            }
+            self.clock.sleep_ms(TICK_MS).await;
+        }
+    }
+}
+
+/// Whether an entry without an answer may still be committed.
+fn may_be_applied_yet(error: &ProposeError) -> bool {
+    matches!(error, ProposeError::Unknown { .. })
 }
 
 /// So many silent nodes look like a fault of the network or of this server: their work is not moved

@@ -242,6 +242,8 @@ async fn rule_9a_without_renewals_everything_ends_and_says_why() {
     rig.await_report("1:released").await;
     let pending = rig.core.pending.borrow().clone();
     assert!(pending.values().any(|report| report.body == ReportBody::Released { lease_expired: true }));
+    let exited = |report: &&Report| matches!(report.body, ReportBody::Exited(_));
+    assert_eq!(pending.values().find(exited), None, "what the lease killed is reported as the job's own end");
 }
 
 #[tokio::test]

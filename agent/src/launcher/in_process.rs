@@ -16,7 +16,7 @@ const SIGKILL: u32 = 9;
 /// One pretended shim.
 #[derive(Debug)]
 struct Pretended {
-    spec: Spec,
+    spec: Arc<Spec>,
     machine: Mutex<Machine>,
     /// The shim itself was killed.
     vanished: Mutex<bool>,
@@ -30,7 +30,7 @@ struct Pretended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub dir: PathBuf,
-    pub env: BTreeMap<String, String>,
+    pub spec: Arc<Spec>,
     /// Ranks that were let go and have not ended.
     pub running: Vec<u32>,
 }
@@ -86,7 +86,7 @@ impl InProcess {
         let seen = shims.iter().filter(|(_, shim)| !shim.is_over()).map(|(dir, shim)| {
             let machine = locked(&shim.machine);
             let running = machine.ranks.iter().filter(|(_, exit)| machine.spawned && exit.is_none());
-            Seen { dir: dir.clone(), env: shim.spec.env.clone(), running: running.map(|(rank, _)| *rank).collect() }
+            Seen { dir: dir.clone(), spec: shim.spec.clone(), running: running.map(|(rank, _)| *rank).collect() }
         });
         seen.collect()
     }
@@ -194,7 +194,7 @@ impl Pretended {
 impl Launcher for InProcess {
     async fn start(&self, dir: &Path, spec: &Spec) -> Result<(), LauncherError> {
         let shim = Arc::new(Pretended {
-            spec: spec.clone(),
+            spec: Arc::new(spec.clone()),
             machine: Mutex::new(Machine::new(spec.ranks.iter().map(|rank| rank.rank), spec.deadline_ms)),
             vanished: Mutex::new(false),
             ends: Mutex::new(None),

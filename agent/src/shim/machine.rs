@@ -9,6 +9,9 @@ pub const KILL_AGAIN_MS: u64 = 1_000;
 /// With a signal of the job's own, SIGTERM follows so long before SIGKILL, at most.
 pub const TERM_LEAD_MS: u64 = 5_000;
 
+/// Why a rank ended that was killed at the end of its lease.
+pub const LEASE_RAN_OUT: &str = "killed: the node's lease ran out";
+
 const SIGTERM: i32 = 15;
 
 /// How far an allocation's processes are. Moments are boot time in ms.
@@ -227,7 +230,7 @@ fn handle_tick(machine: &mut Machine, now_ms: u64, actions: &mut Vec<Action>) {
 
 fn handle_rank_exited(machine: &mut Machine, now_ms: u64, mut exit: RankExit, actions: &mut Vec<Action>) {
     if machine.lease_expired && exit.why.is_empty() {
-        exit.why = "killed: the node's lease ran out".to_owned();
+        exit.why = LEASE_RAN_OUT.to_owned();
     }
     let Some(slot) = machine.ranks.get_mut(&exit.rank) else { return };
     if slot.is_some() {

@@ -38,7 +38,21 @@ impl Applying<'_> {
             self.forget_waiting(gang);
             return 1;
         }
-        u32::from(self.end_or_stop(gang, End::Cancelled, reason))
+        u32::from(self.end_or_stop(gang, End::Cancelled, reason) || self.cancel_next_attempt(gang, reason))
+    }
+
+    /// A gang that is stopping to be tried again is not tried again. Of a whole job that is noted at the job.
+    fn cancel_next_attempt(&mut self, gang: GangId, reason: &str) -> bool {
+        let Some(GangState::Stopping(attempt, cause)) = self.state.gangs.get(&gang).map(|record| &record.state) else {
+            return false;
+        };
+        if matches!(**cause, Cause::Completed | Cause::Cancelled { .. } | Cause::TimeLimit) {
+            return false;
+        }
+        let attempt = attempt.clone();
+        let cancelled = Box::new(Cause::Cancelled { reason: reason.into() });
+        self.gang_mut(gang).state = GangState::Stopping(attempt, cancelled);
+        true
     }
 
     /// Ends what waits and stops what runs, of one job.

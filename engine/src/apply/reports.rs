@@ -4,7 +4,7 @@ use super::Applying;
 use crate::command::{Exit, NodeReport, ReportBody};
 use crate::outcome::{Event, Evidence, Response};
 use crate::state::gang::{Cause, GangState, PartState};
-use crate::state::node::{Closed, Drain};
+use crate::state::node::{Closed, Drain, Liveness};
 use crate::state::timer::Timer;
 use muster_common::{GangId, NodeId};
 
@@ -109,10 +109,21 @@ impl Applying<'_> {
             attempt.parts.iter().all(|part| part.exits.iter().all(|exit| exit.is_some_and(Exit::is_success)));
         self.event(Event::RankExited { gang, attempt: number, rank, node, exit });
         if !exit.is_success() {
-            self.stop(gang, Cause::RankFailed { rank, node, exit });
+            let failure = match self.silent_neighbour(gang) {
+                Some(node) => Cause::NodeLost { node },
+                None => Cause::RankFailed { rank, node, exit },
+            };
+            self.stop(gang, failure);
         } else if all_done {
             self.stop(gang, Cause::Completed);
         }
+    }
+
+    /// A node of the gang that nobody hears: ranks elsewhere fail because of it, and not by the job's fault.
+    fn silent_neighbour(&self, gang: GangId) -> Option<NodeId> {
+        let attempt = self.state.gangs.get(&gang)?.current()?;
+        let silent = |node: &NodeId| self.state.nodes.get(node).is_some_and(|record| record.liveness != Liveness::Up);
+        attempt.parts.iter().map(|part| part.node).find(silent)
     }
 
     fn released(&mut self, gang: GangId, at: usize, lease_expired: bool, node: NodeId) {
