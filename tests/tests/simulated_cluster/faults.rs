@@ -1,0 +1,235 @@
+//! What goes wrong in a world: partitions, held messages, crashes, lost power, pauses, wrong clocks. Each for a while.
+
+use crate::world::World;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Two servers down leave no majority; more would only be a longer pause.
+const SERVERS_DOWN_MAX: usize = 2;
+const NODES_DOWN_MAX: usize = 2;
+/// A node's clock may be off by this within the drift that the settings allow.
+const RATE_OFF_PPM: u32 = 20_000;
+const HOUR_MS: i64 = 3_600_000;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Fault {
+    /// Nothing passes between these hosts.
+    Cut(String, Vec<String>),
+    /// Nothing passes from the first to the others.
+    OneWay(String, Vec<String>),
+    /// Messages wait, and come all at once.
+    Held(String, Vec<String>),
+    ServerDown(u64),
+    AgentDown(String),
+    PowerLost(String),
+    /// A process that stands still: its clock too, and what is sent to it waits.
+    Paused(u64, Vec<String>),
+}
+
+impl Fault {
+    fn word(&self) -> &'static str {
+        match self {
+            Fault::Cut(..) => "cut",
+            Fault::OneWay(..) => "one-way",
+            Fault::Held(..) => "held",
+            Fault::ServerDown(_) => "server-down",
+            Fault::AgentDown(_) => "agent-down",
+            Fault::PowerLost(_) => "power-lost",
+            Fault::Paused(..) => "paused",
+        }
+    }
+}
+
+pub struct Faults {
+    rng: SmallRng,
+    next_ms: u64,
+    /// Faults in force, with when they end.
+    active: Vec<(u64, Fault)>,
+    /// Hosts that a fault has to itself.
+    busy: BTreeSet<String>,
+    /// Links that a fault has to itself: turmoil knows one state of a link, not two.
+    links: BTreeSet<(String, String)>,
+    /// Faults by kind: how many, and how many while ranks ran.
+    pub counts: BTreeMap<&'static str, (u64, u64)>,
+}
+
+impl Faults {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: SmallRng::seed_from_u64(seed ^ 0x00fa_0175),
+            next_ms: 0,
+            active: Vec::new(),
+            busy: BTreeSet::new(),
+            links: BTreeSet::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Faults in all, and those that met running ranks.
+    pub fn sum(&self) -> (u64, u64) {
+        self.counts.values().fold((0, 0), |(all, met), count| (all + count.0, met + count.1))
+    }
+
+    /// Begins and ends what is due.
+    pub fn step(&mut self, world: &mut World) {
+        let now_ms = world.time.now_ms();
+        let (over, active) = self.active.drain(..).partition(|(until_ms, _)| *until_ms <= now_ms);
+        self.active = active;
+        self.end(world, over);
+        if now_ms < self.next_ms {
+            return;
+        }
+        self.next_ms = now_ms + self.rng.random_range(200..2_500);
+        if let Some((fault, for_ms)) = self.choose(world) {
+            self.begin(world, fault, now_ms + for_ms);
+        }
+    }
+
+    /// Ends everything.
+    pub fn heal(&mut self, world: &mut World) {
+        let all = std::mem::take(&mut self.active);
+        self.end(world, all);
+        world.sim.set_max_message_latency(Duration::from_millis(20));
+    }
+
+    fn pick(&mut self, hosts: &[String]) -> Option<String> {
+        let free: Vec<&String> = hosts.iter().filter(|host| !self.busy.contains(*host)).collect();
+        (!free.is_empty()).then(|| free[self.rng.random_range(0..free.len())].clone())
+    }
+
+    fn choose(&mut self, world: &World) -> Option<(Fault, u64)> {
+        let servers = world.server_names();
+        let nodes: Vec<String> = world.nodes.iter().map(|node| node.name.clone()).collect();
+        let long = self.rng.random_range(200..9_000);
+        let short = self.rng.random_range(100..4_000);
+        let down = |wanted: fn(&Fault) -> bool| self.active.iter().filter(|(_, fault)| wanted(fault)).count();
+        let servers_down = down(|fault| matches!(fault, Fault::ServerDown(_) | Fault::Paused(..)));
+        let nodes_down = down(|fault| matches!(fault, Fault::AgentDown(_) | Fault::PowerLost(_)));
+        let dice = self.rng.random_range(0..100);
+        if dice < 61 || (90..94).contains(&dice) {
+            let of_server = matches!(dice, 0..20 | 52..61 | 90..94);
+            let host = self.pick(if of_server { &servers } else { &nodes })?;
+            let mut others = servers;
+            others.retain(|other| *other != host && !self.links.contains(&link(&host, other)));
+            if others.is_empty() || dice >= 90 && servers_down >= SERVERS_DOWN_MAX {
+                return None;
+            }
+            let for_ms = if of_server { short } else { long };
+            let fault = match dice {
+                0..12 | 20..34 => Fault::Cut(host, others),
+                12..20 | 34..42 => Fault::OneWay(host, others),
+                42..61 => Fault::Held(host, others),
+                _ => Fault::Paused(id_of(&host), others),
+            };
+            return Some((fault, for_ms));
+        }
+        Some(match dice {
+            61..73 if servers_down < SERVERS_DOWN_MAX => (Fault::ServerDown(id_of(&self.pick(&servers)?)), short),
+            73..84 if nodes_down < NODES_DOWN_MAX => (Fault::AgentDown(self.pick(&nodes)?), long),
+            84..90 if nodes_down < NODES_DOWN_MAX => (Fault::PowerLost(self.pick(&nodes)?), long),
+            _ => {
+                self.misset_clocks(world);
+                return None;
+            }
+        })
+    }
+
+    fn misset_clocks(&mut self, world: &World) {
+        let node = &world.nodes[self.rng.random_range(0..world.nodes.len())];
+        let off = self.rng.random_range(0..2 * RATE_OFF_PPM);
+        node.clock.set_rate_ppm(1_000_000 - RATE_OFF_PPM + off);
+        let server = &world.servers[self.rng.random_range(0..world.servers.len())];
+        server.clock.set_offset_ms(self.rng.random_range(-HOUR_MS..HOUR_MS));
+        let latency_ms = [20, 20, 60, 150][self.rng.random_range(0..4)];
+        world.sim.set_max_message_latency(Duration::from_millis(latency_ms));
+        world.trace.note("faults", format_args!("clocks and a latency of {latency_ms} ms"));
+    }
+
+    fn begin(&mut self, world: &mut World, fault: Fault, until_ms: u64) {
+        world.trace.note("faults", format_args!("until {until_ms}: {fault:?}"));
+        let count = self.counts.entry(fault.word()).or_default();
+        count.0 += 1;
+        count.1 += u64::from(world.observer.running() > 0);
+        match &fault {
+            Fault::Cut(host, others) => {
+                others.iter().for_each(|other| world.sim.partition(host.as_str(), other.as_str()));
+                self.take(host, others);
+            }
+            Fault::OneWay(host, others) => {
+                others.iter().for_each(|other| world.sim.partition_oneway(host.as_str(), other.as_str()));
+                self.take(host, others);
+            }
+            Fault::Held(host, others) => {
+                others.iter().for_each(|other| world.sim.hold(host.as_str(), other.as_str()));
+                self.take(host, others);
+            }
+            Fault::ServerDown(id) => {
+                world.crash_server(*id);
+                self.busy.insert(format!("server-{id}"));
+            }
+            Fault::AgentDown(name) => {
+                world.crash_agent(name);
+                self.busy.insert(name.clone());
+            }
+            Fault::PowerLost(name) => {
+                world.lose_power(name);
+                self.busy.insert(name.clone());
+            }
+            Fault::Paused(id, others) => {
+                let server = world.server(*id).clone();
+                server.clock.freeze(true);
+                others.iter().for_each(|other| world.sim.hold(server.name.as_str(), other.as_str()));
+                self.take(&server.name, others);
+            }
+        }
+        self.active.push((until_ms, fault));
+    }
+
+    fn take(&mut self, host: &str, others: &[String]) {
+        self.busy.insert(host.to_owned());
+        self.links.extend(others.iter().map(|other| link(host, other)));
+    }
+
+    fn end(&mut self, world: &mut World, over: Vec<(u64, Fault)>) {
+        for (_, fault) in over {
+            world.trace.note("faults", format_args!("over: {fault:?}"));
+            let (host, others) = match fault {
+                Fault::Cut(host, others) | Fault::OneWay(host, others) => {
+                    others.iter().for_each(|other| world.sim.repair(host.as_str(), other.as_str()));
+                    (host, others)
+                }
+                Fault::Held(host, others) => {
+                    others.iter().for_each(|other| world.sim.release(host.as_str(), other.as_str()));
+                    (host, others)
+                }
+                Fault::Paused(id, others) => {
+                    let server = world.server(id).clone();
+                    server.clock.freeze(false);
+                    others.iter().for_each(|other| world.sim.release(server.name.as_str(), other.as_str()));
+                    (server.name.clone(), others)
+                }
+                Fault::ServerDown(id) => {
+                    let name = format!("server-{id}");
+                    world.start(&name);
+                    (name, Vec::new())
+                }
+                Fault::AgentDown(name) | Fault::PowerLost(name) => {
+                    world.start(&name);
+                    (name, Vec::new())
+                }
+            };
+            self.links.retain(|pair| !others.iter().any(|other| *pair == link(&host, other)));
+            self.busy.remove(&host);
+        }
+    }
+}
+
+fn link(one: &str, other: &str) -> (String, String) {
+    if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) }
+}
+
+fn id_of(server: &str) -> u64 {
+    server.rsplit('-').next().and_then(|id| id.parse().ok()).expect("server-<id>")
+}
