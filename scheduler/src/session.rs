@@ -1,6 +1,6 @@
 //! One agent's control stream: pushes `desired`, takes reports, passes renewals on.
 
-use crate::consensus::{Leadership, Viewed};
+use crate::consensus::{Leadership, ProposeError, Viewed};
 use crate::heartbeats;
 use crate::leases::Answer;
 use crate::reports::Arrived;
@@ -83,6 +83,11 @@ pub enum SessionError {
     Telemetry(String),
     #[error("the registration was refused: {0}")]
     Refused(String),
+    #[error(
+        "the registration of this node takes {bytes} bytes and a log entry holds {limit}; give the node fewer devices \
+         (whole GPUs in place of MIG instances, `devices` in agent.toml) or shorter labels"
+    )]
+    TooLarge { bytes: usize, limit: usize },
     #[error("this server does not lead")]
     NotLeader,
     #[error("{0}")]
@@ -224,7 +229,11 @@ async fn propose(sessions: &SessionsHandle, term: u64, command: Command) -> Resu
     let committed = sessions.services.proposer.propose_in_term(term, command).await;
     committed.map(|committed| committed.response).map_err(|error| {
         tracing::info!(%error, "an agent could not be admitted");
-        SessionError::NotLeader
+        match error {
+            // No other server could either.
+            ProposeError::TooLarge { bytes, limit } => SessionError::TooLarge { bytes, limit },
+            _ => SessionError::NotLeader,
+        }
     })
 }
 

@@ -50,3 +50,27 @@ async fn other_versions_of_the_protocol_and_of_datagrams_are_refused_with_a_word
     let spoken = datagram::encode(&Datagram::Renewal(renewal));
     assert_eq!(answer_to(&wire, &spoken).await, Datagram::Extended(renewal));
 }
+
+/// Every device joined to every other takes its square in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inventory_too_large_for_a_log_entry_is_refused_with_its_size_and_what_to_do() {
+    const DEVICES: usize = 256;
+    let cluster = TestCluster::start(1, 0, Options::default()).await;
+    let authority = authority(cluster.folder());
+    let address = &cluster.addresses[cluster.leader().await];
+    let credentials = Credentials::new(agent_identity(&authority, "v1"));
+    let mut large = hello("v1", "a");
+    let inventory = large.inventory.as_mut().expect("always there");
+    let one = inventory.devices[0].clone();
+    let numbered = |at: usize| muster_proto::agent::Device {
+        uuid: format!("GPU-{at}"),
+        pci_address: format!("0000:{at:02x}:00.0"),
+        ..one.clone()
+    };
+    inventory.devices = (0..DEVICES).map(numbered).collect();
+    let link = |at: usize| if at % (DEVICES + 1) == 0 { "same" } else { "nv18" };
+    inventory.links = (0..DEVICES * DEVICES).map(|at| link(at).to_owned()).collect();
+    let status = VirtualAgent::try_connect(address, &credentials, large).await.err().expect("refused");
+    let said = status.message();
+    assert!(said.contains("bytes") && said.contains("fewer devices"), "{status:?}");
+}
