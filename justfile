@@ -25,6 +25,10 @@ test *args:
 tidy:
     cargo xtask tidy
 
+# Attacks every decoder for a minute each, or those named.
+fuzz *args:
+    cargo xtask fuzz {{ args }}
+
 # Removes each safety rule and names the test that notices.
 mutate *args:
     cargo xtask mutate {{ args }}

@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let client = protox::compile(["client.proto"], ["proto"])?;
     let out: PathBuf = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?.into();
     std::fs::write(out.join("client.descriptors"), client.encode_to_vec())?;
+    std::fs::write(out.join("all.descriptors"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .type_attribute(".muster.client.v1", "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]")

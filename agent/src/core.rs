@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -311,7 +312,13 @@ impl Core {
     /// Makes the store's changes durable, and only then shows them.
     fn save(&mut self) -> Result<(), CoreError> {
         let store = &self.parts.store;
-        store.save()?;
+        // A slow disk must hold up neither renewals nor logs; a runtime of one thread has no other to give them to.
+        let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+        if alone {
+            store.save()?
+        } else {
+            tokio::task::block_in_place(|| store.save())?
+        }
         if **self.pending.borrow() != *store.reports() {
             self.pending.send_replace(Arc::new(store.reports().clone()));
         }

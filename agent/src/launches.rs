@@ -87,7 +87,7 @@ fn keep(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     durable::write_private(path, bytes)
 }
 
-fn decode(hash: Hash, bytes: &[u8]) -> Result<Launch, LaunchError> {
+pub(crate) fn decode(hash: Hash, bytes: &[u8]) -> Result<Launch, LaunchError> {
     let have = Hash(Sha256::digest(bytes).into());
     if have != hash {
         return Err(LaunchError::Tampered { hash, have });

@@ -9,6 +9,8 @@ mod core;
 mod daemon;
 pub mod device;
 pub mod env;
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 pub mod heartbeat;
 pub mod inventory;

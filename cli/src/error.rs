@@ -1,5 +1,6 @@
 //! Failures as people see them: what, where, why, and the next command; and as programs see them.
 
+use muster_common::text::is_steering;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use muster_runtime::config::{ConfigError, Mistake};
 use muster_runtime::durable::DurableError;
@@ -138,7 +139,7 @@ impl Report {
 
 /// Text of others without what could steer a terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_steering(c) && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 impl From<ErrorInfo> for CliError {

@@ -9,6 +9,7 @@ pub mod job;
 pub mod name;
 pub mod node;
 pub mod resources;
+pub mod text;
 pub mod time;
 pub mod topology;
 

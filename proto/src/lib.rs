@@ -20,6 +20,9 @@ pub mod peer {
 /// The client API as an encoded `google.protobuf.FileDescriptorSet`, comments included.
 pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client.descriptors"));
 
+/// Everything on the wire, agents' and servers' calls too: what attacks go through.
+pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all.descriptors"));
+
 pub mod convert;
 pub mod datagram;
 pub mod document;

@@ -54,9 +54,12 @@ impl AgentsService {
 }
 
 /// The agent that calls, from its certificate.
-fn agent<T>(request: &Request<T>) -> Result<Peer, Status> {
+fn agent<T>(request: &Request<T>, now_ms: u64) -> Result<Peer, Status> {
     let peer = request.extensions().get::<ConnectInfo>().and_then(|info| info.peer.clone());
     match peer {
+        Some(peer) if peer.expired(now_ms) => {
+            Err(Status::unauthenticated(format!("the certificate of {} {} has expired", peer.role, peer.name)))
+        }
         Some(peer) if peer.is(Role::Agent) => Ok(peer),
         Some(peer) => {
             Err(Status::permission_denied(format!("this call is for agents; the certificate is of a {}", peer.role)))
@@ -92,7 +95,7 @@ impl Agents for AgentsService {
         &self,
         request: Request<Streaming<wire::AgentMessage>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let peer = agent(&request)?;
+        let peer = agent(&request, self.context.clock.wall_ms())?;
         let messages = session::serve(self.context.sessions.clone(), peer.name, request.into_inner());
         Ok(Response::new(ReceiverStream::new(messages)))
     }
@@ -101,7 +104,7 @@ impl Agents for AgentsService {
         &self,
         request: Request<wire::FetchLaunchRequest>,
     ) -> Result<Response<wire::FetchLaunchReply>, Status> {
-        let peer = agent(&request)?;
+        let peer = agent(&request, self.context.clock.wall_ms())?;
         let hash: [u8; 32] = request
             .into_inner()
             .hash
@@ -125,7 +128,7 @@ impl Agents for AgentsService {
     }
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::JoinReply>, Status> {
-        let peer = agent(&request)?;
+        let peer = agent(&request, self.context.clock.wall_ms())?;
         let csr_pem = request.into_inner().csr_pem;
         if csr_pem.len() > CSR_BYTES_MAX {
             return Err(Status::invalid_argument("the certificate request is too long"));

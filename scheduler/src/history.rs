@@ -36,8 +36,6 @@ const PART_BYTES: usize = 60 << 10;
 pub const RECORD_BYTES_MAX: usize = 2 << 20;
 /// A read stops after this many bytes, at the end of an entry.
 const READ_BYTES_MAX: usize = 4 << 20;
-/// Records of one job a read returns at most.
-pub const JOB_RECORDS_MAX: usize = 10_000;
 const DELETE_BATCH: usize = 1_000;
 const DAMAGE_MARK: &str = "history-is-damaged";
 /// Beside the database: the watermark of the last sync. sled cuts off damage at its end without a word; this tells.
@@ -50,7 +48,7 @@ pub struct Record {
     pub ordinal: u32,
     /// The writer's format.
     pub kind: u8,
-    /// The job it is about, for [`HistoryStore::job_records`].
+    /// The job it is about, for [`HistoryStore::visit_job`].
     pub job: Option<u64>,
     /// The writer's bytes.
     pub bytes: Bytes,
@@ -193,17 +191,29 @@ impl HistoryStore {
         Ok(self.collect(rows, limit)?.0)
     }
 
-    /// Everything recorded about a job, in order; at most [`JOB_RECORDS_MAX`] records.
-    pub fn job_records(&self, job: u64) -> io::Result<Vec<(u64, Record)>> {
+    /// Shows every record about a job, in order, one at a time: a large array has millions.
+    pub fn visit_job(&self, job: u64, mut visit: impl FnMut(u64, &Record) -> io::Result<()>) -> io::Result<()> {
         let open = self.read();
-        let mut found = Vec::new();
-        for row in scan(&*open.rows, &keys::job_prefix(job)).take(JOB_RECORDS_MAX) {
+        for row in scan(&*open.rows, &keys::job_prefix(job)) {
             let Some(Key::Job { index, ordinal, .. }) = Key::parse(&row.map_err(Failure::into_io)?.0) else {
                 return Err(self.damage("a key of the index by job is malformed"));
             };
             let rows = scan(&*open.rows, &keys::record_prefix(index, ordinal));
-            found.extend(self.collect(rows, 1)?.0);
+            for (index, record) in &self.collect(rows, 1)?.0 {
+                visit(*index, record)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Everything recorded about a job, in order.
+    #[cfg(test)]
+    pub fn job_records(&self, job: u64) -> io::Result<Vec<(u64, Record)>> {
+        let mut found = Vec::new();
+        self.visit_job(job, |index, record| {
+            found.push((index, record.clone()));
+            Ok(())
+        })?;
         Ok(found)
     }
 

@@ -6,6 +6,8 @@ pub mod consensus;
 pub mod context;
 pub mod coordinator;
 mod farewell;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gateway;
 pub mod health;
 pub mod heartbeats;

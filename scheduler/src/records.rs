@@ -51,7 +51,11 @@ fn encode_one(at: Time, ordinal: u32, event: &Event) -> io::Result<Record> {
     Ok(Record { ordinal, kind: FORMAT, job: job_of(event).map(|job| job.0), bytes: bytes.into() })
 }
 
-fn decode(index: u64, record: &Record) -> io::Result<Recorded> {
+/// Reads one record.
+///
+/// # Errors
+/// A format or content this version does not know.
+pub fn decode(index: u64, record: &Record) -> io::Result<Recorded> {
     if record.kind != FORMAT {
         return Err(io::Error::other(format!("history has a record of format {} at index {index}", record.kind)));
     }
@@ -60,9 +64,12 @@ fn decode(index: u64, record: &Record) -> io::Result<Recorded> {
     Ok(Recorded { index, ordinal: record.ordinal, at, event })
 }
 
-/// Everything that happened to a job, in order.
-pub fn job_events(history: &HistoryStore, job: JobId) -> io::Result<Vec<Recorded>> {
-    history.job_records(job.0)?.iter().map(|(index, record)| decode(*index, record)).collect()
+/// Shows everything that happened to a job, in order.
+pub fn visit_job(history: &HistoryStore, job: JobId, mut visit: impl FnMut(&Recorded)) -> io::Result<()> {
+    history.visit_job(job.0, |index, record| {
+        visit(&decode(index, record)?);
+        Ok(())
+    })
 }
 
 /// Events from an index on, at most `limit`.

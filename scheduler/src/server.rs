@@ -9,6 +9,7 @@ use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::farewell;
 use crate::gateway::Gateway;
+use crate::gateway::hurry::Hurried;
 use crate::health::{Health, any_certificate};
 use crate::heartbeats::{DatagramPort, Heartbeats};
 use crate::history::HistoryStore;
@@ -47,6 +48,8 @@ use tonic_reflection::server as reflection;
 
 /// Hello messages with an inventory, and batches of reports.
 const AGENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// A job file and what goes with it, with room for its escapes.
+const CLIENT_MESSAGE_BYTES_MAX: usize = 1 << 20;
 const STOP_GRACE_MS: u64 = 5_000;
 
 /// Why a server does not start, or stopped.
@@ -333,8 +336,9 @@ fn routes(
 ) -> Routes {
     let agents = AgentsServer::new(AgentsService::new(context.clone(), authority))
         .max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
-    let peers = context.consensus.peer_service(only_servers());
+    let peers = context.consensus.peer_service(only_servers(context.clock.clone()));
     let clients = MusterServer::new(gateway.clone());
+    let clients = Hurried(clients.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX));
     let known = any_certificate(context);
     // Old clients ask by the older name.
     let describe = || reflection::Builder::configure().register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS);
@@ -348,10 +352,13 @@ fn routes(
         .add_service(InterceptedService::new(v1alpha, known))
 }
 
-fn only_servers() -> CallerCheck {
-    Arc::new(|extensions| {
+fn only_servers(clock: Arc<dyn Clock>) -> CallerCheck {
+    Arc::new(move |extensions| {
         let peer = extensions.get::<ConnectInfo>().and_then(|info| info.peer.as_ref());
         match peer {
+            Some(peer) if peer.expired(clock.wall_ms()) => {
+                Err(Status::unauthenticated(format!("the certificate of {} {} has expired", peer.role, peer.name)))
+            }
             Some(peer) if peer.is(Role::Server) => Ok(()),
             Some(peer) => Err(Status::permission_denied(format!("this call is for servers, not for a {}", peer.role))),
             None => Err(Status::unauthenticated("this call needs a server's certificate")),

@@ -4,6 +4,7 @@ use crate::consensus::{ConsensusHandle, Leadership, ProposeError};
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
+use futures::StreamExt;
 use muster_common::NodeId;
 use muster_engine::command::Settings;
 use muster_engine::state::node;
@@ -19,6 +20,9 @@ const LATE_MS: u64 = 2_000;
 const MASS_SILENCE_DIVISOR: usize = 5;
 /// In small clusters so many may fall silent at once.
 const MASS_SILENCE_FLOOR: usize = 1;
+
+/// Proposals of one tick in flight: they share the log's syncs.
+const PROPOSALS_MAX: usize = 256;
 
 pub struct SilenceObserver {
     consensus: ConsensusHandle<EngineMachine>,
@@ -82,12 +86,9 @@ impl SilenceObserver {
         if held && !findings.is_empty() {
             tracing::error!("more than a fifth of the nodes are silent; fencing is held, is the network up?");
         }
-        for (id, epoch, finding, after_ms) in findings {
-            if finding == Finding::Fenced && held {
-                continue;
-            }
-            self.propose(leadership.term, id, epoch, finding, after_ms).await;
-        }
+        let due = findings.into_iter().filter(|(_, _, finding, _)| !(held && *finding == Finding::Fenced));
+        all_at_once(due, |(id, epoch, finding, after_ms)| self.propose(leadership.term, id, epoch, finding, after_ms))
+            .await;
     }
 
     async fn propose(&self, term: u64, id: NodeId, epoch: u64, finding: Finding, after_ms: u64) {
@@ -129,6 +130,11 @@ fn may_be_applied_yet(error: &ProposeError) -> bool {
     matches!(error, ProposeError::Unknown { .. })
 }
 
+/// One after the other, each behind its own sync, hundreds of silent nodes would make the next tick late.
+async fn all_at_once<T, F: Future<Output = ()>>(items: impl Iterator<Item = T>, propose: impl FnMut(T) -> F) {
+    futures::stream::iter(items).map(propose).buffer_unordered(PROPOSALS_MAX).collect::<()>().await;
+}
+
 /// So many silent nodes look like a fault of the network or of this server: their work is not moved
 /// before they come back or an operator states that it is gone.
 fn is_mass_silence(state: &State, newly_silent: usize) -> bool {
@@ -152,4 +158,19 @@ fn finding(state: &State, record: &node::NodeRecord, silent_ms: u64) -> Option<(
     let of_node = matches!(record.liveness, node::Liveness::Silent { .. }).then(|| settings.fence_after_ms(None));
     let after_ms = of_gangs.chain(of_node).min()?;
     (silent_ms >= after_ms).then_some((Finding::Fenced, after_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::sync::Barrier;
+
+    /// A barrier that opens for this many: proposals that wait for each other never pass it.
+    #[tokio::test]
+    async fn hundreds_of_silent_nodes_are_proposed_together() {
+        let together = Barrier::new(PROPOSALS_MAX);
+        let proposed = all_at_once(0..4 * PROPOSALS_MAX, async |_| drop(together.wait().await));
+        tokio::time::timeout(Duration::from_secs(20), proposed).await.expect("they wait for each other");
+    }
 }

@@ -1,8 +1,9 @@
 //! The chores that keep the house. `cargo xtask tidy` checks what the compiler cannot;
 //! `cargo xtask mutate` removes the safety rules one by one and shows the test that notices;
-//! `cargo xtask deb` builds the Debian package.
+//! `cargo xtask deb` builds the Debian package; `cargo xtask fuzz` throws bytes at every decoder.
 
 mod deb;
+mod fuzz;
 mod mutate;
 mod source;
 mod tidy;
@@ -18,10 +19,15 @@ Commands:
   mutate [--only ID] [--model|--code] [--list]     remove each safety rule, name the test that fails
          [--limit-s SECONDS]
   deb    [--profile NAME | --binary FILE]          build the Debian package into target/debian; needs cargo-deb
+  fuzz [--seconds 60] [TARGET...]                  attack every decoder, following coverage
+       [--list] [--minimise]                       name the targets; rewrite fuzz/corpus from what was found
 ";
 
 /// Findings and survivors end with 1, a command line that cannot be read with 2.
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile_in_place() {
+        return code;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((command, [])) if command == "tidy" => tidy::run(),
@@ -31,6 +37,10 @@ fn main() -> ExitCode {
         },
         Some((command, rest)) if command == "deb" => match deb::Options::parse(rest) {
             Ok(options) => deb::run(&options),
+            Err(problem) => return usage(&problem),
+        },
+        Some((command, rest)) if command == "fuzz" => match fuzz::Options::parse(rest) {
+            Ok(options) => fuzz::run(&options),
             Err(problem) => return usage(&problem),
         },
         Some((command, [])) if matches!(command.as_str(), "help" | "--help" | "-h") => {

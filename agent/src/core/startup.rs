@@ -1,6 +1,6 @@
 //! What an agent does with what an earlier one left.
 
-use super::{Core, CoreError, Message};
+use super::{Core, CoreError, CoreHandle, Message};
 use crate::reconcile::Progress;
 use crate::runner::Beginning;
 use crate::store::ReportBody;
@@ -42,8 +42,10 @@ impl Core {
         let (launcher, clock) = (self.parts.launcher.clone(), self.parts.clock.clone());
         let prefix = self.parts.workplace.paths.mark_prefix().to_owned();
         let mailbox = self.handle.mailbox.clone();
+        let (handle, kill_bound_ms, idle) = (self.handle.clone(), self.parts.kill_bound_ms, self.idle_slots());
         self.runners.spawn(async move {
-            let mut said = false;
+            let begun_ms = clock.boottime_ms();
+            let (mut said, mut given_up) = (false, false);
             loop {
                 let left = launcher.kill_marked(&prefix, &kept).await;
                 if left == 0 {
@@ -53,10 +55,36 @@ impl Core {
                     tracing::warn!(left, "processes that the store does not name were found and are being killed");
                     said = true;
                 }
+                if !given_up && clock.boottime_ms() - begun_ms >= kill_bound_ms {
+                    given_up = true;
+                    quarantine(&handle, &idle, left).await;
+                }
                 clock.sleep_ms(SWEEP_AGAIN_MS).await;
             }
             // A centre that has ended does not need it.
             let _ = mailbox.send(Message::Swept).await;
         });
+    }
+
+    /// Slots that no allocation of the store holds.
+    fn idle_slots(&self) -> Vec<u16> {
+        let held = self.parts.store.held().values().filter(|held| !held.gone);
+        let held: BTreeSet<u16> = held.flat_map(|held| &held.run.devices).map(|share| share.slot).collect();
+        (0..self.parts.devices.uuids().len() as u16).filter(|slot| !held.contains(slot)).collect()
+    }
+}
+
+/// Rule 12: what cannot be killed may be on any device that no known allocation has. Nothing is prepared before the
+/// sweep has ended, so the server is told instead of left to wonder why nothing starts here.
+async fn quarantine(core: &CoreHandle, slots: &[u16], left: usize) {
+    tracing::error!(
+        left,
+        "leftover processes survive SIGKILL; the devices are quarantined until an operator has looked"
+    );
+    for slot in slots {
+        let why = format!("{left} processes of an earlier agent survive SIGKILL and may use it");
+        let fault = ReportBody::DeviceFault { slot: *slot, xid: 0, why, fatal: true };
+        // A centre that has ended reports no more.
+        let _ = core.report(fault).await;
     }
 }

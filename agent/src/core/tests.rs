@@ -322,6 +322,31 @@ async fn rule_8d_a_release_waits_for_the_devices_too() {
 }
 
 #[tokio::test]
+async fn rule_12_a_leftover_that_survives_sigkill_quarantines_what_is_idle_and_starts_nothing() {
+    let mut rig = Rig::start().await;
+    rig.running(1, 50, &[0, 1], "unkillable").await;
+    std::fs::remove_file(rig.folder.path().join("store")).expect("the store was there");
+    let mut rig = rig.restart("boot-1").await;
+    let faults = |rig: &Rig| rig.reports().iter().filter(|report| *report == "0:devicefault").count();
+    rig.settle().await;
+    assert_eq!(faults(&rig), 0, "given up before the kill bound");
+    for _ in 0..12 {
+        rig.settle().await;
+        rig.time.advance(500);
+    }
+    until("every device in quarantine", || (faults(&rig) == 8).then_some(())).await;
+    rig.renew().await;
+    rig.desire(vec![rig.work(2, 60, Prepare, &[5], "run")]).await;
+    for _ in 0..12 {
+        rig.settle().await;
+        rig.time.advance(500);
+    }
+    let reports = rig.reports();
+    assert_eq!(faults(&rig), 8, "told once: {reports:?}");
+    assert!(!reports.iter().any(|report| report.starts_with("2:")), "{reports:?}");
+}
+
+#[tokio::test]
 async fn rule_12_what_survives_sigkill_quarantines_its_devices_and_is_never_reused_on_a_timer() {
     let mut rig = Rig::start().await;
     let work = rig.running(1, 50, &[0, 1], "unkillable").await;

@@ -234,6 +234,9 @@ impl Launcher for InProcess {
         let mut found = 0;
         for shim in shims.iter().filter(marked).filter(|shim| !shim.is_over()) {
             found += 1;
+            if shim.spec.argv.last().is_some_and(|kind| kind == "unkillable") {
+                continue;
+            }
             *locked(&shim.vanished) = true;
             shim.tell();
         }

@@ -104,6 +104,14 @@ struct Image {
     next_report: u64,
 }
 
+impl Image {
+    /// Report numbers count on from here; one that was used already, or the last there is, was written by no agent.
+    fn is_sound(&self) -> bool {
+        let last = self.reports.last_key_value().map_or(0, |(number, _)| *number);
+        self.next_report > last && self.next_report < u64::MAX / 2
+    }
+}
+
 /// The open store. Changes are made in memory and made durable by [`Store::save`]; nothing that
 /// depends on a change may be done before it is saved.
 #[derive(Debug)]
@@ -122,14 +130,14 @@ impl Store {
         durable::create_folder(state_dir)?;
         let path = state_dir.join(FILE);
         let read = durable::read_sealed(&path, BYTES_MAX);
-        let decoded = match read {
+        let decoded: Option<Image> = match read {
             Ok(sealed) if sealed.version == VERSION => postcard::from_bytes(&sealed.bytes).ok(),
             Ok(_) | Err(DurableError::Missing { .. } | DurableError::Torn { .. } | DurableError::Damaged { .. }) => {
                 None
             }
             Err(error) => return Err(error),
         };
-        if let Some(image) = decoded {
+        if let Some(image) = decoded.filter(Image::is_sound) {
             return Ok(Self { path, image, lost: false });
         }
         move_aside(&path);

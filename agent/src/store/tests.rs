@@ -67,6 +67,21 @@ fn rule_8b_a_damaged_store_is_moved_aside_and_counts_as_lost() {
 }
 
 #[test]
+fn rule_8b_a_store_whose_report_numbers_cannot_be_true_counts_as_lost() {
+    for next_report in [0, 1, u64::MAX] {
+        let dir = tempfile::tempdir().expect("a temp folder");
+        let mut store = open(dir.path());
+        store.report(None, ReportBody::Released { lease_expired: false });
+        store.image.next_report = next_report;
+        store.save().expect("saved");
+        let mut again = open(dir.path());
+        assert!(again.is_lost(), "{next_report} was believed");
+        again.report(None, ReportBody::Released { lease_expired: false });
+        assert_eq!(again.reports().len(), 1);
+    }
+}
+
+#[test]
 fn a_forgotten_allocation_leaves_its_token_spent() {
     let dir = tempfile::tempdir().expect("a temp folder");
     let mut store = open(dir.path());

@@ -5,8 +5,9 @@ use crate::outcome::Event;
 use crate::state::change::Key;
 use crate::state::gang::{Attempt, AttemptRecord, Blame, Cause, End, GangRecord, GangState, PAST_MAX};
 use crate::state::timer::Timer;
+use crate::state::{ACCOUNT_BEYOND, ACCOUNTS_MAX};
 use muster_common::job::Scheduling;
-use muster_common::{GangId, JobId, Time};
+use muster_common::{GangId, JobId, Name, Time};
 use std::sync::Arc;
 
 impl Applying<'_> {
@@ -99,9 +100,17 @@ impl Applying<'_> {
     }
 
     fn charge(&mut self, gang: GangId, device_ms: u64) {
-        let account = self.scheduling_of(gang).account.clone();
+        let mut account = self.scheduling_of(gang).account.clone();
+        // Jobs of many new accounts may have been taken at once, before any of them was charged.
+        if self.is_new_account_beyond_limit(&account) {
+            account = Name::literal(ACCOUNT_BEYOND);
+        }
         let charged = self.state.usage.get(&account).copied().unwrap_or(0);
         self.state.usage.insert(account, charged.saturating_add(device_ms));
+    }
+
+    pub(super) fn is_new_account_beyond_limit(&self, account: &Name) -> bool {
+        self.state.usage.len() as u64 >= ACCOUNTS_MAX && !self.state.usage.contains(account)
     }
 
     /// How the gang ends after this cause; `None` = it is tried again.

@@ -8,7 +8,7 @@ use crate::plan::feasible;
 use crate::state::change::Key;
 use crate::state::job::{JobRecord, KeyRecord, Ranges, Revision, Tally};
 use crate::state::timer::Timer;
-use crate::state::{Interned, JOBS_MAX, LaunchRecord};
+use crate::state::{ACCOUNTS_MAX, Interned, JOBS_MAX, LaunchRecord};
 use muster_common::job::{Hash, Scheduling};
 use muster_common::{JobId, Time};
 use std::sync::Arc;
@@ -27,6 +27,9 @@ impl Applying<'_> {
         }
         if self.state.jobs.len() as u64 >= JOBS_MAX {
             return Err(Refusal::Full { what: "jobs".into(), limit: JOBS_MAX });
+        }
+        if self.is_new_account_beyond_limit(&submit.scheduling.account) {
+            return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
         }
         self.check_scheduling(&submit.scheduling)?;
         Ok(self.accept(submit))
@@ -130,5 +133,47 @@ impl Applying<'_> {
             self.state.keys.remove(&key);
             self.state.key_ages.remove(&(at, key));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Entry, Principal};
+    use crate::state::{ACCOUNT_BEYOND, State};
+    use muster_common::Name;
+    use muster_common::job::file::{Command as Line, Gang, JobFile, compile};
+
+    fn submit(account: &str) -> Command {
+        let gang = Gang { run: Some(Line::Script("true".into())), ..Gang::default() };
+        let file = JobFile { account: Some(account.into()), gang: Some(gang), ..JobFile::default() };
+        let (scheduling, launch) = compile(&file).unwrap();
+        Command::Submit(Box::new(Submit {
+            key: account.into(),
+            key_made_at: None,
+            principal: Principal("alice".into()),
+            name: launch.name.clone(),
+            scheduling,
+            launch: Arc::new(launch),
+            body_hash: Hash([1; 32]),
+            hold: false,
+            retry_of: None,
+        }))
+    }
+
+    #[test]
+    fn accounts_are_bounded_and_known_ones_go_on() {
+        let mut state = State::new("test");
+        for n in 0..ACCOUNTS_MAX {
+            state.usage.insert(Name::new(format!("a{n}")).unwrap(), 1);
+        }
+        let mut respond = |index, account| {
+            let entry = Entry { index, term: 1, at: Time(1), command: submit(account) };
+            crate::apply(&mut state, &entry).response
+        };
+        assert!(matches!(respond(1, "a5"), Response::Submitted { .. }));
+        let full = Response::Refused(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
+        assert_eq!(respond(2, "one-more"), full);
+        Name::literal(ACCOUNT_BEYOND);
     }
 }

@@ -152,7 +152,8 @@ impl State {
             let wanted = match &gang.state {
                 GangState::Starting(attempt) => {
                     let at = attempt.placed_at.plus_ms(self.settings.start_within_ms);
-                    Some((at, Timer::StartDeadline { gang: id, attempt: attempt.number }))
+                    // One beyond the end of time never comes.
+                    (at < Time::NEVER).then_some((at, Timer::StartDeadline { gang: id, attempt: attempt.number }))
                 }
                 _ => None,
             };

@@ -89,6 +89,10 @@ pub struct JoinToken {
 pub const JOBS_MAX: u64 = 2_000_000;
 pub const NODES_MAX: u64 = 100_000;
 pub const TOKENS_MAX: u64 = 10_000;
+/// Most accounts with usage. Accounts are names that people choose, and their usage stays.
+pub const ACCOUNTS_MAX: u64 = 10_000;
+/// Charged for accounts beyond the limit.
+pub const ACCOUNT_BEYOND: &str = "beyond-limit";
 
 impl State {
     pub fn new(cluster_id: impl Into<String>) -> Self {

@@ -1,6 +1,8 @@
 //! A cluster in a test: State, a log, and shorthand for the commands and reports around it.
 #![allow(dead_code)]
 
+pub mod steps;
+
 use muster_common::job::*;
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::resources::Share;

@@ -1,11 +1,10 @@
 //! The listening side: TLS handshakes beside each other, bounded in number and time, and the peer handed to handlers.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use super::{Credentials, Identity, IdentityError, Peer, server_config};
+use super::counts::{Counts, Place};
+use super::{Credentials, Identity, IdentityError, Peer, Role, server_config};
+use crate::clock::{Clock, SystemClock};
 use crate::shutdown::Shutdown;
 
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -47,6 +48,9 @@ pub struct ListenLimits {
     pub max_handshakes_per_address: usize,
     /// Open connections; at the limit no more are accepted until one closes.
     pub max_connections: usize,
+    /// Open connections of one certificate's role and name; further ones are dropped, so that one user or node cannot
+    /// keep the others out.
+    pub max_connections_per_name: usize,
     /// Open connections without a certificate; further ones are dropped, so that strangers cannot use up the rest.
     pub max_anonymous: usize,
     /// A connection without a certificate is cut after this time: joining is short.
@@ -60,6 +64,7 @@ impl Default for ListenLimits {
             max_handshakes: 256,
             max_handshakes_per_address: 128,
             max_connections: 16_384,
+            max_connections_per_name: 512,
             max_anonymous: 512,
             anonymous_life_ms: 30_000,
         }
@@ -164,8 +169,16 @@ struct Gate {
     limits: ListenLimits,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    bounds: Bounds,
+    by_address: Counts<IpAddr>,
+}
+
+/// What finished handshakes are counted by.
+#[derive(Clone)]
+struct Bounds {
+    limits: ListenLimits,
     anonymous: Arc<Semaphore>,
-    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+    by_name: Counts<(Role, String)>,
 }
 
 impl Gate {
@@ -178,8 +191,12 @@ impl Gate {
             limits,
             handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
-            anonymous: Arc::new(Semaphore::new(limits.max_anonymous)),
-            by_address: Arc::default(),
+            bounds: Bounds {
+                limits,
+                anonymous: Arc::new(Semaphore::new(limits.max_anonymous)),
+                by_name: Counts::default(),
+            },
+            by_address: Counts::default(),
         })
     }
 
@@ -198,7 +215,7 @@ impl Gate {
                     continue;
                 }
             };
-            let Some(turn) = self.turn_of(from.ip()) else {
+            let Some(turn) = self.by_address.enter(from.ip(), self.limits.max_handshakes_per_address) else {
                 tracing::warn!(%from, "dropped: too many unfinished handshakes from this address");
                 continue;
             };
@@ -206,15 +223,14 @@ impl Gate {
             self.refresh();
             let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
             let work = shake(stream, from, self.config.clone(), self.identity.clone());
-            let (anonymous, life_ms) = (self.anonymous.clone(), self.limits.anonymous_life_ms);
-            let (to, stop) = (to.clone(), stop.clone());
+            let (bounds, to, stop) = (self.bounds.clone(), to.clone(), stop.clone());
             tokio::spawn(async move {
                 let done = stop.unless(tokio::time::timeout(limit, work)).await;
                 drop((turn, handshake));
                 match done {
                     // Nobody to hand it to: the listener is gone.
                     Some(Ok(Some((stream, info)))) => {
-                        if let Some(io) = TlsIo::new(stream, info, connection, &anonymous, life_ms) {
+                        if let Some(io) = TlsIo::new(stream, info, connection, &bounds) {
                             to.send(io).await.unwrap_or_default();
                         }
                     }
@@ -236,34 +252,6 @@ impl Gate {
             Err(error) => tracing::error!(%error, "the renewed identity cannot be used"),
         }
         self.identity = identity;
-    }
-
-    fn turn_of(&self, address: IpAddr) -> Option<Turn> {
-        let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= self.limits.max_handshakes_per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Turn { address, counts: self.by_address.clone() })
-    }
-}
-
-/// One unfinished handshake in its address's count.
-struct Turn {
-    address: IpAddr,
-    counts: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
     }
 }
 
@@ -318,34 +306,48 @@ pub struct TlsIo {
     info: ConnectInfo,
     /// Its share of the bound on connections.
     _connection: OwnedSemaphorePermit,
-    stranger: Option<Stranger>,
-}
-
-/// What limits a connection without a certificate: its share of their bound, and its end.
-#[derive(Debug)]
-struct Stranger {
-    _share: OwnedSemaphorePermit,
+    _share: Share,
+    /// When the certificate runs out, whatever streams are open; much sooner without one.
     end: Pin<Box<Sleep>>,
 }
+
+/// Its share of what its kind may have.
+#[derive(Debug)]
+enum Share {
+    Anonymous { _permit: OwnedSemaphorePermit },
+    Named { _place: Place<(Role, String)> },
+}
+
+/// The timer takes no more; whoever is cut then connects again.
+const LIFE_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
 impl TlsIo {
     fn new(
         stream: TlsStream<TcpStream>,
         info: ConnectInfo,
         connection: OwnedSemaphorePermit,
-        anonymous: &Arc<Semaphore>,
-        life_ms: u64,
+        bounds: &Bounds,
     ) -> Option<Self> {
-        let stranger = if info.peer.is_none() {
-            let Ok(share) = anonymous.clone().try_acquire_owned() else {
-                tracing::warn!(from = %info.peer_addr, "dropped: too many connections without a certificate");
-                return None;
-            };
-            Some(Stranger { _share: share, end: Box::pin(tokio::time::sleep(Duration::from_millis(life_ms))) })
-        } else {
-            None
+        let limits = &bounds.limits;
+        let (share, life_ms) = match &info.peer {
+            None => {
+                let Ok(permit) = bounds.anonymous.clone().try_acquire_owned() else {
+                    tracing::warn!(from = %info.peer_addr, "dropped: too many connections without a certificate");
+                    return None;
+                };
+                (Share::Anonymous { _permit: permit }, limits.anonymous_life_ms)
+            }
+            Some(peer) => {
+                let key = (peer.role, peer.name.clone());
+                let Some(place) = bounds.by_name.enter(key, limits.max_connections_per_name) else {
+                    tracing::warn!(from = %info.peer_addr, peer = %peer.as_name().uri(), "dropped: too many connections of one name");
+                    return None;
+                };
+                (Share::Named { _place: place }, peer.not_after_ms.saturating_sub(SystemClock.wall_ms()))
+            }
         };
-        Some(Self { stream, info, _connection: connection, stranger })
+        let end = Box::pin(tokio::time::sleep(Duration::from_millis(life_ms.min(LIFE_MS_MAX))));
+        Some(Self { stream, info, _connection: connection, _share: share, end })
     }
 }
 
@@ -359,9 +361,7 @@ impl Connected for TlsIo {
 
 impl AsyncRead for TlsIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(stranger) = &mut self.stranger
-            && stranger.end.as_mut().poll(cx).is_ready()
-        {
+        if self.end.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)

@@ -4,6 +4,7 @@
 //! Times given as `now_ms` are wall-clock milliseconds since the Unix epoch.
 
 mod authority;
+mod counts;
 mod dial;
 mod error;
 mod folder;

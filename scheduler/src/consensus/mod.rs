@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod entry;
 mod error;
+pub(crate) mod fuzz;
 mod handle;
 mod identity;
 mod log_store;

@@ -2,6 +2,7 @@
 
 use super::render::words::plain;
 use crate::consensus::{ProposeError, ReadError};
+use muster_common::text::is_steering;
 use muster_engine::outcome::Refusal;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::io;
@@ -90,7 +91,7 @@ pub fn check_reason(text: &str) -> Result<(), ErrorInfo> {
         let message = format!("the reason has {} bytes; at most {REASON_BYTES_MAX} are kept", text.len());
         return Err(usage(message).hint("say it shorter"));
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_steering) {
         return Err(usage("the reason contains control characters").hint("write it on one line, as plain text"));
     }
     Ok(())
@@ -105,7 +106,7 @@ pub fn check_key(what: &str, text: &str) -> Result<(), ErrorInfo> {
         "is missing".to_owned()
     } else if text.chars().count() > KEY_CHARS_MAX {
         format!("is longer than {KEY_CHARS_MAX} characters")
-    } else if text.chars().any(char::is_control) {
+    } else if text.chars().any(is_steering) {
         "contains control characters".to_owned()
     } else {
         return Ok(());

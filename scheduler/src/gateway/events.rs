@@ -159,7 +159,7 @@ impl Reader {
             let from = self.next;
             let page = self
                 .inner
-                .blocking(move |inner| records::range(&inner.ctx.history, from, PAGE).map_err(errors::history));
+                .reading(move |inner| records::range(&inner.ctx.history, from, PAGE).map_err(errors::history));
             let page = page.await?;
             let state = self.inner.ctx.view();
             let Some(last) = page.last().map(|recorded| recorded.index) else { break };
@@ -182,7 +182,7 @@ impl Reader {
     /// The last `limit` events that match.
     async fn last(self, limit: usize, applied: u64) -> Result<(), ErrorInfo> {
         let filter = self.filter;
-        let found = self.inner.blocking(move |inner| {
+        let found = self.inner.reading(move |inner| {
             let history = &inner.ctx.history;
             let floor = history.floor().map_err(errors::history)?;
             let mut found: Vec<Recorded> = Vec::new();

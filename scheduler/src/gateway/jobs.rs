@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The job a reference names, with its past.
 pub(super) async fn load(inner: &Arc<Inner>, reference: Option<pb::JobRef>) -> Result<Subject, ErrorInfo> {
     let state = inner.fresh().await?;
-    inner.blocking(move |inner| load_now(inner, &state, reference.as_ref())).await
+    inner.reading(move |inner| load_now(inner, &state, reference.as_ref())).await
 }
 
 /// The same without waiting for the leader; not for an async thread.
@@ -43,7 +43,7 @@ pub(super) async fn show(
     let secrets = caller.is_admin() || caller.owns(&subject.record.principal);
     let mut job = job::whole(&subject, reference.ordinal, reference.attempt, secrets);
     if why::waiting_gang(&subject, reference.ordinal).is_some() {
-        let answer = inner.blocking(move |inner| Ok(explained(inner, &subject, reference.ordinal))).await?;
+        let answer = inner.reading(move |inner| Ok(explained(inner, &subject, reference.ordinal))).await?;
         if let Some(explained) = answer.job {
             job.reason = explained.reason;
             job.reason_text = explained.reason_text;
@@ -74,7 +74,7 @@ pub(super) async fn why(
 ) -> Result<pb::WhyReply, ErrorInfo> {
     let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
     let subject = load(inner, request.job).await?;
-    inner.blocking(move |inner| Ok(explained(inner, &subject, ordinal))).await
+    inner.reading(move |inner| Ok(explained(inner, &subject, ordinal))).await
 }
 
 fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyReply {

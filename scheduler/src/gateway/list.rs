@@ -30,7 +30,7 @@ const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
 
 /// Where a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Page {
+pub(super) enum Page {
     /// Live jobs after this id.
     Live(u64),
     /// Ended jobs whose end is before this log index.
@@ -38,7 +38,7 @@ enum Page {
 }
 
 impl Page {
-    fn read(text: &str) -> Result<Self, ErrorInfo> {
+    pub(super) fn read(text: &str) -> Result<Self, ErrorInfo> {
         if text.is_empty() {
             return Ok(Page::Live(0));
         }
@@ -50,7 +50,7 @@ impl Page {
         parsed.ok_or_else(|| errors::usage("that is no page of a list").hint("give `next_page` of the reply before"))
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         match self {
             Page::Live(at) => format!("live:{at}"),
             Page::Ended(at) => format!("ended:{at}"),
@@ -106,7 +106,7 @@ pub(super) async fn list(
     }
     let state = inner.fresh().await?;
     inner
-        .blocking(move |inner| {
+        .reading(move |inner| {
             let now = inner.now(&state);
             let history = &inner.ctx.history;
             let (subjects, next) = match request.jobs.as_slice() {
@@ -191,7 +191,7 @@ fn ended(
                 return Ok((found, Some(recorded.index + 1)));
             }
             let past = match end.tally.total() {
-                few if few <= GANGS_MAX => Past::gather(&records::job_events(history, id).map_err(errors::history)?),
+                few if few <= GANGS_MAX => Past::of(history, id).map_err(errors::history)?,
                 _ => past,
             };
             found.extend(Subject::ended(state, past));

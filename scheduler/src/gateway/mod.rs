@@ -9,6 +9,8 @@ mod configure;
 pub mod errors;
 mod events;
 mod forward;
+pub(crate) mod fuzz;
+pub mod hurry;
 mod jobs;
 pub mod limits;
 mod list;
@@ -32,7 +34,7 @@ use crate::context::Context;
 use crate::instruments::Instruments;
 use forward::{Where, answered, on_behalf};
 use futures::Stream;
-use limits::{Open, STREAMS_MAX, WAITS_MAX};
+use limits::{Open, STREAMS_MAX, TURNS_MAX, Turns, WAITING_MAX, WAITS_MAX};
 use muster_common::Time;
 use muster_engine::{Command, Response as Applied, State};
 use muster_proto::client as pb;
@@ -43,10 +45,13 @@ use muster_runtime::identity::ConnectInfo;
 use roles::Caller;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 /// No cluster's state time is before the year 2020 once it is set.
 const EARLIEST: Time = Time(1_577_836_800_000);
+/// Long reads worked on at a time, of all principals together.
+const READERS_MAX: usize = 4;
 /// How long a command waits for the cluster's time to be set.
 const TIME_WAIT_MS: u64 = 5_000;
 
@@ -61,6 +66,9 @@ struct Inner {
     peers: forward::Peers,
     streams: Open,
     waits: Open,
+    turns: Turns,
+    /// Threads that read and render at a time; the rest of the machine is for those who renew leases and commit.
+    readers: Semaphore,
     estimates: why::Estimates,
 }
 
@@ -71,6 +79,8 @@ impl Gateway {
             peers: forward::Peers::default(),
             streams: Open::new("streams", STREAMS_MAX),
             waits: Open::new("waits", WAITS_MAX),
+            turns: Turns::new(TURNS_MAX, WAITING_MAX),
+            readers: Semaphore::new(READERS_MAX),
             estimates: why::Estimates::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -153,6 +163,15 @@ impl Inner {
         }
     }
 
+    /// Like [`Inner::blocking`], for what may take long and nobody's lease waits for.
+    async fn reading<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,
+    ) -> Result<T, ErrorInfo> {
+        let _reader = self.readers.acquire().await.map_err(|_| errors::not_read(ReadError::ShuttingDown))?;
+        self.blocking(work).await
+    }
+
     /// What reads history or plays a state forward runs on a thread of its own.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
@@ -185,6 +204,15 @@ macro_rules! on_leader {
     }};
 }
 
+/// Answers a call on whichever server it came to, when it is the principal's turn.
+macro_rules! in_turn {
+    ($self:ident, $call:literal, $request:ident, $here:path) => {{
+        let caller = $self.enter($call, &$request)?;
+        let _turn = $self.inner.turns.take(&caller.name).await?;
+        $self.reply($here(&$self.inner, &caller, $request.into_inner()).await)
+    }};
+}
+
 /// Answers a call on whichever server it came to.
 macro_rules! anywhere {
     ($self:ident, $call:literal, $request:ident, $here:path) => {{
@@ -197,21 +225,21 @@ macro_rules! anywhere {
 impl Muster for Gateway {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         if request.get_ref().dry_run {
-            return anywhere!(self, "Submit", request, change::dry_run);
+            return in_turn!(self, "Submit", request, change::dry_run);
         }
         on_leader!(self, "Submit", request, submit, change::submit)
     }
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsReply>, Status> {
-        anywhere!(self, "ListJobs", request, list::list)
+        in_turn!(self, "ListJobs", request, list::list)
     }
 
     async fn show_job(&self, request: Request<pb::ShowJobRequest>) -> Result<Response<pb::Job>, Status> {
-        anywhere!(self, "ShowJob", request, jobs::show)
+        in_turn!(self, "ShowJob", request, jobs::show)
     }
 
     async fn why(&self, request: Request<pb::WhyRequest>) -> Result<Response<pb::WhyReply>, Status> {
-        anywhere!(self, "Why", request, jobs::why)
+        in_turn!(self, "Why", request, jobs::why)
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::CancelReply>, Status> {
@@ -254,7 +282,7 @@ impl Muster for Gateway {
     }
 
     async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Result<Response<pb::ListNodesReply>, Status> {
-        anywhere!(self, "ListNodes", request, nodes::list)
+        in_turn!(self, "ListNodes", request, nodes::list)
     }
 
     async fn show_node(&self, request: Request<pb::ShowNodeRequest>) -> Result<Response<pb::Node>, Status> {

@@ -18,6 +18,8 @@ const STATES: &[&str] = &["UP", "SILENT", "FENCED", "CORDONED", "DRAINING", "DRA
 const ACTIONS: &str = "cordon, uncordon, drain, undrain, state-released, end-quarantine, remove";
 /// A drain lasts at most this long; without a deadline it is for ever.
 const DEADLINE_MS_MAX: u64 = 366 * 24 * 3_600_000;
+/// Nodes one list may name.
+const NAMES_MAX: usize = 1000;
 /// Gangs named as affected.
 const AFFECTED_MAX: usize = 1000;
 
@@ -35,16 +37,22 @@ pub(super) async fn list(
         let hint = format!("there is: {}", STATES.join(", "));
         return Err(errors::usage(format!("`{word}` is no state of a node")).hint(hint));
     }
+    if request.names.len() > NAMES_MAX {
+        return Err(errors::usage(format!("at most {NAMES_MAX} nodes may be named")).hint("list all and filter"));
+    }
     let state = inner.fresh().await?;
+    inner.reading(move |_| Ok(pb::ListNodesReply { nodes: summaries(&state, &request)? })).await
+}
+
+fn summaries(state: &State, request: &pb::ListNodesRequest) -> Result<Vec<pb::Node>, ErrorInfo> {
     let wanted: Vec<&NodeRecord> = if request.names.is_empty() {
         state.nodes().values().collect()
     } else {
-        request.names.iter().map(|name| named(&state, name)).collect::<Result<_, _>>()?
+        request.names.iter().map(|name| named(state, name)).collect::<Result<_, _>>()?
     };
     let states = &request.states;
     let takes = |node: &&NodeRecord| states.is_empty() || states.iter().any(|wanted| wanted == word(node));
-    let nodes = wanted.into_iter().filter(takes).map(|node| summary(&state, node)).collect();
-    Ok(pb::ListNodesReply { nodes })
+    Ok(wanted.into_iter().filter(takes).map(|node| summary(state, node)).collect())
 }
 
 pub(super) async fn show(

@@ -1,6 +1,7 @@
 //! What history tells of one job: ended gangs, attempts, and the end.
 
-use crate::records::Recorded;
+use crate::history::HistoryStore;
+use crate::records::{self, Recorded};
 use muster_common::job::{Launch, Scheduling};
 use muster_common::{JobId, Time};
 use muster_engine::Event;
@@ -8,6 +9,7 @@ use muster_engine::command::Principal;
 use muster_engine::state::gang::{AttemptRecord, End};
 use muster_engine::state::job::{JobRecord, Tally};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 /// One job's past, by ordinal where it concerns a gang.
@@ -42,6 +44,13 @@ pub struct GangPast {
 }
 
 impl Past {
+    /// From everything that history tells of the job.
+    pub fn of(history: &HistoryStore, job: JobId) -> io::Result<Self> {
+        let mut past = Self::default();
+        records::visit_job(history, job, |recorded| past.take(recorded))?;
+        Ok(past)
+    }
+
     /// From everything that happened to the job, in order.
     pub fn gather(events: &[Recorded]) -> Self {
         let mut past = Self::default();

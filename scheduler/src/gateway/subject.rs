@@ -1,9 +1,8 @@
 //! A job to be shown, live or ended, with what is needed to show it.
 
 use super::errors;
-use super::past::{Ended, Past};
+use super::past::Past;
 use crate::history::HistoryStore;
-use crate::records;
 use muster_common::job::{Launch, Scheduling};
 use muster_common::{GangId, JobId, Name, Time};
 use muster_engine::State;
@@ -11,11 +10,8 @@ use muster_engine::state::gang::{AttemptRecord, End};
 use muster_engine::state::job::{JobRecord, Tally};
 use muster_proto::client::JobRef;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
-use std::io;
 use std::sync::Arc;
 
-/// Records of history read in one go.
-const PAGE: usize = 2_000;
 /// Ids shown when a name is not unique.
 const SHOWN_MAX: usize = 5;
 
@@ -67,11 +63,7 @@ impl Subject {
     /// # Errors
     /// [`ErrorCode::JobNotFound`] for an id nobody has had.
     pub fn load(state: &Arc<State>, history: &HistoryStore, id: JobId, now: Time) -> Result<Self, ErrorInfo> {
-        let events = records::job_events(history, id).map_err(errors::history)?;
-        let mut past = Past::gather(&events);
-        if let (None, None, Some(last)) = (state.job(id), &past.ended, events.last()) {
-            past.ended = late_end(history, id, last.index).map_err(errors::history)?;
-        }
+        let past = Past::of(history, id).map_err(errors::history)?;
         let found = match state.job(id) {
             Some(_) => Self::live(state, id, past, now),
             None => Self::ended(state, past),
@@ -119,20 +111,6 @@ impl Subject {
         // State keeps only the latest; history read a moment earlier may lack the very last.
         let last = told.last().map_or(0, |record| record.attempt.number.0);
         told.iter().chain(kept.iter().filter(|record| record.attempt.number.0 > last)).cloned().collect()
-    }
-}
-
-/// The end of a job with more records than history gives at once: it is behind them in the log.
-fn late_end(history: &HistoryStore, id: JobId, after: u64) -> io::Result<Option<Ended>> {
-    let mut from = after;
-    loop {
-        let page = records::range(history, from, PAGE)?;
-        let Some(last) = page.last().map(|recorded| recorded.index) else { return Ok(None) };
-        let mut ends = page.iter().filter_map(|recorded| Past::of_end(&recorded.event));
-        if let Some((_, past)) = ends.find(|(job, _)| *job == id) {
-            return Ok(past.ended);
-        }
-        from = last + 1;
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) async fn issue(
 ) -> Result<pb::NodeTokenReply, ErrorInfo> {
     errors::check_key("request id", &request.request_id)?;
     let (node, ttl_ms) = wish(&request)?;
+    // Counted from before the cluster has its time, the token would be past its end at once.
+    inner.has_time().await?;
     let state = inner.fresh().await?;
     let secret = random_secret()
         .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()).hint("see the server's log"))?;

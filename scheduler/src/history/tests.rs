@@ -36,6 +36,28 @@ fn records_come_back_in_order_and_by_job() {
 }
 
 #[test]
+fn a_job_with_more_records_than_fit_a_page_is_told_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = HistoryStore::open(&dir.path().join("history")).unwrap();
+    const ENTRIES: u64 = 120;
+    const EACH: u32 = 100;
+    for index in 1..=ENTRIES {
+        let records: Vec<Record> = (0..EACH).map(|ordinal| record(ordinal, Some(7), b"x")).collect();
+        store.append(index, &records).unwrap();
+    }
+    let mut seen = Vec::new();
+    store
+        .visit_job(7, |index, record| {
+            seen.push((index, record.ordinal));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen.len() as u64, ENTRIES * u64::from(EACH));
+    assert_eq!(seen.last(), Some(&(ENTRIES, EACH - 1)));
+    assert!(seen.is_sorted());
+}
+
+#[test]
 fn writing_an_entry_again_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(&dir.path().join("history"));

@@ -89,14 +89,38 @@ pub struct BadRow {
     pub why: String,
 }
 
+/// How a trace is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Standard Workload Format 2.
+    Swf,
+    /// The CSV of the Tiresias simulator.
+    Tiresias,
+}
+
+fn rows(format: Format, text: &str) -> Result<Rows, String> {
+    match format {
+        Format::Swf => swf::parse(text),
+        Format::Tiresias => tiresias::parse(text),
+    }
+}
+
+/// Reads a trace that is text already; bad rows are left out.
+///
+/// # Errors
+/// What keeps the text from being one of that format.
+pub fn read_lenient(format: Format, text: &str) -> Result<Trace, String> {
+    Ok(rows(format, text)?.into_trace())
+}
+
 /// Reads a trace by the ending of its name: `.swf` or `.csv`, each also with `.gz`.
 pub fn read(path: &Path, bad_rows: BadRows) -> Result<Trace, SimError> {
     let trace_error = |why: String| SimError::Trace { path: path.to_path_buf(), why };
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let bare = name.strip_suffix(".gz").unwrap_or(&name);
-    let parse: fn(&str) -> Result<Rows, String> = match bare.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("swf") => swf::parse,
-        Some("csv") => tiresias::parse,
+    let format = match bare.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("swf") => Format::Swf,
+        Some("csv") => Format::Tiresias,
         _ => {
             return Err(trace_error(
                 "the format of a trace is told by its name; it must end in .swf, .swf.gz, .csv or .csv.gz".into(),
@@ -104,7 +128,7 @@ pub fn read(path: &Path, bad_rows: BadRows) -> Result<Trace, SimError> {
         }
     };
     let text = read_text(path, name.ends_with(".gz"))?;
-    let rows = parse(&text).map_err(trace_error)?;
+    let rows = rows(format, &text).map_err(trace_error)?;
     if rows.bad_rows > 0 && bad_rows == BadRows::Refuse {
         return Err(SimError::BadRows { path: path.to_path_buf(), count: rows.bad_rows, first: rows.bad });
     }

@@ -42,6 +42,11 @@ const ALL: &[Edges] = &[
         ours: &["common", "engine", "proto", "runtime", "scheduler", "agent", "sim", "cli", "fake-nvml"],
         external: AllBut(STORES),
     },
+    Edges {
+        folder: "fuzz",
+        ours: &["common", "engine", "proto", "runtime", "scheduler", "agent", "sim"],
+        external: AllBut(STORES),
+    },
     Edges { folder: "fake-nvml", ours: &[], external: Only(&["nvml-wrapper-sys", "serde", "serde_json", "libc"]) },
     Edges { folder: "crash-recorder", ours: &[], external: Only(&["libc"]) },
     Edges { folder: "xtask", ours: &[], external: Only(&["anyhow", "toml"]) },

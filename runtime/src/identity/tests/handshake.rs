@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 
 use super::*;
 
-struct Served {
-    address: String,
+pub(super) struct Served {
+    pub(super) address: String,
     credentials: Credentials,
     shutdown: Shutdown,
 }
@@ -25,7 +25,7 @@ impl Drop for Served {
 }
 
 /// Serves one page that answers with who asked.
-async fn serve(identity: Identity, limits: ListenLimits) -> Served {
+pub(super) async fn serve(identity: Identity, limits: ListenLimits) -> Served {
     let (credentials, shutdown) = (Credentials::new(identity), Shutdown::new());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let incoming = TlsIncoming::bind(any_port, credentials.clone(), limits, &shutdown).await.expect("bound");
@@ -62,7 +62,7 @@ async fn ask(mut channel: Channel) -> Result<String, String> {
     tokio::time::timeout(DEADLINE, work).await.expect("an answer before the deadline")
 }
 
-async fn ask_as(served: &Served, identity: Identity, expect: Expect) -> Result<String, String> {
+pub(super) async fn ask_as(served: &Served, identity: Identity, expect: Expect) -> Result<String, String> {
     ask(connect(&served.address, &Credentials::new(identity), expect).expect("a good address")).await
 }
 

@@ -1,5 +1,6 @@
 //! The identity kit over real loopback connections and real folders.
 
+mod attacks;
 mod files;
 mod handshake;
 

@@ -9,9 +9,9 @@
 
 mod error;
 mod index;
-mod record;
+pub(super) mod record;
 mod recover;
-mod sector;
+pub(super) mod sector;
 mod segment;
 mod spans;
 mod writer;

@@ -1,5 +1,6 @@
 //! Causes, names and amounts in words.
 
+use muster_common::text::is_steering;
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::State;
 use muster_engine::command::Exit;
@@ -101,7 +102,7 @@ const fn signal_name(signal: u32) -> Option<&'static str> {
 
 /// What an agent or a person wrote, without control characters: it is printed on terminals.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_steering(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

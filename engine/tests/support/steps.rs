@@ -1,0 +1,163 @@
+//! Random steps of a cluster: submits, placements, reports true and false, silence, operators.
+
+use super::*;
+use muster_common::job::ArraySpec;
+
+/// One step: which kind, and four numbers it draws its details from.
+pub type Op = (u8, u32, u32, u32, u32);
+
+fn pick<T: Clone>(items: &[T], at: u32) -> Option<T> {
+    (!items.is_empty()).then(|| items[at as usize % items.len()].clone())
+}
+
+pub fn random_scheduling(a: u32, b: u32, c: u32) -> muster_common::job::Scheduling {
+    let mut spec = scheduling(1 + a % 3, b % 3);
+    if b % 3 == 1 && c.is_multiple_of(4) {
+        spec.groups[0].share = Share(400);
+    }
+    if c.is_multiple_of(5) {
+        spec.array = Some(ArraySpec { count: 1 + c % 7, at_once: Some(1 + a % 2), stop_after_failures: Some(2) });
+    }
+    spec.limits.time_ms = (a.is_multiple_of(2)).then_some(30_000);
+    spec.limits.wait_ms = (b.is_multiple_of(4)).then_some(600_000);
+    (spec.retry.app, spec.retry.infra) = (a % 2, b % 3);
+    spec.retry.exclude_failed_node = c.is_multiple_of(2);
+    spec
+}
+
+pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
+    let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
+    let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
+    let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
+    match kind % 16 {
+        0 | 1 => {
+            cluster.submit(random_scheduling(a, b, c));
+        }
+        2..=4 => place_some(cluster, &jobs, a, b),
+        5 | 6 => prepare(cluster, &gangs, a),
+        7 | 8 => report(cluster, &gangs, a, b, c, d),
+        9 => {
+            if let Some(job) = pick(&jobs, a) {
+                let ordinal = (b.is_multiple_of(2)).then_some(c % 3);
+                cluster.apply(Command::Cancel(Cancel { job, ordinal, reason: "test".into(), by: principal() }));
+            }
+        }
+        10 => {
+            cluster.pass(u64::from(a % 100_000));
+            cluster.expire();
+        }
+        11 => administer(cluster, &nodes, a, b, c),
+        12 => observe_silence(cluster, &nodes, a, b),
+        13 => register_again(cluster, &nodes, a, b, c),
+        14 => stray_report(cluster, &nodes, &gangs, a, b),
+        _ => {
+            if let Some(job) = pick(&jobs, a) {
+                cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
+            }
+        }
+    }
+}
+
+fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
+    let Some(job) = pick(jobs, a) else { return };
+    let record = cluster.state.job(job).unwrap();
+    let ordinal = if b.is_multiple_of(3) { b % 5 } else { record.unstarted.first().unwrap_or(b % 5) };
+    if let Some(placement) = cluster.naive_placement(GangId::new(job, ordinal)) {
+        let plan = cluster.plan(vec![PlanStep::Place(placement.clone()), PlanStep::Place(placement)]);
+        cluster.apply(plan);
+    }
+}
+
+fn prepare(cluster: &mut Cluster, gangs: &[GangId], a: u32) {
+    let Some(gang) = pick(gangs, a) else { return };
+    for node in cluster.parts(gang) {
+        if cluster.state.gang(gang).is_some_and(|record| record.current().is_some()) {
+            cluster.report(node, gang, ReportBody::Prepared);
+        }
+    }
+}
+
+fn report(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32, d: u32) {
+    let Some(gang) = pick(gangs, a) else { return };
+    let Some(node) = pick(&cluster.parts(gang), b) else {
+        return;
+    };
+    let body = match c % 8 {
+        0 => ReportBody::PrepareFailed { infra: d.is_multiple_of(2), why: "test".into() },
+        1..=3 => ReportBody::Exited { rank: d % 6, exit: OK, why: String::new() },
+        4 => ReportBody::Exited { rank: d % 6, exit: Exit::Code(1), why: String::new() },
+        5 => ReportBody::DeviceFault { slot: (d % 3) as u16, xid: 79, why: "test".into(), fatal: d.is_multiple_of(2) },
+        6 if d.is_multiple_of(4) => ReportBody::Quarantined { slots: vec![(d % 3) as u16], why: "test".into() },
+        _ => ReportBody::Released { lease_expired: d.is_multiple_of(2) },
+    };
+    cluster.report(node, gang, body);
+}
+
+fn administer(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let reason = String::from("test");
+    let action = match b % 8 {
+        0 => NodeAction::Cordon { reason },
+        1 | 2 => NodeAction::Uncordon,
+        3 => NodeAction::Drain { reason, deadline_ms: (c.is_multiple_of(2)).then_some(u64::from(c % 50_000)) },
+        4 => NodeAction::Undrain,
+        5 => NodeAction::StateReleased { reason },
+        6 => NodeAction::EndQuarantine { slot: (c % 3) as u16, reason },
+        _ => NodeAction::Remove { reason },
+    };
+    cluster.apply(Command::NodeAdmin { node, action, by: principal() });
+}
+
+fn observe_silence(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let epoch = cluster.state.node(node).unwrap().epoch;
+    let term = if b.is_multiple_of(5) { cluster.term + 1 } else { cluster.term };
+    let command = match b % 3 {
+        0 => Command::NodeSilent { node, epoch, term },
+        1 => Command::NodeFenced { node, epoch, term, waited_ms: u64::from(b % 600_000) },
+        _ => Command::NodeSeen { node, epoch },
+    };
+    cluster.apply(command);
+}
+
+fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let name = match pick(nodes, a) {
+        Some(node) => cluster.state.node(node).unwrap().name.to_string(),
+        None => "n9".into(),
+    };
+    let mut again = registration(&name, 3);
+    let mut inventory = (*again.inventory).clone();
+    inventory.boot_id = format!("boot-{}", b % 3);
+    if b.is_multiple_of(11) {
+        inventory.hardware_id = "other".into();
+    }
+    if b.is_multiple_of(7) {
+        inventory.devices.pop();
+        inventory.links.pop();
+        inventory.links.iter_mut().for_each(|row| {
+            row.pop();
+        });
+    }
+    again.inventory = inventory.into();
+    again.old_boot_silent = c.is_multiple_of(2);
+    again.store_lost = c.is_multiple_of(5);
+    if again.store_lost {
+        again.store_id = format!("store-{c}");
+    }
+    if !c.is_multiple_of(3) {
+        let held = |gang: &muster_engine::state::gang::GangRecord| {
+            let attempt = gang.current()?;
+            Some(HeldToken { gang: gang.id, attempt: attempt.number, token: attempt.token })
+        };
+        again.held = cluster.state.gangs().values().filter_map(held).collect();
+    }
+    cluster.apply(Command::RegisterNode(Box::new(again)));
+}
+
+/// Old, wrong and unknown tokens are no-ops.
+fn stray_report(cluster: &mut Cluster, nodes: &[NodeId], gangs: &[GangId], a: u32, b: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let gang = pick(gangs, b).unwrap_or(GangId::new(JobId(u64::from(b)), 0));
+    let token = (AttemptNo(b % 4), Token { generation: 1, index: u64::from(a) });
+    cluster.report_as(node, gang, token, ReportBody::Released { lease_expired: false });
+}
