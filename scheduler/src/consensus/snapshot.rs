@@ -91,6 +91,23 @@ pub struct SnapshotFile {
     head: Arc<Head>,
     body_at: u64,
     file_bytes: u64,
+    /// Of one that came in and was not adopted: its file goes with the last handle.
+    unadopted: Option<Arc<Unadopted>>,
+}
+
+/// A file that is removed in the end, unless it was renamed before.
+#[derive(Debug)]
+struct Unadopted(PathBuf);
+
+impl Drop for Unadopted {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "an unused snapshot stays until the next start");
+            }
+            _ => {}
+        }
+    }
 }
 
 impl SnapshotFile {
@@ -181,7 +198,8 @@ impl SnapshotFile {
         if digest.finalize()[..] != sha[..] {
             return Err(damaged("its checksum is wrong"));
         }
-        Ok(SnapshotFile { path: path.to_owned(), file: Arc::new(file), head: Arc::new(head), body_at, file_bytes })
+        let (path, file, head) = (path.to_owned(), Arc::new(file), Arc::new(head));
+        Ok(SnapshotFile { path, file, head, body_at, file_bytes, unadopted: None })
     }
 
     fn damaged(&self, why: String) -> SnapshotError {
@@ -380,12 +398,13 @@ impl Incoming {
         self.file.write_all(part).map_err(|cause| SnapshotError::Io { path: self.path.clone(), cause })
     }
 
-    /// Checks what came. The file still has to be adopted.
+    /// Checks what came. The file still has to be adopted; otherwise it goes with the last handle.
     pub(crate) fn finish(mut self) -> Result<SnapshotFile, SnapshotError> {
         if self.got != self.want {
             return Err(self.damaged(format!("{} of {} bytes came", self.got, self.want)));
         }
-        let snapshot = SnapshotFile::open(&self.path)?;
+        let mut snapshot = SnapshotFile::open(&self.path)?;
+        snapshot.unadopted = Some(Arc::new(Unadopted(self.path.clone())));
         self.whole = true;
         Ok(snapshot)
     }

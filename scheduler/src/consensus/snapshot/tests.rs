@@ -85,5 +85,22 @@ fn a_snapshot_in_parts_is_adopted_whole_or_not_at_all() {
     let whole = incoming.finish().unwrap();
     assert!(store.newest().is_none(), "not adopted yet");
     store.adopt(&whole).unwrap();
+    drop(whole);
     assert_eq!(store.newest().unwrap().state().unwrap(), vec![7; 100_000]);
+}
+
+#[test]
+fn a_snapshot_that_came_and_was_never_adopted_leaves_no_file() {
+    let source_dir = tempfile::tempdir().unwrap();
+    let source = SnapshotStore::open(source_dir.path(), None).unwrap().write(&meta(10), b"some state").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    let mut incoming = store.receive(source.file_bytes()).unwrap();
+    incoming.write(&source.read_at(0, usize::MAX).unwrap()).unwrap();
+    let whole = incoming.finish().unwrap();
+    let other_handle = whole.clone();
+    drop(whole);
+    assert_eq!(other_handle.state().unwrap(), b"some state");
+    drop(other_handle);
+    assert!(files(dir.path()).is_empty(), "it stayed: {:?}", files(dir.path()));
 }

@@ -78,7 +78,7 @@ fn read_chain(dir: &Path, cache_bytes: usize) -> Result<Recovered, Fault> {
 }
 
 /// Follows the files back from the newest. Where the one before is gone, everything older is what a purge had begun to remove.
-fn chain(mut files: Vec<(u64, PathBuf)>) -> Result<(Vec<Segment>, Vec<PathBuf>), Fault> {
+fn chain(mut files: segment::Files) -> Result<(Vec<Segment>, Vec<PathBuf>), Fault> {
     let mut segments = Vec::new();
     let mut wanted = files.last().map_or(0, |(number, _)| *number);
     while let Some((number, path)) = files.pop_if(|(number, _)| *number == wanted) {

@@ -141,8 +141,11 @@ pub(crate) fn open(path: &Path, number: u64) -> Result<Segment, Result<&'static 
     Ok(Segment { header, file, path: path.to_owned(), bytes })
 }
 
+/// Files with their numbers.
+pub(crate) type Files = Vec<(u64, PathBuf)>;
+
 /// The files of the log by number, oldest first, and what a crash left of a file in the making.
-pub(crate) fn list(dir: &Path) -> io::Result<(Vec<(u64, PathBuf)>, Option<PathBuf>)> {
+pub(crate) fn list(dir: &Path) -> io::Result<(Files, Option<PathBuf>)> {
     let (mut found, mut unfinished) = (Vec::new(), None);
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();

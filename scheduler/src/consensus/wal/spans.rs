@@ -28,13 +28,17 @@ impl Spans {
             }
             Change::Truncate(keep) => {
                 let end = keep.map_or(0, |pos| pos.index + 1);
-                while self.0.pop_back_if(|span| span.first >= end).is_some() {}
+                while self.0.back().is_some_and(|span| span.first >= end) {
+                    self.0.pop_back();
+                }
                 if let Some(span) = self.0.back_mut() {
                     span.last = span.last.min(end.saturating_sub(1));
                 }
             }
             Change::Purge(upto) => {
-                while self.0.pop_front_if(|span| span.last <= upto.index).is_some() {}
+                while self.0.front().is_some_and(|span| span.last <= upto.index) {
+                    self.0.pop_front();
+                }
                 if let Some(span) = self.0.front_mut() {
                     span.first = span.first.max(upto.index + 1);
                 }

@@ -218,7 +218,9 @@ impl Writer {
     /// Removes the files that hold only purged entries. A crash may bring any of them back; the next opening removes it.
     fn remove_purged(&mut self) -> io::Result<()> {
         let needed = self.spans.oldest().unwrap_or(self.active.header.number);
-        while let Some((number, path)) = self.segments.pop_front_if(|(number, _)| *number < needed) {
+        while self.segments.front().is_some_and(|(number, _)| *number < needed)
+            && let Some((number, path)) = self.segments.pop_front()
+        {
             self.shared.index().lost_file(number);
             fs::remove_file(path)?;
         }
