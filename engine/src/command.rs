@@ -90,6 +90,8 @@ pub enum Command {
         change: Box<ConfigChange>,
         by: Principal,
     },
+    /// From feature level 2.
+    Edit(Box<Edit>),
 }
 
 /// Who asked, from the certificate.
@@ -119,6 +121,20 @@ pub struct Cancel {
     /// One element of an array; `None` = the whole job.
     pub ordinal: Option<u32>,
     pub reason: String,
+    pub by: Principal,
+}
+
+/// Another revision of a live job's spec, whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edit {
+    /// Of this very request: repeated, it is answered as it was.
+    pub request_id: String,
+    pub job: JobId,
+    /// The revision it was made from.
+    pub from_revision: u32,
+    pub name: Name,
+    pub scheduling: Scheduling,
+    pub launch: Arc<Launch>,
     pub by: Principal,
 }
 

@@ -43,6 +43,11 @@ pub enum Response {
     Expired {
         timers: u32,
     },
+    /// `existing`: the request was known, and this is what it did.
+    Edited {
+        revision: u32,
+        existing: bool,
+    },
 }
 
 /// Why a command changed nothing. Each is an answer to a person or a program, never a panic.
@@ -74,6 +79,13 @@ pub enum Refusal {
     TokenNode(Name),
     #[error("State holds its limit of {limit} {what}")]
     Full { what: String, limit: u64 },
+    #[error("job {job} is at revision {revision} by now")]
+    OldRevision { job: JobId, revision: u32 },
+    /// The job as it stands does not allow that change.
+    #[error("{0}")]
+    NotNow(String),
+    #[error("the cluster's feature level is {level}; this needs {needed}")]
+    FeatureLevel { level: u32, needed: u32 },
 }
 
 /// Why a gang of a plan was not placed; the whole gang is then left as it was.
@@ -228,6 +240,18 @@ pub enum Event {
         node: Name,
     },
     TokenExpired,
+    /// The job has another revision.
+    JobEdited {
+        job: JobId,
+        revision: u32,
+        by: Principal,
+        /// Its names before and from now on, when they differ.
+        renamed: Option<(Name, Name)>,
+        before: Arc<Scheduling>,
+        after: Arc<Scheduling>,
+        /// The command or its surroundings changed too.
+        launch: bool,
+    },
 }
 
 /// What proved that nothing runs on a device any more.

@@ -6,6 +6,7 @@ use muster_common::topology::TopologyMode::{Preferred, Required};
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{Command, NodeAction, Principal};
 use muster_engine::forecast;
+use muster_engine::plan::brief::briefs;
 use muster_engine::plan::explain::{Explanation, Reason, explain};
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::{Admission, Backfill, Order, Policy};
@@ -63,17 +64,17 @@ fn each_blocker_is_named_alone() {
     let mut choosy = job(nodes(2, 8));
     choosy.groups[0].exclude = vec![name("n1")];
     let excluded = cluster.submit(choosy);
-    assert_eq!(reasons(&cluster, leaf), [Reason::Nodes, Reason::Topology]);
+    assert_eq!(reasons(&cluster, leaf), [Reason::Topology]);
     assert_eq!(reasons(&cluster, many), [Reason::Nodes]);
     assert_eq!(reasons(&cluster, model), [Reason::NeverFits, Reason::GpuModel]);
     assert_eq!(reasons(&cluster, cpu), [Reason::NeverFits, Reason::CpuMemory]);
     assert_eq!(reasons(&cluster, label), [Reason::NeverFits, Reason::Label]);
-    assert_eq!(reasons(&cluster, excluded), [Reason::Nodes, Reason::Excluded]);
+    assert_eq!(reasons(&cluster, excluded), [Reason::Excluded]);
     cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
     let closed = cluster.submit(job(nodes(2, 8)));
     assert_eq!(reasons(&cluster, closed), [Reason::Nodes, Reason::ClosedNodes]);
     let nodes_lack = why(&cluster.player.state, closed).blockers.remove(0);
-    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 have that many");
+    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 has that many");
     assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
 }
 
@@ -135,6 +136,58 @@ fn beyond_the_depth_of_the_policy_is_a_reason_of_its_own() {
     let gangs = [4, 4, 4, 1].map(|count| cluster.submit(exact(nodes(count, 8), 10)));
     assert_eq!(reasons(&cluster, gangs[3]), [Reason::BeyondDepth]);
     assert_eq!(reasons(&cluster, gangs[0]), [Reason::Nodes]);
+}
+
+/// The list and the question about one job may never differ.
+#[track_caller]
+fn briefs_agree(cluster: &Cluster) {
+    let (state, now) = (&cluster.player.state, cluster.player.state.now());
+    let all = briefs(state, &mut Memo::default(), now);
+    for brief in &all.order {
+        let one = explain(state, &mut Memo::default(), brief.gang, now).unwrap();
+        let first = one.blockers.first().map(|blocker| (blocker.reason, blocker.detail.clone()));
+        assert_eq!((brief.reason.clone(), brief.booked), (first, one.booked), "{}", brief.gang);
+        assert_eq!(one.position, Some((brief.position, all.order.len() as u32)));
+        assert_eq!(brief.reason.is_none(), one.starts_now);
+        assert_eq!(all.get(brief.gang), Some(brief));
+    }
+}
+
+#[test]
+fn one_look_at_all_that_waits_tells_what_a_look_at_each_does() {
+    let (mut cluster, all) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    cluster.submit(job(nodes(3, 8)));
+    cluster.submit(job(nodes(9, 8)));
+    let mut later = job(nodes(1, 8));
+    later.begin_at_ms = Some(5000);
+    cluster.submit(later);
+    cluster.submit(exact(nodes(1, 1), 1000));
+    cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    briefs_agree(&cluster);
+    cluster.decide();
+    briefs_agree(&cluster);
+    cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
+    cluster.submit(exact(nodes(2, 8), 1));
+    briefs_agree(&cluster);
+    assert_eq!(briefs(&cluster.player.state, &mut Memo::default(), cluster.now()).get(held), None);
+}
+
+#[test]
+fn beyond_many_different_requests_the_list_only_counts() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.submit(job(nodes(4, 8)));
+    let requests = (1..=300).map(|cpus| {
+        let mut job = job(nodes(3, 8));
+        job.groups[0].cpu_milli_per_node = Some(cpus * 10);
+        job
+    });
+    let gangs: Vec<GangId> = requests.map(|request| cluster.submit(request)).collect();
+    let all = briefs(&cluster.player.state, &mut Memo::default(), cluster.now());
+    let expected = Some((Reason::Nodes, "needs 3 nodes with 8 free devices; 2 have that many".to_owned()));
+    assert!(gangs.iter().all(|gang| all.get(*gang).unwrap().reason == expected));
 }
 
 #[test]

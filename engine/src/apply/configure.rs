@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The newest feature level this version can compute.
-pub const FEATURE_LEVEL: u32 = 1;
+/// 2: jobs can be edited.
+pub const FEATURE_LEVEL: u32 = 2;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {

@@ -252,7 +252,11 @@ impl Applying<'_> {
         self.event(Event::JobEnded { record: job, scheduling, launch, end, tally, at });
     }
 
-    fn release_parts_of_spec(&mut self, scheduling: muster_common::job::Hash, launch: muster_common::job::Hash) {
+    pub(super) fn release_parts_of_spec(
+        &mut self,
+        scheduling: muster_common::job::Hash,
+        launch: muster_common::job::Hash,
+    ) {
         let interned = self.state.schedulings.get_mut(&scheduling).expect("counted by the job");
         interned.count -= 1;
         if interned.count == 0 {

@@ -4,6 +4,7 @@
 mod admin;
 mod cancel;
 mod configure;
+mod edit;
 mod expire;
 mod gang;
 mod part;
@@ -13,6 +14,9 @@ mod reports;
 mod silence;
 mod submit;
 mod token;
+
+pub use configure::FEATURE_LEVEL;
+pub use edit::EDIT_LEVEL;
 
 use crate::command::{Command, Entry, STEP_MS_MAX};
 use crate::digest;
@@ -72,6 +76,7 @@ impl Applying<'_> {
             }
             Command::UseToken { hash, node } => self.use_token(*hash, node),
             Command::Configure { change, by } => self.configure(change, by),
+            Command::Edit(edit) => self.edit(edit),
         };
         result.unwrap_or_else(Response::Refused)
     }

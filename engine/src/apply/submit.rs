@@ -9,7 +9,7 @@ use crate::state::change::Key;
 use crate::state::job::{JobRecord, KeyRecord, Ranges, Revision, Tally};
 use crate::state::timer::Timer;
 use crate::state::{ACCOUNTS_MAX, Interned, JOBS_MAX, LaunchRecord};
-use muster_common::job::{Hash, Scheduling};
+use muster_common::job::{Hash, Launch, Scheduling};
 use muster_common::{JobId, Time};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Applying<'_> {
         Ok(self.accept(submit))
     }
 
-    fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
+    pub(super) fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
         if self.state.policy.class_rank(&scheduling.class).is_none() {
             let known: Vec<&str> = self.state.policy.classes.keys().map(|name| name.as_str()).collect();
             let known = if known.is_empty() { "low, normal, high".into() } else { known.join(", ") };
@@ -50,8 +50,11 @@ impl Applying<'_> {
     fn accept(&mut self, submit: &Submit) -> Response {
         let id = JobId(self.entry.index);
         let now = self.now();
-        let revision =
-            Revision { number: 1, scheduling: self.intern(&submit.scheduling), launch: self.keep_launch(submit) };
+        let revision = Revision {
+            number: 1,
+            scheduling: self.intern(&submit.scheduling),
+            launch: self.keep_launch(&submit.launch),
+        };
         let gangs = submit.scheduling.gangs();
         if let Some(wait_ms) = submit.scheduling.limits.wait_ms {
             self.set_timer(now.plus_ms(wait_ms), Timer::WaitLimit { job: id });
@@ -59,7 +62,7 @@ impl Applying<'_> {
         if let Some(begin_at_ms) = submit.scheduling.begin_at_ms.filter(|at| *at > now.0) {
             self.set_timer(Time(begin_at_ms), Timer::NotBefore { gang: muster_common::GangId::new(id, 0) });
         }
-        self.remember_key(submit, id);
+        self.remember(submit.key.clone(), KeyRecord { job: id, body_hash: submit.body_hash, at: now });
         self.state.jobs.insert(
             id,
             JobRecord {
@@ -89,7 +92,7 @@ impl Applying<'_> {
         Response::Submitted { job: id, existing: false }
     }
 
-    fn intern(&mut self, scheduling: &Scheduling) -> Hash {
+    pub(super) fn intern(&mut self, scheduling: &Scheduling) -> Hash {
         let key = digest::of(scheduling);
         match self.state.schedulings.get_mut(&key) {
             Some(interned) => interned.count += 1,
@@ -101,24 +104,25 @@ impl Applying<'_> {
         key
     }
 
-    fn keep_launch(&mut self, submit: &Submit) -> Hash {
-        let hash = digest::launch_hash(&submit.launch);
+    pub(super) fn keep_launch(&mut self, launch: &Arc<Launch>) -> Hash {
+        let hash = digest::launch_hash(launch);
         match self.state.launches.get_mut(&hash) {
             Some(record) => record.count += 1,
             None => {
-                self.state.launches.insert(hash, LaunchRecord { launch: submit.launch.clone(), count: 1 });
+                self.state.launches.insert(hash, LaunchRecord { launch: launch.clone(), count: 1 });
             }
         }
         hash
     }
 
-    fn remember_key(&mut self, submit: &Submit, job: JobId) {
-        let now = self.now();
+    /// Keeps what a key stands for, until the horizon.
+    pub(super) fn remember(&mut self, key: String, record: KeyRecord) {
+        let now = record.at;
         if self.state.keys.is_empty() {
             self.set_timer(now.plus_ms(self.state.settings.key_horizon_ms), Timer::Keys);
         }
-        self.state.keys.insert(submit.key.clone(), KeyRecord { job, body_hash: submit.body_hash, at: now });
-        self.state.key_ages.insert((now, submit.key.clone()), ());
+        self.state.keys.insert(key.clone(), record);
+        self.state.key_ages.insert((now, key), ());
     }
 
     /// Forgets keys past the horizon, and comes back when the next one is due.

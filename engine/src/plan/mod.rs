@@ -2,6 +2,9 @@
 //! the explanation of all of it through the same predicates.
 
 pub mod backfill;
+mod blockers;
+pub mod brief;
+mod capacity;
 pub mod devices;
 pub mod explain;
 pub mod feasible;

@@ -1,10 +1,10 @@
 //! Every invariant of State. Runs after every entry in tests, and never in production's hot path.
 
 use super::State;
-use super::gang::{Attempt, GangState, PartState};
+use super::gang::{Attempt, GangRecord, GangState, PartState};
 use super::node::{DeviceState, NodeRecord};
 use super::timer::Timer;
-use muster_common::job::Hash;
+use muster_common::job::{Hash, Scheduling};
 use muster_common::resources::{Amount, Share};
 use muster_common::{GangId, JobId, NodeId, Time, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,9 +155,15 @@ impl State {
                     // One beyond the end of time never comes.
                     (at < Time::NEVER).then_some((at, Timer::StartDeadline { gang: id, attempt: attempt.number }))
                 }
+                GangState::Running(attempt) => {
+                    let limit_ms = self.revision_of(gang).and_then(|scheduling| scheduling.limits.time_ms);
+                    let end = attempt.started_at.zip(limit_ms).map(|(at, ms)| at.plus_ms(ms));
+                    end.map(|at| (at, Timer::TimeLimit { gang: id, attempt: attempt.number }))
+                }
                 _ => None,
             };
-            ensure(wanted.is_none_or(|timer| timers.contains(&timer)), || format!("gang {id} has no start deadline"))?;
+            let missing = wanted.filter(|(at, _)| *at < Time::NEVER).filter(|timer| !timers.contains(timer));
+            ensure(missing.is_none(), || format!("gang {id} has no timer {missing:?}"))?;
         }
         for (_, timer) in &timers {
             let belongs = match timer {
@@ -179,6 +185,13 @@ impl State {
             ensure(belongs, || format!("{timer:?} belongs to nothing"))?;
         }
         Ok(())
+    }
+
+    /// The scheduling part a gang runs.
+    fn revision_of(&self, gang: &GangRecord) -> Option<&Scheduling> {
+        let job = self.jobs.get(&gang.id.job)?;
+        let revision = job.revisions.iter().find(|revision| revision.number == gang.revision)?;
+        self.schedulings.get(&revision.scheduling).map(|interned| &*interned.scheduling)
     }
 
     fn check_waiting_records(&self) -> Broken {

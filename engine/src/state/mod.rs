@@ -96,7 +96,7 @@ pub const ACCOUNT_BEYOND: &str = "beyond-limit";
 
 impl State {
     pub fn new(cluster_id: impl Into<String>) -> Self {
-        let cluster = Cluster { id: cluster_id.into(), generation: 1, feature_level: 1 };
+        let cluster = Cluster { id: cluster_id.into(), generation: 1, feature_level: crate::apply::FEATURE_LEVEL };
         Self { cluster, ..Self::default() }
     }
 

@@ -157,6 +157,22 @@ impl Cluster {
         }
     }
 
+    /// An edit of the job as it is now.
+    pub fn edit_of(&self, job: JobId, request_id: &str, change: impl FnOnce(&mut Edit)) -> Command {
+        let record = self.state.job(job).expect("the job lives");
+        let mut edit = Edit {
+            request_id: request_id.into(),
+            job,
+            from_revision: record.revision().number,
+            name: record.name.clone(),
+            scheduling: (**self.state.scheduling(record)).clone(),
+            launch: self.state.launch(&record.revision().launch).expect("counted").clone(),
+            by: principal(),
+        };
+        change(&mut edit);
+        Command::Edit(Box::new(edit))
+    }
+
     pub fn node(&self, n: usize) -> NodeId {
         *self.state.nodes().keys().nth(n).unwrap()
     }
@@ -185,7 +201,8 @@ impl Cluster {
             parts.push(PlacedPart { node: node.id, epoch: node.epoch, devices, amount });
         }
         let attempt = AttemptNo(self.state.gang(gang).map_or(0, |record| record.attempt.0) + 1);
-        (parts.len() == nodes as usize).then_some(Placement { gang, attempt, revision: 1, parts })
+        let revision = job.revision().number;
+        (parts.len() == nodes as usize).then_some(Placement { gang, attempt, revision, parts })
     }
 
     pub fn plan(&self, steps: Vec<PlanStep>) -> Command {

@@ -29,7 +29,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 16 {
+    match kind % 17 {
         0 | 1 => {
             cluster.submit(random_scheduling(a, b, c));
         }
@@ -50,6 +50,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         12 => observe_silence(cluster, &nodes, a, b),
         13 => register_again(cluster, &nodes, a, b, c),
         14 => stray_report(cluster, &nodes, &gangs, a, b),
+        15 => edit(cluster, &jobs, a, b, c, d),
         _ => {
             if let Some(job) = pick(&jobs, a) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
@@ -152,6 +153,29 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
         again.held = cluster.state.gangs().values().filter_map(held).collect();
     }
     cluster.apply(Command::RegisterNode(Box::new(again)));
+}
+
+/// Sometimes only what may change while it runs, sometimes everything; sometimes the same request again.
+fn edit(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32, c: u32, d: u32) {
+    let Some(job) = pick(jobs, a) else { return };
+    let now = cluster.state.scheduling(cluster.state.job(job).unwrap()).clone();
+    let command = cluster.edit_of(job, &format!("r{}", d % 50), |edit| {
+        if b.is_multiple_of(2) {
+            edit.scheduling = random_scheduling(b, c, d);
+            edit.scheduling.array = now.array.clone();
+        }
+        edit.scheduling.limits.time_ms = (!c.is_multiple_of(3)).then_some(u64::from(c % 90_000) + 1);
+        edit.scheduling.limits.wait_ms = (c.is_multiple_of(5)).then_some(u64::from(d % 900_000) + 1);
+        if let Some(array) = &mut edit.scheduling.array {
+            array.at_once = (!d.is_multiple_of(3)).then_some(1 + d % 3);
+            array.stop_after_failures = (d.is_multiple_of(2)).then_some(1 + d % 4);
+        }
+        edit.from_revision += u32::from(d.is_multiple_of(13));
+    });
+    cluster.apply(command.clone());
+    if d.is_multiple_of(3) {
+        cluster.apply(command);
+    }
 }
 
 /// Old, wrong and unknown tokens are no-ops.

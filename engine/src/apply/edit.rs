@@ -1,0 +1,223 @@
+//! Another revision of a job's spec. What waits takes it; what runs takes it as long as nothing it
+//! was started with differs, else it stays at the revision it runs.
+
+use super::{Applying, Result};
+use crate::command::Edit;
+use crate::digest;
+use crate::outcome::{Event, Refusal, Response};
+use crate::state::ACCOUNTS_MAX;
+use crate::state::change::Key;
+use crate::state::gang::{Attempt, GangState};
+use crate::state::job::{JobRecord, KeyRecord, Revision};
+use crate::state::timer::Timer;
+use muster_common::job::{Hash, Scheduling};
+use muster_common::{GangId, JobId, Time};
+use std::sync::Arc;
+
+/// From this feature level on, all servers can apply an edit.
+pub const EDIT_LEVEL: u32 = 2;
+
+/// Keys of edits live among those of submits; people cannot write this character into one.
+const EDIT_KEY: char = '\u{1}';
+
+impl Applying<'_> {
+    pub(super) fn edit(&mut self, edit: &Edit) -> Result {
+        let level = self.state.cluster.feature_level;
+        if level < EDIT_LEVEL {
+            return Err(Refusal::FeatureLevel { level, needed: EDIT_LEVEL });
+        }
+        let key = format!("{EDIT_KEY}{}", edit.request_id);
+        let launch = digest::launch_hash(&edit.launch);
+        let body_hash = digest::of(&(edit.job, edit.from_revision, &edit.name, &edit.scheduling, &launch));
+        if let Some(known) = self.state.keys.get(&key) {
+            if known.body_hash != body_hash {
+                return Err(Refusal::KeyReused { job: known.job });
+            }
+            return Ok(Response::Edited { revision: edit.from_revision + 1, existing: true });
+        }
+        let job = self.state.jobs.get(&edit.job).ok_or(Refusal::UnknownJob(edit.job))?;
+        let (revision, before) = (job.revision().clone(), self.state.scheduling(job).clone());
+        let renamed = (job.name != edit.name).then(|| (job.name.clone(), edit.name.clone()));
+        if revision.number != edit.from_revision {
+            return Err(Refusal::OldRevision { job: job.id, revision: revision.number });
+        }
+        let relaunched = launch != revision.launch;
+        if renamed.is_none() && *before == edit.scheduling && !relaunched {
+            return Ok(Response::Noop);
+        }
+        if self.is_new_account_beyond_limit(&edit.scheduling.account) {
+            return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
+        }
+        self.check_scheduling(&edit.scheduling)?;
+        let steady = !relaunched && runs_alike(&before, &edit.scheduling);
+        self.check_edit(job, &before, &edit.scheduling, steady)?;
+        self.remember(key, KeyRecord { job: edit.job, body_hash, at: self.now() });
+        let number = revision.number + 1;
+        self.revise(edit, number);
+        let after = self.state.scheduling(self.state.jobs.get(&edit.job).expect("just revised")).clone();
+        self.move_job_timers(edit.job, &before, &after);
+        self.move_gangs(edit.job, number);
+        self.prune_revisions(edit.job);
+        self.state.touch(Key::Job(edit.job));
+        self.event(Event::JobEdited {
+            job: edit.job,
+            revision: number,
+            by: edit.by.clone(),
+            renamed,
+            before,
+            after,
+            launch: relaunched,
+        });
+        Ok(Response::Edited { revision: number, existing: false })
+    }
+
+    /// What the job as it stands cannot take.
+    fn check_edit(&self, job: &JobRecord, before: &Scheduling, after: &Scheduling, steady: bool) -> Result<()> {
+        let no = |why: String| Err(Refusal::NotNow(why));
+        let (id, now) = (job.id, self.now());
+        if job.cancelled {
+            return no(format!("job {id} is being ended"));
+        }
+        let count = |scheduling: &Scheduling| scheduling.array.as_ref().map(|array| array.count);
+        if count(before) != count(after) {
+            return no(format!("job {id}: the number of elements of an array is fixed when it is submitted"));
+        }
+        let waits = !job.unstarted.is_empty() || job.gangs_live > job.gangs_active;
+        if !steady && !waits {
+            return no(format!(
+                "job {id} runs; until it waits again only its name, priority, limits, retries, checkpoint and `at_once` can change"
+            ));
+        }
+        let array = after.array.as_ref();
+        if array.and_then(|array| array.at_once).is_some_and(|most| job.gangs_active > most) {
+            return no(format!("{} elements of job {id} run; `at_once` cannot be less", job.gangs_active));
+        }
+        let failed = job.tally.failed;
+        if waits && array.and_then(|array| array.stop_after_failures).is_some_and(|most| failed >= most) {
+            return no(format!("{failed} elements of job {id} have failed already; cancel it to start no more"));
+        }
+        let waited_out = after.limits.wait_ms.is_some_and(|ms| job.submitted_at.plus_ms(ms) <= now);
+        if waits && waited_out && after.limits.wait_ms != before.limits.wait_ms {
+            return no(format!("job {id} has waited for longer than that; cancel it instead"));
+        }
+        self.check_time_limit(job, after)
+    }
+
+    /// A limit that has passed already would stop what runs, which is `cancel`'s business.
+    fn check_time_limit(&self, job: &JobRecord, after: &Scheduling) -> Result<()> {
+        let Some(limit_ms) = after.limits.time_ms else { return Ok(()) };
+        let now = self.now();
+        for gang in self.gangs_of(job.id) {
+            let record = self.state.gangs.get(&gang).expect("listed just now");
+            let GangState::Running(attempt) = &record.state else { continue };
+            let own = self.scheduling_of(gang);
+            let Some(started) = attempt.started_at else { continue };
+            if runs_alike(&own, after) && own.limits.time_ms != Some(limit_ms) && started.plus_ms(limit_ms) <= now {
+                let ran_s = now.since_ms(started) / 1000;
+                return Err(Refusal::NotNow(format!(
+                    "{gang} has run for {ran_s} s; that time limit has passed, cancel it instead"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn revise(&mut self, edit: &Edit, number: u32) {
+        let scheduling = self.intern(&edit.scheduling);
+        let launch = self.keep_launch(&edit.launch);
+        let job = self.state.jobs.get_mut(&edit.job).expect("seen by the caller");
+        job.name = edit.name.clone();
+        job.revisions.push(Revision { number, scheduling, launch });
+    }
+
+    fn move_job_timers(&mut self, id: JobId, before: &Scheduling, after: &Scheduling) {
+        let job = self.state.jobs.get(&id).expect("seen by the caller");
+        let (submitted_at, now) = (job.submitted_at, self.now());
+        let wait_by = |scheduling: &Scheduling| scheduling.limits.wait_ms.map(|ms| submitted_at.plus_ms(ms));
+        if wait_by(before) != wait_by(after) {
+            wait_by(before).into_iter().for_each(|at| self.drop_timer(at, Timer::WaitLimit { job: id }));
+            wait_by(after)
+                .into_iter()
+                .filter(|at| *at > now)
+                .for_each(|at| self.set_timer(at, Timer::WaitLimit { job: id }));
+        }
+        if before.begin_at_ms != after.begin_at_ms {
+            let timer = Timer::NotBefore { gang: GangId::new(id, 0) };
+            before.begin_at_ms.into_iter().for_each(|at| self.drop_timer(Time(at), timer));
+            after.begin_at_ms.into_iter().filter(|at| *at > now.0).for_each(|at| self.set_timer(Time(at), timer));
+        }
+    }
+
+    /// Moves to the newest revision whatever may take it.
+    fn move_gangs(&mut self, id: JobId, number: u32) {
+        let job = self.state.jobs.get(&id).expect("seen by the caller");
+        let (after, launch) = (self.state.scheduling(job).clone(), job.revision().launch);
+        self.forget_bookings_of(id);
+        for gang in self.gangs_of(id) {
+            let own = self.scheduling_of(gang);
+            let takes = match &self.state.gangs.get(&gang).expect("listed just now").state {
+                GangState::Queued { .. } => true,
+                GangState::Starting(_) | GangState::Running(_) => {
+                    runs_alike(&own, &after) && self.launch_of(gang) == launch
+                }
+                GangState::Stopping(..) => false,
+            };
+            if !takes {
+                continue;
+            }
+            let running = match &self.state.gangs.get(&gang).expect("listed just now").state {
+                GangState::Running(attempt) => Some(attempt.clone()),
+                _ => None,
+            };
+            if let Some(attempt) = running {
+                self.move_time_limit(gang, &attempt, own.limits.time_ms, after.limits.time_ms);
+            }
+            self.gang_mut(gang).revision = number;
+        }
+    }
+
+    fn move_time_limit(&mut self, gang: GangId, attempt: &Attempt, before_ms: Option<u64>, after_ms: Option<u64>) {
+        let Some(started) = attempt.started_at else { return };
+        let timer = Timer::TimeLimit { gang, attempt: attempt.number };
+        before_ms.into_iter().for_each(|ms| self.drop_timer(started.plus_ms(ms), timer));
+        after_ms.into_iter().for_each(|ms| self.set_timer(started.plus_ms(ms), timer));
+    }
+
+    fn launch_of(&self, gang: GangId) -> Hash {
+        let job = self.state.jobs.get(&gang.job).expect("a live gang's job is live");
+        let number = self.state.gangs.get(&gang).map_or(job.revision().number, |record| record.revision);
+        job.revisions.iter().find(|revision| revision.number == number).unwrap_or(job.revision()).launch
+    }
+
+    /// What was booked was for the job as it was.
+    fn forget_bookings_of(&mut self, id: JobId) {
+        let booked: Vec<GangId> = self.state.reservations.keys().filter(|gang| gang.job == id).copied().collect();
+        booked.into_iter().for_each(|gang| self.forget_reservation(gang));
+        self.state.parked.retain(|gang, _| gang.job != id);
+    }
+
+    /// A revision that nothing runs any more is only history.
+    fn prune_revisions(&mut self, id: JobId) {
+        let gangs = self.gangs_of(id);
+        let used: Vec<u32> = gangs.iter().filter_map(|gang| Some(self.state.gangs.get(gang)?.revision)).collect();
+        let job = self.state.jobs.get_mut(&id).expect("seen by the caller");
+        let newest = job.revision().number;
+        let (kept, pruned): (Vec<Revision>, Vec<Revision>) = std::mem::take(&mut job.revisions)
+            .into_iter()
+            .partition(|revision| revision.number == newest || used.contains(&revision.number));
+        job.revisions = kept;
+        for revision in pruned {
+            self.release_parts_of_spec(revision.scheduling, revision.launch);
+        }
+    }
+}
+
+/// Could a gang that was started with the one go on under the other? What it was placed by, what
+/// its lease rests on and who is charged must be equal.
+fn runs_alike(one: &Arc<Scheduling>, other: &Scheduling) -> bool {
+    one.queue == other.queue
+        && one.account == other.account
+        && one.groups == other.groups
+        && one.fence_after_ms == other.fence_after_ms
+        && one.begin_at_ms == other.begin_at_ms
+}

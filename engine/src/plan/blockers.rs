@@ -1,0 +1,171 @@
+//! The blockers of waiting gangs after one cycle. What is asked of the cluster is worked out once per
+//! request, however many gangs make it.
+
+use super::capacity::Capacity;
+use super::explain::{Blocker, Reason, blocker};
+use super::ledger::{Ledger, Suppose};
+use super::never::{NeverFits, fits_on};
+use super::round::not_eligible;
+use crate::command::{Command, PlanStep};
+use crate::cycle::Cycle;
+use crate::policy::Admission;
+use crate::state::State;
+use crate::state::gang::GangState;
+use crate::state::reservation::ReservationKind;
+use muster_common::job::{Hash, Scheduling};
+use muster_common::{GangId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one cycle left waiting, ready to be asked about gangs.
+pub(super) struct Blockers<'a> {
+    state: &'a State,
+    now: Time,
+    placed: BTreeSet<GangId>,
+    truncated: bool,
+    capacity: Capacity<'a>,
+    empty: Option<Ledger>,
+    never: BTreeMap<Hash, Option<NeverFits>>,
+}
+
+impl<'a> Blockers<'a> {
+    pub fn new(state: &'a State, decided: &Cycle, now: Time) -> Self {
+        let placed = placed(decided).collect();
+        let truncated = decided.truncated > 0;
+        let capacity = Capacity::new(state);
+        Self { state, now, placed, truncated, capacity, empty: None, never: BTreeMap::new() }
+    }
+
+    /// Does the cycle start it?
+    pub fn places(&self, gang: GangId) -> bool {
+        self.placed.contains(&gang)
+    }
+
+    /// From here on a request that nobody asked about yet is only counted, not looked into.
+    pub fn only_count(&mut self) {
+        self.capacity.only_count();
+    }
+
+    /// Requests looked into so far.
+    pub fn looked_into(&self) -> usize {
+        self.capacity.known()
+    }
+
+    /// Everything in the way of a waiting gang, the reason that decides first. `ahead`: some of
+    /// those before it in the order.
+    pub fn of(&mut self, gang: GangId, position: Option<u32>, ahead: &[GangId]) -> Vec<Blocker> {
+        let Some(job) = self.state.job(gang.job) else { return Vec::new() };
+        let scheduling = self.state.scheduling(job).clone();
+        let mut found: Vec<Blocker> = Vec::new();
+        if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
+            found.push(eligibility(self.state, gang, reason));
+        }
+        if let [group] = scheduling.groups.as_slice() {
+            let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+            match self.capacity.of(group, excluded) {
+                Some(lacks) => found.extend(lacks.iter().cloned()),
+                // What the job itself says is reason enough; nobody is in its way then.
+                None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
+                None => {}
+            }
+        }
+        let depth = self.state.policy().budget.depth;
+        if self.truncated && position.is_some_and(|at| at > depth) {
+            let detail = format!("the policy looks at {depth} gangs a cycle, and this one comes after them");
+            found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill | Reason::BeyondDepth));
+            found.push(blocker(Reason::BeyondDepth, detail).help("raise `budget.depth` in the policy"));
+        }
+        if let Some(NeverFits { what, have, hint }) = self.never(job.revision().scheduling, &scheduling) {
+            found.retain(|known| known.reason != Reason::Nodes);
+            found.push(blocker(Reason::NeverFits, format!("{what}; {have}")).help(hint));
+        }
+        found.sort_by_key(|known| known.reason);
+        found
+    }
+
+    fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {
+        let state = self.state;
+        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
+        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
+        self.never.entry(shape).or_insert_with(|| fits_on(state, scheduling, empty).err()).clone()
+    }
+
+    /// It would fit on what is free, and yet this cycle does not start it.
+    fn in_the_way(&self, gang: GangId, ahead: &[GangId]) -> Blocker {
+        let state = self.state;
+        if !self.placed.is_empty() {
+            let detail = "others that go first are being started on what is free";
+            return blocker(Reason::Priority, detail).by(self.placed.iter().copied());
+        }
+        let booking = |kind| state.reservations().values().find(move |known| known.kind == kind && known.gang != gang);
+        let strict = matches!(state.policy().admission, Admission::HeadOfLine { .. });
+        if let Some(booked) = booking(ReservationKind::Booked).or_else(|| booking(ReservationKind::Head)) {
+            let other = name(state, booked.gang);
+            if state.policy().backfill.reserve_depth > 0 {
+                let detail = format!("it could start, but would delay {other}, whose start is booked");
+                let until = Some(booked.start).filter(|start| *start < Time::NEVER);
+                let help = "give a time limit, or a shorter one, so that it ends before";
+                return Blocker { until, ..blocker(Reason::Backfill, detail).by([booked.gang]).help(help) };
+            }
+            return blocker(Reason::Priority, format!("{other} is at the head of the queue")).by([booked.gang]);
+        }
+        if self.truncated {
+            let detail = "the policy's depth or budget ended before its turn";
+            return blocker(Reason::BeyondDepth, detail).help("raise `budget` in the policy");
+        }
+        let detail =
+            if strict { "one that goes first cannot start yet, and nothing may pass it" } else { "others go first" };
+        blocker(Reason::Priority, detail).by(ahead.iter().copied())
+    }
+}
+
+fn placed(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
+    let steps = decided.commands.iter().flat_map(|command| match command {
+        Command::CommitPlan(plan) => plan.steps.as_slice(),
+        _ => &[],
+    });
+    steps.filter_map(|step| match step {
+        PlanStep::Place(placement) => Some(placement.gang),
+        _ => None,
+    })
+}
+
+/// As people write it: the one gang of a job that is no array is the job.
+fn name(state: &State, gang: GangId) -> String {
+    let array = state.job(gang.job).is_some_and(|job| state.scheduling(job).array.is_some());
+    if array { gang.to_string() } else { gang.job.to_string() }
+}
+
+fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
+    let job = gang.job;
+    let Some(record) = state.job(job) else { return blocker(reason, "the job is not known") };
+    match reason {
+        Reason::Hold => blocker(reason, "the job is held").help(format!("muster release {job}")),
+        Reason::BeginTime => {
+            let until = state.scheduling(record).begin_at_ms.map(Time);
+            Blocker { until, ..blocker(reason, "the job asked to begin later") }
+        }
+        Reason::Backoff => {
+            let until = state.gang(gang).and_then(|gang| match gang.state {
+                GangState::Queued { not_before } => Some(not_before),
+                _ => None,
+            });
+            Blocker { until, ..blocker(reason, "the last attempt failed; waiting before the next") }
+        }
+        Reason::ArrayLimit => {
+            let array = state.scheduling(record).array.as_ref();
+            match array.and_then(|array| array.at_once) {
+                Some(most) if record.gangs_active >= most => blocker(
+                    reason,
+                    format!("{} of the array run already; at most {most} may at once", record.gangs_active),
+                )
+                .help(format!("muster edit {job} --set array.at_once=N")),
+                _ => blocker(reason, format!("{} of the array have failed; no more are started", record.tally.failed)),
+            }
+        }
+        Reason::Parked => {
+            let why = state.parked(gang).map_or(String::new(), |parked| format!(": {}", parked.why));
+            blocker(reason, format!("its plans were refused twice{why}")).help("hold and release the job to try again")
+        }
+        _ => blocker(Reason::Cancelled, "the job is being ended"),
+    }
+}

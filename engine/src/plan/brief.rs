@@ -1,0 +1,71 @@
+//! The deciding reason of every waiting gang, from one cycle: for lists, where explaining each gang
+//! by itself would cost a cycle each.
+
+use super::blockers::Blockers;
+use super::explain::{Reason, booked};
+use crate::cycle::{Memo, cycle};
+use crate::state::State;
+use muster_common::{GangId, Time};
+use std::collections::BTreeMap;
+
+/// Different requests that are looked into; those after them are only counted.
+const REQUESTS_MAX: usize = 256;
+/// Gangs ahead that a blocker may name; nobody reads them here.
+const NOBODY: &[GangId] = &[];
+
+/// One place in the order: a gang that waits for another attempt, or all elements of a job that
+/// were never placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brief {
+    /// Of a job's elements, the first.
+    pub gang: GangId,
+    pub gangs: u32,
+    /// From 1.
+    pub position: u32,
+    /// `None`: the next cycle starts it.
+    pub reason: Option<(Reason, String)>,
+    pub booked: Option<Time>,
+}
+
+/// What one cycle leaves waiting, in the order in which the policy offers the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Briefs {
+    pub order: Vec<Brief>,
+    places: BTreeMap<GangId, usize>,
+}
+
+impl Briefs {
+    /// Of a waiting gang; of an array's elements that were never placed only the first has one. Those
+    /// of a held job have none.
+    pub fn get(&self, gang: GangId) -> Option<&Brief> {
+        self.order.get(*self.places.get(&gang)?)
+    }
+}
+
+/// Looks once at everything that waits.
+pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
+    let decided = cycle(state, memo, now);
+    let waiting = memo.waiting(state, now);
+    let mut blockers = Blockers::new(state, &decided, now);
+    let mut briefs = Briefs::default();
+    for (position, item) in (1u32..).zip(waiting.by_order.values()) {
+        let gang = item.key.gang;
+        let gangs = match item.lane {
+            true => state.job(gang.job).map_or(0, |job| job.unstarted.len()),
+            false => 1,
+        };
+        if blockers.looked_into() >= REQUESTS_MAX {
+            blockers.only_count();
+        }
+        let reason = match blockers.places(gang) {
+            true => None,
+            false => {
+                let first = blockers.of(gang, Some(position), NOBODY).into_iter().next();
+                first.map(|first| (first.reason, first.detail))
+            }
+        };
+        briefs.places.insert(gang, briefs.order.len());
+        briefs.order.push(Brief { gang, gangs, position, reason, booked: booked(state, gang) });
+    }
+    briefs
+}

@@ -1,0 +1,190 @@
+//! What a request lacks on the cluster as it is. Each reason is tried alone: would it fit if only
+//! that were otherwise?
+
+use super::explain::{Blocker, Reason, blocker};
+use super::ledger::{Ledger, Suppose};
+use super::place::{Request, place};
+use crate::state::State;
+use crate::state::node::DeviceState;
+use muster_common::job::{Count, GroupRequest};
+use muster_common::{GangId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is lacking; `None` = it fits on what is free.
+type Lacks = Option<Arc<[Blocker]>>;
+
+/// Answers by request, and by the nodes a gang keeps off since attempts failed there.
+pub(super) struct Capacity<'a> {
+    state: &'a State,
+    now: Ledger,
+    opened: Option<Ledger>,
+    proven: Option<Ledger>,
+    known: BTreeMap<GroupRequest, BTreeMap<Vec<NodeId>, Lacks>>,
+    looked_into: usize,
+    only_count: bool,
+}
+
+impl<'a> Capacity<'a> {
+    pub fn new(state: &'a State) -> Self {
+        let now = Ledger::of(state, Suppose::default());
+        Self { state, now, opened: None, proven: None, known: BTreeMap::new(), looked_into: 0, only_count: false }
+    }
+
+    pub fn only_count(&mut self) {
+        self.only_count = true;
+    }
+
+    pub fn known(&self) -> usize {
+        self.looked_into
+    }
+
+    pub fn of(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Lacks {
+        if let Some(lacks) = self.known.get(group).and_then(|known| known.get(excluded)) {
+            return lacks.clone();
+        }
+        let lacks = if self.only_count { self.count_only(group) } else { self.look_into(group, excluded) };
+        self.known.entry(group.clone()).or_default().insert(excluded.to_vec(), lacks.clone());
+        lacks
+    }
+
+    fn fits(&self, ledger: &Ledger, group: &GroupRequest, excluded: &[NodeId]) -> bool {
+        place(ledger, self.state.fabric(), self.state.policy(), Request { group, excluded }, &mut 0).is_some()
+    }
+
+    fn count_only(&self, group: &GroupRequest) -> Lacks {
+        let (mut lack, short) = self.too_few(group);
+        if !short {
+            lack.detail.push_str("; `muster why` looks closer");
+        }
+        Some([lack].into())
+    }
+
+    fn look_into(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Lacks {
+        self.looked_into += 1;
+        if self.fits(&self.now, group, excluded) {
+            return None;
+        }
+        let mut lacks = self.of_the_request(group, excluded);
+        lacks.extend(self.of_the_cluster(group, excluded));
+        let (few, short) = self.too_few(group);
+        // Where the number is there, what else is wrong with it says more.
+        if short || lacks.is_empty() {
+            lacks.push(few);
+        }
+        Some(lacks.into())
+    }
+
+    fn of_the_request(&self, group: &GroupRequest, excluded: &[NodeId]) -> Vec<Blocker> {
+        let mut lacks = Vec::new();
+        let only = |change: &dyn Fn(&mut GroupRequest)| {
+            let mut other = group.clone();
+            change(&mut other);
+            other != *group && self.fits(&self.now, &other, excluded)
+        };
+        if only(&|group| group.topology.clear()) {
+            let levels: Vec<&str> = group.topology.iter().map(|request| request.level.as_str()).collect();
+            let detail =
+                format!("enough is free, but not close enough together: asked for level {}", levels.join(", "));
+            lacks.push(blocker(Reason::Topology, detail).help("prefer the level instead of requiring it"));
+        }
+        if only(&|group| group.models.clear()) {
+            let models: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
+            let detail = format!("enough of other models is free, but not of {}", models.join(" or "));
+            lacks.push(blocker(Reason::GpuModel, detail).help("accept more models"));
+        }
+        let no_amount = |group: &mut GroupRequest| {
+            group.cpu_milli_per_node = Some(0);
+            group.memory_bytes_per_node = None;
+        };
+        if only(&no_amount) {
+            let detail = "enough devices are free, but too little CPU or memory beside them";
+            lacks.push(blocker(Reason::CpuMemory, detail).help("ask for less CPU or memory"));
+        }
+        if only(&|group| group.labels.clear()) {
+            lacks.push(blocker(Reason::Label, "what is free does not carry the labels asked for"));
+        }
+        if only(&|group| group.exclude.clear()) || (!excluded.is_empty() && self.fits(&self.now, group, &[])) {
+            let detail = "what is free is on nodes that are excluded, or where an earlier attempt failed";
+            lacks.push(blocker(Reason::Excluded, detail).on(excluded.iter().copied()));
+        }
+        lacks
+    }
+
+    fn of_the_cluster(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Vec<Blocker> {
+        let state = self.state;
+        let mut lacks = Vec::new();
+        let suppose = Suppose { closed_are_open: true, ..Suppose::default() };
+        let opened = self.opened.take().unwrap_or_else(|| Ledger::of(state, suppose));
+        if self.fits(&opened, group, excluded) {
+            let closed = state.nodes().values().filter(|node| !node.is_open()).map(|node| node.id);
+            let closed: Vec<NodeId> = closed.collect();
+            let detail = match closed.len() {
+                1 => "1 node takes no new work (cordoned, drained or silent)".to_owned(),
+                many => format!("{many} nodes take no new work (cordoned, drained or silent)"),
+            };
+            lacks.push(blocker(Reason::ClosedNodes, detail).on(closed).help("muster node undrain NODE"));
+        }
+        self.opened = Some(opened);
+        let suppose = Suppose { unknown_are_free: true, ..Suppose::default() };
+        let proven = self.proven.take().unwrap_or_else(|| Ledger::of(state, suppose));
+        if self.fits(&proven, group, excluded) {
+            let unknown = |device: &DeviceState| matches!(device, DeviceState::Unknown { .. });
+            let nodes = state.nodes().values().filter(|node| node.devices.iter().any(unknown));
+            let detail = "devices of silent nodes are not proven free";
+            lacks.push(blocker(Reason::UnknownDevices, detail).on(nodes.map(|node| node.id)));
+        }
+        self.proven = Some(proven);
+        lacks
+    }
+
+    /// How much of what it asks for is free, and whether that is too little.
+    fn too_few(&self, group: &GroupRequest) -> (Blocker, bool) {
+        let open = self.now.nodes().filter(|view| view.open);
+        let (detail, short) = match &group.count {
+            Count::Nodes { nodes, per_node: 0 } => {
+                let have = open.count();
+                let what = nodes_text(*nodes);
+                (format!("needs {what} with CPU and memory to spare; {}", are(have, "open")), have < *nodes as usize)
+            }
+            Count::Nodes { nodes, per_node } if group.share.is_whole() => {
+                let have = open.filter(|view| view.whole >= *per_node).count();
+                let devices = devices_text(*per_node, "free ");
+                (format!("needs {} with {devices}; {}", nodes_text(*nodes), have_it(have)), have < *nodes as usize)
+            }
+            Count::Nodes { nodes, per_node } => {
+                let milli = group.share.0;
+                let enough = |free: &[u16]| free.iter().filter(|&&free| free >= milli).count() >= *per_node as usize;
+                let have = open.filter(|view| enough(&view.free)).count();
+                let devices = devices_text(*per_node, "");
+                let (what, have_it) = (nodes_text(*nodes), have_it(have));
+                let detail = format!("needs {what} with {devices} of which {milli} thousandths are free; {have_it}");
+                (detail, have < *nodes as usize)
+            }
+            Count::Total(total) => {
+                let have: u32 = open.map(|view| view.whole).sum();
+                let what = devices_text(total.devices, "");
+                (format!("needs {what}; {}", are(have as usize, "free")), have < total.devices)
+            }
+        };
+        let holders: BTreeSet<GangId> =
+            self.state.nodes().values().flat_map(|node| node.gangs.iter().copied()).collect();
+        (blocker(Reason::Nodes, detail).by(holders), short)
+    }
+}
+
+fn nodes_text(count: u32) -> String {
+    if count == 1 { "1 node".into() } else { format!("{count} nodes") }
+}
+
+fn devices_text(count: u32, which: &str) -> String {
+    if count == 1 { format!("1 {which}device") } else { format!("{count} {which}devices") }
+}
+
+fn are(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 is {what}") } else { format!("{count} are {what}") }
+}
+
+fn have_it(count: usize) -> String {
+    if count == 1 { "1 has that many".into() } else { format!("{count} have that many") }
+}

@@ -1,0 +1,64 @@
+//! What stands in logs and snapshots keeps its bytes: a variant's number is its place in its enum, so
+//! new ones come at the end.
+
+mod support;
+
+use muster_common::job::Hash;
+use muster_common::{JobId, Name, NodeId, Time};
+use muster_engine::Command;
+use muster_engine::command::*;
+use muster_engine::state::timer::Timer;
+use std::sync::Arc;
+use support::{principal, registration, scheduling, submit};
+
+fn commands() -> Vec<Command> {
+    let (node, job, by) = (NodeId(1), JobId(2), principal());
+    let cancel = Cancel { job, ordinal: None, reason: String::new(), by: by.clone() };
+    let plan = CommitPlan { made_at: 1, now: Time(1), policy_version: 1, engine_version: 1, steps: Vec::new() };
+    let spec = submit("k", scheduling(1, 1));
+    let edit = Edit {
+        request_id: "r".into(),
+        job,
+        from_revision: 1,
+        name: spec.name.clone(),
+        scheduling: spec.scheduling.clone(),
+        launch: Arc::clone(&spec.launch),
+        by: by.clone(),
+    };
+    vec![
+        Command::Nothing,
+        Command::AdvanceTime { to: Time(1) },
+        Command::Submit(Box::new(spec)),
+        Command::Cancel(cancel),
+        Command::Hold { job, hold: true, by: by.clone() },
+        Command::RegisterNode(Box::new(registration("n", 1))),
+        Command::NodeSeen { node, epoch: 1 },
+        Command::Reports { reports: Vec::new() },
+        Command::CommitPlan(Box::new(plan)),
+        Command::Expire { timers: vec![Timer::Keys] },
+        Command::NodeSilent { node, epoch: 1, term: 1 },
+        Command::NodeFenced { node, epoch: 1, term: 1, waited_ms: 1 },
+        Command::NodeAdmin { node, action: NodeAction::Undrain, by: by.clone() },
+        Command::IssueToken { hash: Hash::default(), node: None, expires_at: Time(1), by: by.clone() },
+        Command::UseToken { hash: Hash::default(), node: Name::literal("n") },
+        Command::Configure { change: Box::new(ConfigChange::RaiseGeneration), by },
+        Command::Edit(Box::new(edit)),
+    ]
+}
+
+#[test]
+fn a_command_keeps_its_number() {
+    for (number, command) in (0u8..).zip(commands()) {
+        let bytes = postcard::to_stdvec(&command).unwrap();
+        assert_eq!(bytes[0], number, "{command:?}");
+        assert_eq!(postcard::from_bytes::<Command>(&bytes).unwrap(), command);
+    }
+}
+
+#[test]
+fn an_edit_keeps_its_bytes() {
+    let Some(Command::Edit(edit)) = commands().pop() else { panic!("the edit is last") };
+    let bytes = postcard::to_stdvec(&*edit).unwrap();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    insta::assert_snapshot!(hex);
+}
