@@ -33,6 +33,9 @@ pub struct Config {
     /// Place in the fabrics: tree name to domains, widest first.
     #[serde(default)]
     pub place: Place,
+    /// CPUs offered to jobs, at most as many as the machine has. Left out: all of them.
+    #[serde(default)]
+    pub cpus: Option<u32>,
     /// First of the ports that gangs may lease on this node.
     #[serde(default = "default_port_base")]
     pub port_base: u16,
@@ -99,6 +102,8 @@ pub enum ConfigFault {
     Devices { why: String },
     #[error("`shim_command` is empty; leave it out or name a program")]
     ShimCommand,
+    #[error("`cpus` is 0; a node offers at least one, or leave it out to offer all")]
+    Cpus,
 }
 
 impl Config {
@@ -113,6 +118,7 @@ impl Config {
             address: None,
             labels: BTreeMap::new(),
             place: Place::new(),
+            cpus: None,
             port_base: default_port_base(),
             port_count: default_port_count(),
             log_root: None,
@@ -150,6 +156,9 @@ impl Config {
         if self.shim_command.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigFault::ShimCommand);
         }
+        if self.cpus == Some(0) {
+            return Err(ConfigFault::Cpus);
+        }
         self.device_source().map(drop)
     }
 
@@ -175,6 +184,7 @@ impl Config {
         inventory.labels = self.labels.clone();
         inventory.place = self.place.clone();
         inventory.address = self.address.clone();
+        inventory.cpus = self.cpus;
         (inventory.port_base, inventory.port_count) = (self.port_base, self.port_count);
         inventory.pid_namespace = pid_namespace;
         inventory
@@ -217,5 +227,6 @@ mod tests {
         assert!(bad(|config| config.state_dir = "x".into()).contains("`state_dir`"));
         assert!(bad(|config| config.devices = "simulated:dgx-9".to_owned()).contains("dgx-9"));
         assert!(bad(|config| config.shim_command = Some(Vec::new())).contains("shim_command"));
+        assert!(bad(|config| config.cpus = Some(0)).contains("`cpus`"));
     }
 }

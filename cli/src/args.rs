@@ -51,6 +51,8 @@ pub struct Global {
 pub enum Command {
     /// Submit a job file
     Submit(commands::submit::SubmitArgs),
+    /// Tell where jobs would go and when, and whom they would push back
+    Plan(commands::plan::PlanArgs),
     /// Submit a command, stream its output, end with its exit code
     Run(commands::run::RunArgs),
     /// List jobs
@@ -68,10 +70,15 @@ pub enum Command {
     Wait(commands::wait::WaitArgs),
     /// Submit an ended job again
     Retry(commands::retry::RetryArgs),
+    /// Change a job that waits, and what can be changed of one that runs
+    Edit(commands::edit::EditArgs),
     /// Keep a waiting job from starting
     Hold(commands::hold::HoldArgs),
     /// Let a held job start
     Release(commands::hold::HoldArgs),
+    /// Look at queues, and at the order in which what waits would start
+    #[command(subcommand)]
+    Queue(commands::queue::QueueCommand),
     /// Look at nodes and take them in and out of service
     #[command(subcommand)]
     Node(commands::node::NodeCommand),
@@ -94,6 +101,14 @@ pub enum Command {
     /// Put a load on the cluster and measure it
     #[command(subcommand)]
     Bench(commands::bench::BenchCommand),
+    /// Print the completion script of a shell
+    #[command(after_help = commands::completion::INSTALL)]
+    Completion(commands::completion::CompletionArgs),
+    /// Print a manual page, or write all of them into a folder
+    Man(commands::man::ManArgs),
+    /// Ends what a development cluster leaves when it is killed; started by `dev`
+    #[command(hide = true)]
+    DevReaper(commands::dev::reaper::ReaperArgs),
     /// Programs for ranks, used by the examples
     #[command(subcommand, hide = true)]
     Rank(commands::rank::RankCommand),

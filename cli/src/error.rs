@@ -74,6 +74,10 @@ impl CliError {
         &self.0[0].info
     }
 
+    pub fn into_reports(self) -> Vec<Report> {
+        self.0
+    }
+
     pub fn reports_mut(&mut self) -> &mut [Report] {
         &mut self.0
     }

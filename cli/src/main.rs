@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod context;
 mod error;
+mod exit;
 mod jobfile;
 mod layout;
 mod output;

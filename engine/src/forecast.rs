@@ -4,7 +4,7 @@
 mod agents;
 mod estimate;
 
-pub use estimate::{Forecast, forecast};
+pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
 
 use crate::apply::apply;
 use crate::command::{Command, Entry, NodeReport, STEP_MS_MAX};

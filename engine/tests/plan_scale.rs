@@ -6,6 +6,8 @@ use muster_common::Time;
 use muster_common::topology::TopologyMode::Required;
 use muster_engine::command::ConfigChange;
 use muster_engine::forecast::{Player, World};
+use muster_engine::plan::brief::briefs;
+use muster_engine::plan::explain::Reason;
 use muster_engine::policy::Policy;
 use muster_engine::{Memo, State, cycle};
 use plan_support::*;
@@ -62,4 +64,16 @@ fn one_end_on_a_full_cluster_touches_the_nodes_it_frees() {
     assert!(after.cycles > before.cycles && seen.ends.len() == 1);
     let each = (after.spent - before.spent) / (after.cycles - before.cycles);
     assert!(each < 10_000, "{each} steps a cycle with 2000 waiting");
+}
+
+#[test]
+fn ten_thousand_waiting_gangs_are_explained_by_one_cycle() {
+    let (mut player, mut seen) = full_cluster(16);
+    for at in 0..10_000 {
+        let wish = exact(nodes(1 + at % 64, 8), 100 + u64::from(at));
+        player.commit(Time(0), submit(&format!("wait-{at}"), wish), &mut seen).unwrap();
+    }
+    let all = briefs(&player.state, &mut player.memo, Time(0));
+    assert_eq!(all.order.len(), 10_000);
+    assert!(all.order.iter().all(|brief| brief.reason.as_ref().is_some_and(|(reason, _)| *reason == Reason::Nodes)));
 }

@@ -34,6 +34,7 @@ fn enrich(value: &mut Value) {
             map.values_mut().for_each(enrich);
             add_moments(map);
             open_text(map, "spec_json", "spec");
+            open_text(map, "file_json", "file");
             open_text(map, "json", "data");
         }
         _ => {}

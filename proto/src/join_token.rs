@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_token_survives_the_trip_and_a_cut_one_is_refused() {
         let token = JoinToken {
-            servers: vec!["10.0.0.1:7470".into(), "[::1]:7470".into()],
+            servers: vec!["10.0.0.1:7070".into(), "[::1]:7070".into()],
             ca_fingerprint: "sha256:00".into(),
             secret: "s3cret".into(),
             cluster_id: "c1".into(),

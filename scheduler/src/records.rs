@@ -25,7 +25,10 @@ struct Stored {
 /// The job an event is about, for the index by job.
 pub fn job_of(event: &Event) -> Option<JobId> {
     match event {
-        Event::JobSubmitted { job, .. } | Event::JobHeld { job, .. } | Event::JobCancelled { job, .. } => Some(*job),
+        Event::JobSubmitted { job, .. }
+        | Event::JobHeld { job, .. }
+        | Event::JobCancelled { job, .. }
+        | Event::JobEdited { job, .. } => Some(*job),
         Event::GangPlaced { gang, .. }
         | Event::GangStarted { gang, .. }
         | Event::RankExited { gang, .. }

@@ -1,9 +1,11 @@
 //! The chores that keep the house. `cargo xtask tidy` checks what the compiler cannot;
 //! `cargo xtask mutate` removes the safety rules one by one and shows the test that notices;
-//! `cargo xtask deb` builds the Debian package; `cargo xtask fuzz` throws bytes at every decoder.
+//! `cargo xtask deb` builds the Debian package; `cargo xtask fuzz` throws bytes at every decoder;
+//! `cargo xtask man` writes man pages and completions.
 
 mod deb;
 mod fuzz;
+mod man;
 mod mutate;
 mod source;
 mod tidy;
@@ -16,6 +18,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   tidy                                             check the house rules
+  man                                              write man pages and completions into target/man
   mutate [--only ID] [--model|--code] [--list]     remove each safety rule, name the test that fails
          [--limit-s SECONDS]
   deb    [--profile NAME | --binary FILE]          build the Debian package into target/debian; needs cargo-deb
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((command, [])) if command == "tidy" => tidy::run(),
+        Some((command, [])) if command == "man" => man::run(),
         Some((command, rest)) if command == "mutate" => match mutate::Options::parse(rest) {
             Ok(options) => mutate::run(&options),
             Err(problem) => return usage(&problem),

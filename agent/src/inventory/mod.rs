@@ -37,6 +37,8 @@ pub struct InventoryConfig {
     pub place: Place,
     /// What other ranks connect to; found by itself if `None`.
     pub address: Option<String>,
+    /// CPUs offered to jobs; all of them if `None`.
+    pub cpus: Option<u32>,
     /// Ports `port_base .. port_base + port_count` may be leased to gangs.
     pub port_base: u16,
     pub port_count: u16,
@@ -55,6 +57,7 @@ impl InventoryConfig {
             labels: BTreeMap::new(),
             place: Place::new(),
             address: None,
+            cpus: None,
             port_base: 20_000,
             port_count: 1_000,
             pid_namespace: pid_namespace_permitted(),
@@ -137,7 +140,7 @@ pub fn inventory_of(
         None => Surroundings::real(config, report)?,
     };
     Ok(Inventory {
-        cpu_milli: surroundings.host.cpu_milli,
+        cpu_milli: config.cpus.map_or(u64::MAX, |cpus| u64::from(cpus) * 1000).min(surroundings.host.cpu_milli),
         memory_bytes: surroundings.host.memory_bytes,
         numa: surroundings.host.numa,
         devices: surroundings.devices,

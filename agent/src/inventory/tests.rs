@@ -316,3 +316,13 @@ fn the_shown_inventory_is_aligned() {
     }
     assert!(text.lines().all(|line| line == line.trim_end()));
 }
+
+#[test]
+fn a_node_offers_the_cpus_it_is_told_to_and_never_more_than_it_has() {
+    let tree = Tree::new();
+    let offered = |cpus| {
+        let config = InventoryConfig { cpus, ..tree.config() };
+        collect(&DeviceSource::None, &config).unwrap().cpu_milli
+    };
+    assert_eq!([offered(None), offered(Some(3)), offered(Some(99))], [8_000, 3_000, 8_000]);
+}

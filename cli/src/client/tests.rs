@@ -46,6 +46,10 @@ macro_rules! unscripted {
 }
 
 unscripted! {
+    plan(PlanRequest) -> PlanReply;
+    list_queues(ListQueuesRequest) -> ListQueuesReply;
+    show_queue(ShowQueueRequest) -> ShowQueueReply;
+    edit_job(EditJobRequest) -> EditJobReply;
     list_jobs(ListJobsRequest) -> ListJobsReply;
     show_job(ShowJobRequest) -> Job;
     why(WhyRequest) -> WhyReply;

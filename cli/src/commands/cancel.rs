@@ -1,5 +1,6 @@
 //! `muster cancel`: stop jobs, or take them out of the queue.
 
+use super::several::Several;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::table::cell;
@@ -27,13 +28,14 @@ pub async fn run(context: &Context, args: CancelArgs) -> Result<u8, CliError> {
         context.confirm(&format!("{} jobs will be cancelled", jobs.len()))?;
     }
     let client = context.client()?;
-    let mut replies = Vec::new();
-    for job in jobs {
-        let request = CancelRequest { request_id: request_id(), job: Some(job), reason: args.reason.clone() };
-        replies.push(client.call(async |mut api| api.cancel(request.clone()).await).await?);
-    }
+    let cancelled = Several::call(&jobs, async |job| {
+        let request = CancelRequest { request_id: request_id(), job: Some(job.clone()), reason: args.reason.clone() };
+        client.call(async |mut api| api.cancel(request.clone()).await).await
+    });
+    let cancelled = cancelled.await;
     let style = context.style();
-    context.printer.answer(|| document(&replies), || render(&replies, &style))?;
+    context.printer.answer_some(&cancelled.done, document, |replies| render(replies, &style))?;
+    cancelled.check()?;
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! `muster hold` and `muster release`.
 
+use super::several::Several;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::Style;
@@ -18,13 +19,14 @@ pub struct HoldArgs {
 pub async fn run(context: &Context, args: HoldArgs, hold: bool) -> Result<u8, CliError> {
     let jobs = args.jobs.iter().map(|job| context.job(job)).collect::<Result<Vec<_>, _>>()?;
     let client = context.client()?;
-    let mut replies = Vec::new();
-    for job in jobs {
-        let request = HoldRequest { request_id: request_id(), job: Some(job), hold };
-        replies.push(client.call(async |mut api| api.hold(request.clone()).await).await?);
-    }
+    let held = Several::call(&jobs, async |job| {
+        let request = HoldRequest { request_id: request_id(), job: Some(job.clone()), hold };
+        client.call(async |mut api| api.hold(request.clone()).await).await
+    });
+    let held = held.await;
     let style = context.style();
-    context.printer.answer(|| document(&replies), || render(&replies, &style))?;
+    context.printer.answer_some(&held.done, document, |replies| render(replies, &style))?;
+    held.check()?;
     Ok(0)
 }
 

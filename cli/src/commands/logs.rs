@@ -28,8 +28,8 @@ pub struct LogsArgs {
     /// Ranks, such as 0 or 0,3,last; `all` unless given
     #[arg(long, default_value = "all")]
     pub rank: String,
-    /// Another attempt than the latest
-    #[arg(long)]
+    /// Another attempt than the latest, counted from 1
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub attempt: Option<u32>,
     /// Only the last lines of each rank
     #[arg(long, value_name = "LINES")]

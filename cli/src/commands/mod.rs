@@ -5,17 +5,23 @@ pub mod agent;
 pub mod bench;
 pub mod cancel;
 pub mod cluster;
+pub mod completion;
 pub mod dev;
+pub mod edit;
 pub mod events;
 pub mod follow;
 pub mod hold;
 pub mod logs;
+pub mod man;
 pub mod node;
+pub mod plan;
 pub mod ps;
+pub mod queue;
 pub mod rank;
 pub mod retry;
 pub mod run;
 pub mod server;
+pub mod several;
 pub mod shim;
 pub mod show;
 pub mod sim;
@@ -24,6 +30,8 @@ pub mod version;
 pub mod wait;
 pub mod why;
 
+#[cfg(test)]
+mod schemas;
 #[cfg(test)]
 mod snapshots;
 
@@ -35,6 +43,7 @@ use std::future::Future;
 pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
     match command {
         Command::Submit(args) => client(submit::run(context, args)),
+        Command::Plan(args) => client(plan::run(context, args)),
         Command::Run(args) => client(run::run(context, args)),
         Command::Ps(args) => client(ps::run(context, args)),
         Command::Show(args) => client(show::run(context, args)),
@@ -43,8 +52,10 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Cancel(args) => client(cancel::run(context, args)),
         Command::Wait(args) => client(wait::run(context, args)),
         Command::Retry(args) => client(retry::run(context, args)),
+        Command::Edit(args) => client(edit::run(context, args)),
         Command::Hold(args) => client(hold::run(context, args, true)),
         Command::Release(args) => client(hold::run(context, args, false)),
+        Command::Queue(command) => client(queue::run(context, command)),
         Command::Node(command) => client(node::run(context, command)),
         Command::Events(args) => client(events::run(context, args)),
         Command::Cluster(command) => client(cluster::run(context, command)),
@@ -54,6 +65,9 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Agent(args) => daemon(agent::run(context, args)),
         Command::Sim(command) => sim::run(context, command),
         Command::Bench(command) => client(tokio::task::LocalSet::new().run_until(bench::run(context, command))),
+        Command::Completion(args) => completion::run(context, &args),
+        Command::Man(args) => man::run(context, &args),
+        Command::DevReaper(args) => dev::reaper::run(&args),
         Command::Rank(command) => rank::run(context, command),
         // `main` has taken this one already.
         Command::Shim(_) => Ok(0),

@@ -9,6 +9,9 @@ use clap::Args;
 use muster_proto::client::{Job, ListJobsReply, ListJobsRequest};
 use serde_json::Value;
 
+/// Most jobs that one call answers with.
+const PAGE_MAX: u32 = 1000;
+
 #[derive(Debug, Args)]
 pub struct PsArgs {
     /// Only these jobs
@@ -26,26 +29,34 @@ pub struct PsArgs {
     #[arg(short, long)]
     pub ended: bool,
     /// At most so many
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
-    /// Go on where a list was cut off
-    #[arg(long, hide = true)]
+    /// Go on where a list was cut off, as the end of it says
+    #[arg(long, value_name = "PAGE")]
     pub page: Option<String>,
 }
 
 pub async fn run(context: &Context, args: PsArgs) -> Result<u8, CliError> {
     let jobs = args.jobs.iter().map(|job| context.job(job)).collect::<Result<Vec<_>, _>>()?;
-    let request = ListJobsRequest {
+    let mut request = ListJobsRequest {
         states: args.state.iter().map(|state| state.to_uppercase()).collect(),
         user: args.user.unwrap_or_default(),
         all_users: args.all || !jobs.is_empty(),
         ended: args.ended,
-        limit: args.limit,
+        limit: args.limit.min(PAGE_MAX),
         page: args.page.unwrap_or_default(),
         jobs,
     };
     let client = context.client()?;
-    let reply = client.call(async |mut api| api.list_jobs(request.clone()).await).await?;
+    let mut reply = client.call(async |mut api| api.list_jobs(request.clone()).await).await?;
+    // A page may be cut off before it is full: where it is long, or where history was searched for long.
+    while !reply.next_page.is_empty() && (reply.jobs.len() as u32) < args.limit {
+        request.page = std::mem::take(&mut reply.next_page);
+        request.limit = (args.limit - reply.jobs.len() as u32).min(PAGE_MAX);
+        let more = client.call(async |mut api| api.list_jobs(request.clone()).await).await?;
+        reply.jobs.extend(more.jobs);
+        reply.next_page = more.next_page;
+    }
     let style = context.style();
     context.printer.answer(|| document(&reply), || render(&reply, &style))?;
     if reply.jobs.is_empty() {

@@ -1,5 +1,6 @@
 //! `muster retry`: the same job again, as a new one.
 
+use super::several::Several;
 use super::submit;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
@@ -8,26 +9,35 @@ use muster_proto::client::RetryRequest;
 
 #[derive(Debug, Args)]
 pub struct RetryArgs {
-    /// Job: 4711, a name, or `-`
-    pub job: String,
-    /// Do not start it before `muster release`
+    /// Jobs: 4711, a name, or `-`
+    #[arg(required = true)]
+    pub jobs: Vec<String>,
+    /// Do not start them before `muster release`
     #[arg(long)]
     pub hold: bool,
 }
 
 pub async fn run(context: &Context, args: RetryArgs) -> Result<u8, CliError> {
-    let request = RetryRequest {
-        request_id: request_id(),
-        job: Some(context.job(&args.job)?),
-        key_made_at_ms: context.now_ms(),
-        hold: args.hold,
-    };
+    let jobs = args.jobs.iter().map(|job| context.job(job)).collect::<Result<Vec<_>, _>>()?;
     let client = context.client()?;
-    let reply = client.call(async |mut api| api.retry(request.clone()).await).await?;
-    if let Some(job) = &reply.job {
+    let retried = Several::call(&jobs, async |job| {
+        let request = RetryRequest {
+            request_id: request_id(),
+            job: Some(job.clone()),
+            key_made_at_ms: context.now_ms(),
+            hold: args.hold,
+        };
+        client.call(async |mut api| api.retry(request.clone()).await).await
+    });
+    let retried = retried.await;
+    if let Some(job) = retried.done.last().and_then(|reply| reply.job.as_ref()) {
         context.last_job().set(job.id);
     }
     let style = context.style();
-    context.printer.answer(|| submit::document(&reply, false), || submit::render(&reply, false, &style))?;
+    // One document a job, as a submit of each would print.
+    for reply in &retried.done {
+        context.printer.answer(|| submit::document(reply, false), || submit::render(reply, false, &style))?;
+    }
+    retried.check()?;
     Ok(0)
 }

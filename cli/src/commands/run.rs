@@ -6,7 +6,9 @@ use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::jobfile::{self, Source};
 use clap::Args;
-use muster_common::job::file::{Command, DurationText, Gang, JobFile, Limits, NodeCount, Ranks, Retry, SizeText};
+use muster_common::job::file::{
+    Command, DurationText, Gang, JobFile, Limits, NodeCount, Ranks, Retry, SizeText, reads_as_number,
+};
 use muster_proto::client::{CancelRequest, Job, JobRef};
 use muster_proto::convert::error::ErrorCode;
 use std::collections::BTreeMap;
@@ -124,7 +126,7 @@ fn job_file(args: RunArgs) -> Result<JobFile, CliError> {
         ..Gang::default()
     };
     Ok(JobFile {
-        name: args.name.or_else(|| muster_common::Name::new(program).ok().map(|name| name.to_string())),
+        name: args.name.or_else(|| name_of(program)),
         queue: args.queue,
         account: args.account,
         priority: args.priority,
@@ -135,6 +137,11 @@ fn job_file(args: RunArgs) -> Result<JobFile, CliError> {
         retry: Retry::default(),
         ..JobFile::default()
     })
+}
+
+/// The program's name, where it can be a job's.
+fn name_of(program: String) -> Option<String> {
+    muster_common::Name::new(program).ok().map(|name| name.to_string()).filter(|name| !reads_as_number(name))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! `muster show`: everything about one job.
 
-use super::submit;
+use super::{edit, submit};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
 use crate::output::table::cell;
 use crate::output::{Style, json};
 use clap::Args;
-use muster_proto::client::{Attempt, Gang, Job, Part, RankExit, ShowJobRequest};
+use muster_proto::client::{Attempt, Gang, Job, Part, RankExit, Revision, ShowJobRequest};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -64,7 +64,11 @@ pub fn render(job: &Job, style: &Style) -> String {
     line("waits for", cell(if job.reason_text.is_empty() { &job.reason } else { &job.reason_text }));
     line("elements", elements(job));
     line("used", format!("{} GPU-hours", human::gpu_hours(job.device_ms)));
+    line("revision", if job.revision > 1 { job.revision.to_string() } else { String::new() });
     line("retry of", job.retry_of.map(|id| id.to_string()).unwrap_or_default());
+    for revision in &job.revisions {
+        render_revision(revision, style, &mut text);
+    }
     for gang in job.gangs.iter().take(GANGS_SHOWN) {
         render_gang(gang, job.array, style, &mut text);
     }
@@ -139,6 +143,12 @@ fn render_attempt(attempt: &Attempt, indent: &str, style: &Style, text: &mut Str
     for part in &attempt.parts {
         render_part(part, indent, text);
     }
+}
+
+fn render_revision(revision: &Revision, style: &Style, text: &mut String) {
+    let when = human::moment_and_distance(revision.at_ms, style.now_ms);
+    let _ = writeln!(text, "  edited to revision {} by {}, {when}", revision.number, cell(&revision.by));
+    revision.changes.iter().for_each(|change| text.push_str(&edit::changed(change, "    ")));
 }
 
 fn render_part(part: &Part, indent: &str, text: &mut String) {

@@ -1,6 +1,8 @@
 //! How every command's answer looks, as text and as JSON, from made-up messages: no server needed.
 //! A changed snapshot is a changed promise.
 
+mod surface;
+
 use super::*;
 use crate::output::Style;
 use clap::CommandFactory;
@@ -337,7 +339,7 @@ fn node_commands() {
         secret: "s3cret".into(),
         expires_at_ms: NOW + HOUR,
         ca_fingerprint: "sha256:00".into(),
-        servers: vec!["10.0.0.1:7470".into()],
+        servers: vec!["10.0.0.1:7070".into()],
         cluster_id: "c1".into(),
     };
     check("node_token", node::token::render(&reply), node::token::document(&reply));
@@ -365,7 +367,7 @@ fn cluster_commands() {
     let member = |id: u64, state: &str| Member {
         id,
         name: format!("s{id}"),
-        address: format!("10.0.0.{id}:7470"),
+        address: format!("10.0.0.{id}:7070"),
         state: state.into(),
         matched_index: Some(88_412),
         lag: (state != "unreachable").then_some(0),
@@ -377,7 +379,7 @@ fn cluster_commands() {
         server_id: 1,
         server_name: "s1".into(),
         leader_id: 2,
-        leader_address: "10.0.0.2:7470".into(),
+        leader_address: "10.0.0.2:7070".into(),
         term: 7,
         applied_index: 88_412,
         committed_index: 88_412,
@@ -399,7 +401,7 @@ fn cluster_commands() {
         cluster: "c1".into(),
         dir: "/srv/c1".into(),
         fingerprint: "sha256:00".into(),
-        members: vec![crate::layout::Member { id: 1, name: "s1".into(), address: "10.0.0.1:7470".into() }],
+        members: vec![crate::layout::Member { id: 1, name: "s1".into(), address: "10.0.0.1:7070".into() }],
         admin: "root".into(),
         users: vec!["alice".into()],
         server_dir: None,

@@ -1,5 +1,6 @@
 //! `muster wait`: until jobs have ended.
 
+use super::several::Several;
 use super::{follow, submit};
 use crate::context::Context;
 use crate::error::CliError;
@@ -25,14 +26,16 @@ pub async fn run(context: &Context, args: WaitArgs) -> Result<u8, CliError> {
     let limit = limit.map_err(|error| CliError::new(ErrorCode::Usage, format!("--timeout: {error}")))?;
     let client = context.client()?;
     let started = Instant::now();
-    let mut ended = Vec::new();
-    for job in &jobs {
+    let ended = Several::call(&jobs, async |job| {
         let left = limit.map(|limit| Duration::from_millis(limit).saturating_sub(started.elapsed()));
-        ended.push(follow::to_end(&client, job, left).await?);
-    }
+        follow::to_end(&client, job, left).await
+    });
+    let mut ended = ended.await;
     let style = context.style();
-    context.printer.answer(|| document(&ended), || render(&ended, &style))?;
-    Ok(if ended.iter().all(|job| job.state == "SUCCEEDED") { 0 } else { 8 })
+    context.printer.answer_some(&ended.done, document, |jobs| render(jobs, &style))?;
+    let done = std::mem::take(&mut ended.done);
+    ended.check()?;
+    Ok(if done.iter().all(|job| job.state == "SUCCEEDED") { 0 } else { 8 })
 }
 
 pub fn render(jobs: &[Job], _style: &Style) -> String {

@@ -9,7 +9,7 @@ mod tests;
 use crate::error::{CliError, Report};
 use explain::reading_error;
 use muster_common::job::SPEC_BYTES_MAX;
-use muster_common::job::file::{Inline, JobFile, Scalar, SpecError, SpecErrorKind, compile};
+use muster_common::job::file::{Inline, JobFile, Scalar, SpecError, SpecErrorKind, compile, reads_as_number};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use muster_runtime::durable::read_limited;
 use serde_json::Value;
@@ -45,6 +45,20 @@ pub fn parse(name: &str, text: String, sets: &[String], folder: &Path) -> Result
     let source = Source::new(name, text);
     let mut file = read_file(&source, sets)?;
     complete(&mut file, &source, folder)?;
+    check(file, source)
+}
+
+/// As [`parse`], for a text that lacks nothing only this machine could add.
+pub fn parse_whole(name: &str, text: String) -> Result<Loaded, CliError> {
+    let source = Source::new(name, text);
+    check(read_file(&source, &[])?, source)
+}
+
+/// A job file as a tree of values.
+pub fn from_value(name: &str, value: Value) -> Result<Loaded, CliError> {
+    let source = Source::none(name);
+    let file: JobFile = serde_json::from_value(value)
+        .map_err(|error| reading_error(&source::Fault::without_place(error.to_string()), &source))?;
     check(file, source)
 }
 
@@ -117,7 +131,7 @@ fn read_file(source: &Source, sets: &[String]) -> Result<JobFile, CliError> {
 }
 
 /// `gang.nodes=8`; the value is TOML, or a bare word that stands for itself.
-fn apply_set(value: &mut Value, set: &str) -> Result<(), CliError> {
+pub fn apply_set(value: &mut Value, set: &str) -> Result<(), CliError> {
     let wrong = |why: &str| {
         CliError::new(ErrorCode::Usage, format!("--set {set}: {why}")).hint("write for example --set gang.nodes=8")
     };
@@ -146,7 +160,8 @@ fn apply_set(value: &mut Value, set: &str) -> Result<(), CliError> {
 fn complete(file: &mut JobFile, source: &Source, folder: &Path) -> Result<(), CliError> {
     if file.name.is_none() {
         let stem = Path::new(source.name()).file_stem().and_then(|stem| stem.to_str());
-        file.name = stem.filter(|stem| muster_common::Name::new(*stem).is_ok()).map(str::to_owned);
+        let name = stem.filter(|stem| muster_common::Name::new(*stem).is_ok() && !reads_as_number(stem));
+        file.name = name.map(str::to_owned);
     }
     if let Some(workdir) = &file.workdir {
         let whole: PathBuf = folder.join(workdir).components().collect();

@@ -94,6 +94,12 @@ pub fn node_set(names: &[String]) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
+/// `0-3,6` from ascending numbers.
+pub fn numbers(numbers: &[u32]) -> String {
+    let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    runs(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 fn split_digits(name: &str) -> (&str, &str) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.split_at(stem.len())

@@ -79,6 +79,16 @@ impl Printer {
         if self.json { self.line(&document().to_string()) } else { self.raw(text().as_bytes()) }
     }
 
+    /// The answers for those of several jobs that have one; nothing when none has, and no document either.
+    pub fn answer_some<T>(
+        &self,
+        answers: &[T],
+        document: impl FnOnce(&[T]) -> Value,
+        text: impl FnOnce(&[T]) -> String,
+    ) -> Result<(), CliError> {
+        if answers.is_empty() { Ok(()) } else { self.answer(|| document(answers), || text(answers)) }
+    }
+
     /// One line of data.
     pub fn line(&self, line: &str) -> Result<(), CliError> {
         self.raw(format!("{line}\n").as_bytes())

@@ -7,9 +7,10 @@ use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::never::{NeverFits, fits_on};
 use crate::plan::order::run_ms;
 use crate::state::State;
+use crate::state::gang::Allocation;
 use muster_common::job::Hash;
 use muster_common::{GangId, JobId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// When what waits will start, if nothing new comes and everything runs as long as expected.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,23 +29,49 @@ pub struct Forecast {
 /// Most entries of one play.
 const ENTRIES_MAX: u64 = 200_000;
 
-#[derive(Default)]
-struct Watch {
-    forecast: Forecast,
+/// How long a play takes everything to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assume {
+    /// As the policy's sources of run times say.
+    Expected,
+    /// Each to its time limit; what has none never ends.
+    Limits,
 }
 
-impl Hooks for Watch {
+/// A forecast, and where some gangs would be placed in it at first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Foreseen {
+    pub forecast: Forecast,
+    /// In rank order; of gangs that start in the play.
+    pub places: BTreeMap<GangId, Vec<Allocation>>,
+}
+
+struct Watch<'a> {
+    assume: Assume,
+    watched: &'a BTreeSet<GangId>,
+    forecast: Forecast,
+    places: BTreeMap<GangId, Vec<Allocation>>,
+}
+
+impl Hooks for Watch<'_> {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
-        let job = state.job(gang.job)?;
-        run_ms(state.policy(), &state.scheduling(job).limits)
+        let limits = &state.scheduling(state.job(gang.job)?).limits;
+        match self.assume {
+            Assume::Expected => run_ms(state.policy(), limits),
+            Assume::Limits => limits.time_ms,
+        }
     }
 
-    fn on_entry(&mut self, _state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+    fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
         for event in &outcome.events {
             match event {
                 Event::GangStarted { gang, .. } => {
                     self.forecast.starts.entry(*gang).or_insert(None).get_or_insert(entry.at);
                     self.forecast.ends.insert(*gang, None);
+                    let attempt = state.gang(*gang).and_then(|gang| gang.current());
+                    if let Some(attempt) = attempt.filter(|_| self.watched.contains(gang)) {
+                        self.places.entry(*gang).or_insert_with(|| attempt.parts.clone());
+                    }
                 }
                 Event::GangEnded { gang, .. } => {
                     self.forecast.ends.insert(*gang, Some(entry.at));
@@ -58,7 +85,12 @@ impl Hooks for Watch {
 
 /// Plays the state forward from `now` until nothing more happens, within bounds.
 pub fn forecast(state: &State, now: Time) -> Forecast {
-    let mut watch = Watch::default();
+    foresee(state, now, &BTreeSet::new(), Assume::Expected).forecast
+}
+
+/// As [`forecast`], with the places of some gangs, and under an assumption about run times.
+pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Assume) -> Foreseen {
+    let mut watch = Watch { assume, watched, forecast: Forecast::default(), places: BTreeMap::new() };
     for gang in state.gangs().values() {
         match gang.current() {
             Some(_) => drop(watch.forecast.ends.insert(gang.id, None)),
@@ -81,5 +113,5 @@ pub fn forecast(state: &State, now: Time) -> Forecast {
     let begun = player.commit(now, Command::Nothing, &mut watch).and_then(|_| player.adopt(now, &mut watch));
     let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, ENTRIES_MAX));
     watch.forecast.complete = played.is_ok();
-    watch.forecast
+    Foreseen { forecast: watch.forecast, places: watch.places }
 }

@@ -30,7 +30,7 @@ pub enum IdentityError {
     #[error("`{0}` is not a certificate fingerprint; it must be sha256: and 64 hex digits")]
     BadFingerprint(String),
     /// A server address that is not `host:port`.
-    #[error("`{0}` is not an address; it must be host:port, such as 10.0.0.1:7470")]
+    #[error("`{0}` is not an address; it must be host:port, such as 10.0.0.1:7070")]
     BadAddress(String),
     /// A certificate that carries no Muster name, or more than one.
     #[error("the certificate names nobody of a Muster cluster: {0}")]

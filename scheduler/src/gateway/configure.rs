@@ -68,7 +68,7 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
     fn read<T: DeserializeOwned>(kind: &str, json: &str) -> Result<T, ErrorInfo> {
         serde_json::from_str(json).map_err(|error| {
             ErrorInfo::new(ErrorCode::ConfigInvalid, format!("the {kind} cannot be read: {error}"))
-                .hint(format!("`muster config get {kind}` shows the present one"))
+                .hint(format!("`muster cluster set {kind}` shows the present one"))
         })
     }
     if json.len() > JSON_BYTES_MAX {

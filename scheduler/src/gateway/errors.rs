@@ -38,6 +38,13 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
             (ErrorCode::TokenRefused, "make a token for this node with `muster node token`")
         }
         Refusal::Full { .. } => (ErrorCode::LimitReached, "wait until some have ended"),
+        Refusal::OldRevision { .. } => {
+            (ErrorCode::Conflict, "somebody else edited it; look at `muster show JOB`, then edit it again")
+        }
+        Refusal::NotNow(_) => (ErrorCode::Conflict, "`muster show JOB` tells how it stands"),
+        Refusal::FeatureLevel { .. } => {
+            (ErrorCode::NotThereYet, "upgrade every server, then raise the cluster's feature level")
+        }
     };
     ErrorInfo::new(code, message).hint(hint)
 }

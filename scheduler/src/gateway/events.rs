@@ -1,5 +1,6 @@
 //! The stream of events: from history first, then as they apply. Nothing is left out in between.
 
+use super::arrays::Arrays;
 use super::limits::Ticket;
 use super::render::event::{KINDS, kind, nodes_of, render};
 use super::subject::find;
@@ -104,7 +105,8 @@ pub(super) async fn events(
     let state = inner.fresh().await?;
     let filter = Filter::read(&request, &state)?;
     let (sender, receiver) = mpsc::channel(CHANNEL);
-    let reader = Reader { inner: inner.clone(), filter, sender, live, next: 0 };
+    let arrays = Arrays::default();
+    let reader = Reader { inner: inner.clone(), filter, arrays, sender, live, next: 0 };
     tokio::spawn(async move {
         let _ticket = ticket;
         let sender = reader.sender.clone();
@@ -119,6 +121,7 @@ pub(super) async fn events(
 struct Reader {
     inner: Arc<Inner>,
     filter: Filter,
+    arrays: Arrays,
     sender: Sender,
     live: tokio::sync::broadcast::Receiver<Arc<AppliedEvents>>,
     /// The first log index not told yet.
@@ -149,7 +152,7 @@ impl Reader {
         if !self.filter.takes(&recorded.event) {
             return Ok(false);
         }
-        self.sender.send(Ok(render(state, recorded))).await.map_err(|_| Done)?;
+        self.sender.send(Ok(render(state, recorded, self.arrays.has(&recorded.event)))).await.map_err(|_| Done)?;
         Ok(true)
     }
 
@@ -163,6 +166,7 @@ impl Reader {
             let page = page.await?;
             let state = self.inner.ctx.view();
             let Some(last) = page.last().map(|recorded| recorded.index) else { break };
+            self.arrays.meet(&self.inner, &state, &page).await?;
             for recorded in page.iter().filter(|recorded| recorded.index <= upto) {
                 match self.tell(&state, recorded).await {
                     Ok(told) => left -= usize::from(told),
@@ -207,8 +211,11 @@ impl Reader {
         });
         let found = found.await?;
         let state = self.inner.ctx.view();
+        let mut arrays = self.arrays;
+        arrays.meet(&self.inner, &state, &found).await?;
         for recorded in &found {
-            if self.sender.send(Ok(render(&state, recorded))).await.is_err() {
+            let event = render(&state, recorded, arrays.has(&recorded.event));
+            if self.sender.send(Ok(event)).await.is_err() {
                 break;
             }
         }
@@ -242,10 +249,18 @@ impl Reader {
         }
     }
 
-    async fn tell_all(&self, state: &State, applied: &AppliedEvents) -> Result<(), Done> {
-        for (ordinal, event) in (0..).zip(&applied.events) {
-            let recorded = Recorded { index: applied.index, ordinal, at: applied.at, event: event.clone() };
-            self.tell(state, &recorded).await?;
+    async fn tell_all(&mut self, state: &State, applied: &AppliedEvents) -> Result<(), Done> {
+        let recorded = |(ordinal, event): (u32, &Event)| Recorded {
+            index: applied.index,
+            ordinal,
+            at: applied.at,
+            event: event.clone(),
+        };
+        let events: Vec<Recorded> = (0..).zip(&applied.events).map(recorded).collect();
+        // An entry that ends a job tells itself what it was.
+        self.arrays.learn(state, &events);
+        for recorded in &events {
+            self.tell(state, recorded).await?;
         }
         Ok(())
     }

@@ -82,8 +82,7 @@ fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyR
         let gang = subject.state.gang(gang);
         gang.is_none_or(|gang| matches!(gang.state, GangState::Queued { .. }))
     });
-    let boottime_ms = inner.ctx.clock.boottime_ms();
-    let forecast = waits.then(|| inner.estimates.get(&subject.state, subject.now, boottime_ms));
+    let forecast = waits.then(|| inner.estimates.get(&subject.state, subject.now, &*inner.ctx.clock));
     why::answer(subject, ordinal, forecast.as_deref())
 }
 

@@ -8,7 +8,7 @@ use super::{Inner, errors, why};
 use crate::history::HistoryStore;
 use crate::records;
 use muster_common::{JobId, Time};
-use muster_engine::{Memo, State};
+use muster_engine::State;
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
 use std::sync::Arc;
@@ -22,8 +22,6 @@ const STEP: u64 = 4096;
 const RECORDS_MAX: usize = 200_000;
 /// An ended job with more gangs is listed without what its attempts tell.
 const GANGS_MAX: u32 = 64;
-/// Time one page may spend on explaining what waits.
-const EXPLAIN_MS: u64 = 500;
 
 const LIVE: &[&str] = &["QUEUED", "STARTING", "RUNNING", "STOPPING"];
 const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
@@ -33,18 +31,21 @@ const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
 pub(super) enum Page {
     /// Live jobs after this id.
     Live(u64),
-    /// Ended jobs whose end is before this log index.
-    Ended(u64),
+    /// Ended jobs whose end is before this event.
+    Ended(EventId),
 }
+
+/// Log index, and the place among the entry's events: one entry may end many jobs.
+type EventId = (u64, u32);
 
 impl Page {
     pub(super) fn read(text: &str) -> Result<Self, ErrorInfo> {
         if text.is_empty() {
             return Ok(Page::Live(0));
         }
-        let parsed = text.split_once(':').and_then(|(kind, at)| match (kind, at.parse().ok()?) {
-            ("live", at) => Some(Page::Live(at)),
-            ("ended", at) => Some(Page::Ended(at)),
+        let parsed = text.split_once(':').and_then(|(kind, at)| match (kind, at.split_once('.')) {
+            ("live", None) => Some(Page::Live(at.parse().ok()?)),
+            ("ended", Some((index, ordinal))) => Some(Page::Ended((index.parse().ok()?, ordinal.parse().ok()?))),
             _ => None,
         });
         parsed.ok_or_else(|| errors::usage("that is no page of a list").hint("give `next_page` of the reply before"))
@@ -53,7 +54,7 @@ impl Page {
     pub(super) fn text(self) -> String {
         match self {
             Page::Live(at) => format!("live:{at}"),
-            Page::Ended(at) => format!("ended:{at}"),
+            Page::Ended((index, ordinal)) => format!("ended:{index}.{ordinal}"),
         }
     }
 }
@@ -152,7 +153,7 @@ fn page_of(
                 // Filtered here too, so that a page is full of what is wanted.
                 subjects.extend(subject.filter(|subject| filter.takes(&job::summary(subject, None))));
             }
-            state.applied_index() + 1
+            (state.applied_index() + 1, 0)
         }
     };
     if !filter.ended {
@@ -169,11 +170,11 @@ fn ended(
     state: &Arc<State>,
     history: &HistoryStore,
     filter: &Filter,
-    before: u64,
+    before: EventId,
     limit: usize,
-) -> Result<(Vec<Subject>, Option<u64>), ErrorInfo> {
+) -> Result<(Vec<Subject>, Option<EventId>), ErrorInfo> {
     let mut found = Vec::new();
-    let mut high = before;
+    let mut high = before.0 + 1;
     let mut looked = 0;
     let floor = history.floor().map_err(errors::history)?;
     while high > floor.max(1) {
@@ -181,6 +182,9 @@ fn ended(
         let window = window(history, low, high)?;
         looked += window.len();
         for recorded in window.iter().rev() {
+            if (recorded.index, recorded.ordinal) >= before {
+                continue;
+            }
             let Some((id, past)) = Past::of_end(&recorded.event) else { continue };
             let Some(end) = past.ended.as_ref() else { continue };
             let wanted = filter.states.is_empty() || filter.states.iter().any(|word| word == end.end.word());
@@ -188,7 +192,7 @@ fn ended(
                 continue;
             }
             if found.len() == limit {
-                return Ok((found, Some(recorded.index + 1)));
+                return Ok((found, Some((recorded.index, recorded.ordinal + 1))));
             }
             let past = match end.tally.total() {
                 few if few <= GANGS_MAX => Past::of(history, id).map_err(errors::history)?,
@@ -198,7 +202,7 @@ fn ended(
         }
         high = low;
         if looked >= RECORDS_MAX {
-            return Ok((found, (high > floor.max(1)).then_some(high)));
+            return Ok((found, (high > floor.max(1)).then_some((high, 0))));
         }
     }
     Ok((found, None))
@@ -218,35 +222,61 @@ fn window(history: &HistoryStore, low: u64, high: u64) -> Result<Vec<records::Re
 }
 
 fn render(inner: &Inner, subjects: &[Subject]) -> Vec<pb::Job> {
-    let clock = &inner.ctx.clock;
-    let stop_at = clock.boottime_ms().saturating_add(EXPLAIN_MS);
-    let mut memo = Memo::default();
-    let mut forecast = None;
-    let line = |subject: &Subject| {
-        let mut line = job::summary(subject, None);
-        if line.state == "QUEUED" && clock.boottime_ms() < stop_at {
-            if forecast.is_none() {
-                let now_ms = clock.boottime_ms();
-                forecast = Some(inner.estimates.for_list(&subject.state, subject.now, now_ms));
-            }
-            why::add_reason(&mut line, subject, &mut memo, forecast.as_ref().and_then(Option::as_deref));
-        }
-        line
-    };
-    subjects.iter().map(line).collect()
+    let clock = &*inner.ctx.clock;
+    let mut lines: Vec<pb::Job> = subjects.iter().map(|subject| job::summary(subject, None)).collect();
+    // Looked at once for the whole list.
+    let mut looked = None;
+    for (line, subject) in lines.iter_mut().zip(subjects).filter(|(line, _)| line.state == "QUEUED") {
+        let (briefs, forecast) = looked.get_or_insert_with(|| {
+            let (state, now) = (&subject.state, subject.now);
+            (inner.looks.get(state, now, clock), inner.estimates.for_list(state, now, clock))
+        });
+        why::add_reason(line, subject, briefs, forecast.as_deref());
+    }
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tests::fixture::{Cluster, principal};
+    use muster_engine::Command;
+    use muster_engine::command::Cancel;
+
+    /// One entry may end many jobs, as when a node is fenced.
+    #[test]
+    fn jobs_that_one_entry_ended_are_listed_once_each_over_pages() {
+        let mut cluster = Cluster::new(0, 0);
+        let ids = [0, 1, 2].map(|_| cluster.submit("alice", r#"{"gang":{"run":"x"}}"#));
+        for job in ids {
+            let by = principal("alice");
+            cluster.apply(Command::Cancel(Cancel { job, ordinal: None, reason: String::new(), by }));
+        }
+        let ends = cluster.events.iter().map(|recorded| recorded.event.clone());
+        let ends: Vec<_> = ends.filter(|event| Past::of_end(event).is_some()).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let history = HistoryStore::open(&dir.path().join("history")).unwrap();
+        history.append(100, &records::encode(cluster.at, &ends).unwrap()).unwrap();
+        let state = Arc::new(cluster.state.clone());
+        let filter = Filter { states: Vec::new(), user: None, ended: true, limit: 1 };
+        let mut listed = Vec::new();
+        let mut before = Some((101, 0));
+        while let Some(from) = before {
+            assert!(listed.len() <= ids.len(), "{listed:?}");
+            let (page, next) = ended(&state, &history, &filter, from, 1).unwrap();
+            listed.extend(page.iter().map(Subject::id));
+            before = next;
+        }
+        assert_eq!(listed, [ids[2], ids[1], ids[0]]);
+    }
 
     #[test]
     fn pages_read_as_they_are_written() {
-        for page in [Page::Live(4711), Page::Ended(9)] {
+        for page in [Page::Live(4711), Page::Ended((9, 2))] {
             assert_eq!(Page::read(&page.text()).unwrap(), page);
         }
         assert_eq!(Page::read("").unwrap(), Page::Live(0));
-        for text in ["live", "live:x", "gone:3", ":"] {
+        for text in ["live", "live:x", "live:1.2", "ended:3", "gone:3", ":"] {
             assert!(Page::read(text).is_err(), "{text}");
         }
     }

@@ -3,9 +3,11 @@
 //!
 //! Any server answers reads, linearizably. What only the leader can do is passed on to it.
 
+mod arrays;
 mod change;
 mod cluster;
 mod configure;
+mod edit;
 pub mod errors;
 mod events;
 mod forward;
@@ -18,6 +20,8 @@ mod logs;
 mod never;
 mod nodes;
 mod past;
+mod plan;
+mod queues;
 pub mod render;
 pub mod roles;
 mod subject;
@@ -70,6 +74,9 @@ struct Inner {
     /// Threads that read and render at a time; the rest of the machine is for those who renew leases and commit.
     readers: Semaphore,
     estimates: why::Estimates,
+    looks: why::Looks,
+    /// Held while a plan is worked out.
+    planning: std::sync::Mutex<()>,
 }
 
 impl Gateway {
@@ -82,6 +89,8 @@ impl Gateway {
             turns: Turns::new(TURNS_MAX, WAITING_MAX),
             readers: Semaphore::new(READERS_MAX),
             estimates: why::Estimates::default(),
+            looks: why::Looks::default(),
+            planning: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -310,5 +319,24 @@ impl Muster for Gateway {
 
     async fn configure(&self, request: Request<pb::ConfigureRequest>) -> Result<Response<pb::ConfigureReply>, Status> {
         on_leader!(self, "Configure", request, configure, configure::configure)
+    }
+
+    async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanReply>, Status> {
+        anywhere!(self, "Plan", request, plan::plan)
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<pb::ListQueuesRequest>,
+    ) -> Result<Response<pb::ListQueuesReply>, Status> {
+        anywhere!(self, "ListQueues", request, queues::list)
+    }
+
+    async fn show_queue(&self, request: Request<pb::ShowQueueRequest>) -> Result<Response<pb::ShowQueueReply>, Status> {
+        anywhere!(self, "ShowQueue", request, queues::show)
+    }
+
+    async fn edit_job(&self, request: Request<pb::EditJobRequest>) -> Result<Response<pb::EditJobReply>, Status> {
+        on_leader!(self, "EditJob", request, edit_job, edit::edit)
     }
 }

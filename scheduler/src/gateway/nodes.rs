@@ -28,6 +28,26 @@ fn named<'a>(state: &'a State, name: &str) -> Result<&'a NodeRecord, ErrorInfo> 
     known.ok_or_else(|| errors::unknown_node(&super::render::words::plain(name)))
 }
 
+/// As people count: `n2` before `n10`.
+fn by_name(state: &State) -> Vec<&NodeRecord> {
+    let mut nodes: Vec<&NodeRecord> = state.nodes().values().collect();
+    nodes.sort_by_cached_key(|node| natural(node.name.as_str()));
+    nodes
+}
+
+/// The name in pieces: text, and numbers by their value.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut pieces: Vec<(String, u64)> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest[text..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |at| text + at);
+        pieces.push((rest[..text].to_owned(), rest[text..digits].parse().unwrap_or(u64::MAX)));
+        rest = &rest[digits..];
+    }
+    pieces
+}
+
 pub(super) async fn list(
     inner: &Arc<Inner>,
     _caller: &Caller,
@@ -46,7 +66,7 @@ pub(super) async fn list(
 
 fn summaries(state: &State, request: &pb::ListNodesRequest) -> Result<Vec<pb::Node>, ErrorInfo> {
     let wanted: Vec<&NodeRecord> = if request.names.is_empty() {
-        state.nodes().values().collect()
+        by_name(&state)
     } else {
         request.names.iter().map(|name| named(state, name)).collect::<Result<_, _>>()?
     };
@@ -196,5 +216,17 @@ fn fate(node: &NodeRecord, action: &NodeAction, end: Option<Time>, now: Time) ->
         NodeAction::Remove { .. } => "keeps the node from being removed".into(),
         NodeAction::Uncordon | NodeAction::Undrain => "is not moved any more".into(),
         NodeAction::EndQuarantine { .. } => "runs on".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_as_people_count() {
+        let mut names = ["n10", "gpu-b-1", "n2", "n1", "gpu-a-12", "gpu-a-3", "login"];
+        names.sort_by_cached_key(|name| natural(name));
+        assert_eq!(names, ["gpu-a-3", "gpu-a-12", "gpu-b-1", "login", "n1", "n2", "n10"]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::history::HistoryStore;
 use crate::records::{self, Recorded};
 use muster_common::job::{Launch, Scheduling};
-use muster_common::{JobId, Time};
+use muster_common::{JobId, Name, Time};
 use muster_engine::Event;
 use muster_engine::command::Principal;
 use muster_engine::state::gang::{AttemptRecord, End};
@@ -19,6 +19,21 @@ pub struct Past {
     pub gangs: BTreeMap<u32, GangPast>,
     /// Who cancelled the whole job, and why.
     pub cancelled: Option<(Principal, String)>,
+    /// The oldest first.
+    pub edits: Vec<Edited>,
+}
+
+/// One edit of the job.
+#[derive(Debug, Clone)]
+pub struct Edited {
+    pub at: Time,
+    /// The revision it made.
+    pub revision: u32,
+    pub by: Principal,
+    pub renamed: Option<(Name, Name)>,
+    pub before: Arc<Scheduling>,
+    pub after: Arc<Scheduling>,
+    pub launch: bool,
 }
 
 /// A job that has left State.
@@ -69,6 +84,15 @@ impl Past {
             Event::JobCancelled { ordinal: None, by, reason, .. } => {
                 self.cancelled = Some((by.clone(), reason.clone()));
             }
+            Event::JobEdited { revision, by, renamed, before, after, launch, .. } => self.edits.push(Edited {
+                at: recorded.at,
+                revision: *revision,
+                by: by.clone(),
+                renamed: renamed.clone(),
+                before: before.clone(),
+                after: after.clone(),
+                launch: *launch,
+            }),
             Event::JobEnded { record, scheduling, launch, end, tally, at } => {
                 self.ended = Some(Ended {
                     record: record.clone(),

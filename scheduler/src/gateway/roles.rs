@@ -30,6 +30,10 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("NodeAdmin", ADMINS),
     ("NodeToken", ADMINS),
     ("Configure", ADMINS),
+    ("Plan", PEOPLE),
+    ("ListQueues", PEOPLE),
+    ("ShowQueue", PEOPLE),
+    ("EditJob", PEOPLE),
 ];
 
 /// Who makes a call, after all checks.
@@ -79,7 +83,7 @@ impl Caller {
 pub fn certificate(info: Option<&ConnectInfo>, now_ms: u64) -> Result<&Peer, ErrorInfo> {
     let peer = info.and_then(|info| info.peer.as_ref()).ok_or_else(|| {
         ErrorInfo::new(ErrorCode::NotLoggedIn, "the connection shows no certificate")
-            .hint("use the identity an admin gave you; see `muster config get --origin`")
+            .hint("use the identity an admin gave you: --identity, MUSTER_IDENTITY or `identity` in the settings file")
     })?;
     if peer.expired(now_ms) {
         let message = format!("the certificate of {} {} has expired", peer.role, peer.name);

@@ -49,13 +49,13 @@ fn unreadable(error: &serde_json::Error) -> ErrorInfo {
     let quoted = |n: usize| text.split('`').nth(2 * n + 1);
     if !text.starts_with("unknown field") {
         return ErrorInfo::new(ErrorCode::SpecType, format!("a value of the job file has the wrong type: {text}"))
-            .hint("see `muster schema job`");
+            .hint("compare it with the files in `examples/`");
     }
     let key = quoted(0).unwrap_or_default();
-    let known = (1..).map_while(quoted);
-    let hint = match nearest(key, known) {
+    let known: Vec<&str> = (1..).map_while(quoted).collect();
+    let hint = match nearest(key, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => "see `muster schema job` for the keys there are".into(),
+        None => format!("there is: {}", known.join(", ")),
     };
     ErrorInfo::new(ErrorCode::SpecUnknownKey, format!("the job file has an unknown key: {text}")).path(key).hint(hint)
 }
@@ -63,7 +63,7 @@ fn unreadable(error: &serde_json::Error) -> ErrorInfo {
 fn wrong(errors: &[SpecError]) -> ErrorInfo {
     let Some(first) = errors.first() else {
         return ErrorInfo::new(ErrorCode::SpecValue, "the job file cannot be understood")
-            .hint("see `muster schema job`");
+            .hint("compare it with the files in `examples/`");
     };
     let code = match first.kind {
         SpecErrorKind::Missing => ErrorCode::SpecMissing,

@@ -6,3 +6,4 @@ mod render;
 pub(crate) mod roles;
 pub(crate) mod server;
 mod submit;
+mod surface;

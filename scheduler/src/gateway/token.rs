@@ -7,8 +7,7 @@ use muster_common::job::Hash;
 use muster_common::time::{DAY_MS, HOUR_MS};
 use muster_engine::Command;
 use muster_proto::client as pb;
-use muster_proto::convert::error::{ErrorCode, ErrorInfo};
-use muster_runtime::identity::random_secret;
+use muster_proto::convert::error::ErrorInfo;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -24,12 +23,13 @@ pub(super) async fn issue(
     // Counted from before the cluster has its time, the token would be past its end at once.
     inner.has_time().await?;
     let state = inner.fresh().await?;
-    let secret = random_secret()
-        .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()).hint("see the server's log"))?;
-    let expires_at = inner.now(&state).plus_ms(ttl_ms);
+    let ctx = &inner.ctx;
+    let secret = secret(ctx.credentials.current().key_pem(), caller, &request);
+    // The same request again is answered with the same token: `apply` knows its hash.
+    let known = state.tokens().get(&hash(&secret)).map(|token| token.expires_at);
+    let expires_at = known.unwrap_or_else(|| inner.now(&state).plus_ms(ttl_ms));
     let command = Command::IssueToken { hash: hash(&secret), node, expires_at, by: caller.principal() };
     inner.commit(command).await?;
-    let ctx = &inner.ctx;
     Ok(pb::NodeTokenReply {
         secret,
         expires_at_ms: expires_at.0,
@@ -37,6 +37,29 @@ pub(super) async fn issue(
         servers: ctx.members.values().map(|member| member.address.clone()).collect(),
         cluster_id: state.cluster().id.clone(),
     })
+}
+
+/// From this server's own key and the request, so that a repeated request makes no second token, and
+/// nobody without the key can make one at all. After a change of leader a repeat does make another; the
+/// first was shown to nobody, and runs out.
+fn secret(key: &str, caller: &Caller, request: &pb::NodeTokenRequest) -> String {
+    let of = |parts: &[&str]| {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        hash.finalize()
+    };
+    let ttl = request.ttl_ms.to_string();
+    let own = of(&["muster join token", key]);
+    let asked = of(&[&caller.name, &request.request_id, &request.node, &ttl]);
+    // Hashed once more: a hash of secret and text could be continued by those who know the text.
+    let mut outer = Sha256::new();
+    outer.update(own);
+    outer.update(asked);
+    let once: [u8; 32] = outer.finalize().into();
+    Hash(Sha256::digest(once).into()).to_string()
 }
 
 /// What State keeps of a secret, and what an agent's token is compared by.

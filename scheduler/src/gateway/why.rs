@@ -5,16 +5,20 @@ use super::render::{cluster, job};
 use super::subject::Subject;
 use muster_common::{GangId, Time};
 use muster_engine::forecast::{Forecast, forecast};
+use muster_engine::plan::brief::{Briefs, briefs};
 use muster_engine::plan::explain::{Explanation, Reason, explain};
 use muster_engine::state::gang::GangState;
 use muster_engine::{Memo, State};
 use muster_proto::client as pb;
+use muster_runtime::clock::Clock;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Live jobs beyond which lists show no start estimates: playing them forward takes too long.
-const LIST_JOBS_MAX: usize = 2_000;
+const LIST_JOBS_MAX: usize = 500;
 /// An estimate is made again for a newer state after this long.
 const FRESH_MS: u64 = 2_000;
+/// What took so long to make is used for at least so many times as long, however busy the log is.
+const REUSE: u64 = 10;
 
 /// The latest play of the present forward, shared by all who ask.
 #[derive(Default)]
@@ -24,29 +28,61 @@ pub struct Estimates {
 
 struct Latest {
     index: u64,
-    made_ms: u64,
+    fresh_until_ms: u64,
     forecast: Arc<Forecast>,
 }
 
 impl Estimates {
     /// The forecast of this state, or a slightly older one. Takes long; not for an async thread.
-    pub fn get(&self, state: &State, now: Time, boottime_ms: u64) -> Arc<Forecast> {
+    pub fn get(&self, state: &State, now: Time, clock: &dyn Clock) -> Arc<Forecast> {
         // Whoever comes while one is made waits for it instead of making another.
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = latest.as_ref().filter(|latest| {
-            latest.index >= state.applied_index() || boottime_ms < latest.made_ms.saturating_add(FRESH_MS)
-        });
+        let begun_ms = clock.boottime_ms();
+        let usable =
+            latest.as_ref().filter(|latest| latest.index >= state.applied_index() || begun_ms < latest.fresh_until_ms);
         if let Some(latest) = usable {
             return latest.forecast.clone();
         }
         let forecast = Arc::new(forecast(state, now));
-        *latest = Some(Latest { index: state.applied_index(), made_ms: boottime_ms, forecast: forecast.clone() });
+        let (ended_ms, index) = (clock.boottime_ms(), state.applied_index());
+        let fresh_until_ms = ended_ms + FRESH_MS.max(REUSE * ended_ms.saturating_sub(begun_ms));
+        *latest = Some(Latest { index, fresh_until_ms, forecast: forecast.clone() });
         forecast
     }
 
     /// For lists: only where it is cheap.
-    pub fn for_list(&self, state: &State, now: Time, boottime_ms: u64) -> Option<Arc<Forecast>> {
-        (state.jobs().len() <= LIST_JOBS_MAX).then(|| self.get(state, now, boottime_ms))
+    pub fn for_list(&self, state: &State, now: Time, clock: &dyn Clock) -> Option<Arc<Forecast>> {
+        (state.jobs().len() <= LIST_JOBS_MAX).then(|| self.get(state, now, clock))
+    }
+}
+
+/// The latest look at everything that waits, shared by all lists.
+#[derive(Default)]
+pub struct Looks(Mutex<Look>);
+
+#[derive(Default)]
+struct Look {
+    memo: Memo,
+    index: u64,
+    fresh_until_ms: u64,
+    briefs: Option<Arc<Briefs>>,
+}
+
+impl Looks {
+    /// Why what waits in this state does, or in a slightly older one. Not for an async thread.
+    pub fn get(&self, state: &State, now: Time, clock: &dyn Clock) -> Arc<Briefs> {
+        let mut look = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun_ms = clock.boottime_ms();
+        let usable = look.index >= state.applied_index() || begun_ms < look.fresh_until_ms;
+        if let Some(known) = look.briefs.as_ref().filter(|_| usable) {
+            return known.clone();
+        }
+        let briefs = Arc::new(briefs(state, &mut look.memo, now));
+        let ended_ms = clock.boottime_ms();
+        look.index = state.applied_index();
+        look.fresh_until_ms = ended_ms + REUSE * ended_ms.saturating_sub(begun_ms);
+        look.briefs = Some(briefs.clone());
+        briefs
     }
 }
 
@@ -68,14 +104,21 @@ pub fn waiting_gang(subject: &Subject, ordinal: Option<u32>) -> Option<GangId> {
 }
 
 /// Fills in what a list says of a job that waits: the reason that decides, and the estimated start.
-pub fn add_reason(job: &mut pb::Job, subject: &Subject, memo: &mut Memo, forecast: Option<&Forecast>) {
+pub fn add_reason(job: &mut pb::Job, subject: &Subject, briefs: &Briefs, forecast: Option<&Forecast>) {
     let Some(gang) = waiting_gang(subject, None) else { return };
-    let Some(explanation) = explain(&subject.state, memo, gang, subject.now) else { return };
-    if let Some(first) = explanation.blockers.first() {
-        job.reason = first.reason.word().into();
-        job.reason_text = plain(&first.detail);
+    if subject.record.held {
+        (job.reason, job.reason_text) = (Reason::Hold.word().into(), "the job is held".into());
+        return;
     }
-    job.start_estimate_at_ms = start_estimate(&explanation, forecast, subject.now);
+    let Some(brief) = briefs.get(gang) else { return };
+    if let Some((reason, detail)) = &brief.reason {
+        (job.reason, job.reason_text) = (reason.word().into(), plain(detail));
+    }
+    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten()).or(brief.booked);
+    job.start_estimate_at_ms = match brief.reason {
+        None => Some(subject.now.0),
+        Some(_) => foreseen.map(|at| at.max(subject.now).0),
+    };
 }
 
 /// The whole answer about one job.
@@ -127,7 +170,7 @@ fn render(state: &State, blocker: &Blocker, now: Time) -> pb::Blocker {
 
 fn remedy(blocker: &Blocker) -> Option<pb::Remedy> {
     let change = blocker.hint.as_deref().map(plain)?;
-    Some(pb::Remedy { change, effect: format!("against `{}`", blocker.reason.word()) })
+    Some(pb::Remedy { change, effect: format!("so that `{}` is no longer in the way", blocker.reason.word()) })
 }
 
 /// What was looked at and is not in the way, of what this job could have met.

@@ -16,8 +16,13 @@ pub const PATH: &str = "/v1/openapi.json";
 /// Raised with the meaning of what is there; what is added raises nothing.
 const VERSION: &str = "1.0.0";
 
+/// The whole document, made anew.
+pub fn whole() -> Value {
+    document(&Api::new())
+}
+
 /// The whole document.
-pub fn document(api: &Api) -> Value {
+pub(super) fn document(api: &Api) -> Value {
     let mut schemas = Schemas::default();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for route in ROUTES {
@@ -114,7 +119,7 @@ fn shaped(shape: Shape, name: &str, output: &MessageDescriptor, schemas: &mut Sc
         }
         Shape::Listed => put("jobs", json!({"type": "array", "items": schemas.of(output)})),
         Shape::Version => {
-            put("server", schemas.of(output));
+            put("server", json!({"anyOf": [schemas.of(output), {"type": "null"}]}));
             put("client", json!({"description": "Of the command line; null here."}));
         }
         Shape::Configuration => {
@@ -259,6 +264,7 @@ impl Schemas {
             let name = field.name();
             match (name, field.kind()) {
                 ("spec_json", _) => drop(properties.insert("spec".to_owned(), described(json!({}), &field))),
+                ("file_json", _) => drop(properties.insert("file".to_owned(), described(json!({}), &field))),
                 ("json", _) => drop(properties.insert("data".to_owned(), described(json!({}), &field))),
                 (_, Kind::Bytes) => {}
                 (_, kind) => {

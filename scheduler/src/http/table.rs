@@ -104,6 +104,10 @@ pub const ROUTES: &[Route] = &[
     row(Get, "/v1/cluster", "ClusterStatus", answer!(cluster_status, "muster.cluster/1")),
     fixed(Get, "/v1/configuration/{kind}", "Configure", &[("request_id", Text("read")), ("json", Text("")), ("plan_only", Flag(true))], configuration!()),
     row(Put, "/v1/configuration/{kind}", "Configure", configuration!()),
+    row(Post, "/v1/plans", "Plan", answer!(plan, "muster.plan/1")),
+    row(Get, "/v1/queues", "ListQueues", answer!(list_queues, "muster.queues/1")),
+    row(Get, "/v1/queues/{name}", "ShowQueue", answer!(show_queue, "muster.queue/1")),
+    row(Post, "/v1/jobs/{job}/edit", "EditJob", answer!(edit_job, "muster.edited/1")),
     row(Get, "/v1/version", "Version", answer!(version, "muster.version/1", Shape::Version, |reply, _| document::version(None, Some(reply)))),
 ];
 

@@ -59,3 +59,24 @@ async fn dev_stops_cleanly_when_it_is_interrupted() {
     assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", said(folder.path()));
     assert_eq!(ranks::all_of(folder.path()), [0_u32; 0], "nothing is left");
 }
+
+/// Shims outlive their agents by design, and here nobody is left to renew or to end their leases.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_dev_leaves_no_rank_behind() {
+    let _machine = alone().await;
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let mut dev = dev(folder.path(), &["--servers", "1", "--agents", "2"]);
+    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(()))
+        .await;
+    let config = folder.path().join("dev/client/config.toml");
+    let run = std::process::Command::new(muster())
+        .args(["submit", &example("allreduce.toml"), "--set", "gang.run=sleep 600"])
+        .args(["--set", "gang.nodes=2"])
+        .env("MUSTER_CONFIG", &config)
+        .output()
+        .expect("the program starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    until("ranks that run", async || (!ranks::live_ranks(folder.path()).is_empty()).then_some(())).await;
+    dev.kill_9();
+    until("the end of everything", async || ranks::all_of(folder.path()).is_empty().then_some(())).await;
+}

@@ -92,7 +92,7 @@ pub fn make(args: &InitArgs, now_ms: u64) -> Result<Made, CliError> {
 
 fn members(servers: &[String]) -> Result<Vec<Member>, CliError> {
     let usage = |message: String| {
-        CliError::new(ErrorCode::Usage, message).hint("write for example --server-at s1=10.0.0.1:7470")
+        CliError::new(ErrorCode::Usage, message).hint("write for example --server-at s1=10.0.0.1:7070")
     };
     if !matches!(servers.len(), 1 | 3 | 5) {
         return Err(usage(format!("{} servers; use 1, 3 or 5, so that a majority is clear", servers.len())));

@@ -16,6 +16,8 @@ const CLUSTER: &str = "dev";
 const RANK_PORTS: std::ops::Range<u16> = 10_240..32_000;
 const RANK_PORTS_PER_NODE: u16 = 64;
 const PORT_TRIES: u32 = 50;
+/// A node offers at least so many CPUs: one for each GPU of the fixtures.
+const CPUS_MIN: u32 = 8;
 
 #[derive(Debug)]
 pub struct Files {
@@ -70,6 +72,8 @@ impl Files {
         config.address = Some("127.0.0.1".to_owned());
         let leaf = if at < (self.agents.len() as u32).div_ceil(2) { "leaf-a" } else { "leaf-b" };
         config.place.insert(Name::literal("network"), vec![Name::literal(leaf)]);
+        // A simulated machine has hundreds, and what runs on them are processes of this one.
+        config.cpus = Some(cpus_each(self.agents.len() as u32));
         config.port_base = port_base;
         config.port_count = RANK_PORTS_PER_NODE;
         write_toml(&folder.join(AGENT_FILE), "An agent of a development cluster", &config)
@@ -102,6 +106,12 @@ impl Files {
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir.join("logs").join(format!("{name}.log"))
     }
+}
+
+/// An even share of this machine for each node.
+fn cpus_each(agents: u32) -> u32 {
+    let here = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    (here / agents.max(1)).max(CPUS_MIN)
 }
 
 /// For TCP and UDP. All are held until all are known, so that no two are the same.

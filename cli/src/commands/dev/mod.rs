@@ -4,6 +4,7 @@
 mod files;
 mod leftovers;
 mod processes;
+pub mod reaper;
 
 use super::agent::check_devices;
 use super::follow::{self, Streams};
@@ -64,6 +65,7 @@ pub async fn run(context: &Context, args: DevArgs) -> Result<u8, CliError> {
     shutdown.on_signals()?;
     let (dir, temporary) = folder(args.dir)?;
     let files = Files::make(&dir, args.servers, args.agents, &args.devices, context.now_ms())?;
+    let reaper = reaper::Reaper::start(&dir)?;
     let mut processes = Processes::start(&files)?;
     let client = client_of(context, &files)?;
     let work = async {
@@ -81,6 +83,7 @@ pub async fn run(context: &Context, args: DevArgs) -> Result<u8, CliError> {
     stop_jobs(&client).await;
     processes.stop().await;
     leftovers::end(&dir);
+    reaper.dismiss().await;
     if outcome.is_err() {
         context.printer.say(&format!("logs of the processes: {}", dir.join("logs").display()));
         if let Some(temporary) = temporary {

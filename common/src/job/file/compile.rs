@@ -1,6 +1,7 @@
 //! A job file into the scheduling part and the launch part.
 
 use super::array::compile_array;
+use super::decompile::reads_as_number;
 use super::env::check_env;
 use super::error::{Errors, SpecError, SpecErrorKind};
 use super::gang::{compile_group, compile_run, name};
@@ -59,6 +60,7 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let queue = word("queue", &file.queue, "default");
     let account = word("account", &file.account, "default");
     let class = word("priority", &file.priority, "normal");
+    check_name(file, &mut errors);
     let limits = limits(file, &mut errors);
     let retry = retry(file, &mut errors);
     let checkpoint = checkpoint(file, &mut errors);
@@ -106,6 +108,13 @@ fn refuse_later(file: &JobFile, errors: &mut Errors) {
     if let Some(schema) = file.schema.as_ref().filter(|schema| *schema != SCHEMA) {
         errors.value("schema", format!("{schema:?} is not a schema of this version"), format!("it reads `{SCHEMA}`"));
     }
+}
+
+/// People and programs name a job by its number or by its name.
+fn check_name(file: &JobFile, errors: &mut Errors) {
+    let Some(name) = file.name.as_ref().filter(|name| reads_as_number(name)) else { return };
+    errors.value("name", format!("`{name}` reads as a job's number"), "nobody could tell which of the two is meant");
+    errors.hint(&format!("put a letter in it: name = \"run-{name}\""));
 }
 
 fn limits(file: &JobFile, errors: &mut Errors) -> Limits {

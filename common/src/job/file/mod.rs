@@ -7,6 +7,7 @@
 
 mod array;
 mod compile;
+mod decompile;
 mod env;
 mod error;
 mod gang;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use compile::compile;
+pub use decompile::{decompile, reads_as_number, scheduling_file};
 pub use error::{SpecError, SpecErrorKind};
 pub use text::{DurationText, SizeText, TextError, parse_duration_ms, parse_size_bytes};
 pub use value::{Command, Inline, Later, NodeCount, Ranks, Scalar};

@@ -1,7 +1,6 @@
 //! Attempts and their parts.
 
 use super::words::{cause_text, cause_word, node_name, plain};
-use muster_common::GangId;
 use muster_engine::State;
 use muster_engine::command::Exit;
 use muster_engine::state::gang::{Allocation, Attempt, AttemptRecord, Cause, GangState, PartState};
@@ -44,7 +43,7 @@ fn render(state: &State, attempt: &Attempt, word: &str, cause: Option<&Cause>) -
     }
 }
 
-fn part(state: &State, part: &Allocation) -> pb::Part {
+pub fn part(state: &State, part: &Allocation) -> pb::Part {
     let inventory = state.node(part.node).map(|node| &node.inventory);
     let device = |(slot, milli): &(u16, u16)| {
         let device = inventory.and_then(|inventory| inventory.devices.get(usize::from(*slot)));
@@ -89,9 +88,4 @@ const fn rank_exit(rank: u32, exit: Exit) -> pb::RankExit {
 /// Names of an attempt's nodes in rank order.
 pub fn nodes(state: &State, attempt: &Attempt) -> Vec<String> {
     attempt.parts.iter().map(|part| node_name(state, part.node)).collect()
-}
-
-/// For texts about a job: `4711@2`.
-pub fn named(state: &State, gang: GangId, attempt: u32) -> String {
-    format!("{}@{attempt}", super::words::gang_name(state, gang))
 }

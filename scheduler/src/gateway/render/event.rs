@@ -1,6 +1,5 @@
 //! Events: one line for people, the whole for programs, and what they are about for filters.
 
-use super::attempt::named;
 use super::spec::without_secrets;
 use super::words::{cause_text, exit_text, gang_name, node_name, plain};
 use crate::records::{Recorded, job_of};
@@ -41,6 +40,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::TokenIssued { .. } => "token_issued",
         Event::TokenUsed { .. } => "token_used",
         Event::TokenExpired => "token_expired",
+        Event::JobEdited { .. } => "job_edited",
     }
 }
 
@@ -73,6 +73,7 @@ pub const KINDS: &[&str] = &[
     "token_issued",
     "token_used",
     "token_expired",
+    "job_edited",
 ];
 
 /// The nodes an event is about.
@@ -111,7 +112,8 @@ fn gang_of(event: &Event) -> (Option<GangId>, Option<AttemptNo>) {
     }
 }
 
-pub fn render(state: &State, recorded: &Recorded) -> pb::Event {
+/// `array`: is the job an array? Asked of those who know more than State, which forgets what has ended.
+pub fn render(state: &State, recorded: &Recorded, array: bool) -> pb::Event {
     let event = &recorded.event;
     let (gang, attempt) = gang_of(event);
     let nodes = nodes_of(event);
@@ -129,7 +131,7 @@ pub fn render(state: &State, recorded: &Recorded) -> pb::Event {
         gang: gang.map(|gang| gang.ordinal),
         attempt: attempt.map(|attempt| attempt.0),
         node,
-        text: plain(&text(state, event)),
+        text: plain(&text(state, event, array)),
         json: json(event),
     }
 }
@@ -143,8 +145,9 @@ fn json(event: &Event) -> String {
     serde_json::to_string(&event).unwrap_or_default()
 }
 
-fn text(state: &State, event: &Event) -> String {
-    let gang_of = |gang: &GangId| gang_name(state, *gang);
+fn text(state: &State, event: &Event, array: bool) -> String {
+    let gang_of = |gang: &GangId| if array { gang.to_string() } else { gang_name(state, *gang) };
+    let named = |gang: GangId, attempt: u32| format!("{}@{attempt}", gang_of(&gang));
     match event {
         Event::JobSubmitted { job, name, principal, gangs: 1 } => format!("{job} {name} submitted by {}", principal.0),
         Event::JobSubmitted { job, name, principal, gangs } => {
@@ -160,18 +163,18 @@ fn text(state: &State, event: &Event) -> String {
         Event::GangPlaced { gang, attempt, nodes, devices, .. } => {
             let names: Vec<String> = nodes.iter().take(8).map(|node| node_name(state, *node)).collect();
             let more = if nodes.len() > 8 { ", ..." } else { "" };
-            format!("{} placed on {}{more}: {devices} devices", named(state, *gang, attempt.0), names.join(", "))
+            format!("{} placed on {}{more}: {devices} devices", named(*gang, attempt.0), names.join(", "))
         }
-        Event::GangStarted { gang, attempt } => format!("{} started", named(state, *gang, attempt.0)),
+        Event::GangStarted { gang, attempt } => format!("{} started", named(*gang, attempt.0)),
         Event::RankExited { gang, attempt, rank, node, exit } => {
-            let gang = named(state, *gang, attempt.0);
+            let gang = named(*gang, attempt.0);
             format!("{gang} rank {rank} on {} {}", node_name(state, *node), exit_text(*exit))
         }
         Event::GangStopping { gang, attempt, cause } => {
-            format!("{} stops: {}", named(state, *gang, attempt.0), cause_text(state, cause))
+            format!("{} stops: {}", named(*gang, attempt.0), cause_text(state, cause))
         }
         Event::AttemptEnded { gang, record } => {
-            let gang = named(state, *gang, record.attempt.number.0);
+            let gang = named(*gang, record.attempt.number.0);
             format!("{gang} ended: {}", cause_text(state, &record.cause))
         }
         Event::GangQueued { gang, next, .. } => format!("{} waits again, for attempt {}", gang_of(gang), next.0),
@@ -189,6 +192,7 @@ fn text(state: &State, event: &Event) -> String {
         Event::TokenUsed { node } => format!("join token used by {node}"),
         Event::TokenExpired => "join token ran out unused".into(),
         Event::Configured { what, by, version } => format!("{what} changed by {}; configuration {version}", by.0),
+        Event::JobEdited { job, revision, by, .. } => format!("{job} edited by {}: revision {revision}", by.0),
         other => node_text(state, other),
     }
 }

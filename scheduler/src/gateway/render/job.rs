@@ -2,7 +2,7 @@
 
 use super::gang::{Facts, GANGS_MAX, facts};
 use super::words::at_ms;
-use super::{gang, spec};
+use super::{gang, revision, spec};
 use crate::gateway::subject::Subject;
 use muster_common::Time;
 use muster_common::job::Count;
@@ -57,6 +57,7 @@ pub fn summary(subject: &Subject, ordinal: Option<u32>) -> pb::Job {
         attempt: facts.attempt,
         retry_of: record.retry_of.map(|job| job.0),
         key: record.key.clone(),
+        revision: record.revision().number,
         ..pb::Job::default()
     }
 }
@@ -70,6 +71,8 @@ pub fn whole(subject: &Subject, ordinal: Option<u32>, attempt: Option<u32>, secr
     pb::Job {
         gangs: shown.into_iter().map(|ordinal| gang::render(subject, ordinal, attempt)).collect(),
         spec_json: spec::render(subject, secrets),
+        file_json: spec::file(subject, secrets),
+        revisions: subject.past.edits.iter().map(revision::render).collect(),
         ..summary(subject, ordinal)
     }
 }

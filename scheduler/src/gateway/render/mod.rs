@@ -9,5 +9,6 @@ pub mod gang;
 pub mod job;
 pub mod live;
 pub mod node;
+pub mod revision;
 pub mod spec;
 pub mod words;

@@ -1,6 +1,7 @@
 //! A job's spec as the cluster understood it.
 
 use crate::gateway::subject::Subject;
+use muster_common::job::file::decompile;
 use muster_common::job::{GroupRequest, Launch, Scheduling};
 use serde_json::{Value, json};
 
@@ -11,6 +12,13 @@ pub const HIDDEN: &str = "(hidden)";
 pub fn render(subject: &Subject, secrets: bool) -> String {
     let launch = if secrets { (*subject.launch).clone() } else { without_secrets(&subject.launch) };
     json!({ "scheduling": value(&*subject.scheduling), "launch": value(&launch) }).to_string()
+}
+
+/// The job file that makes this job, as JSON.
+pub fn file(subject: &Subject, secrets: bool) -> String {
+    let mut launch = if secrets { (*subject.launch).clone() } else { without_secrets(&subject.launch) };
+    launch.name = subject.record.name.clone();
+    value(&decompile(&subject.scheduling, &launch)).to_string()
 }
 
 /// The launch part without what people put passwords in.

@@ -67,7 +67,7 @@ fn environment_values_are_shown_to_those_who_may_see_them_only() {
     let hidden = job::whole(&subject, None, None, false).spec_json;
     assert!(!hidden.contains("secret") && hidden.contains("TOKEN"), "{hidden}");
     for recorded in &cluster.events {
-        assert!(!event::render(&cluster.state, recorded).json.contains("secret"));
+        assert!(!event::render(&cluster.state, recorded, false).json.contains("secret"));
     }
 }
 
@@ -209,7 +209,7 @@ fn every_event_has_one_line_for_people() {
     let lines: Vec<String> = cluster
         .events
         .iter()
-        .map(|recorded| event::render(&cluster.state, recorded))
+        .map(|recorded| event::render(&cluster.state, recorded, false))
         .map(|event| format!("{:>3}.{} {:<16} {}", event.index, event.ordinal, event.kind, event.text))
         .collect();
     insta::assert_snapshot!("events", lines.join("\n"));

@@ -47,6 +47,7 @@ async fn every_real_reply_is_what_its_schema_says() {
     let whole = document(&Api::new());
     let mut seen = BTreeSet::new();
     let settings = web.get("/v1/configuration/settings").await.json()["value"].clone();
+    let spec = serde_json::from_str::<Value>(super::client::JOB).unwrap();
     let asked: Vec<(Method, &str, String, Value)> = vec![
         (Method::Get, "/v1/jobs", "/v1/jobs?ended=true&all_users=true".into(), Value::Null),
         (
@@ -79,6 +80,15 @@ async fn every_real_reply_is_what_its_schema_says() {
         (Method::Get, "/v1/configuration/{kind}", "/v1/configuration/policy".into(), Value::Null),
         (Method::Put, "/v1/configuration/{kind}", "/v1/configuration/settings".into(), json!({"value": settings})),
         (Method::Get, "/v1/version", "/v1/version".into(), Value::Null),
+        (Method::Post, "/v1/plans", "/v1/plans".into(), json!({"jobs": [{"spec": spec.clone()}]})),
+        (Method::Get, "/v1/queues", "/v1/queues".into(), Value::Null),
+        (Method::Get, "/v1/queues/{name}", "/v1/queues/default".into(), Value::Null),
+        (
+            Method::Post,
+            "/v1/jobs/{job}/edit",
+            format!("/v1/jobs/{big}/edit"),
+            json!({"request_id": "e", "revision": 1, "spec": spec}),
+        ),
     ];
     for (method, path, target, body) in asked {
         let body = if body.is_null() { String::new() } else { body.to_string() };

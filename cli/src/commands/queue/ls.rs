@@ -1,0 +1,75 @@
+//! `muster queue ls`.
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::human::{self, NONE};
+use crate::output::table::{Align, Table, cell};
+use crate::output::{Style, json};
+use clap::Args;
+use muster_proto::client::{ListQueuesReply, ListQueuesRequest, Queue};
+use serde_json::Value;
+
+pub const COLUMNS: &str = "\
+Columns:
+  JOBS     live jobs, an array counts once
+  USERS    how many people have them
+  RUNNING  gangs that hold devices, and the GPUs of those
+  WAITING  gangs that wait, and the GPUs they ask for
+  HELD     gangs of held jobs; not counted as waiting
+  OLDEST   for how long the gang that waits longest has waited
+A queue is there as long as a live job names it.";
+
+#[derive(Debug, Args)]
+pub struct LsArgs {}
+
+pub async fn run(context: &Context, _args: LsArgs) -> Result<u8, CliError> {
+    let client = context.client()?;
+    let reply = client.call(async |mut api| api.list_queues(ListQueuesRequest {}).await).await?;
+    let style = context.style();
+    context.printer.answer(|| document(&reply), || render(&reply, &style))?;
+    if reply.queues.is_empty() {
+        context.printer.say("no live jobs, so no queues; a queue is there as soon as a job names it");
+    }
+    Ok(0)
+}
+
+pub fn render(reply: &ListQueuesReply, style: &Style) -> String {
+    if reply.queues.is_empty() {
+        return String::new();
+    }
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("QUEUE", Left),
+        ("JOBS", Right),
+        ("USERS", Right),
+        ("RUNNING", Right),
+        ("GPUS", Right),
+        ("WAITING", Right),
+        ("GPUS", Right),
+        ("HELD", Right),
+        ("OLDEST", Right),
+    ]);
+    for queue in &reply.queues {
+        table.row(row(queue, style));
+    }
+    table.text()
+}
+
+fn row(queue: &Queue, style: &Style) -> [String; 9] {
+    let oldest = queue.oldest_wait_since_at_ms.map(|since| style.now_ms.saturating_sub(since));
+    [
+        cell(&queue.name),
+        queue.jobs.to_string(),
+        queue.users.to_string(),
+        queue.gangs_active.to_string(),
+        queue.gpus_active.to_string(),
+        queue.gangs_waiting.to_string(),
+        queue.gpus_waiting.to_string(),
+        queue.gangs_held.to_string(),
+        oldest.map_or_else(|| NONE.to_owned(), human::duration),
+    ]
+}
+
+pub fn document(reply: &ListQueuesReply) -> Value {
+    json::document("muster.queues/1", reply)
+}

@@ -1,0 +1,25 @@
+//! `muster queue`: what waits and runs, by queue.
+
+pub mod ls;
+pub mod show;
+
+use crate::context::Context;
+use crate::error::CliError;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// List queues with what runs and waits in each
+    #[command(after_help = ls::COLUMNS)]
+    Ls(ls::LsArgs),
+    /// Show the order in which a queue's gangs would start, and what keeps each
+    #[command(after_help = show::COLUMNS)]
+    Show(show::ShowArgs),
+}
+
+pub async fn run(context: &Context, command: QueueCommand) -> Result<u8, CliError> {
+    match command {
+        QueueCommand::Ls(args) => ls::run(context, args).await,
+        QueueCommand::Show(args) => show::run(context, args).await,
+    }
+}

@@ -1,0 +1,165 @@
+//! Answers of the commands about plans, queues and edits.
+
+use super::*;
+
+#[test]
+fn plan() {
+    let part = |node: &str, rank_base: u32| Part {
+        node: node.into(),
+        state: "PLANNED".into(),
+        devices: (0..8)
+            .map(|slot| PartDevice { slot, uuid: format!("GPU-{slot}"), model: "H100".into(), milli: 1000 })
+            .collect(),
+        cpu_milli: 112_000,
+        rank_base,
+        ranks: 8,
+        ..Part::default()
+    };
+    let planned = |verdict: &str| PlannedJob {
+        job: Some(Job { id: 0, key: String::new(), reason: String::new(), reason_text: String::new(), ..queued() }),
+        verdict: verdict.into(),
+        placement: vec![part("n033", 0), part("n034", 8)],
+        ..PlannedJob::default()
+    };
+    let starts = PlannedJob { gangs_now: 1, notes: vec!["a note".into()], ..planned("starts") };
+    let awaited = Awaited {
+        gang: "4655".into(),
+        name: "pretrain-b".into(),
+        user: "alice".into(),
+        expected_end_at_ms: Some(NOW + HOUR),
+    };
+    let waits = PlannedJob {
+        start_estimate_at_ms: Some(NOW + HOUR),
+        start_latest_at_ms: Some(NOW + 3 * HOUR),
+        waits_for: vec![
+            awaited,
+            Awaited { gang: "4713_3".into(), name: "sweep".into(), user: "bob".into(), ..Awaited::default() },
+        ],
+        why: Some(why_reply()),
+        ..planned("waits")
+    };
+    let unknown = PlannedJob {
+        estimate_text: "no start can be foreseen: what is ahead has no known end".into(),
+        placement: vec![],
+        why: Some(why_reply()),
+        ..planned("waits")
+    };
+    let array =
+        PlannedJob { job: Some(Job { id: 0, ..sweep() }), gangs_now: 8, placement: vec![], ..planned("starts") };
+    let refusal = PlanRefusal {
+        code: "NEVER_FITS".into(),
+        message: "the job can never start: asks for 64 devices on one node; the largest node has 8".into(),
+        hint: "ask for at most 8 devices per node".into(),
+        path: "gang.gpus_per_node".into(),
+        exit_code: 6,
+    };
+    let refused = PlannedJob { job: None, refusal: Some(refusal), placement: vec![], ..planned("refused") };
+    let delay = Delay {
+        gang: "4690".into(),
+        name: "eval".into(),
+        user: "bob".into(),
+        start_before_at_ms: NOW + HOUR,
+        start_after_at_ms: Some(NOW + 3 * HOUR),
+    };
+    let reply = PlanReply {
+        jobs: vec![starts, waits, unknown, array, refused],
+        delays: vec![delay.clone(), Delay { gang: "4702".into(), start_after_at_ms: None, ..delay }],
+        complete: true,
+        applied_index: 88_412,
+        looked_at_ms: NOW,
+        policy: "default@4".into(),
+    };
+    let files = ["a.toml", "b.toml", "c.toml", "sweep.toml", "giant.toml"].map(str::to_owned);
+    check("plan", plan::render(&reply, &files, &STYLE), plan::document(&reply, &files));
+    let alone = PlanReply { jobs: reply.jobs[..1].to_vec(), delays: vec![], complete: true, ..reply.clone() };
+    check("plan_alone", plan::render(&alone, &files, &STYLE), plan::document(&alone, &files));
+    let cut = PlanReply { complete: false, ..alone };
+    check("plan_cut_short", plan::render(&cut, &files, &STYLE), plan::document(&cut, &files));
+}
+
+#[test]
+fn queues() {
+    let research = Queue {
+        name: "research".into(),
+        jobs: 12,
+        users: 3,
+        gangs_waiting: 41,
+        gangs_held: 2,
+        gangs_active: 8,
+        gpus_waiting: 328,
+        gpus_active: 64,
+        oldest_wait_since_at_ms: Some(NOW - 72 * MINUTE),
+    };
+    let idle = Queue { name: "default".into(), jobs: 1, users: 1, gangs_active: 1, gpus_active: 8, ..Queue::default() };
+    let reply = ListQueuesReply { queues: vec![idle.clone(), research.clone()] };
+    check("queue_ls", queue::ls::render(&reply, &STYLE), queue::ls::document(&reply));
+    let none = ListQueuesReply::default();
+    check("queue_ls_empty", queue::ls::render(&none, &STYLE), queue::ls::document(&none));
+    let first = QueueEntry {
+        position: 1,
+        job: 4711,
+        gangs: 1,
+        name: "llama-sft".into(),
+        user: "me".into(),
+        priority: "high".into(),
+        nodes: 16,
+        gpus: 128,
+        queued_at_ms: NOW - 72 * MINUTE,
+        reason: "nodes".into(),
+        reason_text: "needs 16 nodes with 8 free devices; 9 have that many".into(),
+        start_estimate_at_ms: Some(NOW + 95 * MINUTE),
+        ..QueueEntry::default()
+    };
+    let lane = QueueEntry { position: 3, job: 4713, gangs: 50, array: true, name: "sweep".into(), ..first.clone() };
+    let now = QueueEntry { position: 4, reason: String::new(), reason_text: String::new(), ..first.clone() };
+    let again = QueueEntry { position: 7, ordinal: 3, gangs: 1, start_estimate_at_ms: None, ..lane.clone() };
+    let reply = ShowQueueReply {
+        queue: Some(research),
+        entries: vec![first, lane, now, again],
+        entries_total: 41,
+        applied_index: 88_412,
+        looked_at_ms: NOW,
+        policy: "default@4".into(),
+    };
+    check("queue_show", queue::show::render(&reply, &STYLE), queue::show::document(&reply));
+    let idle = ShowQueueReply { queue: Some(idle), ..ShowQueueReply::default() };
+    check("queue_show_idle", queue::show::render(&idle, &STYLE), queue::show::document(&idle));
+}
+
+fn revisions() -> Vec<Revision> {
+    let change = |path: &str, before: &str, after: &str| Change {
+        path: path.into(),
+        before: before.into(),
+        after: after.into(),
+    };
+    let second = Revision {
+        number: 2,
+        at_ms: NOW - HOUR,
+        by: "alice".into(),
+        changes: vec![change("limits.time", "36h", "48h"), change("queue", "", "research")],
+    };
+    let third = Revision {
+        number: 3,
+        at_ms: NOW - MINUTE,
+        by: "root".into(),
+        changes: vec![change("gang.run", "", "changed")],
+    };
+    vec![second, third]
+}
+
+#[test]
+fn edit() {
+    let job = Job { revision: 2, ..queued() };
+    let reply = EditJobReply {
+        job: Some(job),
+        changes: revisions()[0].changes.clone(),
+        unchanged: false,
+        notes: vec!["a note".into()],
+    };
+    check("edit", edit::render(&reply, false, &STYLE), edit::document(&reply, false));
+    check("edit_dry_run", edit::render(&reply, true, &STYLE), edit::document(&reply, true));
+    let same = EditJobReply { changes: vec![], unchanged: true, ..reply };
+    check("edit_unchanged", edit::render(&same, false, &STYLE), edit::document(&same, false));
+    let shown = Job { revision: 3, revisions: revisions(), file_json: r#"{"name": "llama-sft"}"#.into(), ..queued() };
+    check("show_edited", show::render(&shown, &STYLE), show::document(&shown));
+}

@@ -1,0 +1,150 @@
+//! Queues: how much waits and runs in each, and in which order what waits would start.
+
+use super::render::words::plain;
+use super::render::{cluster, spec};
+use super::roles::Caller;
+use super::{Inner, errors};
+use muster_common::job::Count;
+use muster_common::{GangId, JobId, Name};
+use muster_engine::State;
+use muster_engine::forecast::Forecast;
+use muster_engine::plan::brief::Brief;
+use muster_engine::state::job::JobRecord;
+use muster_proto::client as pb;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const ENTRIES: u32 = 100;
+const ENTRIES_MAX: u32 = 1000;
+
+pub(super) async fn list(
+    inner: &Arc<Inner>,
+    _caller: &Caller,
+    _request: pb::ListQueuesRequest,
+) -> Result<pb::ListQueuesReply, ErrorInfo> {
+    let state = inner.fresh().await?;
+    inner.blocking(move |_| Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect() })).await
+}
+
+pub(super) async fn show(
+    inner: &Arc<Inner>,
+    _caller: &Caller,
+    request: pb::ShowQueueRequest,
+) -> Result<pb::ShowQueueReply, ErrorInfo> {
+    if request.limit > ENTRIES_MAX {
+        return Err(errors::usage(format!("at most {ENTRIES_MAX} entries are shown")).hint("ask for fewer"));
+    }
+    let limit = if request.limit == 0 { ENTRIES } else { request.limit } as usize;
+    let state = inner.fresh().await?;
+    inner
+        .blocking(move |inner| {
+            let mut queues = queues(&state);
+            let name = Name::new(request.name.as_str()).ok();
+            let Some((name, queue)) = name.and_then(|name| queues.remove_entry(&name)) else {
+                return Err(unknown(&request.name, &queues));
+            };
+            let now = inner.now(&state);
+            let clock = &*inner.ctx.clock;
+            let briefs = inner.looks.get(&state, now, clock);
+            let forecast = inner.estimates.for_list(&state, now, clock);
+            let of_queue =
+                |brief: &&Brief| state.job(brief.gang.job).is_some_and(|job| state.scheduling(job).queue == name);
+            let entries: Vec<&Brief> = briefs.order.iter().filter(of_queue).collect();
+            Ok(pb::ShowQueueReply {
+                queue: Some(queue),
+                entries_total: entries.len() as u32,
+                entries: entries
+                    .into_iter()
+                    .take(limit)
+                    .filter_map(|brief| entry(&state, brief, forecast.as_deref(), now.0))
+                    .collect(),
+                applied_index: state.applied_index(),
+                looked_at_ms: now.0,
+                policy: cluster::policy(&state),
+            })
+        })
+        .await
+}
+
+fn unknown(name: &str, queues: &BTreeMap<Name, pb::Queue>) -> ErrorInfo {
+    let message = format!("no live job is in a queue `{}`", plain(name));
+    let known: Vec<&str> = queues.keys().map(|name| name.as_str()).collect();
+    let hint = match known.is_empty() {
+        true => "there are no live jobs; a queue is there as soon as a job names it".to_owned(),
+        false => format!("there is: {}", known.join(", ")),
+    };
+    ErrorInfo::new(ErrorCode::QueueUnknown, message).hint(hint)
+}
+
+/// Every queue that a live job names.
+pub fn queues(state: &State) -> BTreeMap<Name, pb::Queue> {
+    let mut queues: BTreeMap<Name, pb::Queue> = BTreeMap::new();
+    let mut users: BTreeSet<(Name, &str)> = BTreeSet::new();
+    let mut again: BTreeMap<JobId, Vec<u64>> = BTreeMap::new();
+    for gang in state.gangs().values().filter(|gang| gang.current().is_none()) {
+        again.entry(gang.id.job).or_default().push(gang.queued_at.0);
+    }
+    for job in state.jobs().values() {
+        let scheduling = state.scheduling(job);
+        let queue = queues
+            .entry(scheduling.queue.clone())
+            .or_insert_with(|| pb::Queue { name: scheduling.queue.to_string(), ..pb::Queue::default() });
+        queue.jobs += 1;
+        queue.users += u32::from(users.insert((scheduling.queue.clone(), &job.principal.0)));
+        count(queue, job, scheduling.devices(), again.get(&job.id).map_or(&[][..], Vec::as_slice));
+    }
+    queues
+}
+
+fn count(queue: &mut pb::Queue, job: &JobRecord, devices: u64, again_since: &[u64]) {
+    let unstarted = u64::from(job.unstarted.len());
+    let waiting = unstarted + again_since.len() as u64;
+    let active = u64::from(job.gangs_active);
+    queue.gangs_active += active;
+    queue.gpus_active += active * devices;
+    if job.held {
+        queue.gangs_held += waiting;
+        return;
+    }
+    queue.gangs_waiting += waiting;
+    queue.gpus_waiting += waiting * devices;
+    let first = (unstarted > 0).then_some(job.submitted_at.0);
+    let oldest = again_since.iter().copied().chain(first).chain(queue.oldest_wait_since_at_ms).min();
+    queue.oldest_wait_since_at_ms = oldest;
+}
+
+fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64) -> Option<pb::QueueEntry> {
+    let job = state.job(brief.gang.job)?;
+    let scheduling = state.scheduling(job);
+    let nodes = match spec::group(scheduling).map(|group| &group.count) {
+        Some(Count::Nodes { nodes, .. }) => *nodes,
+        _ => 0,
+    };
+    let queued_at = state.gang(brief.gang).map_or(job.submitted_at, |gang| gang.queued_at);
+    let (reason, text) = match &brief.reason {
+        Some((reason, detail)) => (reason.word().to_owned(), plain(detail)),
+        None => Default::default(),
+    };
+    let foreseen = |gang: GangId| forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten());
+    let start = match brief.reason {
+        None => Some(now_ms),
+        Some(_) => foreseen(brief.gang).or(brief.booked).map(|at| at.0.max(now_ms)),
+    };
+    Some(pb::QueueEntry {
+        position: brief.position,
+        job: job.id.0,
+        ordinal: brief.gang.ordinal,
+        gangs: brief.gangs,
+        name: job.name.to_string(),
+        user: job.principal.0.to_string(),
+        priority: scheduling.class.to_string(),
+        nodes,
+        gpus: u32::try_from(scheduling.devices()).unwrap_or(u32::MAX),
+        queued_at_ms: queued_at.0,
+        reason,
+        reason_text: text,
+        start_estimate_at_ms: start,
+        array: scheduling.array.is_some(),
+    })
+}
