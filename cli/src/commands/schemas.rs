@@ -93,10 +93,10 @@ fn names_in(text: &str) -> BTreeSet<String> {
     parts.filter_map(|part| part.split('"').next()).map(str::to_owned).collect()
 }
 
-/// The shape of one value. What is null says nothing yet.
+/// The shape of one value.
 fn inferred(value: &Value) -> Value {
     match value {
-        Value::Null => json!({}),
+        Value::Null => json!({"type": "null"}),
         Value::Bool(_) => json!({"type": "boolean"}),
         Value::Number(number) if number.is_f64() => json!({"type": "number"}),
         Value::Number(_) => json!({"type": "integer"}),
@@ -118,6 +118,7 @@ fn inferred(value: &Value) -> Value {
 fn merged(one: Option<Value>, other: Value) -> Value {
     let Some(one) = one else { return other };
     match (&one, &other) {
+        (first, second) if first == second => one,
         (first, Value::Object(second)) if second.is_empty() => first.clone(),
         (Value::Object(first), second) if first.is_empty() => second.clone(),
         _ if one["type"] == "object" && other["type"] == "object" => {
@@ -134,7 +135,13 @@ fn merged(one: Option<Value>, other: Value) -> Value {
         _ if one["type"] == "array" && other["type"] == "array" => {
             json!({"type": "array", "items": merged(Some(one["items"].clone()), other["items"].clone())})
         }
-        _ => one,
+        _ => {
+            let words: BTreeSet<&str> = types(&one["type"]).chain(types(&other["type"])).collect();
+            // Beside null, what the other says of its parts holds on.
+            let mut all = if one["type"] == "null" { other.clone() } else { one.clone() };
+            all["type"] = json!(words);
+            all
+        }
     }
 }
 
