@@ -68,7 +68,7 @@ async fn an_inventory_too_large_for_a_log_entry_is_refused_with_its_size_and_wha
         ..one.clone()
     };
     inventory.devices = (0..DEVICES).map(numbered).collect();
-    let link = |at: usize| if at % (DEVICES + 1) == 0 { "same" } else { "nv18" };
+    let link = |at: usize| if at.is_multiple_of(DEVICES + 1) { "same" } else { "nv18" };
     inventory.links = (0..DEVICES * DEVICES).map(|at| link(at).to_owned()).collect();
     let status = VirtualAgent::try_connect(address, &credentials, large).await.err().expect("refused");
     let said = status.message();
