@@ -4,7 +4,8 @@
 //! The root is made with mmdebstrap and booted with its own systemd, so that the units run as they
 //! are, sandbox included. Needs root, the network for Debian's packages, and mmdebstrap, cargo-deb,
 //! lintian, unshare, nsenter and ip; so it is no test, but a program:
-//! `cargo run -p muster-tests --bin muster-deb-check`. `MUSTER_DEBIAN_SUITE` names another release
+//! `cargo run -p muster-tests --bin muster-deb-check [PROGRAM]`, with the absolute path of a muster
+//! that was built before, or without for one built now. `MUSTER_DEBIAN_SUITE` names another release
 //! than bookworm.
 
 use muster_tests::binary::muster;
@@ -34,10 +35,11 @@ fn check_prerequisites() {
     }
 }
 
-fn package() -> PathBuf {
+/// Packs this program.
+fn package(program: &Path) -> PathBuf {
     let packages = workspace().join("target/debian");
     let _ = fs::remove_dir_all(&packages);
-    done("cargo", &["xtask", "deb", "--binary", text(muster())]);
+    done("cargo", &["xtask", "deb", "--binary", text(program)]);
     let made = fs::read_dir(&packages).expect("the package is there").flatten().map(|entry| entry.path());
     made.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb")).expect("the package is there")
 }
@@ -120,7 +122,8 @@ fn main() {
     check_prerequisites();
     let kept = tempfile::tempdir().expect("a temp folder");
     let folder = kept.path().canonicalize().expect("the folder is there");
-    let package = package();
+    let given = std::env::args_os().nth(1).map(PathBuf::from);
+    let package = package(given.as_ref().unwrap_or_else(|| muster()));
     let suite = std::env::var("MUSTER_DEBIAN_SUITE").unwrap_or_else(|_| "bookworm".to_owned());
     let root = make(&suite, &workspace().join("target/debian-roots"), &folder);
     println!("{}", done("lintian", &["--fail-on", "error", text(&package)]));
