@@ -15,7 +15,7 @@ pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub status: StatusCode,
-    pub info: ErrorInfo,
+    pub info: Box<ErrorInfo>,
     /// Line and column of the request's body, from 1.
     pub place: Option<(usize, usize)>,
     /// With 405: what would be allowed.
@@ -61,7 +61,12 @@ impl Refusal {
 
 impl From<ErrorInfo> for Refusal {
     fn from(info: ErrorInfo) -> Self {
-        Self { status: status_of(info.code), info: crate::gateway::errors::bounded(info), place: None, allow: None }
+        Self {
+            status: status_of(info.code),
+            info: Box::new(crate::gateway::errors::bounded(info)),
+            place: None,
+            allow: None,
+        }
     }
 }
 

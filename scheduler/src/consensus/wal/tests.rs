@@ -214,7 +214,7 @@ fn concurrent_appends_share_a_sync() {
     let dir = tempfile::tempdir().unwrap();
     let (on_sync, syncs) = counted();
     let mut engine = WalEngine::open(dir.path(), WalLimits::default(), on_sync).unwrap();
-    let (tx, rx) = mpsc::channel();
+    let (tx, rx) = mpsc::sync_channel(500);
     for index in 0..500 {
         let tx = tx.clone();
         engine.append(vec![record(index)], OnDurable::new(move |result| tx.send(result.is_ok()).unwrap())).unwrap();
