@@ -102,7 +102,7 @@ fn inferred(value: &Value) -> Value {
         Value::Number(_) => json!({"type": "integer"}),
         Value::String(_) => json!({"type": "string"}),
         Value::Array(items) => {
-            let items = items.iter().map(|item| inferred(item)).fold(None, |all, one| Some(merged(all, one)));
+            let items = items.iter().map(inferred).fold(None, |all, one| Some(merged(all, one)));
             json!({"type": "array", "items": items.unwrap_or(json!({}))})
         }
         Value::Object(fields) => {

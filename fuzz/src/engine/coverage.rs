@@ -148,7 +148,7 @@ impl Reached {
             base += region.len();
             for (counts8, seen8) in region.chunks(8).zip(seen.chunks_mut(8)) {
                 // Nearly all are 0, so eight are looked at together.
-                if <[u8; 8]>::try_from(&*counts8).is_ok_and(|eight| u64::from_ne_bytes(eight) == 0) {
+                if <[u8; 8]>::try_from(counts8 as &[u8]).is_ok_and(|eight| u64::from_ne_bytes(eight) == 0) {
                     continue;
                 }
                 for (count, seen) in counts8.iter().zip(seen8) {

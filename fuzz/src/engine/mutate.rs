@@ -47,7 +47,7 @@ impl Mutator<'_> {
         let at = self.random.below(bytes.len());
         match self.random.below(12) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << self.random.below(8),
-            1 if !bytes.is_empty() => bytes[at] = self.random.next() as u8,
+            1 if !bytes.is_empty() => bytes[at] = self.random.word() as u8,
             2 if !bytes.is_empty() => {
                 let by = 1 + self.random.below(16) as u8;
                 bytes[at] = if self.random.one_in(2) { bytes[at].wrapping_add(by) } else { bytes[at].wrapping_sub(by) };
@@ -58,7 +58,7 @@ impl Mutator<'_> {
                 self.insert(bytes, &piece);
             }
             5 => {
-                let piece: Vec<u8> = (0..1 + self.random.below(8)).map(|_| self.random.next() as u8).collect();
+                let piece: Vec<u8> = (0..1 + self.random.below(8)).map(|_| self.random.word() as u8).collect();
                 self.insert(bytes, &piece);
             }
             6 | 7 => self.write_number(bytes),

@@ -66,7 +66,7 @@ pub(super) async fn list(
 
 fn summaries(state: &State, request: &pb::ListNodesRequest) -> Result<Vec<pb::Node>, ErrorInfo> {
     let wanted: Vec<&NodeRecord> = if request.names.is_empty() {
-        by_name(&state)
+        by_name(state)
     } else {
         request.names.iter().map(|name| named(state, name)).collect::<Result<_, _>>()?
     };

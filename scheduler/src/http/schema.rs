@@ -26,6 +26,7 @@ impl Api {
     }
 
     /// The names of all calls.
+    #[cfg(test)]
     pub fn calls(&self) -> impl Iterator<Item = String> + '_ {
         self.service.methods().map(|method| method.name().to_owned())
     }

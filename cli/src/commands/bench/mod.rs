@@ -153,7 +153,7 @@ async fn connections(context: &Context, count: usize) -> Result<Vec<Arc<Client>>
     for _ in 0..count {
         let client = context.client()?;
         let request = muster_proto::client::VersionRequest::default();
-        client.call(async |mut api| api.version(request.clone()).await).await?;
+        client.call(async |mut api| api.version(request).await).await?;
         clients.push(Arc::new(client));
     }
     Ok(clients)

@@ -114,7 +114,7 @@ fn refuse_later(file: &JobFile, errors: &mut Errors) {
 fn check_name(file: &JobFile, errors: &mut Errors) {
     let Some(name) = file.name.as_ref().filter(|name| reads_as_number(name)) else { return };
     errors.value("name", format!("`{name}` reads as a job's number"), "nobody could tell which of the two is meant");
-    errors.hint(&format!("put a letter in it: name = \"run-{name}\""));
+    errors.hint(format!("put a letter in it: name = \"run-{name}\""));
 }
 
 fn limits(file: &JobFile, errors: &mut Errors) -> Limits {
