@@ -61,7 +61,9 @@ impl Layout<'_> {
     ) -> Result<(), CliError> {
         let identity = folder.join(IDENTITY);
         create_folder(&identity)?;
-        self.issue(Role::Server, &member.name)?.save(&identity)?;
+        let name = Name::new(self.authority.cluster(), Role::Server, &member.name)?;
+        let sans = reached_at(&member.address);
+        self.authority.issue(&name, &sans, self.now_ms, LEAF_VALID_MS)?.save(&identity)?;
         self.authority.save(&identity)?;
         let file = ServerFile {
             id: member.id,
@@ -96,6 +98,16 @@ impl Layout<'_> {
     pub fn issue(&self, role: Role, name: &str) -> Result<Identity, CliError> {
         let name = Name::new(self.authority.cluster(), role, name)?;
         Ok(self.authority.issue(&name, &Sans::default(), self.now_ms, LEAF_VALID_MS)?)
+    }
+}
+
+/// The host of `host:port` in a server's certificate, for browsers and `curl`, which compare it. Our own clients compare
+/// the server's name.
+fn reached_at(address: &str) -> Sans {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    match host.parse() {
+        Ok(ip) => Sans { ip: vec![ip], dns: Vec::new() },
+        Err(_) => Sans { ip: Vec::new(), dns: vec![host.to_owned()] },
     }
 }
 

@@ -25,7 +25,7 @@ impl Api {
         Self { service: pool.get_service_by_name(SERVICE).expect("the client API is one service") }
     }
 
-    /// The names of all calls.
+    /// The names of all calls, to compare the table with.
     #[cfg(test)]
     pub fn calls(&self) -> impl Iterator<Item = String> + '_ {
         self.service.methods().map(|method| method.name().to_owned())

@@ -3,17 +3,15 @@
 use super::sheet::Sheet;
 use crate::context::Context;
 use crate::gateway::render::cluster;
-use muster_common::GangId;
-use muster_engine::plan::explain::explain;
-use muster_engine::state::gang::GangState;
+use muster_common::Time;
+use muster_engine::plan::brief::briefs;
+use muster_engine::plan::explain::Reason;
+use muster_engine::state::gang::{GangRecord, GangState};
 use muster_engine::{Memo, State};
-use muster_runtime::clock::Clock;
 use std::collections::BTreeMap;
 
-/// Time one scrape may spend on explaining what waits.
-const EXPLAIN_MS: u64 = 50;
-/// What the time did not suffice for.
-const UNEXPLAINED: &str = "unexplained";
+/// Of a gang that the next cycle places.
+const STARTS_NOW: &str = "starts-now";
 
 pub fn look(sheet: &mut Sheet, context: &Context, memo: &mut Memo) {
     let state = context.view();
@@ -35,28 +33,25 @@ pub fn look(sheet: &mut Sheet, context: &Context, memo: &mut Memo) {
     ];
     let by_state = by_state.map(|(state, count)| (state, u64::from(count)));
     sheet.gauges("devices", "Devices by state", "state", by_state);
-    let reasons = reasons(&state, memo, &*context.clock, context.proposer.now().max(state.now()));
+    let reasons = reasons(&state, memo, context.proposer.now().max(state.now()));
     sheet.gauges("queue_gangs", "Gangs that wait, by the reason that decides", "reason", reasons);
 }
 
-/// Gangs that wait, by reason. Elements of an array that never started are alike: one is explained.
-fn reasons(state: &State, memo: &mut Memo, clock: &dyn Clock, now: muster_common::Time) -> BTreeMap<&'static str, u64> {
-    let again = state.gangs().values().filter(|gang| matches!(gang.state, GangState::Queued { .. }));
-    let lanes = state.jobs().values().filter_map(|job| {
-        let first = job.unstarted.first()?;
-        Some((GangId::new(job.id, first), u64::from(job.unstarted.len())))
-    });
-    let until_ms = clock.boottime_ms() + EXPLAIN_MS;
-    let mut counts = BTreeMap::from([(UNEXPLAINED, 0)]);
-    for (gang, count) in again.map(|gang| (gang.id, 1)).chain(lanes) {
-        let in_time = clock.boottime_ms() < until_ms;
-        let explained = in_time.then(|| explain(state, memo, gang, now)).flatten();
-        let reason = match explained {
-            Some(explanation) if explanation.starts_now => "starts-now",
-            Some(explanation) => explanation.blockers.first().map_or(UNEXPLAINED, |first| first.reason.word()),
-            None => UNEXPLAINED,
-        };
-        *counts.entry(reason).or_default() += count;
+/// Gangs that wait, by the reason that decides, from one cycle.
+fn reasons(state: &State, memo: &mut Memo, now: Time) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::from([(Reason::Hold.word(), held(state))]);
+    for brief in &briefs(state, memo, now).order {
+        let word = brief.reason.as_ref().map_or(STARTS_NOW, |(reason, _)| reason.word());
+        *counts.entry(word).or_default() += u64::from(brief.gangs);
     }
     counts
+}
+
+/// Gangs of held jobs, which no cycle looks at.
+fn held(state: &State) -> u64 {
+    let is_held = |job| state.job(job).is_some_and(|job| job.held);
+    let waits = |gang: &&GangRecord| matches!(gang.state, GangState::Queued { .. }) && is_held(gang.id.job);
+    let again = state.gangs().values().filter(waits).count() as u64;
+    let unstarted = state.jobs().values().filter(|job| job.held).map(|job| u64::from(job.unstarted.len()));
+    again + unstarted.sum::<u64>()
 }

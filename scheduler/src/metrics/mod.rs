@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::gateway::Gateway;
 use crate::health::Ready;
 use muster_engine::Memo;
+use muster_runtime::aside;
 use sheet::Sheet;
 use std::sync::{Arc, PoisonError};
 
@@ -58,7 +59,7 @@ impl Metrics {
             return known.text.clone();
         }
         let all = self.all.clone();
-        let text = match tokio::task::spawn_blocking(move || all.look()).await {
+        let text = match aside::run(move || all.look()).await {
             Ok(text) => text,
             Err(lost) => std::panic::resume_unwind(lost.into_panic()),
         };

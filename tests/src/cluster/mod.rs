@@ -8,6 +8,7 @@ pub mod process;
 pub mod ranks;
 pub mod small_disk;
 pub mod wait;
+pub mod web;
 
 use crate::binary::muster;
 use muster_proto::client::{ClusterStatusReply, ConfigureRequest, ListNodesRequest};

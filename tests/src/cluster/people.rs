@@ -47,8 +47,12 @@ impl Person {
 
     /// A client of one server, whether it answers or not.
     pub fn api(&self, address: &str) -> Api {
-        let channel = connect(address, &self.credentials, Expect::server()).expect("an address");
-        MusterClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        MusterClient::new(self.channel(address)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// A connection to one server, for services other than the client API.
+    pub fn channel(&self, address: &str) -> Channel {
+        connect(address, &self.credentials, Expect::server()).expect("an address")
     }
 
     /// Makes a call, on any server that answers, until it is answered with success or with an

@@ -7,6 +7,7 @@ mod all_servers_killed;
 mod allreduce;
 mod dev;
 mod examples;
+mod http;
 mod leader_killed;
 mod node_lost;
 mod one_at_a_time;
