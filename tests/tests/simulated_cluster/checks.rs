@@ -105,6 +105,7 @@ fn word(command: &Command) -> &'static str {
         Command::NodeAdmin { .. } => "node-admin",
         Command::IssueToken { .. } | Command::UseToken { .. } => "token",
         Command::Configure { .. } => "configure",
+        Command::Edit(_) => "edit",
     }
 }
 

@@ -134,6 +134,7 @@ impl Node {
             labels: Default::default(),
             place: Default::default(),
             address: Some(self.name.clone()),
+            cpus: None,
             port_base: 20_000,
             port_count: 100,
             pid_namespace: true,
