@@ -86,14 +86,10 @@ async fn send(channel: &Channel, path: &str, body: Body) -> Code {
         return code;
     }
     let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Err(_) => return Code::Unavailable,
-            Ok(frame) if frame.is_data() => return Code::Ok,
-            Ok(frame) => {
-                return frame.trailers_ref().and_then(code).unwrap_or(Code::Unknown);
-            }
-        }
+    match body.frame().await {
+        None => Code::Unknown,
+        Some(Err(_)) => Code::Unavailable,
+        Some(Ok(frame)) if frame.is_data() => Code::Ok,
+        Some(Ok(frame)) => frame.trailers_ref().and_then(code).unwrap_or(Code::Unknown),
     }
-    Code::Unknown
 }

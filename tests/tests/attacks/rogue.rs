@@ -195,12 +195,7 @@ async fn a_rogue_agent_signs_for_no_other_name() {
 async fn a_join_token_is_good_once_for_its_node_and_for_its_time() {
     let server = Server::start().await;
     let token = async |node: &str, ttl_ms: u64, id: &str| {
-        let request = NodeTokenRequest {
-            node: node.to_owned(),
-            ttl_ms,
-            request_id: id.to_owned(),
-            ..NodeTokenRequest::default()
-        };
+        let request = NodeTokenRequest { node: node.to_owned(), ttl_ms, request_id: id.to_owned() };
         server.admin().node_token(request).await.expect("issued").into_inner().secret
     };
     let join = async |secret: &str, node: &str| {
