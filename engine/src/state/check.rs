@@ -33,8 +33,9 @@ impl State {
             self.check_node(node, expected)?;
         }
         ensure(expected.is_empty(), || format!("gangs hold parts of unknown nodes: {:?}", expected.keys()))?;
-        self.check_jobs()?;
+        // First, because the jobs' check follows what these hold together.
         self.check_counts()?;
+        self.check_jobs()?;
         self.check_timers()?;
         self.check_waiting_records()?;
         self.check_keys()
@@ -132,6 +133,9 @@ impl State {
     }
 
     fn check_counts(&self) -> Broken {
+        for job in self.jobs.values() {
+            ensure(!job.revisions.is_empty(), || format!("job {} has no revision", job.id))?;
+        }
         let mut schedulings: BTreeMap<Hash, u64> = BTreeMap::new();
         let mut launches: BTreeMap<Hash, u64> = BTreeMap::new();
         for revision in self.jobs.values().flat_map(|job| &job.revisions) {

@@ -125,7 +125,7 @@ fn read_one(payload: &Bytes, at: usize) -> Option<(Change, usize)> {
         TRUNCATE => {
             let fields = fields.get(..17)?;
             let keep = match fields[0] {
-                0 => None,
+                0 if fields[1..].iter().all(|byte| *byte == 0) => None,
                 1 => Some(read_pos(&fields[1..])),
                 _ => return None,
             };
@@ -189,5 +189,9 @@ mod tests {
             assert_eq!(read_all(&payload.slice(..cut)).is_ok(), cut == 0 || ends.contains(&cut), "cut at {cut}");
         }
         assert!(read_all(&Bytes::from_static(b"\x09")).is_err());
+        let mut two_ways = vec![TRUNCATE];
+        two_ways.extend([0; 16]);
+        two_ways.push(1);
+        assert!(read_all(&Bytes::from(two_ways)).is_err(), "nothing kept, and yet a position");
     }
 }
