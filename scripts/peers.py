@@ -95,6 +95,13 @@ class Slurm:
 
     def __init__(self, folder):
         self.folder, self.processes = folder, Processes()
+        try:
+            self.begin(folder)
+        except BaseException:
+            self.processes.stop()
+            raise
+
+    def begin(self, folder):
         for name in ("state", "spool", "log", "run"):
             (folder / name).mkdir(parents=True)
         key = folder / "munge.key"
@@ -351,8 +358,9 @@ def main():
         if not shutil.which(program):
             print(f"{program} is not installed: left out", file=sys.stderr)
             return None
-        started.append(make())
-        return started[-1]
+        one = make()
+        started.append(one)
+        return one
 
     try:
         slurm = peer({"submit", "start", "drain", "array"}, "slurmctld-wlm", lambda: Slurm(folder / "slurm"))

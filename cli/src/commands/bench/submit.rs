@@ -47,7 +47,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Result<Vec<Measured>, C
     let name = run_name();
     let mut job = args.shape.job(&name, 1, "true");
     if args.job_bytes > 0 {
-        job["env"] = json!({"MUSTER_BENCH_PADDING": "x".repeat(args.job_bytes as usize)});
+        job["env"] = json!({"BENCH_PADDING": "x".repeat(args.job_bytes as usize)});
     }
     let job = Arc::new(job);
     let lanes = args.connections * args.in_flight;
