@@ -66,9 +66,12 @@ impl Link {
         let mut at = 0;
         let mut redirect: Option<String> = None;
         let mut redirects = 0;
+        // A leader that was named and not there, until somebody is: the servers do not know yet that it is gone.
+        let mut unreachable = String::new();
         loop {
+            let redirected = redirect.is_some();
             let address = redirect.take().unwrap_or_else(|| self.servers[at % self.servers.len()].clone());
-            let ended = shutdown.unless(self.session(&address)).await;
+            let ended = shutdown.unless(self.session(&address, &unreachable)).await;
             self.server.send_replace(None);
             let Some(ended) = ended else { return Ok(()) };
             match ended? {
@@ -78,11 +81,21 @@ impl Link {
                     redirect = Some(leader);
                     continue;
                 }
-                Ended::Redirected(_) => tracing::info!(%address, "no leader is known there"),
-                Ended::Refused(why) => tracing::warn!(%address, %why, "no session with a server"),
+                Ended::Redirected(_) => {
+                    tracing::info!(%address, "no leader is known there");
+                    // That server has waited for one before it answered.
+                    self.backoff.reset();
+                }
+                Ended::Refused(why) => {
+                    tracing::warn!(%address, %why, "no session with a server");
+                    if redirected {
+                        unreachable = address;
+                    }
+                }
                 Ended::Lost(why) => {
                     tracing::warn!(%address, %why, "the session with the leader ended; ranks run on under their leases");
                     self.backoff.reset();
+                    unreachable.clear();
                 }
             }
             redirects = 0;

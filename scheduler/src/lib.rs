@@ -20,6 +20,7 @@ pub mod machine;
 pub mod metrics;
 pub mod proposer;
 pub mod records;
+mod redirect;
 pub mod reports;
 pub mod seams;
 pub mod server;

@@ -3,6 +3,7 @@
 use crate::consensus::{Leadership, ProposeError, Viewed};
 use crate::heartbeats;
 use crate::leases::Answer;
+use crate::redirect;
 use crate::reports::Arrived;
 use crate::sessions::{Member, SessionsHandle};
 use crate::translate;
@@ -144,8 +145,10 @@ async fn run(
     if hello.node_name != certificate {
         return Err(SessionError::WrongName { hello: hello.node_name, certificate });
     }
-    if !sessions.services.consensus.leadership().borrow().first_index_of_term_applied {
-        let leader_address = sessions.services.consensus.leadership().borrow().leader_addr.clone().unwrap_or_default();
+    let leadership = sessions.services.consensus.leadership();
+    if let Some(leader_address) =
+        redirect::elsewhere(leadership, &hello.unreachable_leader, &*sessions.services.clock).await
+    {
         outgoing
             .try_send(ToAgent::Redirect(wire::Redirect { leader_address, why: "this server does not lead".into() }));
         return Err(SessionError::NotLeader);

@@ -54,13 +54,15 @@ struct Session<'a> {
 }
 
 impl Link {
-    pub(super) async fn session(&self, address: &str) -> Result<Ended, LinkError> {
+    /// `unreachable` is a leader that was named and not there.
+    pub(super) async fn session(&self, address: &str, unreachable: &str) -> Result<Ended, LinkError> {
         let mut client = self.client(address)?;
         let (outgoing, control) = mpsc::channel(OUTGOING);
         let (log_chunks, logs) = mpsc::channel(LOG_CHUNKS);
         let introduction = self.core.introduce().await?;
         let identity = self.credentials.current();
         let mut hello = translate::hello(introduction, &self.inventory, &identity.name().name, &self.instance);
+        hello.unreachable_leader = unreachable.to_owned();
         if self.uses_datagrams() {
             hello.datagram_version = datagram::NEWEST.into();
         }

@@ -22,6 +22,7 @@ pub fn hello(introduction: Introduction, inventory: &Inventory, node: &str, inst
         store_id: introduction.store_id,
         instance: instance.to_owned(),
         datagram_version: 0,
+        unreachable_leader: String::new(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Proof 2: the leader dies while gangs run.
 
 use super::job;
+use muster_proto::agent::Hello;
 use muster_proto::client::ListJobsRequest;
+use muster_runtime::identity::Credentials;
 use muster_tests::cluster::ranks::check_lines;
 use muster_tests::cluster::{Options, TestCluster};
+use muster_tests::virtual_agent::{VirtualAgent, agent_identity, authority, hello};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_leader_stops_no_job_and_a_submit_during_the_election_succeeds_once() {
@@ -58,4 +61,23 @@ async fn a_killed_leader_stops_no_job_and_a_submit_during_the_election_succeeds_
     cluster.servers[leader].start();
     let settled = cluster.settled().await;
     assert!(settled.iter().all(|status| status.state_hash == settled[0].state_hash), "{settled:#?}");
+}
+
+/// One question: it does not knock until somebody leads, and is not sent to the dead leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_lost_its_leader_is_told_of_the_next_one_by_the_first_server_it_asks() {
+    let mut cluster = TestCluster::start(3, 0, Options::default()).await;
+    let leader = cluster.leader().await;
+    let dead = cluster.addresses[leader].clone();
+    let credentials = Credentials::new(agent_identity(&authority(cluster.folder()), "v1"));
+    let asked = cluster.addresses[(leader + 1) % 3].clone();
+    cluster.servers[leader].kill_9();
+
+    let hello = Hello { unreachable_leader: dead.clone(), ..hello("v1", "a") };
+    let address = match VirtualAgent::try_connect(&asked, &credentials, hello).await {
+        // It leads now.
+        Ok(agent) => agent.address,
+        Err(status) => status.message().to_owned(),
+    };
+    assert!(cluster.addresses.contains(&address) && address != dead, "sent to `{address}`; {dead} is dead");
 }
