@@ -1,5 +1,6 @@
 //! What may be appended to the log. Every change of State is one of these.
 
+use crate::organisation::Organisation;
 use crate::policy::Policy;
 use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
@@ -298,6 +299,12 @@ pub enum ConfigChange {
     /// After a restore from backup: every older token is refused from now on.
     RaiseGeneration,
     FeatureLevel(u32),
+    /// Accounts and queues, as one document. From feature level 3.
+    Organisation(Arc<Organisation>),
+    /// A document that was in force before, put in force again under a new version.
+    RollBackOrganisation {
+        version: u32,
+    },
 }
 
 /// Cluster-wide times.

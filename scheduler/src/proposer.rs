@@ -3,6 +3,7 @@
 use crate::consensus::{ConsensusHandle, ProposeError};
 use crate::machine::{EngineMachine, Proposal};
 use muster_common::Time;
+use muster_engine::command::ConfigChange;
 use muster_engine::{Command, Response};
 use muster_runtime::clock::Clock;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +57,11 @@ impl Proposer {
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         // A plan is cut into small entries, but one gang of thousands of nodes cannot be cut.
         let begun_us = self.clock.boottime_us();
-        let large = matches!(command, Command::Submit(_) | Command::CommitPlan(_));
+        let large = match &command {
+            Command::Submit(_) | Command::CommitPlan(_) => true,
+            Command::Configure { change, .. } => matches!(**change, ConfigChange::Organisation(_)),
+            _ => false,
+        };
         let bytes = Proposal { at: self.now(), command }.encode().into();
         let applied =
             if large { self.consensus.propose_large(bytes).await } else { self.consensus.propose(bytes).await };

@@ -7,8 +7,8 @@ mod scheduling;
 
 pub use launch::{Hash, Launch, LogLimits, Run};
 pub use scheduling::{
-    ArraySpec, CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget, Scheduling,
-    StopSignal,
+    ArraySpec, CheckpointSpec, Count, DEFAULT_NAME, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget,
+    Scheduling, StopSignal,
 };
 
 /// The largest job file, in bytes.

@@ -7,6 +7,9 @@ use crate::topology::TopologyRequest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The queue and the account of a job that names none.
+pub const DEFAULT_NAME: &str = "default";
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Scheduling {
     pub queue: Name,

@@ -1,4 +1,4 @@
-//! Policy, fabric, cluster-wide times, generation and feature level.
+//! Policy, fabric, cluster-wide times, organisation, generation and feature level.
 
 use super::{Applying, Result};
 use crate::command::{ConfigChange, Principal, Settings};
@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The newest feature level this version can compute.
-/// 2: jobs can be edited.
-pub const FEATURE_LEVEL: u32 = 2;
+/// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
+pub const FEATURE_LEVEL: u32 = 3;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
@@ -64,6 +64,14 @@ impl Applying<'_> {
                 }
                 self.state.cluster.feature_level = *level;
                 "feature level"
+            }
+            ConfigChange::Organisation(document) => {
+                self.organise(document, by)?;
+                "organisation"
+            }
+            ConfigChange::RollBackOrganisation { version } => {
+                self.roll_back_organisation(*version, by)?;
+                "organisation"
             }
         };
         self.state.config_version += 1;

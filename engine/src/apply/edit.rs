@@ -42,18 +42,19 @@ impl Applying<'_> {
             return Err(Refusal::OldRevision { job: job.id, revision: revision.number });
         }
         let relaunched = launch != revision.launch;
-        if renamed.is_none() && *before == edit.scheduling && !relaunched {
+        let asked = self.organised(&edit.scheduling, Some(&before))?;
+        if renamed.is_none() && *before == asked && !relaunched {
             return Ok(Response::Noop);
         }
-        if self.is_new_account_beyond_limit(&edit.scheduling.account) {
+        if self.is_new_account_beyond_limit(&asked.account) {
             return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
         }
-        self.check_scheduling(&edit.scheduling)?;
-        let steady = !relaunched && runs_alike(&before, &edit.scheduling);
-        self.check_edit(job, &before, &edit.scheduling, steady)?;
+        self.check_scheduling(&asked)?;
+        let steady = !relaunched && runs_alike(&before, &asked);
+        self.check_edit(job, &before, &asked, steady)?;
         self.remember(key, KeyRecord { job: edit.job, body_hash, at: self.now() });
         let number = revision.number + 1;
-        self.revise(edit, number);
+        self.revise(edit, &asked, number);
         let after = self.state.scheduling(self.state.jobs.get(&edit.job).expect("just revised")).clone();
         self.move_job_timers(edit.job, &before, &after);
         self.move_gangs(edit.job, number);
@@ -122,8 +123,8 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn revise(&mut self, edit: &Edit, number: u32) {
-        let scheduling = self.intern(&edit.scheduling);
+    fn revise(&mut self, edit: &Edit, scheduling: &Scheduling, number: u32) {
+        let scheduling = self.intern(scheduling);
         let launch = self.keep_launch(&edit.launch);
         let job = self.state.jobs.get_mut(&edit.job).expect("seen by the caller");
         job.name = edit.name.clone();

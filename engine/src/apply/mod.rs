@@ -7,6 +7,7 @@ mod configure;
 mod edit;
 mod expire;
 mod gang;
+mod organisation;
 mod part;
 mod placement;
 mod register;
@@ -17,6 +18,7 @@ mod token;
 
 pub use configure::FEATURE_LEVEL;
 pub use edit::EDIT_LEVEL;
+pub use organisation::ORGANISATION_LEVEL;
 
 use crate::command::{Command, Entry, STEP_MS_MAX};
 use crate::digest;

@@ -28,11 +28,12 @@ impl Applying<'_> {
         if self.state.jobs.len() as u64 >= JOBS_MAX {
             return Err(Refusal::Full { what: "jobs".into(), limit: JOBS_MAX });
         }
-        if self.is_new_account_beyond_limit(&submit.scheduling.account) {
+        let scheduling = self.organised(&submit.scheduling, None)?;
+        if self.is_new_account_beyond_limit(&scheduling.account) {
             return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
         }
-        self.check_scheduling(&submit.scheduling)?;
-        Ok(self.accept(submit))
+        self.check_scheduling(&scheduling)?;
+        Ok(self.accept(submit, &scheduling))
     }
 
     pub(super) fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
@@ -47,19 +48,16 @@ impl Applying<'_> {
         feasible::check_request(scheduling, &self.state.fabric).map_err(Refusal::Invalid)
     }
 
-    fn accept(&mut self, submit: &Submit) -> Response {
+    fn accept(&mut self, submit: &Submit, scheduling: &Scheduling) -> Response {
         let id = JobId(self.entry.index);
         let now = self.now();
-        let revision = Revision {
-            number: 1,
-            scheduling: self.intern(&submit.scheduling),
-            launch: self.keep_launch(&submit.launch),
-        };
-        let gangs = submit.scheduling.gangs();
-        if let Some(wait_ms) = submit.scheduling.limits.wait_ms {
+        let revision =
+            Revision { number: 1, scheduling: self.intern(scheduling), launch: self.keep_launch(&submit.launch) };
+        let gangs = scheduling.gangs();
+        if let Some(wait_ms) = scheduling.limits.wait_ms {
             self.set_timer(now.plus_ms(wait_ms), Timer::WaitLimit { job: id });
         }
-        if let Some(begin_at_ms) = submit.scheduling.begin_at_ms.filter(|at| *at > now.0) {
+        if let Some(begin_at_ms) = scheduling.begin_at_ms.filter(|at| *at > now.0) {
             self.set_timer(Time(begin_at_ms), Timer::NotBefore { gang: muster_common::GangId::new(id, 0) });
         }
         self.remember(submit.key.clone(), KeyRecord { job: id, body_hash: submit.body_hash, at: now });

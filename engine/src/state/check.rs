@@ -38,6 +38,7 @@ impl State {
         self.check_jobs()?;
         self.check_timers()?;
         self.check_waiting_records()?;
+        self.accounts.check()?;
         self.check_keys()
     }
 

@@ -1,5 +1,6 @@
 //! The replicated state: ordered tables, changed only by `apply`.
 
+pub mod account;
 pub mod change;
 pub mod check;
 pub mod gang;
@@ -11,6 +12,7 @@ pub mod timer;
 use crate::command::Settings;
 use crate::policy::Policy;
 use crate::table::Table;
+use account::Accounts;
 use change::{Changes, Key};
 use gang::{GangRecord, Parked};
 use job::{JobRecord, KeyRecord};
@@ -34,7 +36,8 @@ pub struct State {
     pub(crate) policy: Arc<Policy>,
     pub(crate) fabric: Arc<FabricSpec>,
     pub(crate) settings: Settings,
-    /// Counts every change of policy, fabric and settings.
+    pub(crate) accounts: Accounts,
+    /// Counts every change of policy, fabric, settings and organisation.
     pub(crate) config_version: u32,
     pub(crate) jobs: Table<JobId, JobRecord>,
     pub(crate) gangs: Table<GangId, GangRecord>,
@@ -126,6 +129,10 @@ impl State {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     pub fn config_version(&self) -> u32 {
@@ -231,6 +238,7 @@ impl State {
         let mut state: State =
             postcard::from_bytes(rest).map_err(|error| format!("the snapshot is damaged: {error}"))?;
         state.changes.restart(state.applied_index);
+        state.accounts.restore();
         Ok(state)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use muster_common::job::ArraySpec;
+use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, User};
 
 /// One step: which kind, and four numbers it draws its details from.
 pub type Op = (u8, u32, u32, u32, u32);
@@ -29,10 +30,14 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 17 {
+    match kind % 18 {
         0 | 1 => {
-            cluster.submit(random_scheduling(a, b, c));
+            let mut spec = random_scheduling(a, b, c);
+            spec.account = account(d);
+            let key = format!("key-{}", cluster.state.applied_index());
+            cluster.apply(Command::Submit(Box::new(submit(&key, spec))));
         }
+        16 => organise(cluster, a, b, c),
         2..=4 => place_some(cluster, &jobs, a, b),
         5 | 6 => prepare(cluster, &gangs, a),
         7 | 8 => report(cluster, &gangs, a, b, c, d),
@@ -57,6 +62,46 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
             }
         }
     }
+}
+
+/// One of a few accounts, or none of them.
+fn account(d: u32) -> Name {
+    Name::new(["default", "a0", "a1", "a2", "a3", "a4"][d as usize % 6]).unwrap()
+}
+
+/// A tree of accounts under each other, sometimes one that is refused; or back to an earlier one.
+fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
+    let change = if a.is_multiple_of(4) {
+        ConfigChange::RollBackOrganisation { version: b % 8 }
+    } else {
+        let caps = Caps {
+            gpus: (c.is_multiple_of(3)).then_some(1 + b % 5),
+            running: (c.is_multiple_of(5)).then_some(1 + b % 3),
+            queued: (c.is_multiple_of(7)).then_some(1 + b % 4),
+            array: (c.is_multiple_of(11)).then_some(1 + b % 4),
+            time_ms: (c.is_multiple_of(4)).then_some(20_000 + u64::from(b % 50_000)),
+        };
+        let quota = Quota { nominal: b % 4, borrow_limit: Some(c % 3), lend_limit: None };
+        let one = |n: u32| Account {
+            name: account(n),
+            parent: (n > 1 && !(b >> n).is_multiple_of(2)).then(|| account(1 + c % n)),
+            weight: i64::from(c >> n) % 4,
+            quota: (n == 1).then(|| (Name::literal("H100"), quota)).into_iter().collect(),
+            limits: if n == 1 { caps } else { Caps::default() },
+            user_limits: if n == 2 { caps } else { Caps::default() },
+            users: (n == 3).then(|| ("alice".to_owned(), User { weight: 2, limits: Some(caps) })).into_iter().collect(),
+        };
+        let queue = Queue {
+            name: Name::literal("default"),
+            account: Some(account(1 + a % 5)),
+            default_time_ms: (!b.is_multiple_of(9)).then_some(30_000),
+            max_time_ms: None,
+        };
+        let accounts = (1..1 + a % 6).map(one).collect();
+        let queues = (c.is_multiple_of(2)).then_some(queue).into_iter().collect();
+        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues }))
+    };
+    cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
 }
 
 fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {

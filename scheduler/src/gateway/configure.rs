@@ -1,4 +1,4 @@
-//! Policy, fabric and cluster-wide times, as replicated state.
+//! Policy, fabric, cluster-wide times, accounts and queues, as replicated state.
 
 use super::roles::Caller;
 use super::submit::unexpected;
@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// Largest value, as JSON.
+/// Largest value, as JSON; an organisation's thousands of accounts travel in a large entry.
 const JSON_BYTES_MAX: usize = 48 << 10;
+const ORGANISATION_BYTES_MAX: usize = 256 << 10;
 
 pub(super) async fn configure(
     inner: &Arc<Inner>,
@@ -47,7 +48,7 @@ pub(super) async fn configure(
 
 fn unknown(kind: &str) -> ErrorInfo {
     let message = format!("`{}` cannot be configured", super::render::words::plain(kind));
-    errors::usage(message).hint("there is: policy, fabric, settings")
+    errors::usage(message).hint("there is: policy, fabric, settings, organisation")
 }
 
 /// The value in force.
@@ -59,6 +60,7 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
         "policy" => json(&**state.policy()),
         "fabric" => json(&**state.fabric()),
         "settings" => json(state.settings()),
+        "organisation" => json(&**state.accounts().document()),
         other => Err(unknown(other)),
     }
 }
@@ -71,14 +73,16 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
                 .hint(format!("`muster cluster set {kind}` shows the present one"))
         })
     }
-    if json.len() > JSON_BYTES_MAX {
-        let message = format!("the {kind} has {} bytes; at most {JSON_BYTES_MAX} are taken", json.len());
+    let most = if kind == "organisation" { ORGANISATION_BYTES_MAX } else { JSON_BYTES_MAX };
+    if json.len() > most {
+        let message = format!("the {kind} has {} bytes; at most {most} are taken", json.len());
         return Err(ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint("shorten it"));
     }
     Ok(match kind {
         "policy" => ConfigChange::Policy(read(kind, json)?),
         "fabric" => ConfigChange::Fabric(read(kind, json)?),
         "settings" => ConfigChange::Settings(read(kind, json)?),
+        "organisation" => ConfigChange::Organisation(Arc::new(read(kind, json)?)),
         other => return Err(unknown(other)),
     })
 }
@@ -88,6 +92,7 @@ fn differs(state: &State, change: &ConfigChange) -> bool {
         ConfigChange::Policy(policy) => *policy != **state.policy(),
         ConfigChange::Fabric(fabric) => *fabric != **state.fabric(),
         ConfigChange::Settings(settings) => settings != state.settings(),
+        ConfigChange::Organisation(document) => document != state.accounts().document(),
         _ => true,
     }
 }

@@ -1,4 +1,4 @@
-//! `muster cluster set`: policy, fabric and settings, from a TOML file.
+//! `muster cluster set`: policy, fabric, settings and organisation, from a TOML file.
 
 use crate::context::{Context, request_id};
 use crate::error::CliError;
@@ -6,6 +6,7 @@ use crate::output::table::cell;
 use clap::{Args, ValueEnum};
 use muster_common::topology::FabricSpec;
 use muster_engine::command::Settings;
+use muster_engine::organisation::Organisation;
 use muster_engine::policy::Policy;
 use muster_proto::client::{ConfigureReply, ConfigureRequest};
 use muster_proto::convert::error::ErrorCode;
@@ -13,6 +14,7 @@ use muster_runtime::config::load_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +22,7 @@ pub enum Kind {
     Policy,
     Fabric,
     Settings,
+    Organisation,
 }
 
 impl Kind {
@@ -28,6 +31,7 @@ impl Kind {
             Kind::Policy => "policy",
             Kind::Fabric => "fabric",
             Kind::Settings => "settings",
+            Kind::Organisation => "organisation",
         }
     }
 }
@@ -68,6 +72,14 @@ fn read(kind: Kind, file: &Path) -> Result<String, CliError> {
         }
         Kind::Fabric => as_json::<FabricSpec>(file),
         Kind::Settings => as_json::<Settings>(file),
+        Kind::Organisation => {
+            let document: Organisation = load_file(file)?;
+            // Whether what is owed is there is for the server to say.
+            document
+                .validate(&BTreeMap::new())
+                .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
+            Ok(to_json(&document))
+        }
     }
 }
 
@@ -83,12 +95,24 @@ fn value(reply: &ConfigureReply) -> Value {
     serde_json::from_str(&reply.json).unwrap_or_default()
 }
 
+/// TOML has no null; what is not there is left out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
 pub fn render(kind: Kind, reply: &ConfigureReply, set: bool) -> String {
     if set {
         let what = if reply.changed { "changed" } else { "as before" };
         return format!("{} {what}; configuration {}\n", kind.word(), reply.version);
     }
-    match toml::to_string_pretty(&value(reply)) {
+    match toml::to_string_pretty(&without_nulls(value(reply))) {
         Ok(text) => format!("# {}, configuration {}\n{text}", kind.word(), reply.version),
         Err(_) => cell(&reply.json) + "\n",
     }

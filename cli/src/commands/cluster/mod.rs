@@ -14,7 +14,7 @@ pub enum ClusterCommand {
     Init(init::InitArgs),
     /// Show servers, leader and totals
     Status(status::StatusArgs),
-    /// Show or change the policy, the fabric or the settings of the cluster
+    /// Show or change the policy, the fabric, the settings or the organisation of the cluster
     Set(configure::SetArgs),
 }
 

@@ -7,7 +7,7 @@ use super::error::{Errors, SpecError, SpecErrorKind};
 use super::gang::{compile_group, compile_run, name};
 use super::{Gang, JobFile};
 use crate::Name;
-use crate::job::{CheckpointSpec, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal};
+use crate::job::{CheckpointSpec, DEFAULT_NAME, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal};
 use crate::time::{DAY_MS, HOUR_MS, SECOND_MS};
 
 /// The schema that this version reads.
@@ -57,8 +57,8 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
         None => Some(Name::literal(default)),
     };
     let job_name = word("name", &file.name, "job");
-    let queue = word("queue", &file.queue, "default");
-    let account = word("account", &file.account, "default");
+    let queue = word("queue", &file.queue, DEFAULT_NAME);
+    let account = word("account", &file.account, DEFAULT_NAME);
     let class = word("priority", &file.priority, "normal");
     check_name(file, &mut errors);
     let limits = limits(file, &mut errors);

@@ -1,0 +1,124 @@
+//! Accounts and queues: putting a document in force, going back to an earlier one, and what it says
+//! about a job that is submitted or edited.
+
+use super::{Applying, Result};
+use crate::command::Principal;
+use crate::organisation::Organisation;
+use crate::outcome::Refusal;
+use crate::state::account::Accounts;
+use muster_common::Name;
+use muster_common::job::{DEFAULT_NAME, Scheduling};
+use muster_common::text::nearest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// From this feature level on, all servers know accounts and queues.
+pub const ORGANISATION_LEVEL: u32 = 3;
+
+/// Most names that a refusal lists.
+const LISTED_MAX: usize = 8;
+
+impl Applying<'_> {
+    pub(super) fn organise(&mut self, document: &Arc<Organisation>, by: &Principal) -> Result<()> {
+        let level = self.state.cluster.feature_level;
+        if level < ORGANISATION_LEVEL {
+            return Err(Refusal::FeatureLevel { level, needed: ORGANISATION_LEVEL });
+        }
+        document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let now = self.now();
+        self.state.accounts.replace(document.clone(), by, now);
+        Ok(())
+    }
+
+    /// The document of an earlier version, checked against the cluster as it is now.
+    pub(super) fn roll_back_organisation(&mut self, version: u32, by: &Principal) -> Result<()> {
+        let accounts = &self.state.accounts;
+        let Some(past) = accounts.past().iter().find(|past| past.version == version) else {
+            let kept = accounts.past().iter().map(|past| past.version);
+            let kept = match (kept.clone().min(), kept.max()) {
+                (Some(first), Some(last)) => format!("{first} to {last} are kept"),
+                _ => "none was replaced yet".into(),
+            };
+            let present = accounts.version();
+            let why = format!(
+                "there is no version {version} of the organisation to go back to; {kept}, {present} is in force"
+            );
+            return Err(Refusal::Invalid(why));
+        };
+        let document = past.document.clone();
+        self.organise(&document, by)
+    }
+
+    /// Devices by model, of every known node.
+    fn capacity(&self) -> BTreeMap<Name, u64> {
+        let mut capacity: BTreeMap<Name, u64> = BTreeMap::new();
+        for device in self.state.nodes.values().flat_map(|node| &node.inventory.devices) {
+            *capacity.entry(device.model.clone()).or_default() += 1;
+        }
+        capacity
+    }
+
+    /// A job's scheduling part with what the organisation fills in: the account and the time limit
+    /// that it leaves out. `before`: as it is now, when it is edited; what stays as it is stays valid.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] for what the organisation does not know or allow.
+    pub(super) fn organised(&self, asked: &Scheduling, before: Option<&Scheduling>) -> Result<Scheduling> {
+        let accounts = &self.state.accounts;
+        let mut scheduling = asked.clone();
+        if before.is_none_or(|before| before.queue != asked.queue) {
+            check_queue(accounts, &asked.queue)?;
+        }
+        let queue = accounts.queue(&asked.queue);
+        if asked.account.as_str() == DEFAULT_NAME
+            && accounts.get(&asked.account).is_none()
+            && let Some(account) = queue.and_then(|queue| queue.account.clone())
+        {
+            scheduling.account = account;
+        }
+        if before.is_none_or(|before| before.account != scheduling.account) {
+            check_account(accounts, &scheduling.account)?;
+        }
+        let Some(queue) = queue else { return Ok(scheduling) };
+        let limit_ms = scheduling.limits.time_ms.or(queue.default_time_ms);
+        if let (Some(limit_ms), Some(max_ms)) = (limit_ms, queue.max_time_ms)
+            && limit_ms > max_ms
+            && before.is_none_or(|before| before.limits.time_ms != Some(limit_ms))
+        {
+            let (limit_s, max_s) = (limit_ms / 1000, max_ms / 1000);
+            let why = format!(
+                "queue `{}` takes jobs of at most {max_s} s; this one has a time limit of {limit_s} s",
+                queue.name
+            );
+            return Err(Refusal::Invalid(why));
+        }
+        scheduling.limits.time_ms = limit_ms;
+        Ok(scheduling)
+    }
+}
+
+fn check_queue(accounts: &Accounts, name: &Name) -> Result<()> {
+    if accounts.document().queues.is_empty() || accounts.queue(name).is_some() {
+        return Ok(());
+    }
+    Err(unknown("queue", name, accounts.queue_names()))
+}
+
+fn check_account(accounts: &Accounts, name: &Name) -> Result<()> {
+    if !accounts.are_configured() || accounts.get(name).is_some() {
+        return Ok(());
+    }
+    Err(unknown("account", name, accounts.names()))
+}
+
+fn unknown<'a>(what: &str, name: &Name, known: impl Iterator<Item = &'a Name>) -> Refusal {
+    let known: Vec<&str> = known.map(|name| name.as_str()).collect();
+    let help = match nearest(name.as_str(), known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None if known.len() > LISTED_MAX => {
+            format!("there are {}, {} among them", known.len(), known[..LISTED_MAX].join(", "))
+        }
+        None => format!("there is: {}", known.join(", ")),
+    };
+    Refusal::Invalid(format!("there is no {what} `{name}`; {help}"))
+}
