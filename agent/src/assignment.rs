@@ -87,6 +87,9 @@ pub struct StopRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPart {
     pub devices: Vec<DeviceShare>,
+    /// NUMA nodes of the devices, and the NICs nearest to them, where the machine says.
+    pub numa: Vec<u16>,
+    pub nics: Vec<String>,
     pub cpu_milli: u64,
     pub memory_bytes: u64,
     pub rank_base: u32,
@@ -116,9 +119,16 @@ pub struct PeerPart {
     pub address: String,
     pub devices: u32,
     pub ranks: u32,
+    /// Number of its group.
+    pub group: u16,
 }
 
 impl RunPart {
+    /// The number of the group that this node serves.
+    pub fn group(&self) -> usize {
+        self.peers.get(self.node_rank as usize).map_or(0, |own| usize::from(own.group))
+    }
+
     /// Whether both mean the same work on the same devices. Addresses and leases may change.
     pub fn same_content(&self, other: &RunPart) -> bool {
         self.devices == other.devices
@@ -195,13 +205,15 @@ fn run_part(wire: wire::Allocation) -> Result<RunPart, Invalid> {
     let port = |port| u16::try_from(port).map_err(|_| invalid("master_port", "it is above 65535"));
     Ok(RunPart {
         devices: wire.devices.into_iter().map(device_share).collect::<Result<_, _>>()?,
+        numa: wire.numa.into_iter().map(|node| small("numa", node)).collect::<Result<_, _>>()?,
+        nics: wire.nics,
         cpu_milli: wire.cpu_milli,
         memory_bytes: wire.memory_bytes,
         rank_base: wire.rank_base,
         ranks: wire.ranks,
         world_size: wire.world_size,
         node_rank: wire.node_rank,
-        peers: wire.peers.into_iter().map(peer).collect(),
+        peers: wire.peers.into_iter().map(peer).collect::<Result<_, _>>()?,
         master_port: port(wire.master_port)?,
         launch: Hash(hash),
         lease_ms: wire.lease_ms,
@@ -218,8 +230,13 @@ fn device_share(wire: wire::DeviceShare) -> Result<DeviceShare, Invalid> {
     }
 }
 
-fn peer(wire: wire::Peer) -> PeerPart {
-    PeerPart { node_name: wire.node_name, address: wire.address, devices: wire.devices, ranks: wire.ranks }
+fn peer(wire: wire::Peer) -> Result<PeerPart, Invalid> {
+    let group = small("peers.group", wire.group)?;
+    Ok(PeerPart { node_name: wire.node_name, address: wire.address, devices: wire.devices, ranks: wire.ranks, group })
+}
+
+fn small(field: &'static str, number: u32) -> Result<u16, Invalid> {
+    u16::try_from(number).map_err(|_| invalid(field, "it is above 65535"))
 }
 
 #[cfg(test)]
@@ -243,7 +260,7 @@ pub mod tests {
             rank_base: 2,
             node_rank: 1,
             peers: ["a", "b"]
-                .map(|name| wire::Peer { node_name: name.into(), address: name.into(), devices: 2, ranks: 2 })
+                .map(|name| wire::Peer { node_name: name.into(), address: name.into(), devices: 2, ranks: 2, group: 0 })
                 .to_vec(),
             master_port: 20_000,
             launch_hash: vec![7; 32].into(),

@@ -9,6 +9,9 @@
 //! | `MUSTER_JOB_ID`, `MUSTER_ATTEMPT` | the job; which attempt this is, from 1 |
 //! | `MUSTER_ARRAY_INDEX` | the element, only in an array |
 //! | `MUSTER_NODES`, `MUSTER_NODE_RANK`, `MUSTER_NODE_LIST` | how many nodes; which one this is; their names in rank order, with commas |
+//! | `MUSTER_GROUP`, `MUSTER_GROUPS` | this rank's group; all groups as `name:first rank+ranks`, with commas |
+//! | `MUSTER_GROUP_RANKS`, `MUSTER_GROUP_NODES`, `MUSTER_GROUP_NODE_RANK`, `MUSTER_GROUP_NODE_LIST` | ranks and nodes of the group; which of its nodes this is; their names |
+//! | `MUSTER_NUMA_NODES`, `MUSTER_NICS` | NUMA nodes of the devices and the NICs nearest to them, where the machine says |
 //! | `MUSTER_GPUS_PER_NODE`, `MUSTER_RANKS_PER_NODE` | devices and ranks of the gang on this node |
 //! | `MUSTER_RDZV_ID` | `<job>_<ordinal>@<attempt>`: ranks of an old attempt cannot join under it |
 //! | `MUSTER_TOKEN` | the attempt's fencing token |
@@ -50,6 +53,10 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, a
     set("LANG", "C.UTF-8".to_owned());
     set("TMPDIR", "/tmp".to_owned());
     env.extend(launch.env.clone());
+    let group = run.group();
+    if let Some(own) = launch.groups.get(group) {
+        env.extend(own.env.clone());
+    }
     if let Some(element) = run.array_index.and_then(|index| launch.elements.get(index as usize)) {
         env.extend(element.clone());
     }
@@ -70,6 +77,7 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, a
     set("MUSTER_NODES", run.peers.len().to_string());
     let names: Vec<&str> = run.peers.iter().map(|peer| peer.node_name.as_str()).collect();
     set("MUSTER_NODE_LIST", names.join(","));
+    set_group(run, launch, group, &mut set);
     set("MUSTER_GPUS_PER_NODE", run.devices.len().to_string());
     set("MUSTER_RANKS_PER_NODE", run.ranks.to_string());
     set("MUSTER_RDZV_ID", format!("{}@{}", key.gang, key.attempt));
@@ -84,6 +92,34 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, a
     set("CUDA_VISIBLE_DEVICES", uuids.join(","));
     set("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned());
     env
+}
+
+/// What a rank needs to find its role and the other roles of its gang.
+fn set_group(run: &RunPart, launch: &Launch, group: usize, set: &mut impl FnMut(&str, String)) {
+    let name = |group: usize| launch.groups.get(group).map_or("main", |group| group.name.as_str());
+    let members = |group: usize| run.peers.iter().filter(move |peer| usize::from(peer.group) == group);
+    let ranks = |group: usize| members(group).map(|peer| peer.ranks).sum::<u32>();
+    set("MUSTER_GROUP", name(group).to_owned());
+    set("MUSTER_GROUP_RANKS", ranks(group).to_string());
+    set("MUSTER_GROUP_NODES", members(group).count().to_string());
+    let before = run.peers.iter().take(run.node_rank as usize).filter(|peer| usize::from(peer.group) == group).count();
+    set("MUSTER_GROUP_NODE_RANK", before.to_string());
+    let mut spans = Vec::new();
+    let mut base = 0;
+    for group in 0..launch.groups.len().max(1) {
+        spans.push(format!("{}:{base}+{}", name(group), ranks(group)));
+        base += ranks(group);
+    }
+    set("MUSTER_GROUPS", spans.join(","));
+    let nodes: Vec<&str> = members(group).map(|peer| peer.node_name.as_str()).collect();
+    set("MUSTER_GROUP_NODE_LIST", nodes.join(","));
+    if !run.numa.is_empty() {
+        let numa: Vec<String> = run.numa.iter().map(u16::to_string).collect();
+        set("MUSTER_NUMA_NODES", numa.join(","));
+    }
+    if !run.nics.is_empty() {
+        set("MUSTER_NICS", run.nics.join(","));
+    }
 }
 
 /// What only the rank with this number on this node has.
@@ -114,7 +150,7 @@ mod tests {
     use super::*;
     use crate::assignment::tests::assignment;
     use muster_common::Name;
-    use muster_common::job::{LogLimits, Run};
+    use muster_common::job::{GroupLaunch, LogLimits, Run};
     use muster_proto::agent::Phase::Prepare;
 
     fn launch(env: &[(&str, &str)]) -> Launch {
@@ -122,6 +158,7 @@ mod tests {
             name: Name::literal("x"),
             run: Run::Script("true".to_owned()),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            groups: Vec::new(),
             workdir: None,
             logs: LogLimits::default(),
             elements: vec![Env::new(), Env::from([("LR".to_owned(), "0.1".to_owned())])],
@@ -152,6 +189,10 @@ mod tests {
             ("MUSTER_ATTEMPT", "1"),
             ("MUSTER_NODES", "2"),
             ("MUSTER_NODE_LIST", "a,b"),
+            ("MUSTER_GROUP", "main"),
+            ("MUSTER_GROUPS", "main:0+4"),
+            ("MUSTER_GROUP_NODE_RANK", "1"),
+            ("MUSTER_GROUP_NODE_LIST", "a,b"),
             ("MUSTER_GPUS_PER_NODE", "2"),
             ("MUSTER_RANKS_PER_NODE", "2"),
             ("MUSTER_RDZV_ID", "7_0@1"),
@@ -193,6 +234,41 @@ mod tests {
             assert!(!env.contains_key(&name), "{name} leaked");
         }
         assert_eq!(env["CUDA_VISIBLE_DEVICES"], "", "a node without devices of the gang shows none");
+    }
+
+    #[test]
+    fn ranks_of_several_groups_are_told_of_theirs_and_of_the_others() {
+        let run = |run: &mut RunPart| {
+            run.peers[1].group = 1;
+            (run.numa, run.nics) = (vec![0], vec!["mlx5_0".into(), "mlx5_1".into()]);
+        };
+        let assignment = assignment(7, 50, Prepare, &[1, 0]);
+        let mut part = assignment.run.expect("it runs");
+        run(&mut part);
+        let group = |name: &str, run, role: &str| GroupLaunch {
+            name: Name::new(name).unwrap(),
+            run,
+            env: Env::from([("ROLE".to_owned(), role.to_owned())]),
+        };
+        let mut both = launch(&[("ROLE", "none")]);
+        both.groups = vec![group("trainer", None, "t"), group("reward", Some(Run::Argv(vec!["serve".into()])), "r")];
+        let env = common_env(assignment.key, &part, &both, Path::new("/out"), &Surroundings::default());
+        for (name, value) in [
+            ("ROLE", "r"),
+            ("WORLD_SIZE", "4"),
+            ("NODE_RANK", "1"),
+            ("MUSTER_GROUP", "reward"),
+            ("MUSTER_GROUPS", "trainer:0+2,reward:2+2"),
+            ("MUSTER_GROUP_RANKS", "2"),
+            ("MUSTER_GROUP_NODES", "1"),
+            ("MUSTER_GROUP_NODE_RANK", "0"),
+            ("MUSTER_GROUP_NODE_LIST", "b"),
+            ("MUSTER_NUMA_NODES", "0"),
+            ("MUSTER_NICS", "mlx5_0,mlx5_1"),
+        ] {
+            assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert_eq!((both.run_of(0), both.run_of(1)), (&both.run, both.groups[1].run.as_ref().unwrap()));
     }
 
     #[test]

@@ -113,6 +113,7 @@ pub mod tests {
             name: Name::literal("test"),
             run: Run::Script(script.to_owned()),
             env: BTreeMap::new(),
+            groups: Vec::new(),
             workdir: workdir.map(str::to_owned),
             logs: LogLimits::default(),
             elements: Vec::new(),

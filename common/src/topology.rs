@@ -55,6 +55,49 @@ pub struct TopologyRequest {
     pub at_most: u32,
 }
 
+/// A group cut into segments of equal size, each inside one domain of a level: what an all-to-all
+/// that must not leave an NVLink domain asks for. The group's nodes are a multiple of the segment's.
+///
+/// The meaning is that of Slurm's block topology (`--segment`, `--spread-segments`): several segments
+/// may share a domain unless they are to be `apart`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SegmentRequest {
+    pub level: Name,
+    /// Nodes of one segment.
+    pub nodes: u32,
+    /// Each segment in a domain of its own.
+    pub apart: bool,
+}
+
+/// At most so many nodes of a group in any one domain of a level, so that what takes a domain down
+/// takes no more of the group with it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpreadRequest {
+    pub level: Name,
+    pub nodes: u32,
+}
+
+/// Nodes that carry a label are better by `weight` than those that do not. Never keeps a gang from
+/// starting.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LabelWish {
+    pub label: Name,
+    /// `None` = whatever its value.
+    pub value: Option<String>,
+    /// 1 to [`LabelWish::WEIGHT_MAX`].
+    pub weight: u16,
+}
+
+impl LabelWish {
+    pub const WEIGHT_MAX: u16 = 1000;
+    /// Labels that say which data a node has at hand start with this.
+    pub const DATA: &str = "data.";
+
+    pub fn holds(&self, labels: &BTreeMap<Name, String>) -> bool {
+        labels.get(&self.label).is_some_and(|have| self.value.as_ref().is_none_or(|value| value == have))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TopologyMode {

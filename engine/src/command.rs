@@ -250,12 +250,14 @@ pub struct Placement {
     /// The number this attempt will have.
     pub attempt: AttemptNo,
     pub revision: u32,
-    /// In rank order.
+    /// In rank order: group by group.
     pub parts: Vec<PlacedPart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlacedPart {
+    /// Which of the gang's groups this is for, by number.
+    pub group: u16,
     pub node: NodeId,
     pub epoch: u64,
     /// Slot and share in thousandths, in local rank order.

@@ -6,6 +6,7 @@ use crate::state::node::{NodeRecord, Orphan};
 use muster_common::job::{CheckpointSpec, Hash, StopSignal};
 use muster_common::resources::Amount;
 use muster_common::{AttemptNo, GangId, NodeId, Time, Token};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Everything one agent must do. What is not in it is not stopped: absence never kills (rule 10).
@@ -49,6 +50,9 @@ pub struct StopRule {
 pub struct RunPart {
     /// Slot, UUID and share.
     pub devices: Vec<(u16, String, u16)>,
+    /// NUMA nodes of the devices, and the NICs nearest to them, as far as the machine says.
+    pub numa: Vec<u16>,
+    pub nics: Vec<String>,
     pub amount: Amount,
     pub rank_base: u32,
     pub ranks: u32,
@@ -69,6 +73,8 @@ pub struct PeerPart {
     pub address: String,
     pub devices: u32,
     pub ranks: u32,
+    /// Number of its group.
+    pub group: u16,
 }
 
 /// What `node` must be running. An unknown node must be running nothing.
@@ -131,8 +137,13 @@ fn run_part(
         let uuid = node.inventory.devices.get(usize::from(*slot)).map(|device| device.uuid.clone());
         (*slot, uuid.unwrap_or_default(), *milli)
     };
+    let used = || part.devices.iter().filter_map(|(slot, _)| node.inventory.devices.get(usize::from(*slot)));
+    let numa: BTreeSet<u16> = used().filter_map(|device| device.numa).collect();
+    let nics: BTreeSet<&String> = used().flat_map(|device| &device.nearest_nics).collect();
     Some(RunPart {
         devices: part.devices.iter().map(device).collect(),
+        numa: numa.into_iter().collect(),
+        nics: nics.into_iter().cloned().collect(),
         amount: part.amount,
         rank_base: part.rank_base,
         ranks: part.ranks,
@@ -155,6 +166,7 @@ fn peer(state: &State, part: &Allocation) -> PeerPart {
         address: node.map(|node| node.inventory.address.clone()).unwrap_or_default(),
         devices: part.devices.len() as u32,
         ranks: part.ranks,
+        group: part.group,
     }
 }
 

@@ -145,9 +145,12 @@ fn with_run(known: wire::Allocation, run: &RunPart) -> wire::Allocation {
         address: peer.address.clone(),
         devices: peer.devices,
         ranks: peer.ranks,
+        group: u32::from(peer.group),
     };
     wire::Allocation {
         devices: run.devices.iter().map(share).collect(),
+        numa: run.numa.iter().map(|node| u32::from(*node)).collect(),
+        nics: run.nics.clone(),
         cpu_milli: run.amount.cpu_milli,
         memory_bytes: run.amount.memory_bytes,
         rank_base: run.rank_base,

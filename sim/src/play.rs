@@ -131,6 +131,7 @@ impl<'a> Recorder<'a> {
             name: Name::literal("recorded"),
             run: Run::Argv(Vec::new()),
             env: BTreeMap::new(),
+            groups: Vec::new(),
             workdir: None,
             logs: LogLimits::default(),
             elements: Vec::new(),

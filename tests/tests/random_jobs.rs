@@ -113,17 +113,14 @@ fn random_scheduling(dice: &mut Dice) -> Scheduling {
         account: Name::literal("default"),
         class: Name::literal("normal"),
         groups: vec![GroupRequest {
-            name: Name::literal("main"),
-            count,
-            models: Vec::new(),
             share,
             cpu_milli_per_node: Some(1_000 * (1 + dice.below(8))),
             memory_bytes_per_node: dice.one_in(2).then(|| (1 + dice.below(64)) << 30),
             topology: topology.into_iter().map(level).collect(),
-            labels: BTreeMap::new(),
-            exclude: Vec::new(),
             ranks: if dice.one_in(2) { RanksPerNode::PerDevice } else { RanksPerNode::Fixed(1) },
+            ..GroupRequest::of(count)
         }],
+        together: Vec::new(),
         array: dice.one_in(8).then(|| ArraySpec {
             count: 1 + dice.below(6) as u32,
             at_once: dice.one_in(2).then(|| 1 + dice.below(3) as u32),
@@ -148,6 +145,7 @@ fn random_submit(number: u64, dice: &mut Dice) -> Submit {
         name: Name::literal("random"),
         run: Run::Argv(vec!["true".to_owned()]),
         env: BTreeMap::new(),
+        groups: Vec::new(),
         workdir: None,
         logs: LogLimits::default(),
         elements: Vec::new(),

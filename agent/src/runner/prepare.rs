@@ -37,7 +37,7 @@ impl Workplace {
     /// All a shim needs to know.
     pub fn spec(&self, key: Key, run: &RunPart, launch: &Launch, deadline_ms: u64) -> Spec {
         let output = self.paths.output(key.gang, key.attempt);
-        let argv = match &launch.run {
+        let argv = match launch.run_of(run.group()) {
             Run::Script(script) => vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()],
             Run::Argv(argv) => argv.clone(),
         };

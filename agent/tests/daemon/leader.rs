@@ -96,6 +96,7 @@ impl Leader {
             name: Name::literal("test"),
             run: Run::Script(script.to_owned()),
             env: BTreeMap::new(),
+            groups: Vec::new(),
             workdir: None,
             logs: LogLimits::default(),
             elements: Vec::new(),

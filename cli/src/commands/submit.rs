@@ -133,6 +133,10 @@ pub fn asks(job: &Job) -> String {
     };
     let one = match (job.nodes, job.gpus_per_node) {
         (0, _) => format!("{} {models}", job.gpus),
+        (nodes, 0) if job.gpus > 0 => {
+            // Several groups, not all with as many.
+            format!("{}, {} {models} in all", human::count(nodes.into(), "node"), job.gpus)
+        }
         (nodes, 0) => format!("{}, no GPUs", human::count(nodes.into(), "node")),
         (nodes, per_node) => {
             format!(

@@ -4,7 +4,7 @@ use crate::error::Place;
 use muster_common::job::file::JobFile;
 use serde_json::Value;
 use std::ops::Range;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -120,6 +120,17 @@ fn fault(error: &toml::de::Error, syntax: bool) -> Fault {
     Fault { message: error.message().trim_end().to_owned(), span: error.span(), syntax }
 }
 
+/// `0.nodes`: the item of that number, or its part.
+fn span_in(items: &DeArray<'_>, path: &str) -> Option<Range<usize>> {
+    let (number, rest) = path.split_once('.').unwrap_or((path, ""));
+    let item = items.get(number.parse::<usize>().ok()?)?;
+    let inside = match item.get_ref() {
+        DeValue::Table(table) => span_of(table, rest),
+        _ => None,
+    };
+    inside.or_else(|| Some(item.span()))
+}
+
 fn span_of(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (first, rest) = match path.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),
@@ -128,6 +139,7 @@ fn span_of(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (key, value) = table.iter().find(|(key, _)| key.get_ref().as_ref() == first)?;
     let inside = match (rest, value.get_ref()) {
         (Some(rest), DeValue::Table(table)) => span_of(table, rest),
+        (Some(rest), DeValue::Array(items)) => span_in(items, rest),
         (None, DeValue::Table(_) | DeValue::Array(_)) => None,
         _ => Some(value.span()),
     };

@@ -173,3 +173,20 @@ fn every_example_is_a_sound_job_file() {
         }
     }
 }
+
+#[test]
+fn every_example_of_the_job_file_page_is_sound() {
+    let page = include_str!("../../../docs/reference/job-file.md");
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 3, "the page shows a gang, its wishes and its groups");
+    for block in blocks {
+        compile(&accepted(block, &[])).expect("it compiled a moment ago");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_group_is_shown_at_its_line() {
+    let error = refused("[[group]]\nname = 'a'\nrun = 'x'\n[[group]]\nname = 'b'\nnodes = 0\nrun = 'x'\n");
+    assert_eq!(error.code(), ErrorCode::SpecValue);
+    assert!(error.text(false).contains("train.toml:6:"), "{}", error.text(false));
+}

@@ -9,13 +9,32 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     pub name: Name,
+    /// What every rank runs whose group says nothing else.
     pub run: Run,
     pub env: BTreeMap<String, String>,
+    /// By number, when there are several groups; empty when there is one.
+    pub groups: Vec<GroupLaunch>,
     /// Absolute path on the nodes; `None` = the attempt's own directory.
     pub workdir: Option<String>,
     pub logs: LogLimits,
     /// One map per array element with the variables of its grid point, line or JSON object.
     pub elements: Vec<BTreeMap<String, String>>,
+}
+
+impl Launch {
+    /// What ranks of a group run.
+    pub fn run_of(&self, group: usize) -> &Run {
+        self.groups.get(group).and_then(|group| group.run.as_ref()).unwrap_or(&self.run)
+    }
+}
+
+/// What differs for one group of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupLaunch {
+    pub name: Name,
+    pub run: Option<Run>,
+    /// Over those of the job.
+    pub env: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

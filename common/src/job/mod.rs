@@ -5,10 +5,10 @@ pub mod file;
 mod launch;
 mod scheduling;
 
-pub use launch::{Hash, Launch, LogLimits, Run};
+pub use launch::{GroupLaunch, Hash, Launch, LogLimits, Run};
 pub use scheduling::{
-    ArraySpec, CheckpointSpec, Count, DEFAULT_NAME, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget,
-    Scheduling, StopSignal,
+    ArraySpec, CheckpointSpec, Count, DEFAULT_NAME, DeviceTotal, GROUPS_MAX, GroupRequest, Limits, RanksPerNode,
+    RetryBudget, Scheduling, StopSignal,
 };
 
 /// The largest job file, in bytes.

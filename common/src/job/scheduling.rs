@@ -3,7 +3,7 @@
 
 use crate::Name;
 use crate::resources::Share;
-use crate::topology::TopologyRequest;
+use crate::topology::{LabelWish, SegmentRequest, SpreadRequest, TopologyRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -16,9 +16,10 @@ pub struct Scheduling {
     pub account: Name,
     /// Priority class.
     pub class: Name,
-    /// The roles inside one gang. One for now; the record keeps a list so that the log's format
-    /// need not change when there are more.
+    /// The roles inside one gang, in rank order, at most [`GROUPS_MAX`]. A node serves one of them.
     pub groups: Vec<GroupRequest>,
+    /// What holds for the nodes of all groups together: one domain of each of these levels.
+    pub together: Vec<TopologyRequest>,
     pub array: Option<ArraySpec>,
     pub limits: Limits,
     pub retry: RetryBudget,
@@ -31,10 +32,20 @@ pub struct Scheduling {
     pub begin_at_ms: Option<u64>,
 }
 
+/// Most groups of one gang.
+pub const GROUPS_MAX: usize = 32;
+
 impl Scheduling {
     /// How many gangs the job has: one, or one per array element.
     pub fn gangs(&self) -> u32 {
         self.array.as_ref().map_or(1, |array| array.count)
+    }
+
+    /// Does any part of the request say where in the fabric it wants to be?
+    pub fn wants_place(&self) -> bool {
+        let wants =
+            |group: &GroupRequest| !group.topology.is_empty() || group.segment.is_some() || group.spread.is_some();
+        !self.together.is_empty() || self.groups.iter().any(wants)
     }
 
     /// Devices of one gang.
@@ -48,21 +59,31 @@ impl Scheduling {
 pub struct GroupRequest {
     pub name: Name,
     pub count: Count,
-    /// Acceptable models, the preferred first. Empty = any.
+    /// Acceptable models, the preferred first; the group gets one of them, unless `mixed_models`.
+    /// Empty = any devices, of several models if need be. MIG instances only go to who names them.
     pub models: Vec<Name>,
+    /// The group may get devices of several of its models.
+    pub mixed_models: bool,
     /// Share of each device; less than whole only with `Count::Nodes`.
     pub share: Share,
     /// Per node. `None` = the node's CPUs in proportion to the devices taken, at least one CPU a rank.
     pub cpu_milli_per_node: Option<u64>,
     /// Per node. `None` = no memory is set aside.
     pub memory_bytes_per_node: Option<u64>,
+    /// All CPU and memory of each node, and nobody else beside the group.
+    pub exclusive: bool,
     pub topology: Vec<TopologyRequest>,
+    pub segment: Option<SegmentRequest>,
+    pub spread: Option<SpreadRequest>,
     /// Labels a node must carry, with equal value.
     pub labels: BTreeMap<Name, String>,
+    pub prefers: Vec<LabelWish>,
     /// Nodes never to use, by name.
     pub exclude: Vec<Name>,
     /// Ranks on each node: 1 for a launcher per node, or one per device.
     pub ranks: RanksPerNode,
+    /// Share of the run time that goes into communication, in percent, as far as it is known.
+    pub communication_percent: Option<u8>,
 }
 
 /// How ranks are laid out on a node.
@@ -95,10 +116,43 @@ pub struct DeviceTotal {
 }
 
 impl GroupRequest {
+    /// A group that asks for nothing but its size.
+    pub fn of(count: Count) -> Self {
+        Self {
+            name: Name::literal("main"),
+            count,
+            models: Vec::new(),
+            mixed_models: false,
+            share: Share::WHOLE,
+            cpu_milli_per_node: None,
+            memory_bytes_per_node: None,
+            exclusive: false,
+            topology: Vec::new(),
+            segment: None,
+            spread: None,
+            labels: BTreeMap::new(),
+            prefers: Vec::new(),
+            exclude: Vec::new(),
+            ranks: RanksPerNode::Fixed(1),
+            communication_percent: None,
+        }
+    }
+
     pub fn devices(&self) -> u64 {
         match &self.count {
             Count::Nodes { nodes, per_node } => u64::from(*nodes) * u64::from(*per_node),
             Count::Total(total) => u64::from(total.devices),
+        }
+    }
+
+    /// The most ranks the group can have, however its devices are spread.
+    pub fn ranks_most(&self) -> u64 {
+        match &self.count {
+            Count::Nodes { nodes, per_node } => u64::from(*nodes) * u64::from(self.ranks_on(*per_node)),
+            Count::Total(total) => match self.ranks {
+                RanksPerNode::PerDevice => u64::from(total.devices.max(1)),
+                RanksPerNode::Fixed(ranks) => u64::from(ranks),
+            },
         }
     }
 

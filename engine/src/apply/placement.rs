@@ -248,10 +248,10 @@ fn hold_device(node: &mut NodeRecord, slot: u16, holder: Holder) {
 
 fn allocations(placement: &Placement, scheduling: &Scheduling) -> Vec<Allocation> {
     let mut rank_base = 0;
-    let group = &scheduling.groups[0];
     let allocate = |part: &PlacedPart| {
-        let ranks = group.ranks_on(part.devices.len() as u32);
+        let ranks = scheduling.groups[usize::from(part.group)].ranks_on(part.devices.len() as u32);
         let allocation = Allocation {
+            group: part.group,
             node: part.node,
             epoch: part.epoch,
             devices: part.devices.clone(),

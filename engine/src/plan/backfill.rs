@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
     /// The earliest moment at which the gang fits, by what is known of those that run. `None` when
     /// no such moment can be foreseen.
     pub fn book(&mut self, gang: GangId, item: &Item) -> Option<Booking> {
-        if item.scheduling.groups.first().is_some_and(|group| self.no_booking.contains(group)) {
+        if self.no_booking.contains(&item.wanted()) {
             return None;
         }
         let mut events: BTreeMap<Time, Vec<PlacedPart>> = BTreeMap::new();
@@ -147,7 +147,7 @@ impl<'a> Round<'a> {
         });
         self.ledger.rollback(mark);
         if booking.is_none() {
-            self.no_booking.extend(item.scheduling.groups.first().cloned());
+            self.no_booking.insert(item.wanted());
         }
         booking
     }
@@ -217,7 +217,7 @@ impl<'a> Round<'a> {
         let part = |(node, devices): (NodeId, Vec<(u16, u16)>)| {
             let facts = &self.ledger.node(node)?.facts;
             let amount = super::feasible::amount_on(group, &facts.inventory, devices.len() as u32);
-            Some(PlacedPart { node, epoch: facts.epoch, devices, amount })
+            Some(PlacedPart { group: 0, node, epoch: facts.epoch, devices, amount })
         };
         by_node.into_iter().filter_map(part).collect()
     }
@@ -234,7 +234,7 @@ impl<'a> Round<'a> {
             .iter()
             .flat_map(|part| part.devices.iter().map(|&(slot, _)| DeviceId { node: part.node, slot }))
             .collect();
-        let wants_place = item.scheduling.groups.iter().any(|group| !group.topology.is_empty());
+        let wants_place = item.scheduling.wants_place();
         let domain = wants_place.then(|| common_domain(self.state, parts)).flatten();
         Booking { gang, start, witness, domain, slack }
     }
@@ -255,8 +255,7 @@ impl<'a> Round<'a> {
         if in_time {
             return self.try_start(gang, item);
         }
-        let group = item.scheduling.groups.first();
-        let known = group.is_some_and(|group| self.no_spare_fit.contains(group));
+        let known = self.no_spare_fit.contains(&item.wanted());
         // What does not fit beside nobody does not fit beside the booked gang.
         if !policy.backfill.spare || known || self.find(gang, item).is_none() {
             return Tried::Waits(Reason::Backfill);
@@ -273,7 +272,7 @@ impl<'a> Round<'a> {
         self.ledger.rollback(mark);
         let Some(parts) = parts else {
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
-                self.no_spare_fit.extend(group.cloned());
+                self.no_spare_fit.insert(item.wanted());
             }
             return Tried::Waits(Reason::Backfill);
         };
@@ -348,6 +347,7 @@ pub fn give_back(state: &State, ledger: &mut Ledger, part: &PlacedPart) {
 pub fn held_parts(gang: &GangRecord) -> impl Iterator<Item = PlacedPart> + '_ {
     let parts = gang.current().map(|attempt| attempt.parts.as_slice()).unwrap_or_default();
     parts.iter().filter(|part| !part.state.is_settled()).map(|part| PlacedPart {
+        group: part.group,
         node: part.node,
         epoch: part.epoch,
         devices: part.devices.clone(),

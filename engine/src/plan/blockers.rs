@@ -59,14 +59,12 @@ impl<'a> Blockers<'a> {
         if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
             found.push(eligibility(self.state, gang, reason));
         }
-        if let [group] = scheduling.groups.as_slice() {
-            let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
-            match self.capacity.of(group, excluded) {
-                Some(lacks) => found.extend(lacks.iter().cloned()),
-                // What the job itself says is reason enough; nobody is in its way then.
-                None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
-                None => {}
-            }
+        let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+        match self.capacity.of_gang(&scheduling, excluded) {
+            Some(lacks) => found.extend(lacks.iter().cloned()),
+            // What the job itself says is reason enough; nobody is in its way then.
+            None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
+            None => {}
         }
         let depth = self.state.policy().budget.depth;
         if self.truncated && position.is_some_and(|at| at > depth) {

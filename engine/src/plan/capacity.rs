@@ -6,13 +6,17 @@ use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
 use crate::state::State;
 use crate::state::node::DeviceState;
-use muster_common::job::{Count, GroupRequest};
+use muster_common::job::{Count, GroupRequest, Scheduling};
+use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What is lacking; `None` = it fits on what is free.
 type Lacks = Option<Arc<[Blocker]>>;
+
+/// A request of several groups, and the nodes it keeps off.
+type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
 
 /// Answers by request, and by the nodes a gang keeps off since attempts failed there.
 pub(super) struct Capacity<'a> {
@@ -21,6 +25,7 @@ pub(super) struct Capacity<'a> {
     opened: Option<Ledger>,
     proven: Option<Ledger>,
     known: BTreeMap<GroupRequest, BTreeMap<Vec<NodeId>, Lacks>>,
+    gangs: BTreeMap<GangKey, Lacks>,
     looked_into: usize,
     only_count: bool,
 }
@@ -28,7 +33,16 @@ pub(super) struct Capacity<'a> {
 impl<'a> Capacity<'a> {
     pub fn new(state: &'a State) -> Self {
         let now = Ledger::of(state, Suppose::default());
-        Self { state, now, opened: None, proven: None, known: BTreeMap::new(), looked_into: 0, only_count: false }
+        Self {
+            state,
+            now,
+            opened: None,
+            proven: None,
+            known: BTreeMap::new(),
+            gangs: BTreeMap::new(),
+            looked_into: 0,
+            only_count: false,
+        }
     }
 
     pub fn only_count(&mut self) {
@@ -48,8 +62,51 @@ impl<'a> Capacity<'a> {
         lacks
     }
 
+    /// What a gang of several groups lacks: what each group lacks alone, or else room for all at once.
+    pub fn of_gang(&mut self, scheduling: &Scheduling, excluded: &[NodeId]) -> Lacks {
+        if let ([group], []) = (scheduling.groups.as_slice(), scheduling.together.as_slice()) {
+            return self.of(group, excluded);
+        }
+        let key = (scheduling.groups.clone(), scheduling.together.clone(), excluded.to_vec());
+        if let Some(lacks) = self.gangs.get(&key) {
+            return lacks.clone();
+        }
+        let mut lacks: Vec<Blocker> = Vec::new();
+        for group in &scheduling.groups {
+            for lack in self.of(group, excluded).iter().flat_map(|lacks| lacks.iter()) {
+                let detail = format!("group `{}`: {}", group.name, lack.detail);
+                lacks.push(Blocker { detail, ..lack.clone() });
+            }
+        }
+        if lacks.is_empty() {
+            lacks.extend(self.all_at_once(scheduling, excluded));
+        }
+        let lacks: Lacks = (!lacks.is_empty()).then(|| lacks.into());
+        self.gangs.insert(key, lacks.clone());
+        lacks
+    }
+
+    fn all_at_once(&self, scheduling: &Scheduling, excluded: &[NodeId]) -> Option<Blocker> {
+        let fits = |request| place(&self.now, self.state.fabric(), self.state.policy(), request, &mut 0).is_some();
+        let request = Request::of(scheduling, excluded);
+        if fits(request) {
+            return None;
+        }
+        let apart = fits(Request { together: &[], ..request });
+        let level = scheduling.together.first().filter(|_| apart);
+        Some(match level {
+            Some(level) => {
+                let detail = format!("all groups would fit, but not in one domain of level {}", level.level);
+                blocker(Reason::Topology, detail).help("name a wider level for the groups together")
+            }
+            None => blocker(Reason::Nodes, "each group would fit alone, but not all of them at once"),
+        })
+    }
+
     fn fits(&self, ledger: &Ledger, group: &GroupRequest, excluded: &[NodeId]) -> bool {
-        place(ledger, self.state.fabric(), self.state.policy(), Request { group, excluded }, &mut 0).is_some()
+        let groups = std::slice::from_ref(group);
+        let request = Request { groups, together: &[], excluded, gang: GangId::default() };
+        place(ledger, self.state.fabric(), self.state.policy(), request, &mut 0).is_some()
     }
 
     fn count_only(&self, group: &GroupRequest) -> Lacks {
@@ -82,16 +139,22 @@ impl<'a> Capacity<'a> {
             change(&mut other);
             other != *group && self.fits(&self.now, &other, excluded)
         };
-        if only(&|group| group.topology.clear()) {
-            let levels: Vec<&str> = group.topology.iter().map(|request| request.level.as_str()).collect();
-            let detail =
-                format!("enough is free, but not close enough together: asked for level {}", levels.join(", "));
-            lacks.push(blocker(Reason::Topology, detail).help("prefer the level instead of requiring it"));
+        let no_place = |group: &mut GroupRequest| {
+            group.topology.clear();
+            group.segment = None;
+            group.spread = None;
+        };
+        if only(&no_place) {
+            lacks.push(not_placed_so(group));
         }
         if only(&|group| group.models.clear()) {
             let models: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
             let detail = format!("enough of other models is free, but not of {}", models.join(" or "));
             lacks.push(blocker(Reason::GpuModel, detail).help("accept more models"));
+        }
+        if only(&|group| group.exclusive = false) {
+            let detail = "enough is free, but not on nodes that nobody else is on (`exclusive`)";
+            lacks.push(blocker(Reason::CpuMemory, detail).help("share the nodes with others"));
         }
         let no_amount = |group: &mut GroupRequest| {
             group.cpu_milli_per_node = Some(0);
@@ -171,6 +234,26 @@ impl<'a> Capacity<'a> {
             self.state.nodes().values().flat_map(|node| node.gangs.iter().copied()).collect();
         (blocker(Reason::Nodes, detail).by(holders), short)
     }
+}
+
+/// Enough is free, and not where the group wants it.
+fn not_placed_so(group: &GroupRequest) -> Blocker {
+    let levels: Vec<&str> = group.topology.iter().map(|request| request.level.as_str()).collect();
+    let (wish, help) = match (&group.segment, &group.spread) {
+        (Some(segment), _) => {
+            let wish = format!("not in segments of {} nodes inside level {}", segment.nodes, segment.level);
+            (wish, "ask for smaller segments")
+        }
+        (None, Some(spread)) => {
+            let wish = format!("not with at most {} nodes in one domain of level {}", spread.nodes, spread.level);
+            (wish, "allow more nodes in a domain")
+        }
+        (None, None) => {
+            let wish = format!("not close enough together: asked for level {}", levels.join(", "));
+            (wish, "prefer the level instead of requiring it")
+        }
+    };
+    blocker(Reason::Topology, format!("enough is free, but {wish}")).help(help)
 }
 
 fn nodes_text(count: u32) -> String {

@@ -2,8 +2,8 @@
 
 use super::feasible::per_node_max;
 use super::ledger::{DomainId, NodeView, Pool};
-use super::place::{Picked, Search};
 use super::scope::Scope;
+use super::search::{Picked, Search};
 use crate::policy::{Domains, Score};
 use muster_common::NodeId;
 use muster_common::job::{Count, DeviceTotal, GroupRequest};
@@ -50,17 +50,24 @@ impl Kind {
 impl Search<'_> {
     /// Nodes of a scope that together hold the gang.
     pub fn fill(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
+        if let Some(cut) = self.cut {
+            return self.in_cells(scope, cut, steps);
+        }
         match (self.policy.domains, &self.kind) {
-            (_, Kind::Shared { nodes, per_node }) => self.shared(scope, *nodes, *per_node, steps),
-            (_, Kind::CpuOnly { nodes }) => self.cpu_only(scope, *nodes, steps),
+            (_, Kind::Shared { .. } | Kind::CpuOnly { .. }) => self.flat(scope, self.kind.need(), steps),
             (Domains::Anywhere, _) => self.lowest_ids(scope, steps),
             (Domains::NodeThenLevel, Kind::Total(total)) => self.whole_nodes_and_rest(scope, total, steps),
-            (Domains::LowestFit, _) if self.policy.score == Score::BestFit && scope.bases.len() == 1 => self
+            (Domains::LowestFit, _) if self.gathers() && scope.bases.len() == 1 => self
                 .gathered(scope, scope.bases[0], self.kind.need(), steps)
                 .filter(|picked| self.is_whole(picked))
                 .or_else(|| self.flat(scope, self.kind.need(), steps)),
             _ => self.flat(scope, self.kind.need(), steps),
         }
+    }
+
+    /// Few sub-domains matter more than which nodes.
+    fn gathers(&self) -> bool {
+        self.policy.score == Score::BestFit && self.group.prefers.is_empty()
     }
 
     fn is_whole(&self, picked: &Picked) -> bool {
@@ -108,9 +115,24 @@ impl Search<'_> {
     /// By free devices alone, wherever in the scope.
     fn flat(&self, scope: &Scope, need: u64, steps: &mut u64) -> Option<Picked> {
         match &self.kind {
-            Kind::Whole { per_node, .. } => self.flat_nodes(scope, need as usize, *per_node, steps),
             Kind::Total(total) => self.flat_total(scope, &DeviceTotal { devices: need as u32, ..*total }, steps),
-            _ => None,
+            _ => {
+                let found = self.candidates(scope, need as usize, steps);
+                (found.len() as u64 == need).then_some(found)
+            }
+        }
+    }
+
+    /// The best nodes of a scope, at most so many. Not for totals.
+    pub fn candidates(&self, scope: &Scope, count: usize, steps: &mut u64) -> Picked {
+        match &self.kind {
+            Kind::Whole { per_node, .. } => {
+                let found = self.sufficient(scope, count, *per_node, steps);
+                found.into_iter().map(|id| (id, *per_node)).collect()
+            }
+            Kind::Shared { per_node, .. } => self.shared(scope, count, *per_node, steps),
+            Kind::CpuOnly { .. } => self.cpu_only(scope, count, steps),
+            Kind::Total(_) => Picked::new(),
         }
     }
 
@@ -121,31 +143,35 @@ impl Search<'_> {
             .flat_map(move |&base| self.classes.iter().filter_map(move |&class| self.ledger.pool(base, class)))
     }
 
-    /// Nodes that give at least `devices`, in ascending order of what is free, a few from each pool.
-    fn sufficient(&self, scope: &Scope, count: usize, devices: u32, steps: &mut u64) -> Vec<(u32, NodeId)> {
-        let mut found = Vec::new();
+    /// Nodes that give at least `devices`, the best first, a few from each pool.
+    fn sufficient(&self, scope: &Scope, count: usize, devices: u32, steps: &mut u64) -> Vec<NodeId> {
+        let mut found: Vec<(Reverse<u32>, u64, NodeId)> = Vec::new();
         for pool in self.pools(scope) {
             let mut fits = |&(_, id): &(u32, NodeId)| {
                 let view = self.view(id);
                 scope.holds(view) && self.gives(view, devices, steps)
             };
             let range = pool.by_free.range((devices, NodeId(0))..);
+            let weight = |id: NodeId| Reverse(self.weight_of(self.view(id)));
             match self.policy.score {
-                Score::BestFit => found.extend(range.copied().filter(|node| fits(node)).take(count)),
-                Score::Spread => found.extend(range.copied().rev().filter(|node| fits(node))),
+                Score::BestFit => {
+                    let best = range.copied().filter(|node| fits(node)).take(count);
+                    found.extend(best.map(|(free, id)| (weight(id), u64::from(free), id)));
+                }
+                Score::Spread => {
+                    let all = range.copied().rev().filter(|node| fits(node));
+                    found.extend(all.map(|(free, id)| (weight(id), u64::MAX - u64::from(free), id)));
+                }
             }
         }
-        match self.policy.score {
-            Score::BestFit => found.sort_unstable(),
-            Score::Spread => found.sort_unstable_by_key(|&(free, id)| (Reverse(free), id)),
-        }
+        found.sort_unstable();
         found.truncate(count);
-        found
+        found.into_iter().map(|(.., id)| id).collect()
     }
 
     fn flat_nodes(&self, scope: &Scope, nodes: usize, per_node: u32, steps: &mut u64) -> Option<Picked> {
         let found = self.sufficient(scope, nodes, per_node, steps);
-        (found.len() == nodes).then(|| found.into_iter().map(|(_, id)| (id, per_node)).collect())
+        (found.len() == nodes).then(|| found.into_iter().map(|id| (id, per_node)).collect())
     }
 
     /// One node for all of it, or nothing.
@@ -165,7 +191,7 @@ impl Search<'_> {
         let mut used = BTreeSet::new();
         let mut roomy: Vec<(u32, NodeId)> =
             self.pools(scope).flat_map(|pool| pool.by_free.range((1, NodeId(0))..)).copied().collect();
-        roomy.sort_unstable_by_key(|&(free, id)| (Reverse(free), id));
+        roomy.sort_unstable_by_key(|&(free, id)| (Reverse(self.weight_of(self.view(id))), Reverse(free), id));
         let mut left = total.devices;
         let mut tried = 0;
         let mut roomy = roomy.into_iter().peekable();
@@ -174,7 +200,7 @@ impl Search<'_> {
             if left <= max && left <= most && left != tried {
                 tried = left;
                 let last = self.sufficient(scope, used.len() + 1, left, steps);
-                if let Some((_, id)) = last.into_iter().find(|(_, id)| !used.contains(id)) {
+                if let Some(id) = last.into_iter().find(|id| !used.contains(id)) {
                     picked.push((id, left));
                     return Some(picked);
                 }
@@ -244,7 +270,7 @@ impl Search<'_> {
         let mut picked = self.flat_nodes_of(scope, nodes as usize, size, steps)?;
         if rest > 0 {
             let last = self.sufficient(scope, picked.len() + 1, rest, steps);
-            let (_, id) = last.into_iter().find(|(_, id)| picked.iter().all(|(other, _)| other != id))?;
+            let id = last.into_iter().find(|id| picked.iter().all(|(other, _)| other != id))?;
             picked.push((id, rest));
         }
         Some(picked)
@@ -255,9 +281,8 @@ impl Search<'_> {
     }
 
     /// Shares go where the least sufficient share is free, so that whole devices stay whole.
-    fn shared(&self, scope: &Scope, nodes: u32, per_node: u32, steps: &mut u64) -> Option<Picked> {
+    fn shared(&self, scope: &Scope, count: usize, per_node: u32, steps: &mut u64) -> Picked {
         let milli = self.group.share.0;
-        let count = nodes as usize;
         let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
         for pool in self.pools(scope) {
             let unbroken = pool.by_free.range((per_node, NodeId(0))..).map(|(_, id)| *id);
@@ -275,29 +300,28 @@ impl Search<'_> {
             }
             if let Some(slots) = self.shared_slots(view, per_node, milli, steps) {
                 let left: u32 = slots.iter().map(|&slot| u32::from(view.free[usize::from(slot)] - milli)).sum();
-                found.push((left, view.whole, id));
+                found.push((Reverse(self.weight_of(view)), left, view.whole, id));
             }
         }
         found.sort_unstable();
         found.truncate(count);
-        (found.len() == count).then(|| found.into_iter().map(|(_, _, id)| (id, per_node)).collect())
+        found.into_iter().map(|(.., id)| (id, per_node)).collect()
     }
 
     /// Nodes with the fewest devices first, then those with the least sufficient CPU.
-    fn cpu_only(&self, scope: &Scope, nodes: u32, steps: &mut u64) -> Option<Picked> {
-        let mut found: Vec<(usize, u64, NodeId)> = Vec::new();
+    fn cpu_only(&self, scope: &Scope, count: usize, steps: &mut u64) -> Picked {
+        let mut found: Vec<(Reverse<u32>, usize, u64, NodeId)> = Vec::new();
         for &(_, id) in self.pools(scope).flat_map(|pool| &pool.by_free) {
             let view = self.view(id);
             if scope.holds(view) && self.gives(view, 0, steps) {
-                found.push((view.facts.inventory.devices.len(), view.amount.cpu_milli, id));
+                let free = view.amount.cpu_milli;
+                let key = if self.policy.score == Score::Spread { u64::MAX - free } else { free };
+                found.push((Reverse(self.weight_of(view)), view.facts.inventory.devices.len(), key, id));
             }
         }
         found.sort_unstable();
-        if self.policy.score == Score::Spread {
-            found.sort_unstable_by_key(|&(devices, cpu, id)| (devices, Reverse(cpu), id));
-        }
-        found.truncate(nodes as usize);
-        (found.len() == nodes as usize).then(|| found.into_iter().map(|(_, _, id)| (id, 0)).collect())
+        found.truncate(count);
+        found.into_iter().map(|(.., id)| (id, 0)).collect()
     }
 }
 

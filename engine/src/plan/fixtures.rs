@@ -46,6 +46,8 @@ pub fn view_of(inventory: Inventory) -> NodeView {
         domains: vec![ROOT],
         usable: vec![true; devices],
         even_links: false,
+        varied: false,
+        islands: super::islands::of(&inventory),
         inventory: Arc::new(inventory),
     };
     NodeView {

@@ -1,6 +1,7 @@
 //! What is free, indexed by node, class and domain. It mirrors State between cycles; inside a cycle
 //! it is written on and rolled back, so a trial costs what it touches and nothing else.
 
+use super::islands::{self, Islands};
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::node::Inventory;
@@ -37,7 +38,7 @@ pub struct NodeView {
     pub free: Vec<u16>,
     pub amount: Amount,
     pub ports: u32,
-    /// Wholly free devices.
+    /// Wholly free devices that one part may have: those of the largest island.
     pub whole: u32,
 }
 
@@ -53,8 +54,11 @@ pub struct Facts {
     pub domains: Vec<DomainId>,
     /// Slots whose devices may be placed on at all.
     pub usable: Vec<bool>,
-    /// Are all pairs of devices joined alike?
+    /// Are all pairs of devices joined alike, and all as near to the same CPUs?
     pub even_links: bool,
+    /// Are there usable devices of several models, or instances of devices?
+    pub varied: bool,
+    pub islands: Islands,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -126,7 +130,7 @@ impl Ledger {
         let ports = u32::from(record.inventory.port_count).saturating_sub(record.ports.len() as u32);
         let view = NodeView {
             open: record.is_open() || suppose.closed_are_open,
-            whole: whole(&free),
+            whole: whole(&facts, &free),
             free,
             amount: if suppose.nothing_runs { record.inventory.amount() } else { record.free_amount() },
             ports: if suppose.nothing_runs { u32::from(record.inventory.port_count) } else { ports },
@@ -157,6 +161,10 @@ impl Ledger {
         let parents: BTreeSet<u16> = inventory.devices.iter().filter_map(|device| device.parent).collect();
         let links: BTreeSet<_> =
             (0..inventory.links.len()).flat_map(|a| inventory.links[a].iter().skip(a + 1)).collect();
+        let numas: BTreeSet<_> = inventory.devices.iter().map(|device| device.numa).collect();
+        let used =
+            || (0u16..).zip(&inventory.devices).filter(|(slot, _)| !parents.contains(slot)).map(|(_, used)| used);
+        let models: BTreeSet<_> = used().map(|device| &device.model).collect();
         Arc::new(Facts {
             id: record.id,
             name: record.name.clone(),
@@ -166,7 +174,9 @@ impl Ledger {
             domains,
             // A device that is split into instances is used through them.
             usable: (0..inventory.devices.len()).map(|slot| !parents.contains(&(slot as u16))).collect(),
-            even_links: links.len() <= 1,
+            even_links: links.len() <= 1 && numas.len() <= 1,
+            varied: models.len() > 1 || used().any(|device| device.parent.is_some()),
+            islands: islands::of(inventory),
         })
     }
 
@@ -217,7 +227,7 @@ impl Ledger {
         self.undo.push(Undo { node: id, free: view.free.clone(), amount: view.amount, ports: view.ports });
         self.unlist(&view);
         change(&mut view);
-        view.whole = whole(&view.free);
+        view.whole = whole(&view.facts, &view.free);
         self.list(&view);
         self.nodes.insert(id, view);
     }
@@ -234,7 +244,7 @@ impl Ledger {
             view.free = undo.free;
             view.amount = undo.amount;
             view.ports = undo.ports;
-            view.whole = whole(&view.free);
+            view.whole = whole(&view.facts, &view.free);
             self.list(&view);
             self.nodes.insert(undo.node, view);
         }
@@ -257,6 +267,10 @@ impl Ledger {
         let from = (tree, Vec::new());
         let of_tree = self.domain_ids.range(from..).take_while(move |((t, _), _)| *t == tree);
         of_tree.filter(move |((_, path), _)| path.len() == depth).map(|(_, &id)| id)
+    }
+
+    pub fn domain_at(&self, tree: usize, path: &[Name]) -> Option<DomainId> {
+        self.domain_ids.get(&(tree, path.to_vec())).copied()
     }
 
     pub fn classes(&self) -> &[Arc<Inventory>] {
@@ -310,8 +324,12 @@ impl Pool {
     }
 }
 
-fn whole(free: &[u16]) -> u32 {
-    free.iter().filter(|&&milli| milli == 1000).count() as u32
+fn whole(facts: &Facts, free: &[u16]) -> u32 {
+    if facts.islands.cut.is_empty() {
+        return free.iter().filter(|&&milli| milli == 1000).count() as u32;
+    }
+    let slots: Vec<u16> = (0..free.len() as u16).filter(|slot| free[usize::from(*slot)] == 1000).collect();
+    facts.islands.most(&slots)
 }
 
 /// Nodes of one class answer every question about what they are alike.
@@ -320,7 +338,7 @@ fn same_class(a: &Inventory, b: &Inventory) -> bool {
         && a.memory_bytes == b.memory_bytes
         && a.labels == b.labels
         && a.devices.len() == b.devices.len()
-        && a.devices.iter().zip(&b.devices).all(|(a, b)| a.model == b.model)
+        && a.devices.iter().zip(&b.devices).all(|(a, b)| a.model == b.model && a.parent == b.parent)
 }
 
 impl NodeView {

@@ -1,6 +1,6 @@
 //! Could a gang run here if nothing else did? Against the whole inventory, closed nodes included.
 
-use super::feasible::{amount_on, labels_match, model_allowed, per_node_max};
+use super::feasible::{amount_on, device_allowed, labels_match, per_node_max};
 use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
 use crate::state::State;
@@ -30,17 +30,52 @@ pub fn fits_ever(state: &State, scheduling: &Scheduling) -> Result<(), NeverFits
 
 /// [`fits_ever`] on a ledger that was emptied before.
 pub fn fits_on(state: &State, scheduling: &Scheduling, empty: &Ledger) -> Result<(), NeverFits> {
-    let [group] = scheduling.groups.as_slice() else {
-        return never(format!("{} groups", scheduling.groups.len()), "one is supported", "split the job");
-    };
-    let request = Request { group, excluded: &[] };
-    if place(empty, state.fabric(), state.policy(), request, &mut 0).is_some() {
+    let fits = |request: Request| place(empty, state.fabric(), state.policy(), request, &mut 0).is_some();
+    if fits(Request::of(scheduling, &[])) {
         return Ok(());
     }
     let nodes: Vec<&NodeRecord> = state.nodes().values().collect();
-    check_inventory(group, &nodes)?;
+    let alone = |group: &&GroupRequest| {
+        let groups = std::slice::from_ref(*group);
+        !fits(Request { groups, together: &[], ..Request::of(scheduling, &[]) })
+    };
+    match scheduling.groups.iter().find(alone) {
+        Some(group) => why_not(group, state, &nodes).map_err(|why| named(why, group, scheduling)),
+        None => together(scheduling),
+    }
+}
+
+/// Which of several groups it is that never fits.
+fn named(why: NeverFits, group: &GroupRequest, scheduling: &Scheduling) -> NeverFits {
+    match scheduling.groups.len() {
+        1 => why,
+        _ => NeverFits { what: format!("{} (group `{}`)", why.what, group.name), ..why },
+    }
+}
+
+/// Each group would fit alone.
+fn together(scheduling: &Scheduling) -> Result<(), NeverFits> {
+    let groups = scheduling.groups.len();
+    match scheduling.together.first() {
+        Some(level) => never(
+            format!("{groups} groups in one domain of level `{}`", level.level),
+            "no domain of that level is large enough for all of them",
+            "name a wider level, or ask for less",
+        ),
+        None => never(
+            format!("{groups} groups at once, each on nodes of its own"),
+            "each would fit alone, not all of them",
+            "ask for less in some of the groups",
+        ),
+    }
+}
+
+/// Always an error: the group does not fit, and this says why.
+fn why_not(group: &GroupRequest, state: &State, nodes: &[&NodeRecord]) -> Result<(), NeverFits> {
+    check_inventory(group, nodes)?;
     check_levels(group, state)?;
-    check_numbers(group, &nodes)?;
+    check_numbers(group, nodes)?;
+    check_cuts(group)?;
     match group.topology.iter().find(|request| request.mode == TopologyMode::Required) {
         Some(level) => never(
             format!("{} in at most {} of level `{}`", size(group), level.at_most, level.level),
@@ -93,6 +128,25 @@ fn check_inventory(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), Ne
     Ok(())
 }
 
+fn check_cuts(group: &GroupRequest) -> Result<(), NeverFits> {
+    if let Some(segment) = &group.segment {
+        let apart = if segment.apart { ", each in a domain of its own" } else { "" };
+        return never(
+            format!("{} in segments of {} inside level `{}`{apart}", size(group), segment.nodes, segment.level),
+            "its domains do not hold that many segments",
+            "ask for smaller segments, or fewer of them",
+        );
+    }
+    match &group.spread {
+        Some(spread) => never(
+            format!("{} with at most {} in one domain of level `{}`", size(group), spread.nodes, spread.level),
+            "there are too few domains of that level with nodes that match",
+            "allow more nodes in a domain, or ask for fewer",
+        ),
+        None => Ok(()),
+    }
+}
+
 fn check_levels(group: &GroupRequest, state: &State) -> Result<(), NeverFits> {
     let fabric = state.fabric();
     let unknown = group
@@ -112,7 +166,10 @@ fn check_levels(group: &GroupRequest, state: &State) -> Result<(), NeverFits> {
 /// Devices of a node, of the cluster, CPU and memory.
 fn check_numbers(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), NeverFits> {
     let usable = |node: &NodeRecord| {
-        node.inventory.devices.iter().filter(|device| model_allowed(group, &device.model)).count() as u64
+        let devices = &node.inventory.devices;
+        let split = |slot: usize| devices.iter().any(|other| other.parent.map(usize::from) == Some(slot));
+        let usable = |&slot: &usize| device_allowed(group, &devices[slot]) && !split(slot);
+        (0..devices.len()).filter(usable).count() as u64
     };
     let matching: Vec<&&NodeRecord> = nodes.iter().filter(|node| labels_match(group, &node.inventory)).collect();
     let largest = matching.iter().map(|node| usable(node)).max().unwrap_or(0);

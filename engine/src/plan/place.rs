@@ -1,37 +1,38 @@
-//! Where a gang goes: scopes that its topology allows, the best first; in each, the nodes; on each,
-//! the devices. Pure: reads the ledger, changes nothing.
+//! Where a gang goes: all of its groups, or none. Pure: reads the ledger, changes nothing.
+//!
+//! Groups are placed one after the other on different nodes, the tightest first; one that finds no room
+//! beside the others goes before them and all are tried again. A gang of several groups is tried in the
+//! narrowest domains first, as one of a single group is.
 
-use super::feasible::{amount_on, check_topology, per_node_max, total_allowed};
-use super::fill::Kind;
-use super::ledger::{ClassId, DomainId, Ledger, NodeView, ROOT};
+use super::ledger::{DomainId, Ledger};
 use super::scope::{self, Scope};
-use super::{devices, feasible};
+use super::search::{Ground, Models, Search};
 use crate::command::PlacedPart;
 use crate::policy::{Domains, Policy};
-use muster_common::job::GroupRequest;
-use muster_common::topology::FabricSpec;
-use muster_common::{Name, NodeId};
+use muster_common::job::{GroupRequest, Scheduling};
+use muster_common::topology::{FabricSpec, TopologyRequest};
+use muster_common::{GangId, NodeId};
+use std::collections::BTreeSet;
 
 /// One gang's wish and what its earlier attempts rule out.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    pub group: &'a GroupRequest,
+    pub groups: &'a [GroupRequest],
+    pub together: &'a [TopologyRequest],
     pub excluded: &'a [NodeId],
+    /// For who asks chance.
+    pub gang: GangId,
 }
 
-/// Whole nodes, with the devices each gives.
-pub type Picked = Vec<(NodeId, u32)>;
+impl<'a> Request<'a> {
+    pub fn of(scheduling: &'a Scheduling, excluded: &'a [NodeId]) -> Self {
+        let Scheduling { groups, together, .. } = scheduling;
+        Self { groups, together, excluded, gang: GangId::default() }
+    }
 
-/// The search for one gang and one acceptable model.
-pub struct Search<'a> {
-    pub ledger: &'a Ledger,
-    pub fabric: &'a FabricSpec,
-    pub policy: &'a Policy,
-    pub group: &'a GroupRequest,
-    pub excluded: &'a [NodeId],
-    pub model: Option<&'a Name>,
-    pub classes: Vec<ClassId>,
-    pub kind: Kind,
+    pub fn for_gang(self, gang: GangId) -> Self {
+        Self { gang, ..self }
+    }
 }
 
 /// A placement on what is free now, in rank order; `None` when there is none.
@@ -43,237 +44,129 @@ pub fn place(
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     *steps += 1;
-    let any = [None];
-    let models: Vec<Option<&Name>> = request.group.models.iter().map(Some).collect();
-    let models = if models.is_empty() { any.as_slice() } else { models.as_slice() };
-    models.iter().find_map(|&model| {
-        let search = Search::new(ledger, fabric, policy, request, model)?;
-        let picked = search.run(steps)?;
-        Some(search.parts(picked, steps))
-    })
+    let gang = Gang { ledger, fabric, policy, request };
+    if let ([group], []) = (request.groups, request.together) {
+        return gang.group(group, 0, &Scope::default(), &BTreeSet::new(), steps);
+    }
+    gang.bases(steps).into_iter().find_map(|base| gang.all_groups(&base, steps))
 }
 
-impl<'a> Search<'a> {
-    fn new(
-        ledger: &'a Ledger,
-        fabric: &'a FabricSpec,
-        policy: &'a Policy,
-        request: Request<'a>,
-        model: Option<&'a Name>,
-    ) -> Option<Self> {
-        let Request { group, excluded } = request;
-        let kind = Kind::of(group);
-        let has_model = |class: ClassId| match model {
-            Some(model) if kind != Kind::CpuOnly { nodes: kind.need() as u32 } => {
-                ledger.classes()[class].devices.iter().any(|device| device.model == *model)
-            }
-            _ => true,
-        };
-        let classes: Vec<ClassId> = (0..ledger.classes().len())
-            .filter(|&class| feasible::labels_match(group, &ledger.classes()[class]) && has_model(class))
-            .collect();
-        let search = Self { ledger, fabric, policy, group, excluded, model, classes, kind };
-        (search.bound(ROOT) >= search.kind.need()).then_some(search)
+#[derive(Clone, Copy)]
+struct Gang<'a> {
+    ledger: &'a Ledger,
+    fabric: &'a FabricSpec,
+    policy: &'a Policy,
+    request: Request<'a>,
+}
+
+impl<'a> Gang<'a> {
+    fn ground<'t>(&self, taken: &'t BTreeSet<NodeId>) -> Ground<'t>
+    where
+        'a: 't,
+    {
+        let Gang { ledger, fabric, policy, request } = *self;
+        Ground { ledger, fabric, policy, excluded: request.excluded, taken }
     }
 
-    fn run(&self, steps: &mut u64) -> Option<Picked> {
-        let wish = scope::Wish::of(self.group, self.fabric);
-        for scope in self.scopes(&wish) {
-            if let Some(picked) = self.in_scope(&scope, &wish, steps) {
-                return Some(picked);
-            }
+    /// One group: the first of its models that fits; a mixture after all of them alone.
+    fn group(
+        &self,
+        group: &GroupRequest,
+        number: u16,
+        base: &Scope,
+        taken: &BTreeSet<NodeId>,
+        steps: &mut u64,
+    ) -> Option<Vec<PlacedPart>> {
+        models_of(group)
+            .into_iter()
+            .find_map(|models| Search::new(self.ground(taken), group, models, base)?.parts_in(base, number, steps))
+    }
+
+    /// How many times over the roomiest choice of models of a group fits a domain, at most; `None` = not once.
+    fn slack(&self, group: &GroupRequest, domain: DomainId) -> Option<u64> {
+        let (base, none) = (Scope { bases: vec![domain], filters: Vec::new() }, BTreeSet::new());
+        let bound = |models| Some(Search::new(self.ground(&none), group, models, &base)?.room_in(domain));
+        models_of(group).into_iter().filter_map(bound).max()
+    }
+
+    /// Scopes for the gang as a whole: inside each level that it requires, the narrowest domains first.
+    fn bases(&self, steps: &mut u64) -> Vec<Scope> {
+        let homes = scope::homes(self.request.together, self.fabric);
+        let mut bases = vec![Scope::default()];
+        for &(tree, depth) in &homes {
+            bases = bases.iter().flat_map(|base| self.narrowed(base, tree, depth, steps)).collect();
         }
-        None
-    }
-
-    /// The widest scopes that the required levels allow, the fullest sufficient one first.
-    fn scopes(&self, wish: &scope::Wish) -> Vec<Scope> {
-        let mut scopes = vec![Scope::default()];
-        for &(tree, depth) in &wish.homes {
-            scopes = scopes.iter().flat_map(|scope| self.narrowed(scope, tree, depth)).collect();
+        if self.policy.domains != Domains::LowestFit {
+            return bases;
         }
-        scopes
+        let (tree, from) = homes.first().copied().unwrap_or((0, 0));
+        let levels = self.fabric.trees.get(tree).map_or(0, |tree| tree.levels.len());
+        let mut all = Vec::new();
+        for base in &bases {
+            for depth in (from + 1..=levels).rev() {
+                all.extend(self.narrowed(base, tree, depth, steps));
+            }
+            all.push(base.clone());
+        }
+        all
     }
 
-    /// A scope cut down to each domain of a level that may hold the gang.
-    pub fn narrowed(&self, scope: &Scope, tree: usize, depth: usize) -> Vec<Scope> {
-        let mut found: Vec<(u64, DomainId)> = self
-            .ledger
-            .domains_at(tree, depth)
-            .filter(|&domain| scope.admits(self.ledger, domain))
-            .map(|domain| (self.bound(domain), domain))
-            .filter(|(bound, _)| *bound >= self.kind.need())
+    /// The domains of a level inside a scope that could hold every group, the fullest first.
+    fn narrowed(&self, scope: &Scope, tree: usize, depth: usize, steps: &mut u64) -> Vec<Scope> {
+        let inside = self.ledger.domains_at(tree, depth).filter(|&domain| scope.admits(self.ledger, domain));
+        let mut found: Vec<(u64, DomainId)> = inside
+            .filter_map(|domain| {
+                *steps += 1;
+                let slack: Option<Vec<u64>> =
+                    self.request.groups.iter().map(|group| self.slack(group, domain)).collect();
+                Some((slack?.into_iter().sum(), domain))
+            })
             .collect();
-        found.sort_by(|a, b| (a.0, self.path(a.1)).cmp(&(b.0, self.path(b.1))));
+        let path = |domain: DomainId| &self.ledger.domain_view(domain).path;
+        found.sort_by(|a, b| (a.0, path(a.1)).cmp(&(b.0, path(b.1))));
         found.into_iter().map(|(_, domain)| scope.narrow(self.ledger, domain)).collect()
     }
 
-    fn path(&self, domain: DomainId) -> &[Name] {
-        &self.ledger.domain_view(domain).path
-    }
-
-    fn in_scope(&self, scope: &Scope, wish: &scope::Wish, steps: &mut u64) -> Option<Picked> {
-        if wish.one_node {
-            return self.checked(self.one_node(scope, steps));
-        }
-        let lowest = self.policy.domains == Domains::LowestFit;
-        if lowest
-            && self.kind.fits_one_node()
-            && let Some(picked) = self.checked(self.one_node(scope, steps))
-        {
-            return Some(picked);
-        }
-        for level in wish.levels(self.fabric, scope, self.ledger, lowest) {
-            for narrow in self.narrowed(scope, level.tree, level.depth) {
-                if let Some(picked) = self.checked(self.fill(&narrow, steps)) {
-                    return Some(picked);
-                }
-            }
-            if level.at_most > 1 {
-                let some = self.some_domains(scope, level, steps);
-                if let Some(picked) = self.checked(some) {
-                    return Some(picked);
-                }
+    fn all_groups(&self, base: &Scope, steps: &mut u64) -> Option<Vec<PlacedPart>> {
+        let groups = self.request.groups;
+        let tightness =
+            |number: &usize| base.bases.iter().map(|&domain| self.slack(&groups[*number], domain)).max().flatten();
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_by_key(|number| (tightness(number), *number));
+        let mut moved: BTreeSet<usize> = BTreeSet::new();
+        loop {
+            match self.in_turn(&order, base, steps) {
+                Ok(parts) => return Some(parts),
+                // Nothing was before it, or it has been before all others already.
+                Err(0) => return None,
+                Err(at) if !moved.insert(order[at]) => return None,
+                Err(at) => order[..=at].rotate_right(1),
             }
         }
-        match wish.few {
-            Some(level) => self.checked(self.some_domains(scope, level, steps)),
-            None => self.checked(self.fill(scope, steps)),
+    }
+
+    /// # Errors
+    /// The place in the order of the first group that found no room.
+    fn in_turn(&self, order: &[usize], base: &Scope, steps: &mut u64) -> Result<Vec<PlacedPart>, usize> {
+        let mut taken: BTreeSet<NodeId> = BTreeSet::new();
+        let mut parts: Vec<Vec<PlacedPart>> = vec![Vec::new(); order.len()];
+        for (at, &number) in order.iter().enumerate() {
+            let group = &self.request.groups[number];
+            let placed = self.group(group, number as u16, base, &taken, steps).ok_or(at)?;
+            taken.extend(placed.iter().map(|part| part.node));
+            parts[number] = placed;
         }
+        Ok(parts.into_iter().flatten().collect())
     }
+}
 
-    /// At most so many domains of a level: the roomiest ones, and for the rest the least sufficient.
-    fn some_domains(&self, scope: &Scope, level: scope::Level, steps: &mut u64) -> Option<Picked> {
-        let mut left: Vec<(u64, DomainId)> = self
-            .ledger
-            .domains_at(level.tree, level.depth)
-            .filter(|&domain| scope.admits(self.ledger, domain))
-            .map(|domain| (self.bound(domain), domain))
-            .filter(|(bound, _)| *bound > 0)
-            .collect();
-        left.sort_by(|a, b| (a.0, self.path(b.1)).cmp(&(b.0, self.path(a.1))));
-        let mut wanted = self.kind.need();
-        let mut chosen = Vec::new();
-        while wanted > 0 && (chosen.len() as u32) < level.at_most {
-            let enough = left.partition_point(|(bound, _)| *bound < wanted);
-            let at = if enough < left.len() { enough } else { left.len().checked_sub(1)? };
-            let (bound, domain) = left.remove(at);
-            wanted = wanted.saturating_sub(bound);
-            chosen.push(domain);
-        }
-        if wanted > 0 {
-            return None;
-        }
-        self.fill(&scope.among(self.ledger, chosen), steps)
+/// What is tried in turn.
+fn models_of(group: &GroupRequest) -> Vec<Models<'_>> {
+    let mut choices: Vec<Models> = group.models.iter().map(Models::One).collect();
+    if choices.is_empty() {
+        choices.push(Models::Any);
+    } else if group.mixed_models && choices.len() > 1 {
+        choices.push(Models::Mixed(&group.models));
     }
-
-    /// The last word on topology and shape is the predicate that `apply` uses.
-    fn checked(&self, picked: Option<Picked>) -> Option<Picked> {
-        let picked = picked?;
-        let nodes = picked.iter().map(|(id, _)| (*id, &*self.view(*id).facts.inventory));
-        check_topology(self.group, self.fabric, nodes).ok()?;
-        if let Kind::Total(total) = &self.kind {
-            let taken: Vec<u32> = picked.iter().map(|(_, devices)| *devices).collect();
-            return total_allowed(total, &taken).then_some(picked);
-        }
-        Some(picked)
-    }
-
-    pub fn view(&self, id: NodeId) -> &NodeView {
-        self.ledger.node(id).expect("a pool's node is in the ledger")
-    }
-
-    /// No more than this can be had in a domain; exact but for CPU, memory, names and mixed models.
-    pub fn bound(&self, domain: DomainId) -> u64 {
-        let pools = self.classes.iter().filter_map(|&class| self.ledger.pool(domain, class));
-        match &self.kind {
-            Kind::Whole { per_node, .. } => pools.map(|pool| pool.nodes_with(*per_node)).sum(),
-            Kind::Total(total) if per_node_max(total) == 1 => pools.map(|pool| pool.nodes_with(1)).sum(),
-            Kind::Total(_) => pools.map(|pool| pool.free_sum).sum(),
-            Kind::Shared { .. } | Kind::CpuOnly { .. } => pools.map(|pool| pool.by_free.len() as u64).sum(),
-        }
-    }
-
-    /// Is the node one that the gang may use at all, whatever is free there?
-    pub fn may_use(&self, view: &NodeView) -> bool {
-        view.open
-            && view.ports > 0
-            && !self.excluded.contains(&view.facts.id)
-            && !self.group.exclude.contains(&view.facts.name)
-    }
-
-    /// Wholly free slots of the wanted model.
-    fn free_slots(&self, view: &NodeView) -> Vec<u16> {
-        let devices = &view.facts.inventory.devices;
-        let wanted = |slot: usize| self.model.is_none_or(|model| devices[slot].model == *model);
-        (0..view.free.len()).filter(|&slot| view.free[slot] == 1000 && wanted(slot)).map(|slot| slot as u16).collect()
-    }
-
-    fn mixed(&self, view: &NodeView) -> bool {
-        self.model.is_some_and(|model| view.facts.inventory.devices.iter().any(|device| device.model != *model))
-    }
-
-    /// Can the node give so many whole devices, with the CPU and memory that go with them?
-    pub fn gives(&self, view: &NodeView, devices: u32, steps: &mut u64) -> bool {
-        *steps += 1;
-        let free = if self.mixed(view) { self.free_slots(view).len() as u32 } else { view.whole };
-        free >= devices
-            && self.may_use(view)
-            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, devices))
-    }
-
-    /// The most whole devices the node can give, up to `most`.
-    pub fn gives_up_to(&self, view: &NodeView, most: u32, steps: &mut u64) -> u32 {
-        let most = most.min(view.whole);
-        (1..=most).rev().find(|&devices| self.gives(view, devices, steps)).unwrap_or(0)
-    }
-
-    /// The slots with the least sufficient share, or `None`.
-    pub fn shared_slots(&self, view: &NodeView, count: u32, milli: u16, steps: &mut u64) -> Option<Vec<u16>> {
-        *steps += 1;
-        let devices = &view.facts.inventory.devices;
-        let wanted = |slot: usize| self.model.is_none_or(|model| devices[slot].model == *model);
-        let mut slots: Vec<(u16, u16)> = (0..view.free.len())
-            .filter(|&slot| view.free[slot] >= milli && wanted(slot))
-            .map(|slot| (view.free[slot], slot as u16))
-            .collect();
-        let enough = slots.len() as u64 >= u64::from(count)
-            && self.may_use(view)
-            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count));
-        if !enough {
-            return None;
-        }
-        slots.sort_unstable();
-        let mut chosen: Vec<u16> = slots.into_iter().take(count as usize).map(|(_, slot)| slot).collect();
-        chosen.sort_unstable();
-        Some(chosen)
-    }
-
-    /// Parts in rank order: nodes by their place in the first tree, so that hosts of one leaf are
-    /// neighbours; devices by slot, so that local rank i is on rail i.
-    fn parts(&self, mut picked: Picked, steps: &mut u64) -> Vec<PlacedPart> {
-        let tree = self.fabric.trees.first().map(|tree| &tree.name);
-        picked.sort_by(|(a, _), (b, _)| {
-            let (a, b) = (&self.view(*a).facts, &self.view(*b).facts);
-            let place = |facts: &super::ledger::Facts| tree.and_then(|tree| facts.inventory.place.get(tree)).cloned();
-            (place(a), &a.name, a.id).cmp(&(place(b), &b.name, b.id))
-        });
-        picked.into_iter().map(|(id, count)| self.part(id, count, steps)).collect()
-    }
-
-    fn part(&self, id: NodeId, count: u32, steps: &mut u64) -> PlacedPart {
-        let view = self.view(id);
-        let milli = self.group.share.0.min(1000);
-        let slots = match self.kind {
-            Kind::CpuOnly { .. } => Vec::new(),
-            Kind::Shared { .. } => self.shared_slots(view, count, milli, steps).unwrap_or_default(),
-            _ => devices::choose(view, &self.free_slots(view), count as usize, self.policy.device, steps),
-        };
-        PlacedPart {
-            node: id,
-            epoch: view.facts.epoch,
-            devices: slots.into_iter().map(|slot| (slot, milli)).collect(),
-            amount: amount_on(self.group, &view.facts.inventory, count),
-        }
-    }
+    choices
 }

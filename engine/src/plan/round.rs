@@ -4,13 +4,13 @@
 use super::explain::Reason;
 use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
-use super::waiting::{Item, Waiting};
+use super::waiting::{Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
 use crate::state::reservation::ReservationKind;
-use muster_common::job::{GroupRequest, Hash, Scheduling};
+use muster_common::job::{Hash, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,10 +26,10 @@ pub struct Round<'a> {
     /// Jobs whose wait is over at this very moment.
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
-    no_fit: BTreeSet<GroupRequest>,
-    pub no_spare_fit: BTreeSet<GroupRequest>,
+    no_fit: BTreeSet<Wanted>,
+    pub no_spare_fit: BTreeSet<Wanted>,
     /// Requests whose start nobody could foresee in this cycle.
-    pub no_booking: BTreeSet<GroupRequest>,
+    pub no_booking: BTreeSet<Wanted>,
     pub spent: u64,
     looked: u32,
     pub truncated: u32,
@@ -140,26 +140,25 @@ impl<'a> Round<'a> {
 
     /// Parts for the gang on the ledger as it is.
     pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
-        let [group] = item.scheduling.groups.as_slice() else { return None };
-        if self.no_fit.contains(group) {
+        let wanted = item.wanted();
+        if self.no_fit.contains(&wanted) {
             return None;
         }
         let parts = self.search(gang, item);
         if parts.is_none() && self.excluded(gang).is_empty() {
-            self.no_fit.insert(group.clone());
+            self.no_fit.insert(wanted);
         }
         parts
     }
 
     /// Is it known of the item's request that it does not fit?
     pub fn does_not_fit(&self, item: &Item) -> bool {
-        item.scheduling.groups.first().is_some_and(|group| self.no_fit.contains(group))
+        self.no_fit.contains(&item.wanted())
     }
 
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.
     pub fn search(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
-        let [group] = item.scheduling.groups.as_slice() else { return None };
-        let request = Request { group, excluded: self.excluded(gang) };
+        let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
         place(self.ledger, self.state.fabric(), self.state.policy(), request, &mut self.spent)
     }
 

@@ -2,7 +2,7 @@
 
 use super::ledger::{DomainId, Ledger, NodeView, ROOT};
 use muster_common::job::GroupRequest;
-use muster_common::topology::{FabricSpec, TopologyMode};
+use muster_common::topology::{FabricSpec, TopologyMode, TopologyRequest};
 use std::collections::BTreeMap;
 
 /// A set of nodes: the union of `bases`, cut with every one of `filters` (domains of other trees).
@@ -76,10 +76,22 @@ pub struct Wish {
     prefers_node: bool,
 }
 
+/// Levels that are required in one domain: per tree the deepest, as tree and depth.
+pub fn homes(requests: &[TopologyRequest], fabric: &FabricSpec) -> Vec<(usize, usize)> {
+    let mut homes: BTreeMap<usize, usize> = BTreeMap::new();
+    let strict = requests.iter().filter(|request| request.mode == TopologyMode::Required && request.at_most <= 1);
+    for request in strict.filter(|request| request.level.as_str() != "node") {
+        if let Some((tree, depth)) = fabric.find_level(request.level.as_str()) {
+            let known = homes.entry(tree).or_insert(0);
+            *known = (*known).max(depth);
+        }
+    }
+    homes.into_iter().collect()
+}
+
 impl Wish {
     pub fn of(group: &GroupRequest, fabric: &FabricSpec) -> Self {
-        let mut wish = Wish::default();
-        let mut homes: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut wish = Wish { homes: homes(&group.topology, fabric), ..Wish::default() };
         for request in &group.topology {
             let required = request.mode == TopologyMode::Required;
             if request.level.as_str() == "node" {
@@ -90,15 +102,11 @@ impl Wish {
             let Some((tree, depth)) = fabric.find_level(request.level.as_str()) else { continue };
             let level = Level { tree, depth, at_most: request.at_most };
             match (required, request.at_most <= 1) {
-                (true, true) => {
-                    let known = homes.entry(tree).or_insert(0);
-                    *known = (*known).max(depth);
-                }
+                (true, true) => {}
                 (true, false) => wish.few = wish.few.or(Some(level)),
                 (false, _) => wish.preferred = wish.preferred.or(Some(level)),
             }
         }
-        wish.homes = homes.into_iter().collect();
         wish
     }
 

@@ -65,6 +65,7 @@ mod tests {
         let (id, gang) = (1u64 << 40, GangId::new(JobId(1 << 40), 0));
         let per_node = GANG_DEVICES_MAX / u64::from(GANG_NODES_MAX);
         let part = |n: u64| PlacedPart {
+            group: 0,
             node: NodeId(id + n),
             epoch: id + n,
             devices: (0..per_node as u16).map(|slot| (slot, 1000)).collect(),

@@ -4,8 +4,10 @@ use super::order::{OrderKey, Scorer, run_ms};
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
-use muster_common::job::{Count, Hash, RanksPerNode, Scheduling};
+use muster_common::job::{Count, GroupRequest, Hash, RanksPerNode, Scheduling};
+use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, JobId, Time};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -161,7 +163,41 @@ impl Waiting {
     }
 }
 
+/// What gangs ask of the cluster: equal for equal requests, whatever else differs between their jobs.
+#[derive(Debug, Clone)]
+pub struct Wanted(Arc<Scheduling>);
+
+impl Wanted {
+    fn key(&self) -> (&[GroupRequest], &[TopologyRequest]) {
+        (&self.0.groups, &self.0.together)
+    }
+}
+
+impl Ord for Wanted {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Wanted {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Wanted {}
+
 impl Item {
+    pub fn wanted(&self) -> Wanted {
+        Wanted(self.scheduling.clone())
+    }
+
     pub fn is_cpu_only(&self) -> bool {
         self.scheduling.devices() == 0
     }
@@ -178,19 +214,22 @@ impl Item {
 
 /// Are any so many free devices as good as any others, as far as the gang goes?
 pub fn is_fungible(scheduling: &Scheduling) -> bool {
-    scheduling.groups.iter().all(|group| {
-        let Count::Total(total) = &group.count else { return false };
-        total.step <= 1
-            && total.per_node_min <= 1
-            && (total.per_node_max == 0 || total.per_node_max >= total.devices)
-            && group.models.is_empty()
-            && group.labels.is_empty()
-            && group.topology.is_empty()
-            && group.exclude.is_empty()
-            && group.cpu_milli_per_node.is_none()
-            && group.memory_bytes_per_node.is_none()
-            && matches!(group.ranks, RanksPerNode::PerDevice | RanksPerNode::Fixed(1))
-    })
+    scheduling.groups.len() == 1
+        && scheduling.groups.iter().all(|group| {
+            let Count::Total(total) = &group.count else { return false };
+            total.step <= 1
+                && total.per_node_min <= 1
+                && (total.per_node_max == 0 || total.per_node_max >= total.devices)
+                && group.models.is_empty()
+                && group.labels.is_empty()
+                && group.topology.is_empty()
+                && group.prefers.is_empty()
+                && !group.exclusive
+                && group.exclude.is_empty()
+                && group.cpu_milli_per_node.is_none()
+                && group.memory_bytes_per_node.is_none()
+                && matches!(group.ranks, RanksPerNode::PerDevice | RanksPerNode::Fixed(1))
+        })
 }
 
 fn is_idle(job: &JobRecord) -> bool {

@@ -104,6 +104,8 @@ impl Attempt {
 /// The part of an attempt on one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allocation {
+    /// Which of the gang's groups this is for, by number.
+    pub group: u16,
     pub node: NodeId,
     pub epoch: u64,
     pub devices: Vec<(u16, u16)>,

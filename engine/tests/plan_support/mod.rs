@@ -2,11 +2,10 @@
 #![allow(dead_code)]
 
 use muster_common::job::{
-    ArraySpec, CheckpointSpec, Count, DeviceTotal, GroupRequest, Hash, Launch, Limits, LogLimits, RanksPerNode,
-    RetryBudget, Run, Scheduling,
+    ArraySpec, CheckpointSpec, Count, DeviceTotal, GroupRequest, Hash, Launch, Limits, LogLimits, RetryBudget, Run,
+    Scheduling,
 };
 use muster_common::node::{Device, Inventory, Link};
-use muster_common::resources::Share;
 use muster_common::topology::{FabricSpec, TopologyMode, TopologyRequest, TreeSpec};
 use muster_common::{GangId, JobId, Name, NodeId, Time};
 use muster_engine::State;
@@ -91,18 +90,8 @@ pub fn job(count: Count) -> Scheduling {
         queue: name("main"),
         account: name("me"),
         class: name("normal"),
-        groups: vec![GroupRequest {
-            name: name("main"),
-            count,
-            models: Vec::new(),
-            share: Share::WHOLE,
-            cpu_milli_per_node: None,
-            memory_bytes_per_node: None,
-            topology: Vec::new(),
-            labels: BTreeMap::new(),
-            exclude: Vec::new(),
-            ranks: RanksPerNode::Fixed(1),
-        }],
+        groups: vec![GroupRequest::of(count)],
+        together: Vec::new(),
         array: None,
         limits: Limits::default(),
         retry: RetryBudget::default(),
@@ -134,6 +123,7 @@ pub fn submit(key: &str, scheduling: Scheduling) -> Command {
         name: name("job"),
         run: Run::Script("true".into()),
         env: BTreeMap::new(),
+        groups: Vec::new(),
         workdir: None,
         logs: LogLimits::default(),
         elements: Vec::new(),

@@ -6,7 +6,7 @@ pub mod steps;
 use muster_common::job::*;
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::resources::Share;
-use muster_common::topology::{FabricSpec, TopologyRequest, TreeSpec};
+use muster_common::topology::{FabricSpec, TreeSpec};
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use muster_engine::command::*;
 use muster_engine::state::gang::GangState;
@@ -76,17 +76,11 @@ pub fn scheduling(nodes: u32, per_node: u32) -> Scheduling {
         account: Name::literal("default"),
         class: Name::literal("normal"),
         groups: vec![GroupRequest {
-            name: Name::literal("main"),
-            count: Count::Nodes { nodes, per_node },
-            models: Vec::new(),
-            share: Share::WHOLE,
             cpu_milli_per_node: Some(1000),
-            memory_bytes_per_node: None,
-            topology: Vec::<TopologyRequest>::new(),
-            labels: BTreeMap::new(),
-            exclude: Vec::new(),
             ranks: RanksPerNode::PerDevice,
+            ..GroupRequest::of(Count::Nodes { nodes, per_node })
         }],
+        together: Vec::new(),
         array: None,
         limits: Limits::default(),
         retry: RetryBudget::default(),
@@ -102,6 +96,7 @@ pub fn submit(key: &str, scheduling: Scheduling) -> Submit {
         name: Name::literal("job"),
         run: Run::Script("true".into()),
         env: BTreeMap::new(),
+        groups: Vec::new(),
         workdir: None,
         logs: LogLimits::default(),
         elements: Vec::new(),
@@ -198,7 +193,7 @@ impl Cluster {
                 continue;
             }
             let devices = free[..per_node as usize].iter().map(|slot| (*slot as u16, milli)).collect();
-            parts.push(PlacedPart { node: node.id, epoch: node.epoch, devices, amount });
+            parts.push(PlacedPart { group: 0, node: node.id, epoch: node.epoch, devices, amount });
         }
         let attempt = AttemptNo(self.state.gang(gang).map_or(0, |record| record.attempt.0) + 1);
         let revision = job.revision().number;

@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 /// [`ErrorCode::SpecValue`] or [`ErrorCode::NeverFits`], with path and hint.
 pub fn check(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
     check_class(state, scheduling)?;
-    if let Some(group) = scheduling.groups.first() {
-        check_levels(state, group)?;
-        check_models(state, group)?;
+    for (number, group) in scheduling.groups.iter().enumerate() {
+        let at = table(scheduling, number);
+        check_levels(state, group, &at)?;
+        check_models(state, group, &at)?;
     }
     check_request(scheduling, state.fabric())
         .map_err(|why| ErrorInfo::new(ErrorCode::SpecValue, why).path("gang").hint("correct `[gang]`"))?;
@@ -41,20 +42,27 @@ fn check_class(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> 
     Err(ErrorInfo::new(ErrorCode::PriorityUnknown, message).path("priority").hint(hint))
 }
 
-fn check_levels(state: &State, group: &GroupRequest) -> Result<(), ErrorInfo> {
-    let fabric = state.fabric();
-    let unknown = group
-        .topology
-        .iter()
-        .map(|request| request.level.as_str())
-        .find(|level| *level != "node" && fabric.find_level(level).is_none());
-    let Some(level) = unknown else { return Ok(()) };
-    let message = format!("there is no topology level `{level}`");
-    let hint = format!("there is: {}", fabric.level_names().join(", "));
-    Err(ErrorInfo::new(ErrorCode::TopologyUnknown, message).path("gang.topology.within").hint(hint))
+/// The table of the job file that a group stands in.
+fn table(scheduling: &Scheduling, number: usize) -> String {
+    if scheduling.groups.len() > 1 { format!("group.{number}") } else { "gang".to_owned() }
 }
 
-fn check_models(state: &State, group: &GroupRequest) -> Result<(), ErrorInfo> {
+fn check_levels(state: &State, group: &GroupRequest, at: &str) -> Result<(), ErrorInfo> {
+    let fabric = state.fabric();
+    let topology = group.topology.iter().map(|request| ("topology.within", &request.level));
+    let segment = group.segment.iter().map(|segment| ("segments.within", &segment.level));
+    let spread = group.spread.iter().map(|spread| ("spread.over", &spread.level));
+    let unknown = topology
+        .chain(segment)
+        .chain(spread)
+        .find(|(_, level)| level.as_str() != "node" && fabric.find_level(level.as_str()).is_none());
+    let Some((key, level)) = unknown else { return Ok(()) };
+    let message = format!("there is no topology level `{level}`");
+    let hint = format!("there is: {}", fabric.level_names().join(", "));
+    Err(ErrorInfo::new(ErrorCode::TopologyUnknown, message).path(format!("{at}.{key}")).hint(hint))
+}
+
+fn check_models(state: &State, group: &GroupRequest, at: &str) -> Result<(), ErrorInfo> {
     let devices = state.nodes().values().flat_map(|node| &node.inventory.devices);
     let known: BTreeSet<&str> = devices.map(|device| device.model.as_str()).collect();
     let wanted: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
@@ -66,19 +74,37 @@ fn check_models(state: &State, group: &GroupRequest) -> Result<(), ErrorInfo> {
         true => "the cluster has no devices; ask for CPUs only".to_owned(),
         false => format!("there is: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     };
-    Err(ErrorInfo::new(ErrorCode::ModelUnknown, message).path("gang.gpu").hint(hint))
+    Err(ErrorInfo::new(ErrorCode::ModelUnknown, message).path(format!("{at}.gpu")).hint(hint))
 }
 
 type Relax = fn(&mut GroupRequest);
 
 /// The first part of the request without which it would fit; what is left is its size.
-fn culprit(state: &State, scheduling: &Scheduling) -> &'static str {
+fn culprit(state: &State, scheduling: &Scheduling) -> String {
+    let alone = |number: usize| Scheduling {
+        groups: vec![scheduling.groups[number].clone()],
+        together: Vec::new(),
+        ..scheduling.clone()
+    };
+    match (0..scheduling.groups.len()).find(|number| fits_ever(state, &alone(*number)).is_err()) {
+        Some(number) => format!("{}.{}", table(scheduling, number), key_to_blame(state, &alone(number))),
+        // Each fits alone.
+        None if !scheduling.together.is_empty() => "gang.topology".to_owned(),
+        None => "group".to_owned(),
+    }
+}
+
+/// Of a gang of one group.
+fn key_to_blame(state: &State, scheduling: &Scheduling) -> &'static str {
     const PARTS: &[(&str, Relax)] = &[
-        ("gang.cpus_per_node", |group| group.cpu_milli_per_node = Some(0)),
-        ("gang.memory_per_node", |group| group.memory_bytes_per_node = None),
-        ("gang.topology", |group| group.topology.clear()),
-        ("gang.labels", |group| group.labels.clear()),
-        ("gang.exclude", |group| group.exclude.clear()),
+        ("exclusive", |group| group.exclusive = false),
+        ("cpus_per_node", |group| group.cpu_milli_per_node = Some(0)),
+        ("memory_per_node", |group| group.memory_bytes_per_node = None),
+        ("segments", |group| group.segment = None),
+        ("spread", |group| group.spread = None),
+        ("topology", |group| group.topology.clear()),
+        ("labels", |group| group.labels.clear()),
+        ("exclude", |group| group.exclude.clear()),
     ];
     for (path, relax) in PARTS {
         let mut relaxed = scheduling.clone();
@@ -87,13 +113,13 @@ fn culprit(state: &State, scheduling: &Scheduling) -> &'static str {
             return path;
         }
     }
-    let Some(group) = scheduling.groups.first() else { return "gang" };
+    let Some(group) = scheduling.groups.first() else { return "nodes" };
     match group.count {
-        Count::Total(_) => "gang.gpus",
+        Count::Total(_) => "gpus",
         Count::Nodes { per_node, .. } => {
             let mut alone = scheduling.clone();
             alone.groups.iter_mut().for_each(|group| group.count = Count::Nodes { nodes: 1, per_node });
-            if fits_ever(state, &alone).is_ok() { "gang.nodes" } else { "gang.gpus_per_node" }
+            if fits_ever(state, &alone).is_ok() { "nodes" } else { "gpus_per_node" }
         }
     }
 }

@@ -4,7 +4,6 @@ use super::render::words::plain;
 use super::render::{cluster, spec};
 use super::roles::Caller;
 use super::{Inner, errors};
-use muster_common::job::Count;
 use muster_common::{GangId, JobId, Name};
 use muster_engine::State;
 use muster_engine::forecast::Forecast;
@@ -117,10 +116,7 @@ fn count(queue: &mut pb::Queue, job: &JobRecord, devices: u64, again_since: &[u6
 fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64) -> Option<pb::QueueEntry> {
     let job = state.job(brief.gang.job)?;
     let scheduling = state.scheduling(job);
-    let nodes = match spec::group(scheduling).map(|group| &group.count) {
-        Some(Count::Nodes { nodes, .. }) => *nodes,
-        _ => 0,
-    };
+    let nodes = spec::nodes(scheduling);
     let queued_at = state.gang(brief.gang).map_or(job.submitted_at, |gang| gang.queued_at);
     let (reason, text) = match &brief.reason {
         Some((reason, detail)) => (reason.word().to_owned(), plain(detail)),

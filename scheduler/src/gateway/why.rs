@@ -3,6 +3,7 @@
 use super::render::words::{duration, gang_name, node_name, plain};
 use super::render::{cluster, job};
 use super::subject::Subject;
+use muster_common::job::GroupRequest;
 use muster_common::{GangId, Time};
 use muster_engine::forecast::{Forecast, forecast};
 use muster_engine::plan::brief::{Briefs, briefs};
@@ -175,17 +176,17 @@ fn remedy(blocker: &Blocker) -> Option<pb::Remedy> {
 
 /// What was looked at and is not in the way, of what this job could have met.
 fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
-    let group = subject.scheduling.groups.first();
+    let any = |wish: fn(&GroupRequest) -> bool| subject.scheduling.groups.iter().any(wish);
     let asked = |wish: bool, reason| wish.then_some(reason);
     let limited = subject.scheduling.array.as_ref().is_some_and(|array| array.at_once.is_some());
     let checked = [
         Some(Reason::Hold),
         asked(limited, Reason::ArrayLimit),
         Some(Reason::Nodes),
-        asked(group.is_some_and(|group| !group.topology.is_empty()), Reason::Topology),
-        asked(group.is_some_and(|group| !group.models.is_empty()), Reason::GpuModel),
+        asked(subject.scheduling.wants_place(), Reason::Topology),
+        asked(any(|group| !group.models.is_empty()), Reason::GpuModel),
         Some(Reason::CpuMemory),
-        asked(group.is_some_and(|group| !group.labels.is_empty()), Reason::Label),
+        asked(any(|group| !group.labels.is_empty()), Reason::Label),
         asked(subject.state.nodes().values().any(|node| !node.is_open()), Reason::ClosedNodes),
         Some(Reason::Priority),
     ];

@@ -6,10 +6,7 @@ mod machines;
 use crate::SimError;
 use crate::trace::TraceJob;
 use muster_common::Name;
-use muster_common::job::{
-    CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RanksPerNode, RetryBudget, Scheduling,
-};
-use muster_common::resources::Share;
+use muster_common::job::{CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RetryBudget, Scheduling};
 use muster_common::topology::FabricSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -170,23 +167,12 @@ impl World {
             }),
             Request::Nodes => Count::Nodes { nodes: job.devices, per_node: 1 },
         };
-        let group = GroupRequest {
-            name: Name::literal("main"),
-            count,
-            models: Vec::new(),
-            share: Share::WHOLE,
-            cpu_milli_per_node: None,
-            memory_bytes_per_node: None,
-            topology: Vec::new(),
-            labels: BTreeMap::new(),
-            exclude: Vec::new(),
-            ranks: RanksPerNode::Fixed(1),
-        };
         Scheduling {
             queue: Name::literal("default"),
             account: Name::literal("default"),
             class: Name::literal("normal"),
-            groups: vec![group],
+            groups: vec![GroupRequest::of(count)],
+            together: Vec::new(),
             array: None,
             limits: Limits { expected_ms: Some(job.requested_ms), exact_ms: Some(job.run_ms), ..Limits::default() },
             retry: RetryBudget::default(),

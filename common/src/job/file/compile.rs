@@ -1,13 +1,15 @@
 //! A job file into the scheduling part and the launch part.
-
+use super::JobFile;
 use super::array::compile_array;
 use super::decompile::reads_as_number;
 use super::env::check_env;
 use super::error::{Errors, SpecError, SpecErrorKind};
-use super::gang::{compile_group, compile_run, name};
-use super::{Gang, JobFile};
+use super::gang::name;
+use super::groups::compile_groups;
 use crate::Name;
-use crate::job::{CheckpointSpec, DEFAULT_NAME, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal};
+use crate::job::{
+    CheckpointSpec, DEFAULT_NAME, GroupRequest, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal,
+};
 use crate::time::{DAY_MS, HOUR_MS, SECOND_MS};
 
 /// The schema that this version reads.
@@ -28,14 +30,8 @@ const RANKS_MAX: u64 = 4_000_000;
 pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let mut errors = Errors::default();
     refuse_later(file, &mut errors);
-    let absent = Gang::default();
-    let gang = file.gang.as_ref().unwrap_or(&absent);
-    let group = compile_group(gang, &mut errors);
-    let run = compile_run(gang, &mut errors);
-    let ranks = match &group.count {
-        crate::job::Count::Nodes { nodes, per_node } => u64::from(*nodes) * u64::from(group.ranks_on(*per_node)),
-        crate::job::Count::Total(total) => u64::from(group.ranks_on(total.devices)),
-    };
+    let groups = compile_groups(file, &mut errors);
+    let ranks: u64 = groups.requests.iter().map(GroupRequest::ranks_most).sum();
     if ranks > RANKS_MAX {
         errors.add(
             SpecErrorKind::TooBig,
@@ -44,7 +40,7 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
             format!("at most {RANKS_MAX} are allowed"),
         );
     }
-    check_env(&file.env, &mut errors);
+    check_env(&file.env, "env", &mut errors);
     let (array, elements) = match &file.array {
         Some(array) => {
             let (spec, elements) = compile_array(array, &mut errors);
@@ -71,13 +67,21 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
     let logs = logs(file, &mut errors);
     check_workdir(file, &mut errors);
     let parts = || {
-        let launch =
-            Launch { name: job_name?, run, env: file.env.clone(), workdir: file.workdir.clone(), logs, elements };
+        let launch = Launch {
+            name: job_name?,
+            run: groups.run,
+            env: file.env.clone(),
+            groups: groups.launches,
+            workdir: file.workdir.clone(),
+            logs,
+            elements,
+        };
         let scheduling = Scheduling {
             queue: queue?,
             account: account?,
             class: class?,
-            groups: vec![group],
+            groups: groups.requests,
+            together: groups.together,
             array,
             limits,
             retry,
@@ -94,7 +98,6 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
 fn refuse_later(file: &JobFile, errors: &mut Errors) {
     let later = [
         ("replicas", file.replicas, "serving jobs (`[replicas]`) are"),
-        ("group", file.group, "gangs of several groups (`[[group]]`) are"),
         ("hooks", file.hooks, "hooks (`[hooks]`) are"),
         ("files", file.files, "uploaded files (`[files]`) are"),
     ];
@@ -102,7 +105,7 @@ fn refuse_later(file: &JobFile, errors: &mut Errors) {
         let why = "the format is settled, the part is not built";
         errors.add(SpecErrorKind::NotThereYet, path, format!("{what} not there yet"), why);
         errors.hint(
-            "this version runs `[gang]`, `[limits]`, `[retry]`, `[checkpoint]`, `[array]`, `[logs]` and `[fence]`",
+            "this version runs `[gang]`, `[[group]]`, `[limits]`, `[retry]`, `[checkpoint]`, `[array]`, `[logs]` and `[fence]`",
         );
     }
     if let Some(schema) = file.schema.as_ref().filter(|schema| *schema != SCHEMA) {

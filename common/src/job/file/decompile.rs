@@ -1,15 +1,15 @@
 //! The way back: the job file that would make a job, from what the house keeps of it.
 
 use super::{
-    Array, Checkpoint, Command, DurationText, Fence, Gang, Inline, JobFile, Limits, Logs, NodeCount, Ranks, Retry,
-    Scalar, SizeText, Topology,
+    Array, Checkpoint, Command, DurationText, Fence, Gang, Inline, JobFile, Limits, Logs, NodeCount, OneOrMany, Prefer,
+    Ranks, Retry, Scalar, Segments, SizeText, Spread, Topology,
 };
 use crate::job::{
     ArraySpec, CheckpointSpec, Count, GroupRequest, Launch, LogLimits, RanksPerNode, RetryBudget, Run, Scheduling,
     StopSignal,
 };
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
-use crate::topology::TopologyMode;
+use crate::topology::{LabelWish, TopologyMode, TopologyRequest};
 use std::collections::BTreeMap;
 
 /// A job file that compiles to exactly these two parts, as long as they came from one. What has its
@@ -19,11 +19,10 @@ pub fn decompile(scheduling: &Scheduling, launch: &Launch) -> JobFile {
     file.name = Some(launch.name.to_string());
     file.workdir.clone_from(&launch.workdir);
     file.env.clone_from(&launch.env);
-    if let Some(gang) = &mut file.gang {
-        gang.run = Some(match &launch.run {
-            Run::Script(script) => Command::Script(script.clone()),
-            Run::Argv(argv) => Command::Argv(argv.clone()),
-        });
+    file.gang.get_or_insert_default().run = Some(command(&launch.run));
+    for (group, launch) in file.group.iter_mut().zip(&launch.groups) {
+        group.run = launch.run.as_ref().map(command);
+        group.env.clone_from(&launch.env);
     }
     file.array = scheduling.array.as_ref().map(|spec| array(spec, &launch.elements));
     let default = LogLimits::default();
@@ -34,16 +33,31 @@ pub fn decompile(scheduling: &Scheduling, launch: &Launch) -> JobFile {
     file
 }
 
+fn command(run: &Run) -> Command {
+    match run {
+        Run::Script(script) => Command::Script(script.clone()),
+        Run::Argv(argv) => Command::Argv(argv.clone()),
+    }
+}
+
 /// The scheduling part of a job file alone: without name, command, environment and elements.
 pub fn scheduling_file(scheduling: &Scheduling) -> JobFile {
     let (retry, retry_default) = (&scheduling.retry, RetryBudget::default());
     let (checkpoint, checkpoint_default) = (&scheduling.checkpoint, CheckpointSpec::default());
+    let several = scheduling.groups.len() > 1;
+    let named = |group: &GroupRequest| Gang { name: Some(group.name.to_string()), ..gang(group) };
+    let all = || Gang { topology: topology(&scheduling.together), ..Gang::default() };
     JobFile {
         queue: Some(scheduling.queue.to_string()),
         account: Some(scheduling.account.to_string()),
         priority: Some(scheduling.class.to_string()),
         preemptible: (!scheduling.preemptible).then_some(false),
-        gang: scheduling.groups.first().map(gang),
+        gang: if several {
+            Some(all()).filter(|all| *all != Gang::default())
+        } else {
+            scheduling.groups.first().map(gang)
+        },
+        group: if several { scheduling.groups.iter().map(named).collect() } else { Vec::new() },
         limits: Limits {
             time: scheduling.limits.time_ms.map(duration),
             expected: scheduling.limits.expected_ms.map(duration),
@@ -85,21 +99,48 @@ fn gang(group: &GroupRequest) -> Gang {
             RanksPerNode::Fixed(ranks) => Some(Ranks::Fixed(ranks)),
             RanksPerNode::PerDevice => Some(Ranks::PerGpu),
         },
-        topology: topology(group),
+        mixed_gpus: group.mixed_models.then_some(true),
+        exclusive: group.exclusive.then_some(true),
+        topology: topology(&group.topology),
+        segments: group.segment.as_ref().map(|segment| Segments {
+            nodes: Some(segment.nodes),
+            within: Some(segment.level.to_string()),
+            apart: segment.apart.then_some(true),
+        }),
+        spread: group
+            .spread
+            .as_ref()
+            .map(|spread| Spread { over: Some(spread.level.to_string()), nodes: Some(spread.nodes) }),
+        prefer: group.prefers.iter().map(prefer).collect(),
+        communication: group.communication_percent.map(|percent| f64::from(percent) / 100.0),
         labels: group.labels.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
         exclude: group.exclude.iter().map(ToString::to_string).collect(),
         ..Gang::default()
     }
 }
 
-fn topology(group: &GroupRequest) -> Option<Topology> {
-    let first = group.topology.first()?;
-    let of = |mode| group.topology.iter().find(|request| request.mode == mode).map(|request| request.at_most);
-    Some(Topology {
-        within: Some(first.level.to_string()),
-        at_most: of(TopologyMode::Required),
-        prefer: of(TopologyMode::Preferred),
-    })
+/// One table for each level that is named.
+fn topology(requests: &[TopologyRequest]) -> Option<OneOrMany<Topology>> {
+    let mut levels: Vec<Topology> = Vec::new();
+    for request in requests {
+        let name = request.level.to_string();
+        let at = match levels.iter().position(|known| known.within.as_ref() == Some(&name)) {
+            Some(at) => at,
+            None => {
+                levels.push(Topology { within: Some(name), ..Topology::default() });
+                levels.len() - 1
+            }
+        };
+        match request.mode {
+            TopologyMode::Required => levels[at].at_most = Some(request.at_most),
+            TopologyMode::Preferred => levels[at].prefer = Some(request.at_most),
+        }
+    }
+    OneOrMany::of(levels)
+}
+
+fn prefer(wish: &LabelWish) -> Prefer {
+    Prefer { label: Some(wish.label.to_string()), value: wish.value.clone(), weight: Some(wish.weight) }
 }
 
 fn array(spec: &ArraySpec, elements: &[BTreeMap<String, String>]) -> Array {
@@ -184,6 +225,21 @@ mod tests {
         gang(r#""nodes":4,"topology":{"within":"leaf"},"labels":{"disk":"nvme"},"exclude":["n9","n1"]"#);
         gang(r#""nodes":4,"topology":{"within":"leaf","at_most":2,"prefer":1}"#);
         gang(r#""nodes":4,"topology":{"within":"leaf","prefer":2}"#);
+        gang(r#""nodes":4,"topology":[{"within":"pod"},{"within":"leaf","at_most":3,"prefer":2}]"#);
+        gang(
+            r#""nodes":32,"segments":{"nodes":16,"within":"nvl72","apart":true},"exclusive":true,"communication":0.35"#,
+        );
+        gang(r#""nodes":4,"spread":{"over":"leaf"},"data":["imagenet"],"prefer":[{"label":"disk","value":"nvme"}]"#);
+        gang(
+            r#""nodes":4,"spread":{"over":"leaf","nodes":2},"prefer":[{"label":"disk","weight":3}],"exclusive":false"#,
+        );
+        gang(r#""gpus":8,"gpu":"H100 | H200","mixed_gpus":true"#);
+        comes_back(
+            r#"{"gang":{"topology":{"within":"pod"}},"group":[
+                {"name":"trainer","nodes":2,"gpus_per_node":8,"run":"python train.py"},
+                {"name":"reward","nodes":1,"run":["serve","it"],"env":{"ROLE":"reward"},"topology":{"within":"leaf"}}]}"#,
+        );
+        comes_back(r#"{"gang":{"run":"x"},"group":[{"name":"a","nodes":2},{"name":"b","gpus":8}]}"#);
         let job = |rest: &str| comes_back(&format!(r#"{{"gang":{{"run":["a","b c"]}},{rest}}}"#));
         job(r#""name":"a","queue":"q","account":"c","priority":"high","preemptible":false,"workdir":"/data""#);
         job(r#""env":{"A":"1"},"limits":{"time":"36h","expected":"90s","wait":"1-12:00:00"}"#);

@@ -22,20 +22,21 @@ const RESERVED: &[&str] = &[
     "CUDA_DEVICE_ORDER",
 ];
 
-pub(super) fn check_env(env: &BTreeMap<String, String>, errors: &mut Errors) {
+/// `at`: the path of the table.
+pub(super) fn check_env(env: &BTreeMap<String, String>, at: &str, errors: &mut Errors) {
     if env.len() > COUNT_MAX {
         let why = format!("at most {COUNT_MAX} are allowed");
-        errors.add(SpecErrorKind::TooBig, "env", format!("{} variables", env.len()), why);
+        errors.add(SpecErrorKind::TooBig, at, format!("{} variables", env.len()), why);
         return;
     }
     let total: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     if total > TOTAL_BYTES_MAX {
         let why = format!("all variables together may take {TOTAL_BYTES_MAX} bytes");
-        errors.add(SpecErrorKind::TooBig, "env", format!("the variables take {total} bytes"), why);
+        errors.add(SpecErrorKind::TooBig, at, format!("the variables take {total} bytes"), why);
         return;
     }
     for (name, value) in env {
-        let path = format!("env.{name}");
+        let path = format!("{at}.{name}");
         check_name(name, &path, errors);
         if value.len() > VALUE_BYTES_MAX {
             let why = format!("at most {VALUE_BYTES_MAX} bytes are allowed");

@@ -2,14 +2,13 @@
 
 use super::error::{Errors, SpecErrorKind};
 use super::value::{Command, NodeCount, Ranks};
-use super::{Gang, Topology};
+use super::{Gang, wishes};
 use crate::Name;
 use crate::job::{Count, DeviceTotal, GroupRequest, RanksPerNode, Run};
 use crate::resources::Share;
-use crate::topology::{TopologyMode, TopologyRequest};
 use std::collections::BTreeMap;
 
-const NODES_MAX: u32 = 100_000;
+pub(super) const NODES_MAX: u32 = 100_000;
 const GPUS_PER_NODE_MAX: u32 = 1024;
 const GPUS_MAX: u32 = 1_000_000;
 const RANKS_PER_NODE_MAX: u32 = 4096;
@@ -21,60 +20,72 @@ const EXCLUDE_MAX: usize = 4096;
 const SCRIPT_BYTES_MAX: usize = 128 * 1024;
 const ARGV_MAX: usize = 4096;
 
-pub(super) fn compile_group(gang: &Gang, errors: &mut Errors) -> GroupRequest {
+/// `at`: the path of the table, `gang` or `group.0`.
+pub(super) fn compile_group(gang: &Gang, at: &str, errors: &mut Errors) -> GroupRequest {
     if gang.resize.is_some() {
         errors.add(
             SpecErrorKind::NotThereYet,
-            "gang.resize",
+            &under(at, "resize"),
             "gangs that change their size are not there yet",
             "this version starts a gang with exactly the nodes it asks for",
         );
     }
+    if gang.mixed_gpus == Some(true) && gang.gpu.is_none() {
+        let why = "GPUs of any model are taken already where no model is named";
+        errors.value(&under(at, "mixed_gpus"), "no models are named", why);
+    }
     GroupRequest {
         name: Name::literal("main"),
-        count: count(gang, errors),
-        models: models(gang, errors),
-        share: share(gang, errors),
+        count: count(gang, at, errors),
+        models: models(gang, at, errors),
+        mixed_models: gang.mixed_gpus.unwrap_or(false),
+        share: share(gang, at, errors),
         cpu_milli_per_node: gang.cpus_per_node.map(|cpus| {
-            errors.check_range("gang.cpus_per_node", cpus.into(), 1, CPUS_PER_NODE_MAX.into());
+            errors.check_range(&under(at, "cpus_per_node"), cpus.into(), 1, CPUS_PER_NODE_MAX.into());
             u64::from(cpus) * 1000
         }),
         memory_bytes_per_node: gang.memory_per_node.as_ref().map(super::SizeText::bytes),
-        topology: gang.topology.as_ref().map(|topology| levels(topology, errors)).unwrap_or_default(),
-        labels: labels(gang, errors),
-        exclude: exclude(gang, errors),
-        ranks: ranks(gang, errors),
+        exclusive: gang.exclusive.unwrap_or(false),
+        topology: wishes::topology(gang, at, errors),
+        segment: wishes::segment(gang, at, errors),
+        spread: wishes::spread(gang, at, errors),
+        labels: labels(gang, at, errors),
+        prefers: wishes::prefers(gang, at, errors),
+        exclude: exclude(gang, at, errors),
+        ranks: ranks(gang, at, errors),
+        communication_percent: wishes::communication(gang, at, errors),
     }
 }
 
-pub(super) fn compile_run(gang: &Gang, errors: &mut Errors) -> Run {
+pub(super) fn compile_run(gang: &Gang, at: &str, errors: &mut Errors) -> Run {
+    let path = under(at, "run");
     match &gang.run {
         None => {
-            errors.add(SpecErrorKind::Missing, "gang.run", "nothing to run", "`run` has no default");
-            errors.hint("write `run = \"python train.py\"` in the table `[gang]`");
+            errors.add(SpecErrorKind::Missing, &path, "nothing to run", "`run` has no default");
+            errors.hint("write `run = \"python train.py\"` in the table `[gang]` or in each `[[group]]`");
             Run::Argv(Vec::new())
         }
         Some(Command::Script(script)) => {
             if script.trim().is_empty() {
-                errors.value("gang.run", "the script is empty", "there is nothing to run");
+                errors.value(&path, "the script is empty", "there is nothing to run");
             } else if script.len() > SCRIPT_BYTES_MAX {
                 let why = format!("at most {SCRIPT_BYTES_MAX} bytes are allowed");
-                errors.add(SpecErrorKind::TooBig, "gang.run", format!("the script has {} bytes", script.len()), why);
+                errors.add(SpecErrorKind::TooBig, &path, format!("the script has {} bytes", script.len()), why);
                 errors.hint("put it in a file and run that");
             } else if script.contains('\0') {
-                errors.value("gang.run", "the script contains a NUL character", "no shell can receive it");
+                errors.value(&path, "the script contains a NUL character", "no shell can receive it");
             }
             Run::Script(script.clone())
         }
         Some(Command::Argv(argv)) => {
             let bytes: usize = argv.iter().map(|word| word.len() + 1).sum();
             if argv.first().is_none_or(|program| program.is_empty()) {
-                errors.value("gang.run", "the command names no program", "the first item of the list is the program");
+                errors.value(&path, "the command names no program", "the first item of the list is the program");
             } else if argv.len() > ARGV_MAX || bytes > SCRIPT_BYTES_MAX {
                 let why = format!("at most {ARGV_MAX} words and {SCRIPT_BYTES_MAX} bytes are allowed");
-                errors.add(SpecErrorKind::TooBig, "gang.run", format!("{} words, {bytes} bytes", argv.len()), why);
+                errors.add(SpecErrorKind::TooBig, &path, format!("{} words, {bytes} bytes", argv.len()), why);
             } else if argv.iter().any(|word| word.contains('\0')) {
-                errors.value("gang.run", "a word contains a NUL character", "no program can receive it");
+                errors.value(&path, "a word contains a NUL character", "no program can receive it");
             }
             Run::Argv(argv.clone())
         }
@@ -82,12 +93,12 @@ pub(super) fn compile_run(gang: &Gang, errors: &mut Errors) -> Run {
 }
 
 /// `nodes`, `gpus_per_node` and `gpus` in every sensible combination.
-fn count(gang: &Gang, errors: &mut Errors) -> Count {
+fn count(gang: &Gang, at: &str, errors: &mut Errors) -> Count {
     let nodes = match gang.nodes {
         Some(NodeCount::Elastic) => {
             errors.add(
                 SpecErrorKind::NotThereYet,
-                "gang.nodes",
+                &under(at, "nodes"),
                 "a range of nodes is not there yet",
                 "this version starts a gang with exactly the nodes it asks for",
             );
@@ -97,13 +108,13 @@ fn count(gang: &Gang, errors: &mut Errors) -> Count {
         Some(NodeCount::Fixed(nodes)) => Some(nodes),
         None => None,
     };
-    for (path, value, most) in [
-        ("gang.nodes", nodes, NODES_MAX),
-        ("gang.gpus_per_node", gang.gpus_per_node.filter(|gpus| *gpus > 0), GPUS_PER_NODE_MAX),
-        ("gang.gpus", gang.gpus, GPUS_MAX),
+    for (key, value, most) in [
+        ("nodes", nodes, NODES_MAX),
+        ("gpus_per_node", gang.gpus_per_node.filter(|gpus| *gpus > 0), GPUS_PER_NODE_MAX),
+        ("gpus", gang.gpus, GPUS_MAX),
     ] {
         if let Some(value) = value {
-            errors.check_range(path, value.into(), 1, most.into());
+            errors.check_range(&under(at, key), value.into(), 1, most.into());
         }
     }
     let Some(gpus) = gang.gpus else {
@@ -113,14 +124,16 @@ fn count(gang: &Gang, errors: &mut Errors) -> Count {
         (None, None) => {
             Count::Total(DeviceTotal { devices: gpus, per_node_min: 1, per_node_max: gpus.max(1), step: 1 })
         }
-        (Some(nodes), None) => Count::Nodes { nodes, per_node: divide("gang.gpus", gpus, nodes, "nodes", errors) },
+        (Some(nodes), None) => {
+            Count::Nodes { nodes, per_node: divide(&under(at, "gpus"), gpus, nodes, "nodes", errors) }
+        }
         (None, Some(per_node)) => {
-            Count::Nodes { nodes: divide("gang.gpus", gpus, per_node, "gpus_per_node", errors), per_node }
+            Count::Nodes { nodes: divide(&under(at, "gpus"), gpus, per_node, "gpus_per_node", errors), per_node }
         }
         (Some(nodes), Some(per_node)) => {
             if u64::from(nodes) * u64::from(per_node) != u64::from(gpus) {
                 let what = format!("{gpus} GPUs in all, but {nodes} nodes with {per_node} each");
-                errors.value("gang.gpus", what, "the three numbers contradict each other");
+                errors.value(&under(at, "gpus"), what, "the three numbers contradict each other");
                 errors.hint("leave one of them out");
             }
             Count::Nodes { nodes, per_node }
@@ -139,9 +152,9 @@ fn divide(path: &str, gpus: u32, by: u32, of: &str, errors: &mut Errors) -> u32 
     }
 }
 
-fn models(gang: &Gang, errors: &mut Errors) -> Vec<Name> {
+fn models(gang: &Gang, at: &str, errors: &mut Errors) -> Vec<Name> {
     let Some(text) = &gang.gpu else { return Vec::new() };
-    let path = "gang.gpu";
+    let path = &under(at, "gpu");
     if gang.gpus_per_node.unwrap_or(0) == 0 && gang.gpus.is_none() {
         errors.value(path, "a GPU model, but no GPUs", "`gpus_per_node` is 0 unless it is given");
         errors.hint("add `gpus_per_node = 8`");
@@ -164,11 +177,11 @@ fn models(gang: &Gang, errors: &mut Errors) -> Vec<Name> {
     models
 }
 
-fn share(gang: &Gang, errors: &mut Errors) -> Share {
+fn share(gang: &Gang, at: &str, errors: &mut Errors) -> Share {
     let Some(share) = gang.share else {
         return Share::WHOLE;
     };
-    let path = "gang.share";
+    let path = &under(at, "share");
     let milli = (share * 1000.0).round();
     if !(1.0..=1000.0).contains(&milli) {
         errors.value(path, format!("{share} is not a share of a GPU"), "between 0.001 and 1 is possible");
@@ -180,51 +193,15 @@ fn share(gang: &Gang, errors: &mut Errors) -> Share {
     Share(milli as u16)
 }
 
-/// The strict request first, then the wish.
-fn levels(topology: &Topology, errors: &mut Errors) -> Vec<TopologyRequest> {
-    let Some(within) = &topology.within else {
-        errors.add(
-            SpecErrorKind::Missing,
-            "gang.topology.within",
-            "no level of the fabric is named",
-            "`at_most` and `prefer` count domains of a level",
-        );
-        errors.hint("write for example `topology = { within = \"leaf\" }`");
-        return Vec::new();
-    };
-    let Some(level) = name("gang.topology.within", within, errors) else {
-        return Vec::new();
-    };
-    let mut wishes = Vec::new();
-    // Naming a level and nothing else asks for one domain of it.
-    let at_most = topology.at_most.or(topology.prefer.is_none().then_some(1));
-    for (path, count, mode) in [
-        ("gang.topology.at_most", at_most, TopologyMode::Required),
-        ("gang.topology.prefer", topology.prefer, TopologyMode::Preferred),
-    ] {
-        if let Some(at_most) = count {
-            errors.check_range(path, at_most.into(), 1, NODES_MAX.into());
-            wishes.push(TopologyRequest { level: level.clone(), mode, at_most });
-        }
-    }
-    if let (Some(most), Some(prefer)) = (topology.at_most, topology.prefer)
-        && prefer > most
-    {
-        let what = format!("prefers {prefer} domains but allows {most}");
-        errors.value("gang.topology.prefer", what, "`prefer` is the closer wish, `at_most` the limit");
-    }
-    wishes
-}
-
-fn labels(gang: &Gang, errors: &mut Errors) -> BTreeMap<Name, String> {
+fn labels(gang: &Gang, at: &str, errors: &mut Errors) -> BTreeMap<Name, String> {
     if gang.labels.len() > LABELS_MAX {
         let what = format!("{} labels", gang.labels.len());
-        errors.add(SpecErrorKind::TooBig, "gang.labels", what, format!("at most {LABELS_MAX} are allowed"));
+        errors.add(SpecErrorKind::TooBig, &under(at, "labels"), what, format!("at most {LABELS_MAX} are allowed"));
         return BTreeMap::new();
     }
     let mut labels = BTreeMap::new();
     for (key, value) in &gang.labels {
-        let path = format!("gang.labels.{key}");
+        let path = format!("{at}.labels.{key}");
         if value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
             errors.value(&path, "not a label's value", format!("at most {LABEL_BYTES_MAX} printable bytes"));
         } else if let Some(key) = name(&path, key, errors) {
@@ -234,33 +211,39 @@ fn labels(gang: &Gang, errors: &mut Errors) -> BTreeMap<Name, String> {
     labels
 }
 
-fn exclude(gang: &Gang, errors: &mut Errors) -> Vec<Name> {
+fn exclude(gang: &Gang, at: &str, errors: &mut Errors) -> Vec<Name> {
+    let path = under(at, "exclude");
     if gang.exclude.len() > EXCLUDE_MAX {
         let what = format!("{} nodes", gang.exclude.len());
-        errors.add(SpecErrorKind::TooBig, "gang.exclude", what, format!("at most {EXCLUDE_MAX} are allowed"));
+        errors.add(SpecErrorKind::TooBig, &under(at, "exclude"), what, format!("at most {EXCLUDE_MAX} are allowed"));
         return Vec::new();
     }
-    let mut nodes: Vec<Name> = gang.exclude.iter().filter_map(|node| name("gang.exclude", node, errors)).collect();
+    let mut nodes: Vec<Name> = gang.exclude.iter().filter_map(|node| name(&path, node, errors)).collect();
     nodes.sort();
     nodes.dedup();
     nodes
 }
 
-fn ranks(gang: &Gang, errors: &mut Errors) -> RanksPerNode {
+fn ranks(gang: &Gang, at: &str, errors: &mut Errors) -> RanksPerNode {
     match gang.ranks_per_node {
         None => RanksPerNode::Fixed(1),
         Some(Ranks::Fixed(ranks)) => {
-            errors.check_range("gang.ranks_per_node", ranks.into(), 1, RANKS_PER_NODE_MAX.into());
+            errors.check_range(&under(at, "ranks_per_node"), ranks.into(), 1, RANKS_PER_NODE_MAX.into());
             RanksPerNode::Fixed(ranks)
         }
         Some(Ranks::PerGpu) => {
             if gang.gpus_per_node.unwrap_or(0) == 0 && gang.gpus.is_none() {
-                errors.value("gang.ranks_per_node", "one rank per GPU, but no GPUs", "`gpus_per_node` is 0");
+                errors.value(&under(at, "ranks_per_node"), "one rank per GPU, but no GPUs", "`gpus_per_node` is 0");
                 errors.hint("add `gpus_per_node = 8`, or give a number of ranks");
             }
             RanksPerNode::PerDevice
         }
     }
+}
+
+/// The path of a key of a table.
+pub(super) fn under(at: &str, key: &str) -> String {
+    format!("{at}.{key}")
 }
 
 pub(super) fn name(path: &str, text: &str, errors: &mut Errors) -> Option<Name> {

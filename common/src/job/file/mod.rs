@@ -11,8 +11,10 @@ mod decompile;
 mod env;
 mod error;
 mod gang;
+mod groups;
 mod text;
 mod value;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ pub use compile::compile;
 pub use decompile::{decompile, reads_as_number, scheduling_file};
 pub use error::{SpecError, SpecErrorKind};
 pub use text::{DurationText, SizeText, TextError, parse_duration_ms, parse_size_bytes};
-pub use value::{Command, Inline, Later, NodeCount, Ranks, Scalar};
+pub use value::{Command, Inline, Later, NodeCount, OneOrMany, Ranks, Scalar};
 
 /// A job file. Everything except `gang.run` has a default.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct JobFile {
     pub env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gang: Option<Gang>,
+    /// The roles of a gang that has several; `gang` then says what holds for all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<Gang>,
     pub limits: Limits,
     pub retry: Retry,
     pub checkpoint: Checkpoint,
@@ -63,17 +68,18 @@ pub struct JobFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Later>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<Later>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Later>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Later>,
 }
 
-/// All nodes or none.
+/// All nodes or none; or one role of several, which has a name and may have variables of its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gang {
+    /// Of a `[[group]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCount>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +90,9 @@ pub struct Gang {
     /// Acceptable models, the preferred first: `H100 | H200`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// Not all of one model if need be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed_gpus: Option<bool>,
     /// Of each device, above 0 and at most 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
@@ -93,14 +102,34 @@ pub struct Gang {
     pub memory_per_node: Option<SizeText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranks_per_node: Option<Ranks>,
+    /// Whole nodes, whatever is used of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub topology: Option<Topology>,
+    pub exclusive: Option<bool>,
+    /// One wish, or a list of them for several levels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<OneOrMany<Topology>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Labels that make a node better, and by how much.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefer: Vec<Prefer>,
+    /// Data that is better at hand: nodes with the label `data.NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<String>,
+    /// Share of the run time spent in communication, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Command>,
+    /// Of a `[[group]]`, over those of the job.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<Later>,
 }
@@ -118,6 +147,45 @@ pub struct Topology {
     /// Use so few if it can start now, more if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefer: Option<u32>,
+}
+
+/// The nodes in segments of equal size, each inside one domain.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Segments {
+    /// Of one segment; the nodes of the gang are a multiple of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
+    /// A level of the cluster's fabric, such as `nvl72`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Each segment in a domain of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: Option<bool>,
+}
+
+/// At most so many nodes in one domain.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spread {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
+    /// In each domain; 1 unless said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
+}
+
+/// A label that makes a node better.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prefer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Any value will do unless one is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -39,6 +39,7 @@ mod tests {
 
     fn ended(cause: Cause, exits: &[Option<Exit>]) -> AttemptRecord {
         let part = Allocation {
+            group: 0,
             node: NodeId(1),
             epoch: 1,
             devices: Vec::new(),

@@ -5,7 +5,7 @@ use super::words::at_ms;
 use super::{gang, revision, spec};
 use crate::gateway::subject::Subject;
 use muster_common::Time;
-use muster_common::job::Count;
+use muster_common::job::{Count, GroupRequest};
 use muster_engine::state::gang::{End, GangState};
 use muster_proto::client as pb;
 
@@ -22,12 +22,6 @@ pub fn summary(subject: &Subject, ordinal: Option<u32>) -> pb::Job {
     };
     let record = &subject.record;
     let scheduling = &subject.scheduling;
-    let group = spec::group(scheduling);
-    let count = group.map(|group| &group.count);
-    let (nodes, gpus_per_node) = match count {
-        Some(Count::Nodes { nodes, per_node }) => (*nodes, *per_node),
-        _ => (0, 0),
-    };
     pb::Job {
         id: subject.id().0,
         name: record.name.to_string(),
@@ -40,10 +34,10 @@ pub fn summary(subject: &Subject, ordinal: Option<u32>) -> pb::Job {
         submitted_at_ms: record.submitted_at.0,
         started_at_ms: facts.started_at.map(|at| at.0),
         ended_at_ms: facts.ended_at.and_then(at_ms),
-        nodes,
-        gpus_per_node,
+        nodes: spec::nodes(scheduling),
+        gpus_per_node: spec::devices_per_node(scheduling),
         gpus: u32::try_from(scheduling.devices()).unwrap_or(u32::MAX),
-        models: group.map(|group| group.models.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        models: spec::models(scheduling),
         ranks: ranks(subject),
         array: subject.is_array(),
         counts: Some(counts),
@@ -79,15 +73,15 @@ pub fn whole(subject: &Subject, ordinal: Option<u32>, attempt: Option<u32>, secr
 
 /// Ranks of one gang; those of a gang that was given only a total are known once it is placed.
 fn ranks(subject: &Subject) -> u32 {
-    let Some(group) = spec::group(&subject.scheduling) else { return 0 };
-    match &group.count {
-        Count::Nodes { nodes, per_node } => nodes.saturating_mul(group.ranks_on(*per_node)),
-        Count::Total(total) => {
-            let current = subject.state.gang(subject.gang_id(0)).and_then(|gang| gang.current());
-            let last = subject.ended_attempts(0).last().map(|record| record.attempt.world_size);
-            current.map(|attempt| attempt.world_size).or(last).unwrap_or_else(|| group.ranks_on(total.devices))
-        }
+    let groups = &subject.scheduling.groups;
+    let most = groups.iter().map(GroupRequest::ranks_most).sum::<u64>();
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    if groups.iter().all(|group| matches!(group.count, Count::Nodes { .. })) {
+        return most;
     }
+    let current = subject.state.gang(subject.gang_id(0)).and_then(|gang| gang.current());
+    let last = subject.ended_attempts(0).last().map(|record| record.attempt.world_size);
+    current.map(|attempt| attempt.world_size).or(last).unwrap_or(most)
 }
 
 /// How many gangs are in which state.

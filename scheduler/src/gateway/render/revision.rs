@@ -40,7 +40,7 @@ fn change(path: &str, before: &str, after: &str) -> pb::Change {
 
 fn shown(path: &str, text: &str) -> String {
     // People put passwords into variables.
-    if path.starts_with("env.") && !text.is_empty() {
+    if (path.starts_with("env.") || path.contains(".env.")) && !text.is_empty() {
         return super::spec::HIDDEN.into();
     }
     let text = plain(text);
@@ -64,6 +64,12 @@ fn collect(path: &str, value: &Value, values: &mut BTreeMap<String, String>) {
             for (key, value) in map {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 collect(&path, value, values);
+            }
+        }
+        // Of tables only: a list of words is one value.
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (number, value) in items.iter().enumerate() {
+                collect(&format!("{path}.{number}"), value, values);
             }
         }
         Value::String(text) => drop(values.insert(path.to_owned(), text.clone())),

@@ -2,7 +2,7 @@
 
 use crate::gateway::subject::Subject;
 use muster_common::job::file::decompile;
-use muster_common::job::{GroupRequest, Launch, Scheduling};
+use muster_common::job::{Count, GroupRequest, Launch, Scheduling};
 use serde_json::{Value, json};
 
 /// What stands in place of a value that is not for everybody.
@@ -24,7 +24,8 @@ pub fn file(subject: &Subject, secrets: bool) -> String {
 /// The launch part without what people put passwords in.
 pub fn without_secrets(launch: &Launch) -> Launch {
     let mut launch = launch.clone();
-    launch.env.values_mut().for_each(|value| *value = HIDDEN.into());
+    let groups = launch.groups.iter_mut().flat_map(|group| group.env.values_mut());
+    launch.env.values_mut().chain(groups).for_each(|value| *value = HIDDEN.into());
     launch
 }
 
@@ -32,7 +33,32 @@ fn value<T: serde::Serialize>(part: &T) -> Value {
     serde_json::to_value(part).unwrap_or(Value::Null)
 }
 
-/// The one group a gang has so far.
-pub fn group(scheduling: &Scheduling) -> Option<&GroupRequest> {
-    scheduling.groups.first()
+/// Nodes of a gang; 0 where only a number of devices is asked for.
+pub fn nodes(scheduling: &Scheduling) -> u32 {
+    let of = |group: &GroupRequest| match group.count {
+        Count::Nodes { nodes, .. } => Some(nodes),
+        Count::Total(_) => None,
+    };
+    scheduling.groups.iter().map(of).try_fold(0, |sum: u32, nodes| sum.checked_add(nodes?)).unwrap_or(0)
+}
+
+/// Devices on each node; 0 where it is not the same on all of them.
+pub fn devices_per_node(scheduling: &Scheduling) -> u32 {
+    let of = |group: &GroupRequest| match group.count {
+        Count::Nodes { per_node, .. } => per_node,
+        Count::Total(_) => 0,
+    };
+    let first = scheduling.groups.first().map_or(0, of);
+    if scheduling.groups.iter().all(|group| of(group) == first) { first } else { 0 }
+}
+
+/// Every model that some group takes.
+pub fn models(scheduling: &Scheduling) -> Vec<String> {
+    let mut models: Vec<String> = Vec::new();
+    for model in scheduling.groups.iter().flat_map(|group| &group.models).map(ToString::to_string) {
+        if !models.contains(&model) {
+            models.push(model);
+        }
+    }
+    models
 }

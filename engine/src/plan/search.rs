@@ -1,0 +1,334 @@
+//! The search for one group of a gang: scopes that its topology allows, the best first; in each, the
+//! nodes; on each, the devices.
+
+use super::cells::Cut;
+use super::devices;
+use super::feasible::{amount_on, check_topology, device_allowed, labels_match, per_node_max, total_allowed};
+use super::fill::Kind;
+use super::ledger::{ClassId, DomainId, Ledger, NodeView};
+use super::scope::{self, Scope};
+use crate::command::PlacedPart;
+use crate::policy::{Domains, Policy};
+use muster_common::job::GroupRequest;
+use muster_common::node::Device;
+use muster_common::topology::FabricSpec;
+use muster_common::{Name, NodeId};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+/// Whole nodes, with the devices each gives.
+pub type Picked = Vec<(NodeId, u32)>;
+
+/// What is searched on, for all groups of a gang alike.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    pub ledger: &'a Ledger,
+    pub fabric: &'a FabricSpec,
+    pub policy: &'a Policy,
+    /// Nodes the gang keeps off.
+    pub excluded: &'a [NodeId],
+    /// Nodes of the gang's other groups.
+    pub taken: &'a BTreeSet<NodeId>,
+}
+
+/// The models a group may get at once.
+#[derive(Debug, Clone, Copy)]
+pub enum Models<'a> {
+    Any,
+    One(&'a Name),
+    Mixed(&'a [Name]),
+}
+
+/// The search for one group and one choice of models.
+pub struct Search<'a> {
+    pub ledger: &'a Ledger,
+    pub fabric: &'a FabricSpec,
+    pub policy: &'a Policy,
+    pub ground: Ground<'a>,
+    pub group: &'a GroupRequest,
+    pub models: Models<'a>,
+    pub classes: Vec<ClassId>,
+    /// By place in `classes`: how much its labels are preferred.
+    pub weights: Vec<u32>,
+    pub kind: Kind,
+    pub cut: Option<Cut>,
+}
+
+impl<'a> Search<'a> {
+    /// `None` when no node can be meant, or too few in the base.
+    pub fn new(ground: Ground<'a>, group: &'a GroupRequest, models: Models<'a>, base: &Scope) -> Option<Self> {
+        let Ground { ledger, fabric, policy, .. } = ground;
+        let kind = Kind::of(group);
+        let cpu_only = matches!(kind, Kind::CpuOnly { .. });
+        let has_model = |class: ClassId| {
+            cpu_only || ledger.classes()[class].devices.iter().any(|device| wanted(group, models, device))
+        };
+        let classes: Vec<ClassId> = (0..ledger.classes().len())
+            .filter(|&class| labels_match(group, &ledger.classes()[class]) && has_model(class))
+            .collect();
+        let weight = |class: &ClassId| {
+            let holds = group.prefers.iter().filter(|wish| wish.holds(&ledger.classes()[*class].labels));
+            holds.map(|wish| u32::from(wish.weight)).sum()
+        };
+        let weights = classes.iter().map(weight).collect();
+        let cut = Cut::of(group, fabric);
+        let search = Self { ledger, fabric, policy, ground, group, models, classes, weights, kind, cut };
+        let room: u64 = base.bases.iter().map(|&domain| search.bound(domain)).sum();
+        (room >= search.kind.need()).then_some(search)
+    }
+
+    /// How often the group fits a domain, in thousandths and at most.
+    pub fn room_in(&self, domain: DomainId) -> u64 {
+        self.bound(domain) * 1000 / self.kind.need().max(1)
+    }
+
+    /// Parts of the group inside the base.
+    pub fn parts_in(&self, base: &Scope, number: u16, steps: &mut u64) -> Option<Vec<PlacedPart>> {
+        let picked = self.run(base, steps)?;
+        Some(self.parts(picked, number, steps))
+    }
+
+    fn run(&self, base: &Scope, steps: &mut u64) -> Option<Picked> {
+        let wish = scope::Wish::of(self.group, self.fabric);
+        for scope in self.scopes(base, &wish) {
+            if let Some(picked) = self.in_scope(&scope, &wish, steps) {
+                return Some(picked);
+            }
+        }
+        None
+    }
+
+    /// The widest scopes that the required levels allow, the fullest sufficient one first.
+    fn scopes(&self, base: &Scope, wish: &scope::Wish) -> Vec<Scope> {
+        let mut scopes = vec![base.clone()];
+        for &(tree, depth) in &wish.homes {
+            scopes = scopes.iter().flat_map(|scope| self.narrowed(scope, tree, depth)).collect();
+        }
+        scopes
+    }
+
+    /// A scope cut down to each domain of a level that may hold the gang.
+    pub fn narrowed(&self, scope: &Scope, tree: usize, depth: usize) -> Vec<Scope> {
+        let mut found: Vec<(Reverse<u64>, u64, DomainId)> = self
+            .ledger
+            .domains_at(tree, depth)
+            .filter(|&domain| scope.admits(self.ledger, domain))
+            .map(|domain| (Reverse(self.preferred_in(domain)), self.bound(domain), domain))
+            .filter(|(_, bound, _)| *bound >= self.kind.need())
+            .collect();
+        found.sort_by(|a, b| (a.0, a.1, self.path(a.2)).cmp(&(b.0, b.1, self.path(b.2))));
+        found.into_iter().map(|(.., domain)| scope.narrow(self.ledger, domain)).collect()
+    }
+
+    /// The weight of preferred labels that the group could have in a domain.
+    fn preferred_in(&self, domain: DomainId) -> u64 {
+        if self.group.prefers.is_empty() {
+            return 0;
+        }
+        let mut have: Vec<(u32, u64)> = (0..self.classes.len())
+            .map(|at| (self.weights[at], self.bound_of(domain, self.classes[at])))
+            .filter(|(weight, bound)| *weight > 0 && *bound > 0)
+            .collect();
+        have.sort_unstable_by_key(|&(weight, _)| Reverse(weight));
+        let (mut wanted, mut sum) = (self.kind.need(), 0);
+        for (weight, bound) in have {
+            let here = bound.min(wanted);
+            sum += here * u64::from(weight);
+            wanted -= here;
+        }
+        sum
+    }
+
+    pub fn weight_of(&self, view: &NodeView) -> u32 {
+        if self.group.prefers.is_empty() {
+            return 0;
+        }
+        self.classes.iter().position(|&class| class == view.facts.class).map_or(0, |at| self.weights[at])
+    }
+
+    pub fn path(&self, domain: DomainId) -> &[Name] {
+        &self.ledger.domain_view(domain).path
+    }
+
+    fn in_scope(&self, scope: &Scope, wish: &scope::Wish, steps: &mut u64) -> Option<Picked> {
+        if wish.one_node {
+            return self.checked(self.one_node(scope, steps));
+        }
+        let lowest = self.policy.domains == Domains::LowestFit;
+        if lowest
+            && self.kind.fits_one_node()
+            && let Some(picked) = self.checked(self.one_node(scope, steps))
+        {
+            return Some(picked);
+        }
+        for level in wish.levels(self.fabric, scope, self.ledger, lowest) {
+            for narrow in self.narrowed(scope, level.tree, level.depth) {
+                if let Some(picked) = self.checked(self.fill(&narrow, steps)) {
+                    return Some(picked);
+                }
+            }
+            if level.at_most > 1 {
+                let some = self.some_domains(scope, level, steps);
+                if let Some(picked) = self.checked(some) {
+                    return Some(picked);
+                }
+            }
+        }
+        match wish.few {
+            Some(level) => self.checked(self.some_domains(scope, level, steps)),
+            None => self.checked(self.fill(scope, steps)),
+        }
+    }
+
+    /// At most so many domains of a level: the roomiest ones, and for the rest the least sufficient.
+    fn some_domains(&self, scope: &Scope, level: scope::Level, steps: &mut u64) -> Option<Picked> {
+        let mut left: Vec<(u64, DomainId)> = self
+            .ledger
+            .domains_at(level.tree, level.depth)
+            .filter(|&domain| scope.admits(self.ledger, domain))
+            .map(|domain| (self.bound(domain), domain))
+            .filter(|(bound, _)| *bound > 0)
+            .collect();
+        left.sort_by(|a, b| (a.0, self.path(b.1)).cmp(&(b.0, self.path(a.1))));
+        let mut wanted = self.kind.need();
+        let mut chosen = Vec::new();
+        while wanted > 0 && (chosen.len() as u32) < level.at_most {
+            let enough = left.partition_point(|(bound, _)| *bound < wanted);
+            let at = if enough < left.len() { enough } else { left.len().checked_sub(1)? };
+            let (bound, domain) = left.remove(at);
+            wanted = wanted.saturating_sub(bound);
+            chosen.push(domain);
+        }
+        if wanted > 0 {
+            return None;
+        }
+        self.fill(&scope.among(self.ledger, chosen), steps)
+    }
+
+    /// The last word on topology and shape is the predicate that `apply` uses.
+    fn checked(&self, picked: Option<Picked>) -> Option<Picked> {
+        let picked = picked?;
+        let nodes = picked.iter().map(|(id, _)| (*id, &*self.view(*id).facts.inventory));
+        check_topology(self.group, self.fabric, nodes).ok()?;
+        if let Kind::Total(total) = &self.kind {
+            let taken: Vec<u32> = picked.iter().map(|(_, devices)| *devices).collect();
+            return total_allowed(total, &taken).then_some(picked);
+        }
+        Some(picked)
+    }
+
+    pub fn view(&self, id: NodeId) -> &NodeView {
+        self.ledger.node(id).expect("a pool's node is in the ledger")
+    }
+
+    /// No more than this can be had in a domain; exact but for CPU, memory, names and mixed models.
+    pub fn bound(&self, domain: DomainId) -> u64 {
+        self.classes.iter().map(|&class| self.bound_of(domain, class)).sum()
+    }
+
+    fn bound_of(&self, domain: DomainId, class: ClassId) -> u64 {
+        let Some(pool) = self.ledger.pool(domain, class) else { return 0 };
+        match &self.kind {
+            Kind::Whole { per_node, .. } => pool.nodes_with(*per_node),
+            Kind::Total(total) if per_node_max(total) == 1 => pool.nodes_with(1),
+            Kind::Total(_) => pool.free_sum,
+            Kind::Shared { .. } | Kind::CpuOnly { .. } => pool.by_free.len() as u64,
+        }
+    }
+
+    /// Is the node one that the gang may use at all, whatever is free there?
+    pub fn may_use(&self, view: &NodeView) -> bool {
+        view.open
+            && view.ports > 0
+            && !self.ground.excluded.contains(&view.facts.id)
+            && !self.ground.taken.contains(&view.facts.id)
+            && !self.group.exclude.contains(&view.facts.name)
+    }
+
+    fn wants(&self, device: &Device) -> bool {
+        wanted(self.group, self.models, device)
+    }
+
+    /// Wholly free slots of the wanted models.
+    fn free_slots(&self, view: &NodeView) -> Vec<u16> {
+        let devices = &view.facts.inventory.devices;
+        let wanted = |slot: usize| view.free[slot] == 1000 && self.wants(&devices[slot]);
+        (0..view.free.len()).filter(|&slot| wanted(slot)).map(|slot| slot as u16).collect()
+    }
+
+    /// Can the node give so many whole devices, with the CPU and memory that go with them?
+    pub fn gives(&self, view: &NodeView, devices: u32, steps: &mut u64) -> bool {
+        *steps += 1;
+        let free = match view.facts.varied {
+            true => view.facts.islands.most(&self.free_slots(view)),
+            false => view.whole,
+        };
+        free >= devices
+            && self.may_use(view)
+            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, devices))
+    }
+
+    /// The most whole devices the node can give, up to `most`.
+    pub fn gives_up_to(&self, view: &NodeView, most: u32, steps: &mut u64) -> u32 {
+        let most = most.min(view.whole);
+        (1..=most).rev().find(|&devices| self.gives(view, devices, steps)).unwrap_or(0)
+    }
+
+    /// The slots with the least sufficient share, or `None`.
+    pub fn shared_slots(&self, view: &NodeView, count: u32, milli: u16, steps: &mut u64) -> Option<Vec<u16>> {
+        *steps += 1;
+        let devices = &view.facts.inventory.devices;
+        let mut slots: Vec<(u16, u16)> = (0..view.free.len())
+            .filter(|&slot| view.free[slot] >= milli && self.wants(&devices[slot]))
+            .map(|slot| (view.free[slot], slot as u16))
+            .collect();
+        let enough = slots.len() as u64 >= u64::from(count)
+            && self.may_use(view)
+            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count));
+        if !enough {
+            return None;
+        }
+        slots.sort_unstable();
+        let mut chosen: Vec<u16> = slots.into_iter().take(count as usize).map(|(_, slot)| slot).collect();
+        chosen.sort_unstable();
+        Some(chosen)
+    }
+
+    /// Parts in rank order: nodes by their place in the first tree (with segments: the segments' tree), so
+    /// that hosts of one leaf are neighbours; devices by slot, so that local rank i is on rail i.
+    fn parts(&self, mut picked: Picked, number: u16, steps: &mut u64) -> Vec<PlacedPart> {
+        let tree = self.cut.as_ref().map_or(0, |cut| cut.tree);
+        let tree = self.fabric.trees.get(tree).map(|tree| &tree.name);
+        picked.sort_by(|(a, _), (b, _)| {
+            let (a, b) = (&self.view(*a).facts, &self.view(*b).facts);
+            let place = |facts: &super::ledger::Facts| tree.and_then(|tree| facts.inventory.place.get(tree)).cloned();
+            (place(a), &a.name, a.id).cmp(&(place(b), &b.name, b.id))
+        });
+        picked.into_iter().map(|(id, count)| self.part(id, count, number, steps)).collect()
+    }
+
+    fn part(&self, id: NodeId, count: u32, number: u16, steps: &mut u64) -> PlacedPart {
+        let view = self.view(id);
+        let milli = self.group.share.0.min(1000);
+        let slots = match self.kind {
+            Kind::CpuOnly { .. } => Vec::new(),
+            Kind::Shared { .. } => self.shared_slots(view, count, milli, steps).unwrap_or_default(),
+            _ => devices::choose(view, &self.free_slots(view), count as usize, self.policy.device, steps),
+        };
+        PlacedPart {
+            group: number,
+            node: id,
+            epoch: view.facts.epoch,
+            devices: slots.into_iter().map(|slot| (slot, milli)).collect(),
+            amount: amount_on(self.group, &view.facts.inventory, count),
+        }
+    }
+}
+
+fn wanted(group: &GroupRequest, models: Models, device: &Device) -> bool {
+    match models {
+        Models::Any => device_allowed(group, device),
+        Models::One(model) => device.model == *model,
+        Models::Mixed(models) => models.contains(&device.model),
+    }
+}
