@@ -31,6 +31,8 @@ const FLAGS: &[&str] = &[
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
     seconds: u64,
+    /// Another one at every run, if none is given.
+    seed: Option<u64>,
     minimise: bool,
     list: bool,
     /// All, if none is named.
@@ -40,13 +42,17 @@ pub struct Options {
 impl Options {
     /// Reads the arguments after `fuzz`; the error says what is wrong with them.
     pub fn parse(args: &[String]) -> Result<Options, String> {
-        let mut options = Options { seconds: SECONDS, minimise: false, list: false, targets: Vec::new() };
+        let mut options = Options { seconds: SECONDS, seed: None, minimise: false, list: false, targets: Vec::new() };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--seconds" => {
                     let seconds = args.next().and_then(|value| value.parse().ok()).filter(|seconds| *seconds > 0);
                     options.seconds = seconds.ok_or("--seconds needs a number above 0")?;
+                }
+                "--seed" => {
+                    let seed = args.next().and_then(|value| value.parse().ok());
+                    options.seed = Some(seed.ok_or("--seed needs a number")?);
                 }
                 "--minimise" => options.minimise = true,
                 "--list" => options.list = true,
@@ -74,7 +80,11 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let wanted = if options.targets.is_empty() { all } else { options.targets.clone() };
     let seconds = options.seconds.to_string();
-    let args: Vec<&str> = if options.minimise { vec!["--minimise"] } else { vec!["--seconds", &seconds] };
+    let seed = options.seed.map(|seed| seed.to_string());
+    let mut args: Vec<&str> = if options.minimise { vec!["--minimise"] } else { vec!["--seconds", &seconds] };
+    if let Some(seed) = seed.as_deref().filter(|_| !options.minimise) {
+        args.extend(["--seed", seed]);
+    }
     let queue = Mutex::new(wanted);
     let clean: Vec<Result<bool>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| work(&program, &args, &queue))).collect();
@@ -142,9 +152,9 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read() {
-        let options = Options::parse(&words("--seconds 5 entry apply")).expect("right");
-        assert_eq!((options.seconds, options.targets), (5, words("entry apply")));
-        for wrong in ["--seconds", "--seconds 0", "--second 5"] {
+        let options = Options::parse(&words("--seconds 5 --seed 7 entry apply")).expect("right");
+        assert_eq!((options.seconds, options.seed, options.targets), (5, Some(7), words("entry apply")));
+        for wrong in ["--seconds", "--seconds 0", "--second 5", "--seed", "--seed x"] {
             assert!(Options::parse(&words(wrong)).is_err(), "{wrong}");
         }
     }

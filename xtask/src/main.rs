@@ -22,7 +22,7 @@ Commands:
   mutate [--only ID] [--model|--code] [--list]     remove each safety rule, name the test that fails
          [--limit-s SECONDS]
   deb    [--profile NAME | --binary FILE]          build the Debian package into target/debian; needs cargo-deb
-  fuzz [--seconds 60] [TARGET...]                  attack every decoder, following coverage
+  fuzz [--seconds 60] [--seed N] [TARGET...]       attack every decoder, following coverage
        [--list] [--minimise]                       name the targets; rewrite fuzz/corpus from what was found
 ";
 
