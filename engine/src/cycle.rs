@@ -136,7 +136,7 @@ impl Kept {
 fn expire(state: &State, now: Time) -> (Vec<Command>, BTreeSet<JobId>) {
     let due: Vec<Timer> = state.timers().take_while(|(at, _)| *at <= now).map(|(_, timer)| timer).collect();
     let giving_up = |timer: &Timer| match timer {
-        Timer::WaitLimit { job } => Some(*job),
+        Timer::WaitLimit { job } | Timer::Deadline { job } => Some(*job),
         _ => None,
     };
     let jobs = due.iter().filter_map(giving_up).collect();

@@ -3,7 +3,7 @@
 use crate::command::{Exit, NodeAction, Principal};
 use crate::state::gang::{AttemptRecord, Cause, End};
 use crate::state::job::{JobRecord, Tally};
-use muster_common::job::{Launch, Scheduling};
+use muster_common::job::{DependencyKind, Launch, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -105,6 +105,8 @@ pub enum Rejection {
     Port(NodeId),
     #[error("the placement is not what the gang asked for: {0}")]
     Shape(String),
+    #[error("the job waits for other jobs")]
+    Waits,
     #[error("the job is held")]
     Held,
     #[error("the array runs its most at once already")]
@@ -240,6 +242,13 @@ pub enum Event {
         node: Name,
     },
     TokenExpired,
+    /// A condition on which the job was to start can never hold.
+    DependencyBroken {
+        job: JobId,
+        kind: DependencyKind,
+        on: JobId,
+        end: End,
+    },
     /// The job has another revision.
     JobEdited {
         job: JobId,

@@ -126,14 +126,12 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     /// Records with a key at or after `from`, in order.
-    pub fn range_from<'a>(&'a self, from: &'a K) -> impl Iterator<Item = (&'a K, &'a V)> + 'a {
-        let chunk_at = self.chunk_of(from);
-        self.chunks
-            .iter()
-            .skip(chunk_at)
-            .flat_map(|chunk| chunk.iter())
-            .skip_while(move |(key, _)| key < from)
-            .map(|(key, value)| (key, &**value))
+    pub fn range_from<'a>(&'a self, from: &K) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
+        let at = self.chunk_of(from);
+        let inside = self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|(key, _)| key < from));
+        let first = self.chunks.get(at).map_or(&[][..], |chunk| &chunk[inside..]);
+        let rest = self.chunks.iter().skip(at + 1).flat_map(|chunk| chunk.iter());
+        first.iter().chain(rest).map(|(key, value)| (key, &**value))
     }
 }
 

@@ -28,6 +28,7 @@ pub fn job_of(event: &Event) -> Option<JobId> {
         Event::JobSubmitted { job, .. }
         | Event::JobHeld { job, .. }
         | Event::JobCancelled { job, .. }
+        | Event::DependencyBroken { job, .. }
         | Event::JobEdited { job, .. } => Some(*job),
         Event::GangPlaced { gang, .. }
         | Event::GangStarted { gang, .. }

@@ -137,6 +137,8 @@ fn random_scheduling(dice: &mut Dice) -> Scheduling {
         preemptible: !dice.one_in(4),
         fence_after_ms: None,
         begin_at_ms: dice.one_in(16).then(|| BEGIN + dice.below(3_600_000)),
+        deadline_at_ms: None,
+        after: Default::default(),
     }
 }
 

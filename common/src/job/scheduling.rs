@@ -1,9 +1,9 @@
 //! What the engine knows of a job. Equal parts are interned in State, so an array of a million
 //! elements or a user's thousand alike jobs cost one record.
 
-use crate::Name;
 use crate::resources::Share;
 use crate::topology::{LabelWish, SegmentRequest, SpreadRequest, TopologyRequest};
+use crate::{JobId, Name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -30,6 +30,67 @@ pub struct Scheduling {
     pub fence_after_ms: Option<u64>,
     /// Not to start before this moment of state time, in ms.
     pub begin_at_ms: Option<u64>,
+    /// To have ended by this moment of state time, in ms: what cannot is given up.
+    pub deadline_at_ms: Option<u64>,
+    pub after: Dependencies,
+}
+
+/// Other jobs that this one waits for; all of it must hold. The meanings are those of Slurm's `--dependency`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Dependencies {
+    /// Started, or ended without.
+    pub started: Vec<JobId>,
+    /// Ended, however.
+    pub any: Vec<JobId>,
+    /// Every gang succeeded.
+    pub ok: Vec<JobId>,
+    /// Ended otherwise than with success.
+    pub not_ok: Vec<JobId>,
+    /// Every job of the same user and name that was submitted before has ended.
+    pub singleton: bool,
+    /// Cancelled as soon as it is known that it can never start; otherwise it waits for somebody to decide.
+    pub or_cancel: bool,
+}
+
+/// What another job must have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DependencyKind {
+    Started,
+    Any,
+    Ok,
+    NotOk,
+}
+
+impl DependencyKind {
+    /// The key in `[after]` of a job file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Any => "any",
+            Self::Ok => "ok",
+            Self::NotOk => "not_ok",
+        }
+    }
+}
+
+impl Dependencies {
+    /// Most jobs that one waits for.
+    pub const COUNT_MAX: usize = 256;
+
+    /// Every job named, with what it must have come to.
+    pub fn iter(&self) -> impl Iterator<Item = (DependencyKind, JobId)> + '_ {
+        let kinds = [
+            (DependencyKind::Started, &self.started),
+            (DependencyKind::Any, &self.any),
+            (DependencyKind::Ok, &self.ok),
+            (DependencyKind::NotOk, &self.not_ok),
+        ];
+        kinds.into_iter().flat_map(|(kind, jobs)| jobs.iter().map(move |job| (kind, *job)))
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.iter().next().is_none() && !self.singleton
+    }
 }
 
 /// Most groups of one gang.

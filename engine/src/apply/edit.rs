@@ -1,6 +1,7 @@
 //! Another revision of a job's spec. What waits takes it; what runs takes it as long as nothing it
 //! was started with differs, else it stays at the revision it runs.
 
+use super::deadline::latest_start;
 use super::{Applying, Result};
 use crate::command::Edit;
 use crate::digest;
@@ -52,9 +53,12 @@ impl Applying<'_> {
         self.check_scheduling(&asked)?;
         let steady = !relaunched && runs_alike(&before, &asked);
         self.check_edit(job, &before, &asked, steady)?;
+        let waits = self.edited_waits(job, &asked)?;
         self.remember(key, KeyRecord { job: edit.job, body_hash, at: self.now() });
         let number = revision.number + 1;
+        self.rename(edit.job, &edit.name);
         self.revise(edit, &asked, number);
+        waits.into_iter().for_each(|waits| self.take_edited_waits(edit.job, waits));
         let after = self.state.scheduling(self.state.jobs.get(&edit.job).expect("just revised")).clone();
         self.move_job_timers(edit.job, &before, &after);
         self.move_gangs(edit.job, number);
@@ -101,6 +105,11 @@ impl Applying<'_> {
         if waits && waited_out && after.limits.wait_ms != before.limits.wait_ms {
             return no(format!("job {id} has waited for longer than that; cancel it instead"));
         }
+        let (deadline_before, deadline) = (latest_start(before), latest_start(after));
+        let too_late = deadline.is_some_and(|at| at <= now) && (waits || after.limits.time_ms.is_none());
+        if too_late && deadline != deadline_before {
+            return no(format!("job {id} could not end by that deadline; cancel it instead"));
+        }
         self.check_time_limit(job, after)
     }
 
@@ -127,7 +136,6 @@ impl Applying<'_> {
         let scheduling = self.intern(scheduling);
         let launch = self.keep_launch(&edit.launch);
         let job = self.state.jobs.get_mut(&edit.job).expect("seen by the caller");
-        job.name = edit.name.clone();
         job.revisions.push(Revision { number, scheduling, launch });
     }
 
@@ -142,6 +150,8 @@ impl Applying<'_> {
                 .filter(|at| *at > now)
                 .for_each(|at| self.set_timer(at, Timer::WaitLimit { job: id }));
         }
+        self.drop_deadline(id, before);
+        self.set_deadline(id, after);
         if before.begin_at_ms != after.begin_at_ms {
             let timer = Timer::NotBefore { gang: GangId::new(id, 0) };
             before.begin_at_ms.into_iter().for_each(|at| self.drop_timer(Time(at), timer));

@@ -34,6 +34,7 @@ impl Applying<'_> {
                 self.finish_if_settled(gang);
             }
             Timer::WaitLimit { job } => self.wait_timed_out(job),
+            Timer::Deadline { job } => self.deadline_passed(job),
             Timer::NotBefore { gang } => {
                 self.state.touch(crate::state::change::Key::Gang(gang));
                 self.state.touch(crate::state::change::Key::Job(gang.job));

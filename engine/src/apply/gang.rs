@@ -138,7 +138,10 @@ impl Applying<'_> {
         if spent {
             return Some(End::Failed);
         }
-        cancelled.then_some(End::Cancelled)
+        if cancelled {
+            return Some(End::Cancelled);
+        }
+        self.is_too_late(gang).then_some(End::TimedOut)
     }
 
     fn queue_again(&mut self, gang: GangId, cause: &Cause) {
@@ -235,6 +238,7 @@ impl Applying<'_> {
         let wait_by = wait_ms.map_or(Time::NEVER, |ms| job.submitted_at.plus_ms(ms));
         let begin_at = scheduling.begin_at_ms;
         self.drop_timer(wait_by, Timer::WaitLimit { job: id });
+        self.drop_deadline(id, &scheduling);
         if let Some(at) = begin_at {
             self.drop_timer(Time(at), Timer::NotBefore { gang: GangId::new(id, 0) });
         }
@@ -249,6 +253,7 @@ impl Applying<'_> {
             _ => End::Succeeded,
         };
         let at = self.now();
+        self.job_ended(&job, end);
         self.event(Event::JobEnded { record: job, scheduling, launch, end, tally, at });
     }
 

@@ -4,6 +4,8 @@
 mod admin;
 mod cancel;
 mod configure;
+mod deadline;
+mod depend;
 mod edit;
 mod expire;
 mod gang;
@@ -24,8 +26,9 @@ use crate::command::{Command, Entry, STEP_MS_MAX};
 use crate::digest;
 use crate::outcome::{Event, Outcome, Refusal, Response};
 use crate::state::State;
+use crate::state::gang::End;
 use crate::state::timer::Timer;
-use muster_common::{Time, Token};
+use muster_common::{JobId, Time, Token};
 
 /// Applies one committed entry. Entries come in log order, each once.
 pub fn apply(state: &mut State, entry: &Entry) -> Outcome {
@@ -33,8 +36,9 @@ pub fn apply(state: &mut State, entry: &Entry) -> Outcome {
     state.applied_index = entry.index;
     state.applied_term = entry.term;
     state.now = advanced(state.now, entry);
-    let mut applying = Applying { state, entry, events: Vec::new() };
+    let mut applying = Applying { state, entry, events: Vec::new(), ended: Vec::new() };
     let response = applying.dispatch();
+    applying.settle_dependents();
     let events = applying.events;
     for event in &events {
         state.events_hash = digest::chained(&state.events_hash, event);
@@ -55,6 +59,8 @@ struct Applying<'a> {
     state: &'a mut State,
     entry: &'a Entry,
     events: Vec<Event>,
+    /// Jobs that this entry ended.
+    ended: Vec<(JobId, End)>,
 }
 
 impl Applying<'_> {

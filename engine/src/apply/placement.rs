@@ -65,6 +65,9 @@ impl Applying<'_> {
         if job.held || job.cancelled {
             return Err(Rejection::Held);
         }
+        if self.state.is_idle(job) {
+            return Err(Rejection::Waits);
+        }
         let revision = job.revision();
         let scheduling = self.state.interned(revision.scheduling).scheduling.clone();
         let expected = match self.state.gangs.get(&gang) {

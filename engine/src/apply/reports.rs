@@ -92,6 +92,7 @@ impl Applying<'_> {
             self.set_timer(now.plus_ms(limit_ms), Timer::TimeLimit { gang, attempt: number });
         }
         self.event(Event::GangStarted { gang, attempt: number });
+        self.job_started(gang.job);
     }
 
     fn exited(&mut self, gang: GangId, at: usize, rank: u32, exit: Exit, node: NodeId) {

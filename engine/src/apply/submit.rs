@@ -6,6 +6,7 @@ use crate::digest;
 use crate::outcome::{Event, Refusal, Response};
 use crate::plan::feasible;
 use crate::state::change::Key;
+use crate::state::depend::Waits;
 use crate::state::job::{JobRecord, KeyRecord, Ranges, Revision, Tally};
 use crate::state::timer::Timer;
 use crate::state::{ACCOUNTS_MAX, Interned, JOBS_MAX, LaunchRecord};
@@ -33,7 +34,9 @@ impl Applying<'_> {
             return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
         }
         self.check_scheduling(&scheduling)?;
-        Ok(self.accept(submit, &scheduling))
+        self.check_deadline(&scheduling)?;
+        let waits = self.waits_of(&scheduling.after)?;
+        Ok(self.accept(submit, &scheduling, waits))
     }
 
     pub(super) fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
@@ -48,7 +51,7 @@ impl Applying<'_> {
         feasible::check_request(scheduling, &self.state.fabric).map_err(Refusal::Invalid)
     }
 
-    fn accept(&mut self, submit: &Submit, scheduling: &Scheduling) -> Response {
+    fn accept(&mut self, submit: &Submit, scheduling: &Scheduling, waits: Option<Box<Waits>>) -> Response {
         let id = JobId(self.entry.index);
         let now = self.now();
         let revision =
@@ -60,6 +63,9 @@ impl Applying<'_> {
         if let Some(begin_at_ms) = scheduling.begin_at_ms.filter(|at| *at > now.0) {
             self.set_timer(Time(begin_at_ms), Timer::NotBefore { gang: muster_common::GangId::new(id, 0) });
         }
+        self.set_deadline(id, scheduling);
+        waits.iter().for_each(|waits| self.add_dependent(id, waits));
+        self.add_namesake(submit, id);
         self.remember(submit.key.clone(), KeyRecord { job: id, body_hash: submit.body_hash, at: now });
         self.state.jobs.insert(
             id,
@@ -78,6 +84,8 @@ impl Applying<'_> {
                 gangs_active: 0,
                 tally: Tally::default(),
                 retry_of: submit.retry_of,
+                started: false,
+                waits,
             },
         );
         self.state.touch(Key::Job(id));

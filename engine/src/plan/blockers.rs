@@ -1,6 +1,7 @@
 //! The blockers of waiting gangs after one cycle. What is asked of the cluster is worked out once per
 //! request, however many gangs make it.
 
+use super::apart::apart;
 use super::capacity::Capacity;
 use super::explain::{Blocker, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
@@ -136,8 +137,10 @@ fn name(state: &State, gang: GangId) -> String {
 fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
     let job = gang.job;
     let Some(record) = state.job(job) else { return blocker(reason, "the job is not known") };
+    if let Some(blocker) = apart(state, record).filter(|blocker| blocker.reason == reason) {
+        return blocker;
+    }
     match reason {
-        Reason::Hold => blocker(reason, "the job is held").help(format!("muster release {job}")),
         Reason::BeginTime => {
             let until = state.scheduling(record).begin_at_ms.map(Time);
             Blocker { until, ..blocker(reason, "the job asked to begin later") }

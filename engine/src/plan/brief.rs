@@ -1,11 +1,13 @@
 //! The deciding reason of every waiting gang, from one cycle: for lists, where explaining each gang
 //! by itself would cost a cycle each.
 
+use super::apart::apart;
 use super::blockers::Blockers;
-use super::explain::{Reason, booked};
+use super::explain::{Blocker, Reason, booked};
 use crate::cycle::{Memo, cycle};
 use crate::state::State;
-use muster_common::{GangId, Time};
+use crate::state::job::JobRecord;
+use muster_common::{GangId, JobId, Time};
 use std::collections::BTreeMap;
 
 /// Different requests that are looked into; those after them are only counted.
@@ -32,11 +34,13 @@ pub struct Brief {
 pub struct Briefs {
     pub order: Vec<Brief>,
     places: BTreeMap<GangId, usize>,
+    /// Jobs that no cycle looks at, with how many of their gangs wait.
+    pub apart: BTreeMap<JobId, (Blocker, u32)>,
 }
 
 impl Briefs {
     /// Of a waiting gang; of an array's elements that were never placed only the first has one. Those
-    /// of a held job have none.
+    /// of a job in [`Self::apart`] have none.
     pub fn get(&self, gang: GangId) -> Option<&Brief> {
         self.order.get(*self.places.get(&gang)?)
     }
@@ -67,5 +71,11 @@ pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
         briefs.places.insert(gang, briefs.order.len());
         briefs.order.push(Brief { gang, gangs, position, reason, booked: booked(state, gang) });
     }
+    briefs.apart =
+        state.jobs().values().filter_map(|job| Some((job.id, (apart(state, job)?, waiting_gangs(job))))).collect();
     briefs
+}
+
+fn waiting_gangs(job: &JobRecord) -> u32 {
+    job.unstarted.len() + (job.gangs_live - job.gangs_active)
 }

@@ -11,6 +11,10 @@ use muster_common::{GangId, NodeId, Time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     Hold,
+    /// Other jobs have to start or end first.
+    Dependency,
+    /// What it was to start after can never happen any more.
+    DependencyNever,
     BeginTime,
     Backoff,
     ArrayLimit,
@@ -37,6 +41,8 @@ impl Reason {
     pub const fn word(self) -> &'static str {
         match self {
             Reason::Hold => "hold",
+            Reason::Dependency => "dependency",
+            Reason::DependencyNever => "dependency-never",
             Reason::BeginTime => "begin-time",
             Reason::Backoff => "backoff",
             Reason::ArrayLimit => "array-limit",

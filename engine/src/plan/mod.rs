@@ -1,6 +1,7 @@
 //! How a cycle decides: order, what fits where, filling around those that wait, taking back, and
 //! the explanation of all of it through the same predicates.
 
+pub mod apart;
 pub mod backfill;
 mod blockers;
 pub mod brief;

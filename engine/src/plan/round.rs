@@ -208,6 +208,12 @@ pub fn not_eligible(
     if job.held {
         return Some(Reason::Hold);
     }
+    if let Some(waits) = &job.waits {
+        return Some(if waits.broken.is_empty() { Reason::Dependency } else { Reason::DependencyNever });
+    }
+    if state.namesake_before(job).is_some() {
+        return Some(Reason::Dependency);
+    }
     if state.parked(gang).is_some_and(|parked| parked.times > 1) {
         return Some(Reason::Parked);
     }

@@ -40,7 +40,7 @@ impl Waiting {
     pub fn of(state: &State, scorer: &Scorer, now: Time) -> Self {
         let mut waiting = Self::default();
         for job in state.jobs().values() {
-            waiting.seen.insert(job.id, seen(job));
+            waiting.seen.insert(job.id, seen(state, job));
             waiting.put_lane(state, scorer, job, now);
         }
         for gang in state.gangs().values() {
@@ -56,7 +56,7 @@ impl Waiting {
             return self.drop_gangs(id);
         };
         self.put_lane(state, scorer, job, now);
-        if self.seen.insert(id, seen(job)).is_some_and(|before| before != seen(job)) {
+        if self.seen.insert(id, seen(state, job)).is_some_and(|before| before != seen(state, job)) {
             self.drop_gangs(id);
             let from = GangId::new(id, 0);
             for (_, gang) in state.gangs().range_from(&from).take_while(|(gang, _)| gang.job == id) {
@@ -81,7 +81,7 @@ impl Waiting {
     }
 
     fn put_lane(&mut self, state: &State, scorer: &Scorer, job: &JobRecord, now: Time) {
-        let Some(first) = job.unstarted.first().filter(|_| !is_idle(job)) else { return };
+        let Some(first) = job.unstarted.first().filter(|_| !state.is_idle(job)) else { return };
         let item = self.item(state, scorer, job, (GangId::new(job.id, first), None), now);
         self.lanes.insert(job.id, item.key);
         self.insert(item);
@@ -92,7 +92,7 @@ impl Waiting {
             self.active.insert(gang.id);
             return;
         }
-        let Some(job) = state.job(gang.id.job).filter(|job| !is_idle(job)) else { return };
+        let Some(job) = state.job(gang.id.job).filter(|job| !state.is_idle(job)) else { return };
         let item = self.item(state, scorer, job, (gang.id, Some(gang)), now);
         self.queued.insert(gang.id, item.key);
         self.insert(item);
@@ -232,10 +232,6 @@ pub fn is_fungible(scheduling: &Scheduling) -> bool {
         })
 }
 
-fn is_idle(job: &JobRecord) -> bool {
-    job.held || job.cancelled
-}
-
-fn seen(job: &JobRecord) -> (u32, bool) {
-    (job.revision().number, is_idle(job))
+fn seen(state: &State, job: &JobRecord) -> (u32, bool) {
+    (job.revision().number, state.is_idle(job))
 }

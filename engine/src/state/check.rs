@@ -38,6 +38,7 @@ impl State {
         self.check_jobs()?;
         self.check_timers()?;
         self.check_waiting_records()?;
+        self.check_dependencies()?;
         self.accounts.check()?;
         self.check_keys()
     }
@@ -180,7 +181,7 @@ impl State {
                     self.gangs.get(gang).map(|record| &record.state),
                     Some(GangState::Running(current)) if current.number == *attempt
                 ),
-                Timer::WaitLimit { job } => self.jobs.contains(job),
+                Timer::WaitLimit { job } | Timer::Deadline { job } => self.jobs.contains(job),
                 Timer::NotBefore { gang } => self.jobs.contains(&gang.job),
                 Timer::DrainDeadline { node } => self.nodes.get(node).is_some_and(|node| node.closed.is_some()),
                 Timer::JoinToken { hash } => self.tokens.contains_key(hash),

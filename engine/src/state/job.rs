@@ -1,5 +1,6 @@
 //! The job table: one record per live job; an array's elements are kept as ranges until they start.
 
+use super::depend::Waits;
 use crate::command::Principal;
 use muster_common::job::Hash;
 use muster_common::{JobId, Name, Time};
@@ -26,6 +27,10 @@ pub struct JobRecord {
     pub gangs_active: u32,
     pub tally: Tally,
     pub retry_of: Option<JobId>,
+    /// A gang of it has run.
+    pub started: bool,
+    /// Other jobs it waits for.
+    pub waits: Option<Box<Waits>>,
 }
 
 impl JobRecord {
@@ -108,7 +113,7 @@ impl Ranges {
     }
 }
 
-/// What stays of a job that has ended, for repeated keys and dependencies.
+/// What stays of a job for repeated keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {
     pub job: JobId,

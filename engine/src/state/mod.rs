@@ -3,17 +3,19 @@
 pub mod account;
 pub mod change;
 pub mod check;
+pub mod depend;
 pub mod gang;
 pub mod job;
 pub mod node;
 pub mod reservation;
 pub mod timer;
 
-use crate::command::Settings;
+use crate::command::{Principal, Settings};
 use crate::policy::Policy;
 use crate::table::Table;
 use account::Accounts;
 use change::{Changes, Key};
+use depend::Tombstone;
 use gang::{GangRecord, Parked};
 use job::{JobRecord, KeyRecord};
 use muster_common::job::{Hash, Launch, Scheduling};
@@ -50,6 +52,12 @@ pub struct State {
     pub(crate) parked: BTreeMap<GangId, Parked>,
     pub(crate) keys: Table<String, KeyRecord>,
     pub(crate) key_ages: Table<(Time, String), ()>,
+    /// (job waited for, job that waits), of every condition that does not hold yet.
+    pub(crate) dependents: Table<(JobId, JobId), ()>,
+    /// Live jobs by user and name.
+    pub(crate) namesakes: Table<(Principal, Name, JobId), ()>,
+    pub(crate) ended: Table<JobId, Tombstone>,
+    pub(crate) ended_ages: Table<(Time, JobId), ()>,
     pub(crate) tokens: BTreeMap<Hash, JoinToken>,
     pub(crate) timers: Table<(Time, Timer), ()>,
     /// Device-milliseconds charged, by account.

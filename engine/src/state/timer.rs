@@ -19,6 +19,10 @@ pub enum Timer {
     WaitLimit {
         job: JobId,
     },
+    /// Nothing of the job that starts from now on could end by its deadline.
+    Deadline {
+        job: JobId,
+    },
     /// The back-off before another attempt is over, or `begin_at` has come. Only wakes the cycle.
     NotBefore {
         gang: GangId,

@@ -99,6 +99,8 @@ pub fn job(count: Count) -> Scheduling {
         preemptible: true,
         fence_after_ms: None,
         begin_at_ms: None,
+        deadline_at_ms: None,
+        after: Default::default(),
     }
 }
 

@@ -88,6 +88,8 @@ pub fn scheduling(nodes: u32, per_node: u32) -> Scheduling {
         preemptible: true,
         fence_after_ms: None,
         begin_at_ms: None,
+        deadline_at_ms: None,
+        after: Dependencies::default(),
     }
 }
 

@@ -34,6 +34,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         0 | 1 => {
             let mut spec = random_scheduling(a, b, c);
             spec.account = account(d);
+            depend(&mut spec, &cluster.state, &jobs, d);
             let key = format!("key-{}", cluster.state.applied_index());
             cluster.apply(Command::Submit(Box::new(submit(&key, spec))));
         }
@@ -61,6 +62,20 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
             }
         }
+    }
+}
+
+/// Now and then conditions on other jobs, some of them ended or never there, and a deadline.
+fn depend(spec: &mut Scheduling, state: &State, jobs: &[JobId], d: u32) {
+    let other = pick(jobs, d).unwrap_or(JobId(u64::from(d % 40)));
+    match d % 13 {
+        0 => spec.after.ok = vec![other],
+        1 => (spec.after.any, spec.after.or_cancel) = (vec![other, JobId(other.0 + 1)], true),
+        2 => (spec.after.not_ok, spec.after.or_cancel) = (vec![other], true),
+        3 => spec.after.started = vec![other],
+        4 => spec.after.singleton = true,
+        5 => spec.deadline_at_ms = Some(state.now().0 + u64::from(d % 200_000)),
+        _ => {}
     }
 }
 
@@ -208,6 +223,7 @@ fn edit(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32, c: u32, d: u32) {
         if b.is_multiple_of(2) {
             edit.scheduling = random_scheduling(b, c, d);
             edit.scheduling.array = now.array.clone();
+            depend(&mut edit.scheduling, &cluster.state, jobs, d / 7);
         }
         edit.scheduling.limits.time_ms = (!c.is_multiple_of(3)).then_some(u64::from(c % 90_000) + 1);
         edit.scheduling.limits.wait_ms = (c.is_multiple_of(5)).then_some(u64::from(d % 900_000) + 1);

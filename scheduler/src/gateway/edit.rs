@@ -67,7 +67,6 @@ fn prepare(subject: &Subject, caller: &Caller, request: &pb::EditJobRequest) -> 
     let (mut scheduling, mut launch) = submit::parse(&request.spec_json)?;
     let present: (&Scheduling, &Launch) = (&subject.scheduling, &subject.launch);
     // What a job file cannot say stays as it is.
-    scheduling.begin_at_ms = present.0.begin_at_ms;
     scheduling.limits.exact_ms = present.0.limits.exact_ms;
     let name = launch.name.clone();
     if reads_as_number(name.as_str()) {

@@ -107,8 +107,8 @@ pub fn waiting_gang(subject: &Subject, ordinal: Option<u32>) -> Option<GangId> {
 /// Fills in what a list says of a job that waits: the reason that decides, and the estimated start.
 pub fn add_reason(job: &mut pb::Job, subject: &Subject, briefs: &Briefs, forecast: Option<&Forecast>) {
     let Some(gang) = waiting_gang(subject, None) else { return };
-    if subject.record.held {
-        (job.reason, job.reason_text) = (Reason::Hold.word().into(), "the job is held".into());
+    if let Some((blocker, _)) = briefs.apart.get(&subject.record.id) {
+        (job.reason, job.reason_text) = (blocker.reason.word().into(), plain(&blocker.detail));
         return;
     }
     let Some(brief) = briefs.get(gang) else { return };
@@ -178,9 +178,11 @@ fn remedy(blocker: &Blocker) -> Option<pb::Remedy> {
 fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
     let any = |wish: fn(&GroupRequest) -> bool| subject.scheduling.groups.iter().any(wish);
     let asked = |wish: bool, reason| wish.then_some(reason);
+    let asks_others = !subject.scheduling.after.is_none();
     let limited = subject.scheduling.array.as_ref().is_some_and(|array| array.at_once.is_some());
     let checked = [
         Some(Reason::Hold),
+        asked(asks_others, Reason::Dependency),
         asked(limited, Reason::ArrayLimit),
         Some(Reason::Nodes),
         asked(subject.scheduling.wants_place(), Reason::Topology),

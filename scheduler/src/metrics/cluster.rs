@@ -39,19 +39,14 @@ pub fn look(sheet: &mut Sheet, context: &Context, memo: &mut Memo) {
 
 /// Gangs that wait, by the reason that decides, from one cycle.
 fn reasons(state: &State, memo: &mut Memo, now: Time) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::from([(Reason::Hold.word(), held(state))]);
-    for brief in &briefs(state, memo, now).order {
+    let briefs = briefs(state, memo, now);
+    let mut counts = BTreeMap::from([(Reason::Hold.word(), 0)]);
+    for (blocker, gangs) in briefs.apart.values() {
+        *counts.entry(blocker.reason.word()).or_default() += u64::from(*gangs);
+    }
+    for brief in &briefs.order {
         let word = brief.reason.as_ref().map_or(STARTS_NOW, |(reason, _)| reason.word());
         *counts.entry(word).or_default() += u64::from(brief.gangs);
     }
     counts
-}
-
-/// Gangs of held jobs, which no cycle looks at.
-fn held(state: &State) -> u64 {
-    let is_held = |job| state.job(job).is_some_and(|job| job.held);
-    let waits = |gang: &&GangRecord| matches!(gang.state, GangState::Queued { .. }) && is_held(gang.id.job);
-    let again = state.gangs().values().filter(waits).count() as u64;
-    let unstarted = state.jobs().values().filter(|job| job.held).map(|job| u64::from(job.unstarted.len()));
-    again + unstarted.sum::<u64>()
 }

@@ -180,6 +180,8 @@ impl World {
             preemptible: self.jobs.preemptible,
             fence_after_ms: None,
             begin_at_ms: None,
+            deadline_at_ms: None,
+            after: Default::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::env::check_env;
 use super::error::{Errors, SpecError, SpecErrorKind};
 use super::gang::name;
 use super::groups::compile_groups;
+use super::start::{check_moments, compile_after};
 use crate::Name;
 use crate::job::{
     CheckpointSpec, DEFAULT_NAME, GroupRequest, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal,
@@ -65,6 +66,8 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
         after.ms()
     });
     let logs = logs(file, &mut errors);
+    let after = compile_after(&file.after, &mut errors);
+    check_moments(file, &limits, &mut errors);
     check_workdir(file, &mut errors);
     let parts = || {
         let launch = Launch {
@@ -88,7 +91,9 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
             checkpoint,
             preemptible: file.preemptible.unwrap_or(true),
             fence_after_ms,
-            begin_at_ms: None,
+            begin_at_ms: file.begin.map(|moment| moment.ms()),
+            deadline_at_ms: file.deadline.map(|moment| moment.ms()),
+            after,
         };
         Some((scheduling, launch))
     };

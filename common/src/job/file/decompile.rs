@@ -1,8 +1,8 @@
 //! The way back: the job file that would make a job, from what the house keeps of it.
 
 use super::{
-    Array, Checkpoint, Command, DurationText, Fence, Gang, Inline, JobFile, Limits, Logs, NodeCount, OneOrMany, Prefer,
-    Ranks, Retry, Scalar, Segments, SizeText, Spread, Topology,
+    Array, Checkpoint, Command, DurationText, Fence, Gang, Inline, JobFile, Limits, Logs, MomentText, NodeCount,
+    OneOrMany, Prefer, Ranks, Retry, Scalar, Segments, SizeText, Spread, Topology,
 };
 use crate::job::{
     ArraySpec, CheckpointSpec, Count, GroupRequest, Launch, LogLimits, RanksPerNode, RetryBudget, Run, Scheduling,
@@ -52,6 +52,9 @@ pub fn scheduling_file(scheduling: &Scheduling) -> JobFile {
         account: Some(scheduling.account.to_string()),
         priority: Some(scheduling.class.to_string()),
         preemptible: (!scheduling.preemptible).then_some(false),
+        begin: scheduling.begin_at_ms.map(MomentText::of_ms),
+        deadline: scheduling.deadline_at_ms.map(MomentText::of_ms),
+        after: super::start::after_file(&scheduling.after),
         gang: if several {
             Some(all()).filter(|all| *all != Gang::default())
         } else {
@@ -244,6 +247,8 @@ mod tests {
         job(r#""name":"a","queue":"q","account":"c","priority":"high","preemptible":false,"workdir":"/data""#);
         job(r#""env":{"A":"1"},"limits":{"time":"36h","expected":"90s","wait":"1-12:00:00"}"#);
         job(r#""retry":{"infra":0,"app":2,"exclude_failed_node":true},"checkpoint":{"signal":"USR1","grace":"0s"}"#);
+        job(r#""begin":"2026-12-01T08:00:00Z","deadline":"2026-12-02T08:00:00.500Z""#);
+        job(r#""after":{"ok":[3,1],"started":[9],"any":[4],"not_ok":[5],"singleton":true,"or_cancel":true}"#);
         job(r#""array":{"range":"0-99","at_once":8,"stop_after_failures":3}"#);
         job(r#""array":{"range":"10-50:10"}"#);
         job(r#""array":{"grid":{"lr":[0.1,"1e-4"],"seed":[1,2,3]}}"#);

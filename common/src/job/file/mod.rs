@@ -12,6 +12,8 @@ mod env;
 mod error;
 mod gang;
 mod groups;
+mod moment;
+mod start;
 mod text;
 mod value;
 mod wishes;
@@ -25,6 +27,8 @@ use std::collections::BTreeMap;
 pub use compile::compile;
 pub use decompile::{decompile, reads_as_number, scheduling_file};
 pub use error::{SpecError, SpecErrorKind};
+pub use moment::{MomentText, parse_moment_ms};
+pub use start::After;
 pub use text::{DurationText, SizeText, TextError, parse_duration_ms, parse_size_bytes};
 pub use value::{Command, Inline, Later, NodeCount, OneOrMany, Ranks, Scalar};
 
@@ -53,6 +57,13 @@ pub struct JobFile {
     pub workdir: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Not to start before this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin: Option<MomentText>,
+    /// Given up when it can no longer end by this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<MomentText>,
+    pub after: After,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gang: Option<Gang>,
     /// The roles of a gang that has several; `gang` then says what holds for all of them.

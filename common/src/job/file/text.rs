@@ -14,6 +14,8 @@ pub enum TextError {
     Duration(String),
     #[error("`{0}` is not a size; write for example \"64GiB\", \"512MiB\" or \"80GB\"")]
     Size(String),
+    #[error("`{0}` is not a moment; write for example \"2026-12-01T08:00:00Z\" or \"2026-12-01T09:00:00+01:00\"")]
+    Moment(String),
     #[error("`{0}` is too large")]
     TooLarge(String),
 }

@@ -40,6 +40,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::TokenIssued { .. } => "token_issued",
         Event::TokenUsed { .. } => "token_used",
         Event::TokenExpired => "token_expired",
+        Event::DependencyBroken { .. } => "dependency_broken",
         Event::JobEdited { .. } => "job_edited",
     }
 }
@@ -192,6 +193,9 @@ fn text(state: &State, event: &Event, array: bool) -> String {
         Event::TokenUsed { node } => format!("join token used by {node}"),
         Event::TokenExpired => "join token ran out unused".into(),
         Event::Configured { what, by, version } => format!("{what} changed by {}; configuration {version}", by.0),
+        Event::DependencyBroken { job, kind, on, end } => {
+            format!("{job} was to start after {on} ({}), which ended {}", kind.word(), end.word())
+        }
         Event::JobEdited { job, revision, by, .. } => format!("{job} edited by {}: revision {revision}", by.0),
         other => node_text(state, other),
     }
