@@ -6,7 +6,7 @@ use super::env::check_env;
 use super::error::{Errors, SpecError, SpecErrorKind};
 use super::gang::name;
 use super::groups::compile_groups;
-use super::start::{check_moments, compile_after};
+use super::start::compile_start;
 use crate::Name;
 use crate::job::{
     CheckpointSpec, DEFAULT_NAME, GroupRequest, Launch, Limits, LogLimits, RetryBudget, Scheduling, StopSignal,
@@ -66,8 +66,7 @@ pub fn compile(file: &JobFile) -> Result<(Scheduling, Launch), Vec<SpecError>> {
         after.ms()
     });
     let logs = logs(file, &mut errors);
-    let after = compile_after(&file.after, &mut errors);
-    check_moments(file, &limits, &mut errors);
+    let after = compile_start(file, &limits, &mut errors);
     check_workdir(file, &mut errors);
     let parts = || {
         let launch = Launch {

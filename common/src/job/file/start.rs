@@ -31,7 +31,12 @@ pub struct After {
     pub or_cancel: Option<bool>,
 }
 
-pub(super) fn compile_after(file: &After, errors: &mut Errors) -> Dependencies {
+pub(super) fn compile_start(file: &JobFile, limits: &Limits, errors: &mut Errors) -> Dependencies {
+    check_moments(file, limits, errors);
+    compile_after(&file.after, errors)
+}
+
+fn compile_after(file: &After, errors: &mut Errors) -> Dependencies {
     let mut seen = BTreeSet::new();
     for (path, jobs) in [
         ("after.started", &file.started),
@@ -79,7 +84,7 @@ pub(super) fn after_file(after: &Dependencies) -> After {
 }
 
 /// A job that begins too late for its deadline could never run.
-pub(super) fn check_moments(file: &JobFile, limits: &Limits, errors: &mut Errors) {
+fn check_moments(file: &JobFile, limits: &Limits, errors: &mut Errors) {
     let (Some(begin), Some(deadline)) = (file.begin, file.deadline) else { return };
     if begin.ms().saturating_add(limits.time_ms.unwrap_or(0)) > deadline.ms() {
         let why = format!("it begins at {begin} at the earliest, and its time limit does not fit between the two");
