@@ -6,7 +6,7 @@ use crate::gateway::render::cluster;
 use muster_common::Time;
 use muster_engine::plan::brief::briefs;
 use muster_engine::plan::explain::Reason;
-use muster_engine::state::gang::{GangRecord, GangState};
+
 use muster_engine::{Memo, State};
 use std::collections::BTreeMap;
 
