@@ -201,6 +201,8 @@ pub enum ReportBody {
         why: String,
         fatal: bool,
     },
+    /// A checkpoint that a later attempt can go on from is complete.
+    Checkpointed,
 }
 
 /// How a rank ended.
@@ -236,11 +238,27 @@ pub enum PlanStep {
         gang: GangId,
         attempt: AttemptNo,
         by: Option<GangId>,
+        why: StopFor,
     },
     Reserve(Reservation),
     Unreserve {
         gang: GangId,
     },
+}
+
+/// For the sake of what a running gang is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopFor {
+    /// The order is filled again, and this falls out.
+    Order,
+    /// A higher class.
+    Priority,
+    /// Quota that was lent.
+    Reclaim,
+    /// Cells that are guaranteed.
+    Guarantee,
+    /// Room made by moving it.
+    Consolidation,
 }
 
 /// Where one gang is to run: all of it, or nothing.

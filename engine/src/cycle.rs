@@ -56,7 +56,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     let Kept { scorer, waiting, ledger, ever, .. } = kept;
     let mut round = Round::new(state, now, waiting, ledger, ever);
     round.expiring = expiring;
-    round.mask_kept_devices();
+    round.serve_kept();
     // 3. to 6. Admission and placement, backfill; or the whole order again.
     match state.policy().replan {
         Replan::Keep => start_in_order(&mut round),
@@ -66,9 +66,11 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
         }
     }
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
+    let retry_at = round.taking.retry_at;
     ledger.rollback(0);
     commands.extend(steps::commands(state, now, plan));
-    Cycle { commands, wake_at: wake_at(state, waiting, now), spent, truncated }
+    let wake_at = wake_at(state, waiting, now).into_iter().chain(retry_at).min();
+    Cycle { commands, wake_at, spent, truncated }
 }
 
 impl Memo {
@@ -119,6 +121,8 @@ impl Kept {
             let before = self.ledger.node(node).map(|view| view.facts.epoch);
             if before != state.node(node).map(|record| record.epoch) {
                 self.ever.clear();
+                // What its devices are called may have changed.
+                gangs.extend(state.node(node).map_or_else(Vec::new, |record| record.gangs.iter().copied().collect()));
             }
             self.ledger.refresh(state, node);
         }
@@ -204,7 +208,10 @@ fn offer(
     strict: bool,
     fills: bool,
 ) -> Offered {
-    if round.placed.contains(&gang) || blocked.as_ref().is_some_and(|blocked| blocked.gang == gang) {
+    if round.placed.contains(&gang)
+        || round.waits_for_kept(gang)
+        || blocked.as_ref().is_some_and(|blocked| blocked.gang == gang)
+    {
         return Offered::Next;
     }
     if !round.may_look() {
@@ -219,7 +226,7 @@ fn offer(
         Some(Blocked { booking: Some(booking), .. }) => round.try_fill(gang, item, booking),
         _ => round.try_start(gang, item),
     };
-    if tried == Tried::Placed {
+    if tried == Tried::Placed || round.take_back(gang, item, &booked_nodes(blocked)) {
         return Offered::Next;
     }
     if blocked.is_none() && round.could_ever(item) {
@@ -235,6 +242,12 @@ fn offer(
     if round.does_not_fit(item) || item.lane { Offered::NextItem } else { Offered::Next }
 }
 
+/// Where a start is booked for another.
+fn booked_nodes(blocked: &Option<Blocked>) -> BTreeSet<NodeId> {
+    let booking = blocked.as_ref().and_then(|blocked| blocked.booking.as_ref());
+    booking.map_or_else(BTreeSet::new, |booking| booking.witness.iter().map(|device| device.node).collect())
+}
+
 /// With nothing free and a booking already written, there is nothing to work out.
 fn nothing_to_fill(round: &Round, gang: GangId) -> bool {
     let full = round.ledger.with_free().is_empty() && round.ledger.partial().is_empty();
@@ -246,7 +259,7 @@ fn fill_by_submit(round: &mut Round, blocked: &mut Option<Blocked>) {
     let Some(Blocked { gang: head, booking: Some(booking) }) = blocked else { return };
     for item in waiting.by_submit.values() {
         for gang in item.gangs(round.state) {
-            if gang == *head || round.placed.contains(&gang) {
+            if gang == *head || round.placed.contains(&gang) || round.waits_for_kept(gang) {
                 continue;
             }
             if !round.may_look() {
@@ -296,7 +309,8 @@ fn finish_bookings(round: &mut Round, blocked: Option<Blocked>, strict: bool) {
 fn forget_bookings(round: &mut Round, unless: Option<GangId>) {
     for reservation in round.state.reservations().values() {
         let ours = matches!(reservation.kind, ReservationKind::Head | ReservationKind::Booked);
-        if ours && Some(reservation.gang) != unless && !round.placed.contains(&reservation.gang) {
+        let settled = round.placed.contains(&reservation.gang) || round.waits_for_kept(reservation.gang);
+        if ours && Some(reservation.gang) != unless && !settled {
             round.steps.push(PlanStep::Unreserve { gang: reservation.gang });
         }
     }

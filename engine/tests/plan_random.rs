@@ -12,7 +12,7 @@ use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
 use muster_engine::outcome::Outcome;
 use muster_engine::plan::feasible::part_amount;
 use muster_engine::plan::never::fits_ever;
-use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan, Score};
+use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Preempt, Replan, Score, Taking};
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
 use muster_engine::{Cycle, Memo, State, cycle};
@@ -227,9 +227,15 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
             match kind {
                 0 => policy.admission = Admission::HeadOfLine { sticky },
                 1 => policy.replan = Replan::Refill { min_run_ms: u64::from(sticky) * 3000, max_victims_per_cycle: 3 },
+                2 => {
+                    let preempt = Preempt { settle_ms: 20_000, min_run_ms: 2000, ..Preempt::default() };
+                    policy.taking = Taking { preempt: Some(preempt), ..Taking::default() };
+                }
                 _ => {}
             }
-            let complete = kind > 1 && depth == 0 && domains != Domains::NodeThenLevel;
+            let complete = kind > 2 && depth == 0 && domains != Domains::NodeThenLevel;
+            // What a wounded gang keeps, nobody else gets.
+            policy.taking.wounded_ms = if complete { 0 } else { 20_000 };
             (policy, complete)
         },
     )

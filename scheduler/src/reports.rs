@@ -104,7 +104,7 @@ fn text_bytes(body: &ReportBody) -> usize {
         | ReportBody::Exited { why, .. }
         | ReportBody::DeviceFault { why, .. } => why.len(),
         ReportBody::Quarantined { slots, why } => why.len() + slots.len() * SLOT_BYTES_MAX,
-        ReportBody::Prepared | ReportBody::Released { .. } | ReportBody::Informational => 0,
+        ReportBody::Prepared | ReportBody::Checkpointed | ReportBody::Released { .. } | ReportBody::Informational => 0,
     }
 }
 

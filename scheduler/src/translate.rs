@@ -74,6 +74,7 @@ pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeRepo
             why: cut(fault.why),
             fatal: fault.fatal,
         },
+        Body::Checkpointed(_) => ReportBody::Checkpointed,
         Body::Started(_) | Body::StoreLost(_) => ReportBody::Informational,
     };
     let gang = report.gang.map(GangId::from).unwrap_or_default();

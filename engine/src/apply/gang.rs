@@ -38,7 +38,8 @@ impl Applying<'_> {
         self.drop_attempt_timers(gang, &attempt);
         attempt.stopping_at = Some(now);
         self.gang_mut(gang).state = GangState::Stopping(attempt, Box::new(cause.clone()));
-        self.event(Event::GangStopping { gang, attempt: number, cause });
+        self.event(Event::GangStopping { gang, attempt: number, cause: cause.clone() });
+        self.keep_healthy(gang, &cause);
         true
     }
 
@@ -164,6 +165,7 @@ impl Applying<'_> {
             self.set_timer(not_before, Timer::NotBefore { gang });
         }
         self.event(Event::GangQueued { gang, next, not_before });
+        self.keep_for_now(gang);
     }
 
     /// Removes a gang that is queued again or has just ended its last attempt.

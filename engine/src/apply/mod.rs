@@ -16,6 +16,7 @@ mod register;
 mod reports;
 mod silence;
 mod submit;
+mod taking;
 mod token;
 
 pub use configure::FEATURE_LEVEL;

@@ -6,10 +6,10 @@ use crate::command::{CommitPlan, PlacedPart, Placement, PlanStep};
 use crate::outcome::{Event, Rejection, Response};
 use crate::plan::feasible;
 use crate::state::change::Key;
-use crate::state::gang::{Allocation, Attempt, Cause, GangRecord, GangState, Parked, PartState};
+use crate::state::gang::{Allocation, Attempt, GangRecord, GangState, Parked, PartState};
 use crate::state::job::JobRecord;
 use crate::state::node::{Holder, NodeRecord};
-use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
 use muster_common::job::Scheduling;
 use muster_common::{AttemptNo, GangId};
@@ -31,11 +31,8 @@ impl Applying<'_> {
                         rejected.push((placement.gang, why));
                     }
                 },
-                PlanStep::Stop { gang, attempt, by } => {
-                    let same = self.state.gangs.get(gang).is_some_and(|record| record.attempt == *attempt);
-                    if same && self.stop(*gang, Cause::Preempted { by: *by }) {
-                        accepted += 1;
-                    }
+                PlanStep::Stop { gang, attempt, by, why } => {
+                    accepted += u32::from(self.preempt(*gang, *attempt, *by, *why));
                 }
                 PlanStep::Reserve(reservation) => accepted += u32::from(self.reserve(reservation)),
                 PlanStep::Unreserve { gang } => {
@@ -105,7 +102,7 @@ impl Applying<'_> {
         let reserved = |slot: u16| {
             self.state.reservations.values().any(|reservation| {
                 reservation.gang != gang
-                    && matches!(reservation.kind, ReservationKind::Victims | ReservationKind::Wounded)
+                    && reservation.kind.keeps_devices()
                     && reservation.witness.iter().any(|device| device.node == part.node && device.slot == slot)
             })
         };
@@ -135,6 +132,7 @@ impl Applying<'_> {
             placed_at: now,
             started_at: None,
             stopping_at: None,
+            checkpoint_at: None,
             master_port: port,
             world_size: parts.iter().map(|part| part.ranks).sum(),
             parts,
@@ -224,12 +222,18 @@ impl Applying<'_> {
         if !self.is_waiting(gang) {
             return false;
         }
+        self.keep(reservation.clone());
+        true
+    }
+
+    /// In place of whatever was kept for the gang before.
+    pub(super) fn keep(&mut self, reservation: Reservation) {
+        let (gang, start) = (reservation.gang, reservation.start);
         self.forget_reservation(gang);
         self.set_timer(reservation.end, Timer::Reservation { gang });
-        self.state.reservations.insert(gang, reservation.clone());
+        self.state.reservations.insert(gang, reservation);
         self.state.touch(Key::Gang(gang));
-        self.event(Event::Reserved { gang, start: reservation.start });
-        true
+        self.event(Event::Reserved { gang, start });
     }
 
     pub(super) fn forget_reservation(&mut self, gang: GangId) {

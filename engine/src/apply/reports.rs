@@ -33,6 +33,7 @@ impl Applying<'_> {
         let gang = report.gang;
         match &report.body {
             ReportBody::Prepared => self.prepared(gang, at),
+            ReportBody::Checkpointed => self.checkpointed(gang),
             ReportBody::PrepareFailed { infra, why } => {
                 let cause = Cause::PrepareFailed { node: report.node, infra: *infra, why: why.clone() };
                 self.stop(gang, cause);
@@ -93,6 +94,13 @@ impl Applying<'_> {
         }
         self.event(Event::GangStarted { gang, attempt: number });
         self.job_started(gang.job);
+    }
+
+    fn checkpointed(&mut self, gang: GangId) {
+        let now = self.now();
+        if let GangState::Running(attempt) = &mut self.gang_mut(gang).state {
+            attempt.checkpoint_at = Some(now);
+        }
     }
 
     fn exited(&mut self, gang: GangId, at: usize, rank: u32, exit: Exit, node: NodeId) {

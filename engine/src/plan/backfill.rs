@@ -356,7 +356,7 @@ pub fn held_parts(gang: &GangRecord) -> impl Iterator<Item = PlacedPart> + '_ {
 }
 
 /// The narrowest domain of the first tree that holds all parts.
-fn common_domain(state: &State, parts: &[PlacedPart]) -> Option<(u16, Vec<Name>)> {
+pub(super) fn common_domain(state: &State, parts: &[PlacedPart]) -> Option<(u16, Vec<Name>)> {
     let fabric: &FabricSpec = state.fabric();
     let tree = fabric.trees.first()?;
     let mut common: Option<Vec<Name>> = None;

@@ -3,7 +3,7 @@
 
 use super::apart::apart;
 use super::capacity::Capacity;
-use super::explain::{Blocker, Reason, blocker};
+use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
 use super::never::{NeverFits, fits_on};
 use super::round::not_eligible;
@@ -12,9 +12,9 @@ use crate::cycle::Cycle;
 use crate::policy::Admission;
 use crate::state::State;
 use crate::state::gang::GangState;
-use crate::state::reservation::ReservationKind;
+use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::{Hash, Scheduling};
-use muster_common::{GangId, Time};
+use muster_common::{DeviceId, GangId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one cycle left waiting, ready to be asked about gangs.
@@ -22,6 +22,8 @@ pub(super) struct Blockers<'a> {
     state: &'a State,
     now: Time,
     placed: BTreeSet<GangId>,
+    /// What this very cycle reserves.
+    reserved: BTreeMap<GangId, Reservation>,
     truncated: bool,
     capacity: Capacity<'a>,
     empty: Option<Ledger>,
@@ -31,9 +33,10 @@ pub(super) struct Blockers<'a> {
 impl<'a> Blockers<'a> {
     pub fn new(state: &'a State, decided: &Cycle, now: Time) -> Self {
         let placed = placed(decided).collect();
+        let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
         let capacity = Capacity::new(state);
-        Self { state, now, placed, truncated, capacity, empty: None, never: BTreeMap::new() }
+        Self { state, now, placed, reserved, truncated, capacity, empty: None, never: BTreeMap::new() }
     }
 
     /// Does the cycle start it?
@@ -57,6 +60,9 @@ impl<'a> Blockers<'a> {
         let Some(job) = self.state.job(gang.job) else { return Vec::new() };
         let scheduling = self.state.scheduling(job).clone();
         let mut found: Vec<Blocker> = Vec::new();
+        if let Some(kept) = self.kept_for(gang) {
+            return vec![kept];
+        }
         if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
             found.push(eligibility(self.state, gang, reason));
         }
@@ -79,6 +85,33 @@ impl<'a> Blockers<'a> {
         }
         found.sort_by_key(|known| known.reason);
         found
+    }
+
+    /// What is kept for it already, or will be by this cycle, is all that it waits for.
+    fn kept_for(&self, gang: GangId) -> Option<Blocker> {
+        let known = self.reserved.get(&gang).or_else(|| self.state.reservations().get(&gang))?;
+        let state = self.state;
+        let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(state, device)).collect();
+        let until = Some(known.end).filter(|end| *end < Time::NEVER);
+        match known.kind {
+            ReservationKind::Victims => {
+                let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(state, *gang)).collect();
+                let leave = match holders.len() {
+                    0 => "its devices have just come free".to_owned(),
+                    1 => format!("{} leaves for it", names.join(", ")),
+                    _ => format!("{} leave for it", names.join(", ")),
+                };
+                let by = known.start.since_ms(self.now).div_ceil(1000);
+                let detail = format!("{leave}, with {by} s of grace left; {} are kept", devices(known));
+                Some(Blocker { until, ..blocker(Reason::Victims, detail).by(holders) })
+            }
+            ReservationKind::Wounded => {
+                let detail = format!("it lost a node, keeps {} and has the first claim on another", devices(known));
+                let nodes: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
+                Some(Blocker { until, ..blocker(Reason::Wounded, detail).on(nodes) })
+            }
+            _ => None,
+        }
     }
 
     fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {
@@ -117,12 +150,31 @@ impl<'a> Blockers<'a> {
     }
 }
 
-fn placed(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
-    let steps = decided.commands.iter().flat_map(|command| match command {
+fn steps(decided: &Cycle) -> impl Iterator<Item = &PlanStep> {
+    decided.commands.iter().flat_map(|command| match command {
         Command::CommitPlan(plan) => plan.steps.as_slice(),
         _ => &[],
-    });
-    steps.filter_map(|step| match step {
+    })
+}
+
+fn reserved(decided: &Cycle) -> impl Iterator<Item = &Reservation> {
+    steps(decided).filter_map(|step| match step {
+        PlanStep::Reserve(reservation) => Some(reservation),
+        _ => None,
+    })
+}
+
+fn holders<'s>(state: &'s State, device: &DeviceId) -> impl Iterator<Item = GangId> + 's {
+    let known = state.node(device.node).and_then(|node| node.devices.get(usize::from(device.slot)));
+    known.into_iter().flat_map(|device| device.holders().iter().map(|holder| holder.gang))
+}
+
+fn devices(known: &Reservation) -> String {
+    if known.witness.len() == 1 { "1 device".into() } else { format!("{} devices", known.witness.len()) }
+}
+
+fn placed(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
+    steps(decided).filter_map(|step| match step {
         PlanStep::Place(placement) => Some(placement.gang),
         _ => None,
     })

@@ -20,6 +20,10 @@ pub enum Reason {
     ArrayLimit,
     Cancelled,
     Parked,
+    /// Others have been stopped for it, and leave.
+    Victims,
+    /// It lost a node, keeps the others, and waits for one in its place.
+    Wounded,
     NeverFits,
     /// Too few free devices.
     Nodes,
@@ -48,6 +52,8 @@ impl Reason {
             Reason::ArrayLimit => "array-limit",
             Reason::Cancelled => "cancelled",
             Reason::Parked => "parked",
+            Reason::Victims => "victims",
+            Reason::Wounded => "wounded",
             Reason::NeverFits => "never-fits",
             Reason::Nodes => "nodes",
             Reason::Topology => "topology",

@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::order::{OrderKey, Scorer};
 use super::round::{Round, not_eligible};
 use super::waiting::{Item, is_fungible};
-use crate::command::{PlacedPart, PlanStep};
+use crate::command::{PlacedPart, PlanStep, StopFor};
 use crate::policy::Domains;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::node::DeviceState;
@@ -62,7 +62,12 @@ impl<'a> Round<'a> {
             _ => None,
         });
         for gang in victims.take(max_victims as usize) {
-            self.steps.push(PlanStep::Stop { gang: gang.id, attempt: gang.attempt, by: first_wanted });
+            self.steps.push(PlanStep::Stop {
+                gang: gang.id,
+                attempt: gang.attempt,
+                by: first_wanted,
+                why: StopFor::Order,
+            });
         }
     }
 
@@ -87,6 +92,9 @@ impl<'a> Round<'a> {
             for gang in item.gangs(self.state) {
                 if !self.may_look() {
                     return order;
+                }
+                if self.placed.contains(&gang) || self.waits_for_kept(gang) {
+                    continue;
                 }
                 let Some(job) = self.state.job(gang.job).filter(|job| !self.expiring.contains(&job.id)) else { break };
                 let of_job = counted.entry(gang.job).or_default();

@@ -4,12 +4,12 @@
 use super::explain::Reason;
 use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
+use super::take::TakingBack;
 use super::waiting::{Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
-use crate::state::reservation::ReservationKind;
 use muster_common::job::{Hash, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,7 @@ pub struct Round<'a> {
     pub spent: u64,
     looked: u32,
     pub truncated: u32,
+    pub taking: TakingBack,
 }
 
 /// Which shapes could run here if nothing else did. Void when an inventory changes.
@@ -84,22 +85,7 @@ impl<'a> Round<'a> {
             spent: 0,
             looked: 0,
             truncated: 0,
-        }
-    }
-
-    /// Devices kept for one gang are nobody else's.
-    pub fn mask_kept_devices(&mut self) {
-        for reservation in self.state.reservations().values() {
-            if !matches!(reservation.kind, ReservationKind::Victims | ReservationKind::Wounded) {
-                continue;
-            }
-            for device in &reservation.witness {
-                self.ledger.change(device.node, |view| {
-                    if let Some(free) = view.free.get_mut(usize::from(device.slot)) {
-                        *free = 0;
-                    }
-                });
-            }
+            taking: TakingBack::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The waiting gangs in order, and those that hold devices: kept up from the ring of changes.
 
 use super::order::{OrderKey, Scorer, run_ms};
+use super::running::Running;
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
@@ -30,6 +31,8 @@ pub struct Waiting {
     lanes: BTreeMap<JobId, OrderKey>,
     /// Gangs with a present attempt.
     pub active: BTreeSet<GangId>,
+    /// What they hold, and what stopping them would lose.
+    pub running: Running,
     /// Revision, and whether nothing of the job may start.
     seen: BTreeMap<JobId, (u32, bool)>,
     /// Items that ask for no device.
@@ -90,6 +93,7 @@ impl Waiting {
     fn put_gang(&mut self, state: &State, scorer: &Scorer, gang: &GangRecord, now: Time) {
         if !matches!(gang.state, GangState::Queued { .. }) {
             self.active.insert(gang.id);
+            self.running.put(state, gang);
             return;
         }
         let Some(job) = state.job(gang.id.job).filter(|job| !state.is_idle(job)) else { return };
@@ -138,6 +142,7 @@ impl Waiting {
 
     fn drop_gang(&mut self, gang: GangId) {
         self.active.remove(&gang);
+        self.running.remove(gang);
         if let Some(key) = self.queued.remove(&gang) {
             self.remove(key);
         }

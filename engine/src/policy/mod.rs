@@ -4,6 +4,9 @@
 //! runs, what a preemption costs) is never policy.
 
 pub mod formula;
+mod taking;
+
+pub use taking::{PER_HOUR_MAX, Preempt, Taking};
 
 use muster_common::Name;
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,7 @@ pub struct Policy {
     pub score: Score,
     pub device: DeviceChoice,
     pub replan: Replan,
+    pub taking: Taking,
     /// Where run times come from, the first source that knows wins.
     pub runtime: Vec<RuntimeSource>,
     pub budget: Budget,
@@ -179,6 +183,8 @@ pub enum PolicyError {
     Budget(&'static str),
     #[error("order.priority.hours_per_class must be between 1 and 87600")]
     Hours,
+    #[error("taking.preempt.{name} is {value}; it must be between {from} and {to}")]
+    Preempt { name: &'static str, value: u64, from: u64, to: u64 },
 }
 
 impl Policy {
@@ -195,6 +201,7 @@ impl Policy {
         if self.backfill.reserve_depth > 1 {
             return Err(PolicyError::Depth(self.backfill.reserve_depth));
         }
+        self.taking.validate()?;
         if self.budget.steps == 0 {
             return Err(PolicyError::Budget("steps"));
         }

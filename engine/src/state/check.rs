@@ -3,6 +3,7 @@
 use super::State;
 use super::gang::{Attempt, GangRecord, GangState, PartState};
 use super::node::{DeviceState, NodeRecord};
+use super::reservation::ReservationKind;
 use super::timer::Timer;
 use muster_common::job::{Hash, Scheduling};
 use muster_common::resources::{Amount, Share};
@@ -171,6 +172,10 @@ impl State {
             let missing = wanted.filter(|(at, _)| *at < Time::NEVER).filter(|timer| !timers.contains(timer));
             ensure(missing.is_none(), || format!("gang {id} has no timer {missing:?}"))?;
         }
+        for known in self.reservations.values().filter(|known| known.end < Time::NEVER) {
+            let timer = (known.end, Timer::Reservation { gang: known.gang });
+            ensure(timers.contains(&timer), || format!("the reservation of {} never ends", known.gang))?;
+        }
         for (_, timer) in &timers {
             let belongs = match timer {
                 Timer::StartDeadline { gang, attempt } => matches!(
@@ -202,7 +207,14 @@ impl State {
 
     fn check_waiting_records(&self) -> Broken {
         for gang in self.reservations.keys().chain(self.parked.keys()) {
+            let known = self.reservations.get(gang);
+            ensure(known.is_none_or(|known| known.gang == *gang), || format!("a reservation of another than {gang}"))?;
+            let wounded = known.is_some_and(|known| known.kind == ReservationKind::Wounded);
             let waiting = match self.gangs.get(gang) {
+                // A gang that lost a node keeps the others from the moment on which it is stopped.
+                Some(record) if wounded => {
+                    matches!(record.state, GangState::Queued { .. } | GangState::Stopping(..))
+                }
                 Some(record) => matches!(record.state, GangState::Queued { .. }),
                 None => self.jobs.get(&gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)),
             };

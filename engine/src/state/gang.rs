@@ -1,6 +1,6 @@
 //! The gang table: the all-or-nothing unit, its attempts and what they hold.
 
-use crate::command::Exit;
+use crate::command::{Exit, StopFor};
 use crate::outcome::Rejection;
 use muster_common::resources::Amount;
 use muster_common::{AttemptNo, GangId, NodeId, Time, Token};
@@ -84,6 +84,8 @@ pub struct Attempt {
     pub placed_at: Time,
     pub started_at: Option<Time>,
     pub stopping_at: Option<Time>,
+    /// The newest checkpoint that a rank has reported.
+    pub checkpoint_at: Option<Time>,
     /// Leased on the first part's node for as long as the attempt lives.
     pub master_port: u16,
     pub world_size: u32,
@@ -153,6 +155,7 @@ pub enum Cause {
     TimeLimit,
     Preempted {
         by: Option<GangId>,
+        why: StopFor,
     },
     /// Moved off a node that is being drained.
     Drained {

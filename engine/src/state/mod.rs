@@ -50,6 +50,8 @@ pub struct State {
     pub(crate) launches: Table<Hash, LaunchRecord>,
     pub(crate) reservations: BTreeMap<GangId, Reservation>,
     pub(crate) parked: BTreeMap<GangId, Parked>,
+    /// Gangs stopped for a higher class within the last hour, and the scheduling part of each.
+    pub(crate) preempted: BTreeMap<(Time, GangId), Hash>,
     pub(crate) keys: Table<String, KeyRecord>,
     pub(crate) key_ages: Table<(Time, String), ()>,
     /// (job waited for, job that waits), of every condition that does not hold yet.
@@ -177,6 +179,11 @@ impl State {
 
     pub fn reservations(&self) -> &BTreeMap<GangId, Reservation> {
         &self.reservations
+    }
+
+    /// Stopped for a higher class within the last hour, by moment.
+    pub fn preempted(&self) -> &BTreeMap<(Time, GangId), Hash> {
+        &self.preempted
     }
 
     pub fn parked(&self, gang: GangId) -> Option<&Parked> {

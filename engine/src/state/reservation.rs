@@ -29,3 +29,10 @@ pub enum ReservationKind {
     /// An operator's hold for a window of time.
     Advance,
 }
+
+impl ReservationKind {
+    /// Are the devices named nobody else's, from now on?
+    pub const fn keeps_devices(self) -> bool {
+        matches!(self, ReservationKind::Victims | ReservationKind::Wounded)
+    }
+}

@@ -1,8 +1,10 @@
 //! Random steps of a cluster: submits, placements, reports true and false, silence, operators.
 
 use super::*;
+use muster_common::DeviceId;
 use muster_common::job::ArraySpec;
 use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, User};
+use muster_engine::state::reservation::{Reservation, ReservationKind};
 
 /// One step: which kind, and four numbers it draws its details from.
 pub type Op = (u8, u32, u32, u32, u32);
@@ -30,7 +32,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 18 {
+    match kind % 20 {
         0 | 1 => {
             let mut spec = random_scheduling(a, b, c);
             spec.account = account(d);
@@ -57,6 +59,8 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         13 => register_again(cluster, &nodes, a, b, c),
         14 => stray_report(cluster, &nodes, &gangs, a, b),
         15 => edit(cluster, &jobs, a, b, c, d),
+        18 => take_back(cluster, &gangs, a, b, c),
+        17 => reserve(cluster, &jobs, &nodes, a, b, c),
         _ => {
             if let Some(job) = pick(&jobs, a) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
@@ -119,6 +123,28 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
     cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
 }
 
+/// Orders to stop, right, late and for attempts that never were.
+fn take_back(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32) {
+    let Some(gang) = pick(gangs, a) else { return };
+    let attempt = cluster.state.gang(gang).map_or(AttemptNo(1), |record| record.attempt);
+    let attempt = if b.is_multiple_of(4) { AttemptNo(attempt.0 + 1) } else { attempt };
+    let why = [StopFor::Order, StopFor::Priority, StopFor::Reclaim][c as usize % 3];
+    let plan = cluster.plan(vec![PlanStep::Stop { gang, attempt, by: pick(gangs, b), why }]);
+    cluster.apply(plan);
+}
+
+fn reserve(cluster: &mut Cluster, jobs: &[JobId], nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let (Some(job), Some(node)) = (pick(jobs, a), pick(nodes, b)) else { return };
+    let gang = GangId::new(job, b % 3);
+    let kind = [ReservationKind::Victims, ReservationKind::Wounded, ReservationKind::Booked][c as usize % 3];
+    let start = cluster.state.now();
+    let end = start.plus_ms(u64::from(c));
+    let witness = (0..1 + (c % 3) as u16).map(|slot| DeviceId { node, slot }).collect();
+    let reservation = Reservation { gang, kind, start, end, domain: None, witness };
+    let plan = cluster.plan(vec![PlanStep::Reserve(reservation)]);
+    cluster.apply(plan);
+}
+
 fn place_some(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32) {
     let Some(job) = pick(jobs, a) else { return };
     let record = cluster.state.job(job).unwrap();
@@ -143,11 +169,12 @@ fn report(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32, d: u3
     let Some(node) = pick(&cluster.parts(gang), b) else {
         return;
     };
-    let body = match c % 8 {
+    let body = match c % 9 {
         0 => ReportBody::PrepareFailed { infra: d.is_multiple_of(2), why: "test".into() },
         1..=3 => ReportBody::Exited { rank: d % 6, exit: OK, why: String::new() },
         4 => ReportBody::Exited { rank: d % 6, exit: Exit::Code(1), why: String::new() },
         5 => ReportBody::DeviceFault { slot: (d % 3) as u16, xid: 79, why: "test".into(), fatal: d.is_multiple_of(2) },
+        8 => ReportBody::Checkpointed,
         6 if d.is_multiple_of(4) => ReportBody::Quarantined { slots: vec![(d % 3) as u16], why: "test".into() },
         _ => ReportBody::Released { lease_expired: d.is_multiple_of(2) },
     };

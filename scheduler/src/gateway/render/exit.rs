@@ -55,6 +55,7 @@ mod tests {
             placed_at: Time(0),
             started_at: None,
             stopping_at: None,
+            checkpoint_at: None,
             master_port: 1,
             world_size: exits.len() as u32,
             parts: vec![part],

@@ -3,7 +3,7 @@
 use muster_common::text::is_steering;
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::State;
-use muster_engine::command::Exit;
+use muster_engine::command::{Exit, StopFor};
 use muster_engine::state::gang::Cause;
 
 /// A node's name; its number when it is no longer known.
@@ -58,8 +58,16 @@ pub fn cause_text(state: &State, cause: &Cause) -> String {
         Cause::Cancelled { reason } if reason.is_empty() => "cancelled".into(),
         Cause::Cancelled { reason } => format!("cancelled: {}", plain(reason)),
         Cause::TimeLimit => "it ran until its time limit".into(),
-        Cause::Preempted { by: Some(by) } => format!("stopped in favour of {}", gang_name(state, *by)),
-        Cause::Preempted { by: None } => "stopped in favour of others".into(),
+        Cause::Preempted { by, why } => {
+            let by = by.as_ref().map_or_else(|| "others".into(), |by| gang_name(state, *by));
+            match why {
+                StopFor::Order => format!("stopped in favour of {by}"),
+                StopFor::Priority => format!("stopped in favour of {by}, of a higher priority class"),
+                StopFor::Reclaim => format!("it ran on borrowed quota, which {by} took back"),
+                StopFor::Guarantee => format!("it ran on devices guaranteed to the account of {by}"),
+                StopFor::Consolidation => format!("moved to make room for {by}"),
+            }
+        }
         Cause::Drained { node } => format!("{} is being drained", on(node)),
         Cause::NodeLost { node } => format!("{} was silent for the whole fencing wait", on(node)),
         Cause::LeaseLost { node } => format!("{} could not renew its lease and stopped its ranks", on(node)),

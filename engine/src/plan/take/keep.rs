@@ -1,0 +1,183 @@
+//! Devices kept for a gang: for its victims to leave them, or since it lost a node. Nobody else gets
+//! them, and it is offered them before anybody is offered anything.
+
+use super::Masked;
+use crate::command::{PlacedPart, Placement, PlanStep};
+use crate::plan::feasible::{amount_on, part_amount};
+use crate::plan::round::Round;
+use crate::plan::shape::check_placement_shape;
+use crate::plan::waiting::Item;
+use crate::state::State;
+use crate::state::gang::GangState;
+use crate::state::node::DeviceState;
+use crate::state::reservation::{Reservation, ReservationKind};
+use muster_common::job::Count;
+use muster_common::resources::Amount;
+use muster_common::{AttemptNo, DeviceId, GangId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What has come of devices that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// All are free, or will be.
+    Coming,
+    /// Some cannot be had any more.
+    Lost,
+}
+
+impl Round<'_> {
+    /// Sets aside what is kept, then offers it to those it is kept for.
+    pub fn serve_kept(&mut self) {
+        let kept = |known: &&Reservation| known.kind.keeps_devices();
+        let all: Vec<&Reservation> = self.state.reservations().values().filter(kept).collect();
+        all.iter().for_each(|known| self.mask(known));
+        for known in all {
+            self.serve(known);
+        }
+    }
+
+    /// Nobody else's, with the CPU and memory that go with them.
+    fn mask(&mut self, known: &Reservation) {
+        let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
+        for device in &known.witness {
+            by_node.entry(device.node).or_default().push(device.slot);
+        }
+        let job = self.state.job(known.gang.job);
+        let groups = job.map_or(&[][..], |job| &self.state.scheduling(job).groups);
+        let mut masked = Vec::new();
+        for (node, slots) in by_node {
+            self.ledger.change(node, |view| {
+                let inventory = &view.facts.inventory;
+                let asked = groups.iter().map(|group| amount_on(group, inventory, slots.len() as u32));
+                let cpu_milli = asked.clone().map(|amount| amount.cpu_milli).max().unwrap_or(0);
+                let memory_bytes = asked.map(|amount| amount.memory_bytes).max().unwrap_or(0);
+                let amount = Amount {
+                    cpu_milli: cpu_milli.min(view.amount.cpu_milli),
+                    memory_bytes: memory_bytes.min(view.amount.memory_bytes),
+                };
+                let mut free = Vec::new();
+                for slot in &slots {
+                    if let Some(milli) = view.free.get_mut(usize::from(*slot)) {
+                        free.push((*slot, std::mem::take(milli)));
+                    }
+                }
+                view.amount = view.amount.minus(&amount).unwrap_or_default();
+                masked.push(Masked { node, slots: free, amount });
+            });
+        }
+        self.taking.masked_slots.extend(known.witness.iter().copied());
+        self.taking.masked.insert(known.gang, masked);
+    }
+
+    fn unmask(&mut self, gang: GangId) {
+        let Some(masked) = self.taking.masked.get(&gang) else { return };
+        for Masked { node, slots, amount } in masked {
+            self.ledger.change(*node, |view| {
+                slots.iter().for_each(|(slot, free)| view.free[usize::from(*slot)] = *free);
+                view.amount = view.amount.plus(amount);
+            });
+        }
+    }
+
+    fn serve(&mut self, known: &Reservation) {
+        let gang = known.gang;
+        let Some(item) = self.waiting.item_of(self.state, gang).cloned() else { return };
+        let state = what_became_of(self.state, known);
+        if state == Kept::Lost {
+            self.steps.push(PlanStep::Unreserve { gang });
+            return;
+        }
+        self.taking.waiting.insert(gang);
+        if self.not_eligible(gang, &item).is_some() {
+            return;
+        }
+        let mark = self.ledger.mark();
+        self.unmask(gang);
+        let parts = match known.kind {
+            ReservationKind::Wounded => self.mended(known, &item),
+            _ => None,
+        };
+        let parts = parts.or_else(|| self.search(gang, &item));
+        self.ledger.rollback(mark);
+        if let Some(parts) = parts {
+            self.take(&parts);
+            self.place(gang, parts);
+        }
+    }
+
+    /// The nodes that a wounded gang has kept, each rank on its own, and others for those it lost.
+    fn mended(&mut self, known: &Reservation, item: &Item) -> Option<Vec<PlacedPart>> {
+        let state = self.state;
+        let gang = known.gang;
+        let record = state.gang(gang)?;
+        let [group] = item.scheduling.groups.as_slice() else { return None };
+        let Count::Nodes { per_node, .. } = group.count else { return None };
+        let before = &record.past.last()?.attempt.parts;
+        let kept: BTreeSet<DeviceId> = known.witness.iter().copied().collect();
+        let mut parts: Vec<Option<PlacedPart>> = Vec::new();
+        for part in before {
+            let node = state.node(part.node).filter(|node| node.is_open() && !record.excluded.contains(&node.id));
+            let is_free = |&(slot, milli): &(u16, u16)| {
+                let free = node.and_then(|node| node.devices.get(usize::from(slot))).is_some_and(DeviceState::is_free);
+                free && milli == 1000 && kept.contains(&DeviceId { node: part.node, slot })
+            };
+            let whole = part.devices.iter().all(is_free) && part.devices.len() as u32 == per_node;
+            parts.push(node.filter(|_| whole).map(|node| PlacedPart {
+                epoch: node.epoch,
+                amount: part_amount(group, node, per_node),
+                ..placed(part)
+            }));
+        }
+        let missing = parts.iter().filter(|part| part.is_none()).count() as u32;
+        if missing as usize == parts.len() {
+            return None;
+        }
+        let mut new = Vec::new();
+        if missing > 0 {
+            let mut scheduling = (*item.scheduling).clone();
+            scheduling.groups[0].count = Count::Nodes { nodes: missing, per_node };
+            let rest = Item { scheduling: Arc::new(scheduling), ..item.clone() };
+            let own: Vec<NodeId> = parts.iter().flatten().map(|part| part.node).collect();
+            own.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
+            new = self.search(gang, &rest)?;
+        }
+        let mut new = new.into_iter();
+        let parts = parts.into_iter().map(|part| part.or_else(|| new.next())).collect::<Option<Vec<_>>>()?;
+        let revision = state.job(gang.job)?.revision().number;
+        let placement = Placement { gang, attempt: AttemptNo(record.attempt.0 + 1), revision, parts };
+        check_placement_shape(&item.scheduling, &placement, state).ok()?;
+        Some(placement.parts)
+    }
+
+    /// Does it wait for what is kept for it, and for nothing else?
+    pub fn waits_for_kept(&self, gang: GangId) -> bool {
+        self.taking.waiting.contains(&gang)
+    }
+}
+
+/// Victims leave, or have left; what a wounded gang keeps is of use while any of it can be had.
+fn what_became_of(state: &State, known: &Reservation) -> Kept {
+    let comes = |device: &DeviceId| {
+        let Some(node) = state.node(device.node).filter(|node| node.is_open()) else { return false };
+        let Some(DeviceState::Ok(holders)) = node.devices.get(usize::from(device.slot)) else { return false };
+        let leaves =
+            |gang: GangId| state.gang(gang).is_some_and(|record| matches!(record.state, GangState::Stopping(..)));
+        holders.iter().all(|holder| leaves(holder.gang))
+    };
+    let all_come = match known.kind {
+        ReservationKind::Wounded => known.witness.iter().any(comes),
+        _ => known.witness.iter().all(comes),
+    };
+    if all_come { Kept::Coming } else { Kept::Lost }
+}
+
+fn placed(part: &crate::state::gang::Allocation) -> PlacedPart {
+    PlacedPart {
+        group: part.group,
+        node: part.node,
+        epoch: part.epoch,
+        devices: part.devices.clone(),
+        amount: part.amount,
+    }
+}

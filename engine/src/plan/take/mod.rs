@@ -1,0 +1,137 @@
+//! Taking back: stopping some gangs for the sake of one. The domain is chosen first, then in it the
+//! gangs whose end loses least; whole gangs only, none that is not needed, and none at all unless
+//! the one they make room for then fits.
+
+mod choose;
+mod keep;
+mod preempt;
+mod trim;
+
+use super::round::Round;
+use super::waiting::Item;
+use crate::command::{PlacedPart, PlanStep, StopFor};
+use crate::state::reservation::{Reservation, ReservationKind};
+use muster_common::job::Hash;
+use muster_common::resources::Amount;
+use muster_common::{DeviceId, GangId, NodeId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one gang costs when it is stopped: who may be spared longest, then how much is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Price {
+    pub rank: i64,
+    /// Device-milliseconds.
+    pub loss: u64,
+}
+
+/// Gangs that may be stopped for one, and those that leave anyway.
+#[derive(Debug, Default)]
+pub struct Offers {
+    pub prices: BTreeMap<GangId, Price>,
+    pub leaving: BTreeSet<GangId>,
+    /// How many may be stopped.
+    pub victims_max: usize,
+}
+
+/// Who has to go, and where the gang will be then.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub victims: Vec<GangId>,
+    pub parts: Vec<PlacedPart>,
+}
+
+/// Failed searches in one cycle; each may look at every node.
+const TRIES_MAX: u32 = 8;
+
+/// One cycle's part in taking back.
+#[derive(Debug, Default)]
+pub struct TakingBack {
+    /// Gangs that wait for devices kept for them, and for nothing else.
+    pub waiting: BTreeSet<GangId>,
+    /// Told to stop in this cycle.
+    victims: BTreeSet<GangId>,
+    /// What was set aside on the ledger, by whose it is.
+    masked: BTreeMap<GangId, Vec<Masked>>,
+    masked_slots: BTreeSet<DeviceId>,
+    /// Requests for which nobody can be stopped, in this cycle.
+    in_vain: BTreeSet<Hash>,
+    tries: u32,
+    /// When a gang that is protected now may be stopped.
+    pub retry_at: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Masked {
+    node: NodeId,
+    slots: Vec<(u16, u16)>,
+    amount: Amount,
+}
+
+impl Round<'_> {
+    /// Makes room for a gang that does not fit, if the policy lets others be stopped for it. `avoid`:
+    /// nodes on which a start is booked for another. True when it now waits for its victims to go.
+    pub fn take_back(&mut self, gang: GangId, item: &Item, avoid: &BTreeSet<NodeId>) -> bool {
+        if item.scheduling.devices() == 0 || !self.could_ever(item) {
+            return false;
+        }
+        let offers = match self.priority_offers(gang, item) {
+            Some(offers) => offers,
+            None => return false,
+        };
+        self.take_from(gang, item, &offers, avoid, StopFor::Priority)
+    }
+
+    fn take_from(
+        &mut self,
+        gang: GangId,
+        item: &Item,
+        offers: &Offers,
+        avoid: &BTreeSet<NodeId>,
+        why: StopFor,
+    ) -> bool {
+        if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&item.shape) {
+            return false;
+        }
+        let Some(taken) = self.choose(gang, item, offers, avoid) else {
+            self.taking.tries += 1;
+            if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
+                self.taking.in_vain.insert(item.shape);
+            }
+            return false;
+        };
+        self.stop_for(gang, &taken, why);
+        true
+    }
+
+    fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
+        let mut grace_ms = 0;
+        for victim in &taken.victims {
+            let Some(record) = self.state.gang(*victim) else { continue };
+            grace_ms = grace_ms.max(self.running(*victim).map_or(0, |runs| runs.scheduling.checkpoint.grace_ms));
+            self.steps.push(PlanStep::Stop { gang: *victim, attempt: record.attempt, by: Some(gang), why });
+            self.taking.victims.insert(*victim);
+        }
+        let gone_by = self.now.plus_ms(grace_ms);
+        let settings = self.state.settings();
+        let end = gone_by.plus_ms(settings.kill_bound_ms).plus_ms(self.state.policy().taking.release_ms);
+        let devices = |part: &PlacedPart| {
+            let node = part.node;
+            part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
+        };
+        self.steps.push(PlanStep::Reserve(Reservation {
+            gang,
+            kind: ReservationKind::Victims,
+            start: gone_by,
+            end,
+            domain: super::backfill::common_domain(self.state, &taken.parts),
+            witness: taken.parts.iter().flat_map(devices).collect(),
+        }));
+        self.taking.masked_slots.extend(taken.parts.iter().flat_map(devices));
+        self.taking.waiting.insert(gang);
+        self.take(&taken.parts);
+    }
+
+    pub(super) fn running(&self, gang: GangId) -> Option<&super::running::Runs> {
+        self.waiting.running.get(gang)
+    }
+}
