@@ -80,6 +80,11 @@ impl InProcess {
         shims.iter().filter(|shim| shim.due_ms() <= now_ms).for_each(|shim| shim.pass(now_ms));
     }
 
+    /// What the shim in `dir` was started with.
+    pub fn spec(&self, dir: &Path) -> Option<Spec> {
+        self.shim(dir).map(|shim| Spec::clone(&shim.spec))
+    }
+
     /// Every shim that still holds ranks, for an observer who trusts nobody.
     pub fn seen(&self) -> Vec<Seen> {
         let shims = locked(&self.shims);

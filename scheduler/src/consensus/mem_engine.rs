@@ -55,6 +55,8 @@ struct Disk {
     /// Raised by every crash; an engine of an older life is dead.
     life: u64,
     hold: bool,
+    lie: bool,
+    voted: Option<SavedVote>,
     durable: Image,
     unsynced: VecDeque<Write>,
     waiting: Vec<OnDurable>,
@@ -79,10 +81,22 @@ impl MemDisk {
 
     /// Forgets every unsynced write, as a power cut does; their callbacks report a failure.
     pub fn crash(&self) {
+        self.crash_keeping(0);
+    }
+
+    /// Writes that a crash now would lose.
+    pub fn unsynced(&self) -> usize {
+        self.lock().unsynced.len()
+    }
+
+    /// The same, but for the first `kept` unsynced writes: a power cut may spare some, and the death of a process alone
+    /// spares all.
+    pub fn crash_keeping(&self, kept: usize) {
         let lost = {
             let mut disk = self.lock();
             disk.life += 1;
-            disk.unsynced.clear();
+            let spared: Vec<_> = std::mem::take(&mut disk.unsynced).into_iter().take(kept).collect();
+            spared.iter().for_each(|write| disk.durable.write(write));
             std::mem::take(&mut disk.waiting)
         };
         // Outside the lock: a callback may call back into the disk.
@@ -92,6 +106,16 @@ impl MemDisk {
     /// While held, writes stay unsynced until [`MemDisk::sync`].
     pub fn hold_syncs(&self, hold: bool) {
         self.lock().hold = hold;
+    }
+
+    /// A disk that says of every vote given to a candidate that it is durable, and keeps none. For checking checkers.
+    pub fn lie_about_votes(&self, lie: bool) {
+        self.lock().lie = lie;
+    }
+
+    /// The vote written last, durable or not.
+    pub fn last_vote(&self) -> Option<SavedVote> {
+        self.lock().voted
     }
 
     /// Makes every write so far durable and calls its callback.
@@ -127,7 +151,13 @@ impl MemEngine {
             if disk.life != self.life {
                 return Err(io::Error::other("this engine's process has crashed; open the disk again"));
             }
-            disk.unsynced.push_back(write.clone());
+            if let Write::Vote(vote) = &write {
+                disk.voted = Some(*vote);
+            }
+            let lost = disk.lie && matches!(&write, Write::Vote(vote) if !vote.committed);
+            if !lost {
+                disk.unsynced.push_back(write.clone());
+            }
             disk.hold
         };
         self.now.write(&write);
@@ -220,6 +250,19 @@ mod tests {
         let engine = disk.open();
         assert_eq!(engine.state().vote, Some(vote));
         assert_eq!(engine.read(0, 9, usize::MAX).unwrap(), vec![record(0), record(1)]);
+    }
+
+    #[test]
+    fn a_crash_may_spare_the_first_of_the_unsynced_writes() {
+        let disk = MemDisk::new();
+        let mut engine = disk.open();
+        disk.hold_syncs(true);
+        for index in 0..3 {
+            engine.append(vec![record(index)], OnDurable::new(|result| assert!(result.is_err()))).unwrap();
+        }
+        assert_eq!(disk.unsynced(), 3);
+        disk.crash_keeping(2);
+        assert_eq!(disk.open().read(0, 9, usize::MAX).unwrap(), vec![record(0), record(1)]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What goes wrong in a world: partitions, held messages, crashes, lost power, pauses, wrong clocks. Each for a while.
 
+use crate::play::USERS;
 use crate::world::World;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Two servers down leave no majority; more would only be a longer pause.
@@ -26,9 +28,24 @@ enum Fault {
     PowerLost(String),
     /// A process that stands still: its clock too, and what is sent to it waits.
     Paused(u64, Vec<String>),
+    /// An agent that stands still while shims and ranks go on.
+    AgentPaused(String, Vec<String>),
+    /// Every sync of a server's log takes some hundred milliseconds.
+    SlowDisk(u64),
 }
 
 impl Fault {
+    /// The host that it befalls.
+    fn host(&self) -> String {
+        match self {
+            Fault::Cut(host, _) | Fault::OneWay(host, _) | Fault::Held(host, _) | Fault::AgentPaused(host, _) => {
+                host.clone()
+            }
+            Fault::AgentDown(name) | Fault::PowerLost(name) => name.clone(),
+            Fault::ServerDown(id) | Fault::Paused(id, _) | Fault::SlowDisk(id) => format!("server-{id}"),
+        }
+    }
+
     fn word(&self) -> &'static str {
         match self {
             Fault::Cut(..) => "cut",
@@ -38,6 +55,8 @@ impl Fault {
             Fault::AgentDown(_) => "agent-down",
             Fault::PowerLost(_) => "power-lost",
             Fault::Paused(..) => "paused",
+            Fault::AgentPaused(..) => "agent-paused",
+            Fault::SlowDisk(_) => "slow-disk",
         }
     }
 }
@@ -102,45 +121,79 @@ impl Faults {
     fn choose(&mut self, world: &World) -> Option<(Fault, u64)> {
         let servers = world.server_names();
         let nodes: Vec<String> = world.nodes.iter().map(|node| node.name.clone()).collect();
-        let long = self.rng.random_range(200..9_000);
+        // Some are longer than a lease and the wait before a node is fenced.
+        let long = self.rng.random_range(200..14_000);
         let short = self.rng.random_range(100..4_000);
         let down = |wanted: fn(&Fault) -> bool| self.active.iter().filter(|(_, fault)| wanted(fault)).count();
         let servers_down = down(|fault| matches!(fault, Fault::ServerDown(_) | Fault::Paused(..)));
         let nodes_down = down(|fault| matches!(fault, Fault::AgentDown(_) | Fault::PowerLost(_)));
         let dice = self.rng.random_range(0..100);
-        if dice < 61 || (90..94).contains(&dice) {
-            let of_server = matches!(dice, 0..20 | 52..61 | 90..94);
-            let host = self.pick(if of_server { &servers } else { &nodes })?;
-            let mut others = servers;
-            others.retain(|other| *other != host && !self.links.contains(&link(&host, other)));
-            if others.is_empty() || dice >= 90 && servers_down >= SERVERS_DOWN_MAX {
-                return None;
+        let fault = match dice {
+            0..8 => self.of_links(world, true, Fault::Cut)?,
+            8..13 => self.of_links(world, true, Fault::OneWay)?,
+            13..19 => self.of_links(world, true, Fault::Held)?,
+            19..31 => self.of_links(world, false, Fault::Cut)?,
+            31..39 => self.of_links(world, false, Fault::OneWay)?,
+            39..48 => self.of_links(world, false, Fault::Held)?,
+            48..53 if servers_down < SERVERS_DOWN_MAX => {
+                self.of_all_links(world, &servers, |host, others| Fault::Paused(id_of(&host), others))?
             }
-            let for_ms = if of_server { short } else { long };
-            let fault = match dice {
-                0..12 | 20..34 => Fault::Cut(host, others),
-                12..20 | 34..42 => Fault::OneWay(host, others),
-                42..61 => Fault::Held(host, others),
-                _ => Fault::Paused(id_of(&host), others),
-            };
-            return Some((fault, for_ms));
-        }
-        Some(match dice {
-            61..73 if servers_down < SERVERS_DOWN_MAX => (Fault::ServerDown(id_of(&self.pick(&servers)?)), short),
-            73..84 if nodes_down < NODES_DOWN_MAX => (Fault::AgentDown(self.pick(&nodes)?), long),
-            84..90 if nodes_down < NODES_DOWN_MAX => (Fault::PowerLost(self.pick(&nodes)?), long),
+            53..58 => self.of_links(world, false, Fault::AgentPaused)?,
+            58..73 if servers_down < SERVERS_DOWN_MAX => Fault::ServerDown(id_of(&self.pick(&servers)?)),
+            73..83 if nodes_down < NODES_DOWN_MAX => Fault::AgentDown(self.pick(&nodes)?),
+            83..89 if nodes_down < NODES_DOWN_MAX => Fault::PowerLost(self.pick(&nodes)?),
+            89..94 => Fault::SlowDisk(id_of(&self.pick(&servers)?)),
             _ => {
                 self.misset_clocks(world);
                 return None;
             }
-        })
+        };
+        let of_server = matches!(fault.host().as_str(), host if host.starts_with("server"));
+        Some((fault, if of_server { short } else { long }))
+    }
+
+    /// A fault of the links between a host and the servers, as far as those links have no other.
+    fn of_links(
+        &mut self,
+        world: &World,
+        of_server: bool,
+        fault: impl FnOnce(String, Vec<String>) -> Fault,
+    ) -> Option<Fault> {
+        let servers = world.server_names();
+        let nodes: Vec<String> = world.nodes.iter().map(|node| node.name.clone()).collect();
+        let host = self.pick(if of_server { &servers } else { &nodes })?;
+        self.between(host, servers, fault)
+    }
+
+    /// The same with everybody who talks to one of these hosts.
+    fn of_all_links(
+        &mut self,
+        world: &World,
+        hosts: &[String],
+        fault: impl FnOnce(String, Vec<String>) -> Fault,
+    ) -> Option<Fault> {
+        let host = self.pick(hosts)?;
+        let others = world.hosts().into_iter().chain([USERS.to_owned()]).collect();
+        self.between(host, others, fault)
+    }
+
+    fn between(
+        &self,
+        host: String,
+        mut others: Vec<String>,
+        fault: impl FnOnce(String, Vec<String>) -> Fault,
+    ) -> Option<Fault> {
+        others.retain(|other| *other != host && !self.links.contains(&link(&host, other)));
+        (!others.is_empty()).then(|| fault(host, others))
     }
 
     fn misset_clocks(&mut self, world: &World) {
-        let node = &world.nodes[self.rng.random_range(0..world.nodes.len())];
-        let off = self.rng.random_range(0..2 * RATE_OFF_PPM);
-        node.clock.set_rate_ppm(1_000_000 - RATE_OFF_PPM + off);
+        let node = self.rng.random_range(0..world.nodes.len());
+        let mut rate_ppm = || 1_000_000 - RATE_OFF_PPM + self.rng.random_range(0..2 * RATE_OFF_PPM);
+        world.misset_rate(node, rate_ppm());
+        let of_server = rate_ppm();
         let server = &world.servers[self.rng.random_range(0..world.servers.len())];
+        server.clock.set_rate_ppm(of_server);
         server.clock.set_offset_ms(self.rng.random_range(-HOUR_MS..HOUR_MS));
         let latency_ms = [20, 20, 60, 150][self.rng.random_range(0..4)];
         world.sim.set_max_message_latency(Duration::from_millis(latency_ms));
@@ -166,7 +219,7 @@ impl Faults {
                 self.take(host, others);
             }
             Fault::ServerDown(id) => {
-                world.crash_server(*id);
+                world.crash_server_somehow(*id);
                 self.busy.insert(format!("server-{id}"));
             }
             Fault::AgentDown(name) => {
@@ -182,6 +235,15 @@ impl Faults {
                 server.clock.freeze(true);
                 others.iter().for_each(|other| world.sim.hold(server.name.as_str(), other.as_str()));
                 self.take(&server.name, others);
+            }
+            Fault::AgentPaused(name, others) => {
+                world.node(name).agent_clock.freeze(true);
+                others.iter().for_each(|other| world.sim.hold(name.as_str(), other.as_str()));
+                self.take(name, others);
+            }
+            Fault::SlowDisk(id) => {
+                world.server(*id).slow_disk.store(true, Ordering::Relaxed);
+                self.busy.insert(format!("server-{id}"));
             }
         }
         self.active.push((until_ms, fault));
@@ -209,6 +271,15 @@ impl Faults {
                     server.clock.freeze(false);
                     others.iter().for_each(|other| world.sim.release(server.name.as_str(), other.as_str()));
                     (server.name.clone(), others)
+                }
+                Fault::AgentPaused(name, others) => {
+                    world.node(&name).agent_clock.freeze(false);
+                    others.iter().for_each(|other| world.sim.release(name.as_str(), other.as_str()));
+                    (name, others)
+                }
+                Fault::SlowDisk(id) => {
+                    world.server(id).slow_disk.store(false, Ordering::Relaxed);
+                    (format!("server-{id}"), Vec::new())
                 }
                 Fault::ServerDown(id) => {
                     let name = format!("server-{id}");

@@ -6,21 +6,28 @@
 //! happened.
 
 mod checks;
+mod checks_checked;
 mod clock;
 mod faults;
 mod network;
 mod people;
+mod planted;
 mod play;
 mod stage;
 mod stories;
 mod trace;
 mod world;
 
+use planted::Planted;
 use play::{Played, play};
+use std::fmt::Display;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds in a plain test run.
 const SEEDS: u64 = 50;
+/// Threads that play a seed are called so.
+const OF_SEED: &str = "seed ";
 /// Threads that play seeds beside each other.
 const PLAYERS: u64 = 2;
 
@@ -28,15 +35,40 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-/// Plays one seed on a thread of its own: whatever a thread remembers would make the next run another one.
-fn on_own_thread(seed: u64) -> Result<Played, String> {
-    let played = std::thread::Builder::new().name(format!("seed {seed}")).spawn(move || play(seed));
-    played.expect("a thread").join().map_err(|_| {
-        format!(
-            "seed {seed} failed; repeat it with\n  MUSTER_SIM_SEED={seed} cargo test -p muster-tests -F simulated --test \
-             simulated_cluster seeds -- --nocapture"
-        )
+/// Does something on a thread of its own: whatever a thread remembers would make the next run another one. The error is
+/// what broke.
+fn alone<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    std::thread::Builder::new().name(name).spawn(work).expect("a thread").join().map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
     })
+}
+
+fn play_alone(seed: u64) -> Result<Played, String> {
+    tell_seeds_of_panics();
+    alone(format!("{OF_SEED}{seed}"), move || play(seed, Planted::Nothing))
+}
+
+/// A server that panics may take the whole process down before anybody can sum up: the seed is told at once.
+fn tell_seeds_of_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            let thread = std::thread::current();
+            if let Some(seed) = thread.name().and_then(|name| name.strip_prefix(OF_SEED)) {
+                eprintln!("repeat this with\n  {}", repeat(seed));
+            }
+        }));
+    });
+}
+
+/// The command that repeats a seed.
+fn repeat(seed: impl Display) -> String {
+    format!(
+        "MUSTER_SIM_SEED={seed} cargo test -p muster-tests -F simulated --test simulated_cluster seeds -- --nocapture"
+    )
 }
 
 #[test]
@@ -47,27 +79,28 @@ fn seeds_break_no_promise() {
     };
     let next = AtomicU64::new(first);
     let play_some = || {
-        let mut results = Vec::new();
+        let mut failures = Vec::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + count {
-                return results;
+                return failures;
             }
-            results.push(on_own_thread(seed));
+            if let Err(why) = play_alone(seed) {
+                failures.push(format!("seed {seed} failed; repeat it with\n  {}\n{why}\n", repeat(seed)));
+            }
         }
     };
-    let results: Vec<_> = std::thread::scope(|scope| {
+    let failures: Vec<_> = std::thread::scope(|scope| {
         let players: Vec<_> = (0..PLAYERS.min(count)).map(|_| scope.spawn(play_some)).collect();
         players.into_iter().flat_map(|player| player.join().expect("a player")).collect()
     });
-    let failures: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    assert!(failures.is_empty(), "{} of {count} seeds failed; the first:\n{}", failures.len(), failures[0]);
+    assert!(failures.is_empty(), "{} of {count} seeds failed\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn a_seed_played_twice_happens_twice() {
     let seed = number("MUSTER_SIM_SEED").unwrap_or(7);
-    let (one, other) = (on_own_thread(seed), on_own_thread(seed));
-    let (one, other) = (one.expect("it plays"), other.expect("it plays"));
+    let play = || play_alone(seed).expect("it plays");
+    let (one, other) = (play(), play());
     assert_eq!((one.lines, one.hash), (other.lines, other.hash), "seed {seed} is not repeatable");
 }

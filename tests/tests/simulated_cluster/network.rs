@@ -1,5 +1,6 @@
 //! The network of simulated machines: turmoil's streams. Each end says who it is, and is believed.
 
+use crate::planted::{Forger, Planted};
 use hyper_util::rt::TokioIo;
 use muster_runtime::identity::{
     ConnectInfo, Credentials, Expect, Fingerprint, IdentityError, Incoming, Io, ListenLimits, Listening, Name, Network,
@@ -28,11 +29,18 @@ const READY: usize = 64;
 #[derive(Debug, Clone)]
 pub struct SimNetwork {
     own: Name,
+    /// Somebody answers renewals in the servers' place.
+    forged: bool,
 }
 
 impl SimNetwork {
     pub fn of(own: Name) -> Self {
-        Self { own }
+        Self { own, forged: false }
+    }
+
+    /// The network of an agent in a world where this is planted.
+    pub fn with(self, planted: Planted) -> Self {
+        Self { forged: planted == Planted::RenewalsFromATimer, ..self }
     }
 }
 
@@ -78,12 +86,18 @@ impl Network for SimNetwork {
     }
 
     fn channel(&self, address: &str, _credentials: &Credentials, expect: Expect) -> Result<Channel, IdentityError> {
-        channel_over(address, Dialer { address: address.to_owned(), own: self.own.clone(), expect })
+        let dialer = Dialer { address: address.to_owned(), own: self.own.clone(), expect };
+        if self.forged { channel_over(address, Forger::before(dialer)) } else { greeted_channel(dialer) }
     }
 }
 
+/// A channel whose ends know each other's names.
+pub fn greeted_channel(dialer: Dialer) -> Result<Channel, IdentityError> {
+    channel_over(&dialer.address.clone(), dialer)
+}
+
 #[derive(Clone)]
-struct Dialer {
+pub struct Dialer {
     address: String,
     own: Name,
     expect: Expect,

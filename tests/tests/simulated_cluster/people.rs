@@ -349,8 +349,10 @@ impl Person {
     async fn submit_something(&mut self) {
         self.submits += 1;
         let name = format!("{}-{}", self.name, self.submits);
-        let for_ms = self.rng.random_range(50..4_000);
-        let work = match self.rng.random_range(0..20) {
+        let dice = self.rng.random_range(0..20);
+        // Some outlive a fencing wait.
+        let for_ms = if dice < 16 { self.rng.random_range(50..4_000) } else { self.rng.random_range(4_000..12_000) };
+        let work = match dice {
             0 | 1 => format!("{for_ms}:1"),
             2 => "stubborn".to_owned(),
             _ => format!("{for_ms}:0"),

@@ -2,11 +2,14 @@
 
 use crate::faults::Faults;
 use crate::people::People;
+use crate::planted::Planted;
 use crate::world::World;
 use muster_runtime::identity::Role;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+/// The machine that callers work on.
+pub const USERS: &str = "users";
 const PEOPLE: u64 = 3;
 /// A cluster must stand by then.
 const STAND_MS: u64 = 20_000;
@@ -24,15 +27,15 @@ pub struct Played {
 
 /// # Panics
 /// When a promise is broken.
-pub fn play(seed: u64) -> Played {
+pub fn play(seed: u64, planted: Planted) -> Played {
     let began = std::time::Instant::now();
-    let nodes = SmallRng::seed_from_u64(seed).random_range(4..=6);
-    let mut world = World::new(seed, nodes);
+    let nodes = SmallRng::seed_from_u64(seed).random_range(4..=8);
+    let mut world = World::with(seed, nodes, planted);
     let people = People::new(seed, world.trace.clone(), world.time.clone());
     stand(&mut world, &people);
     let everybody = people.clone();
     // Few machines: each costs every other one time.
-    world.sim.client("users", async move {
+    world.sim.client(USERS, async move {
         let lives = (1..=PEOPLE).map(|number| everybody.person(number, Role::Admin).live());
         futures::future::join_all(lives).await;
         Ok(())
@@ -130,7 +133,9 @@ fn read_back(world: &mut World, people: &People) {
         finished.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     });
-    world.run_until("every server tells of every job", READS_MS + 100 * people.oracle().jobs.len() as u64, |_| {
+    // Counted here: a lock taken in the call's arguments would be held all through it.
+    let jobs = people.oracle().jobs.len() as u64;
+    world.run_until("every server tells of every job", READS_MS + 100 * jobs, |_| {
         check(people);
         done.load(std::sync::atomic::Ordering::Relaxed)
     });

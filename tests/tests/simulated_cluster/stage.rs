@@ -1,6 +1,7 @@
 //! A world for one story: calls are made one after the other, and time passes only as the story says.
 
 use crate::people::{People, Person, spec};
+use crate::planted::Planted;
 use crate::play::stand;
 use crate::world::{SERVERS, World};
 use muster_proto::client::Job;
@@ -19,7 +20,11 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(seed: u64, nodes: usize) -> Self {
-        let mut world = World::new(seed, nodes);
+        Self::with(seed, nodes, Planted::Nothing)
+    }
+
+    pub fn with(seed: u64, nodes: usize, planted: Planted) -> Self {
+        let mut world = World::with(seed, nodes, planted);
         let people = People::new(seed, world.trace.clone(), world.time.clone());
         stand(&mut world, &people);
         Self { world, people, calls: 0 }

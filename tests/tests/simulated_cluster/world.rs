@@ -3,6 +3,7 @@
 use crate::checks::{Checks, RankObserver};
 use crate::clock::{SimClock, TrueTime, WALL_START_MS};
 use crate::network::SimNetwork;
+use crate::planted::Planted;
 use crate::trace::Trace;
 use muster_agent::inventory::{InventoryConfig, survey};
 use muster_agent::launcher::InProcess;
@@ -16,8 +17,10 @@ use muster_scheduler::config::{Member, ServerConfig, Timing};
 use muster_scheduler::consensus::MemDisk;
 use muster_scheduler::history::MemHistory;
 use muster_scheduler::seams::{Disk, Seams};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,6 +36,10 @@ const DEVICES_PER_NODE: usize = 2;
 const STREAM_SEGMENTS: usize = 16_384;
 /// Small, so that snapshots are made, sent and started from in every run.
 const SNAPSHOT_EVERY: u64 = 150;
+/// The chance that a disk has synced what was written, in each tick: most syncs take 10 to 30 ms, those of a slow disk
+/// some hundred.
+const SYNCED_IN_TICK: f64 = 0.6;
+const SLOW_SYNCED_IN_TICK: f64 = 0.04;
 
 /// The cluster's times, short, so that a run sees many of each. Of these follow a lease of 4 s and a fencing wait of 6 s.
 pub fn settings() -> muster_engine::command::Settings {
@@ -73,6 +80,7 @@ pub struct Server {
     pub name: String,
     pub clock: SimClock,
     pub log: MemDisk,
+    pub slow_disk: AtomicBool,
     history: MemHistory,
     dir: PathBuf,
     checks: Checks,
@@ -114,8 +122,12 @@ impl Server {
 /// A node's machine: what outlives its agent.
 pub struct Node {
     pub name: String,
+    /// The machine's, by which shims live.
     pub clock: SimClock,
+    /// The same as the agent sees it, which may be paused while shims are not.
+    pub agent_clock: SimClock,
     pub launcher: InProcess,
+    planted: Planted,
     dir: PathBuf,
     boots: AtomicU64,
     starts: AtomicU64,
@@ -154,9 +166,9 @@ impl Node {
             instance: format!("run-{start}-of-{}", self.name),
         };
         let seams = muster_agent::Seams {
-            clock: Arc::new(self.clock.clone()),
-            network: Arc::new(SimNetwork::of(certificate_name(Role::Agent, &self.name))),
-            launcher: Arc::new(self.launcher.clone()),
+            clock: Arc::new(self.agent_clock.clone()),
+            network: Arc::new(SimNetwork::of(certificate_name(Role::Agent, &self.name)).with(self.planted)),
+            launcher: self.planted.launcher(self.launcher.clone()),
             credentials: credentials(Role::Agent, &self.name),
             inventory,
             probe: surveyed.probe,
@@ -175,6 +187,9 @@ pub struct World {
     pub observer: RankObserver,
     pub servers: Vec<Arc<Server>>,
     pub nodes: Vec<Arc<Node>>,
+    /// Decides when disks sync, and what a power cut spares.
+    disks: SmallRng,
+    planted: Planted,
     _dir: TempDir,
 }
 
@@ -187,7 +202,7 @@ fn scratch() -> TempDir {
 
 impl World {
     /// Begins a world on this thread, which must not have had one before.
-    pub fn new(seed: u64, nodes: usize) -> Self {
+    pub fn with(seed: u64, nodes: usize, planted: Planted) -> Self {
         muster_runtime::aside::at_once_on_this_thread();
         muster_scheduler::consensus::seed_this_thread(seed);
         let sim = turmoil::Builder::new()
@@ -210,6 +225,8 @@ impl World {
             observer: RankObserver::default(),
             servers: Vec::new(),
             nodes: Vec::new(),
+            disks: SmallRng::seed_from_u64(seed ^ 0xd15c),
+            planted,
             _dir: dir,
         };
         (1..=SERVERS).for_each(|id| world.add_server(id));
@@ -221,10 +238,12 @@ impl World {
         let name = format!("server-{id}");
         let log = MemDisk::new();
         log.hold_syncs(true);
+        log.lie_about_votes(self.planted == Planted::UnsyncedVotes);
         let server = Arc::new(Server {
             id,
             clock: self.time.clock(),
             log,
+            slow_disk: AtomicBool::new(false),
             history: MemHistory::default(),
             dir: self._dir.path().join(&name),
             checks: self.checks.clone(),
@@ -241,6 +260,8 @@ impl World {
         let node = Arc::new(Node {
             launcher: InProcess::new(Arc::new(clock.clone())),
             clock,
+            agent_clock: self.time.clock(),
+            planted: self.planted,
             dir: self._dir.path().join(&name),
             boots: AtomicU64::new(1),
             starts: AtomicU64::new(0),
@@ -260,7 +281,7 @@ impl World {
             panic!("at {} ms a process ended: {error}", self.time.now_ms());
         }
         self.time.advance(TICK_MS);
-        self.servers.iter().for_each(|server| server.log.sync());
+        self.sync_disks();
         self.nodes.iter().for_each(|node| node.launcher.tick());
         let seen = |node: &Arc<Node>| node.launcher.seen().into_iter().map(|seen| (node.name.clone(), seen)).collect();
         let shims: Vec<_> = self.nodes.iter().flat_map(|node| -> Vec<_> { seen(node) }).collect();
@@ -270,6 +291,16 @@ impl World {
         let broken = self.checks.lock().broken.clone();
         if let Some(what) = broken {
             panic!("at {} ms a promise was broken: {what}", self.time.now_ms());
+        }
+    }
+
+    fn sync_disks(&mut self) {
+        for server in &self.servers {
+            let slow = server.slow_disk.load(Ordering::Relaxed);
+            let chance = if slow { SLOW_SYNCED_IN_TICK } else { SYNCED_IN_TICK };
+            if self.disks.random_bool(chance) {
+                server.log.sync();
+            }
         }
     }
 
@@ -296,11 +327,23 @@ impl World {
         self.servers.iter().find(|server| server.id == id).expect("servers have ids from 1")
     }
 
-    /// The server's process dies and its machine loses power.
+    /// The server's process dies and its machine loses power, and with it every unsynced write.
     pub fn crash_server(&mut self, id: u64) {
+        self.crash_server_keeping(id, 0);
+    }
+
+    /// The same, and it is left to chance which unsynced writes of the log were on the disk nonetheless.
+    pub fn crash_server_somehow(&mut self, id: u64) {
+        let unsynced = self.server(id).log.unsynced();
+        let kept = self.disks.random_range(0..=unsynced);
+        self.trace.note("faults", format_args!("server-{id} keeps {kept} of {unsynced} unsynced writes"));
+        self.crash_server_keeping(id, kept);
+    }
+
+    fn crash_server_keeping(&mut self, id: u64, kept: usize) {
         let server = self.server(id).clone();
         self.sim.crash(server.name.as_str());
-        server.log.crash();
+        server.log.crash_keeping(kept);
         server.history.crash();
         // What a server holds in memory is gone; entries are applied again from the log.
         self.checks.lock().states.remove(&id);
@@ -331,6 +374,18 @@ impl World {
 
     pub fn node(&self, name: &str) -> Arc<Node> {
         self.nodes.iter().find(|node| node.name == name).expect("a known node").clone()
+    }
+
+    /// A node's clock runs too fast or too slow, for its agent as for its shims.
+    pub fn misset_rate(&self, node: usize, rate_ppm: u32) {
+        let node = &self.nodes[node];
+        node.clock.set_rate_ppm(rate_ppm);
+        node.agent_clock.set_rate_ppm(rate_ppm);
+    }
+
+    /// Servers and nodes.
+    pub fn hosts(&self) -> Vec<String> {
+        self.server_names().into_iter().chain(self.nodes.iter().map(|node| node.name.clone())).collect()
     }
 
     pub fn server_names(&self) -> Vec<String> {
