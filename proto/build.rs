@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".muster.client.v1", "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]")
         // Bytes have no good form in JSON; clients print a log chunk's data themselves.
         .field_attribute(".muster.client.v1.LogChunk.data", "#[serde(skip)]")
+        .field_attribute(".muster.client.v1.BackupChunk.data", "#[serde(skip)]")
         .btree_map(".muster.client.v1")
         .compile_fds(descriptors)?;
     Ok(())

@@ -5,7 +5,7 @@ mod facts;
 mod startup;
 mod steps;
 
-use crate::assignment::{Desired, Key, Position};
+use crate::assignment::{Desired, DeviceShare, Key, Position};
 use crate::device::Load;
 use crate::health::Devices;
 use crate::launcher::Launcher;
@@ -39,10 +39,28 @@ pub type Live = Arc<BTreeSet<(GangId, AttemptNo)>>;
 #[derive(Debug, Clone)]
 pub struct Introduction {
     pub seen: Position,
-    pub held: Vec<(Key, &'static str)>,
+    /// With what each occupies, unless it is proven gone.
+    pub held: Vec<(Key, &'static str, Option<Occupied>)>,
     pub store_lost: bool,
     pub first_report: u64,
     pub store_id: String,
+}
+
+/// What an allocation occupies until it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupied {
+    pub devices: Vec<DeviceShare>,
+    pub cpu_milli: u64,
+    pub memory_bytes: u64,
+    pub grace_ms: u64,
+}
+
+impl Occupied {
+    fn of(held: &Held) -> Self {
+        let Held { run, stop, .. } = held;
+        let (cpu_milli, memory_bytes) = (run.cpu_milli, run.memory_bytes);
+        Self { devices: run.devices.clone(), cpu_milli, memory_bytes, grace_ms: stop.grace_ms }
+    }
 }
 
 enum Message {
@@ -232,7 +250,11 @@ impl Core {
         };
         Introduction {
             seen: store.seen(),
-            held: store.held().keys().map(|key| (*key, word(key))).collect(),
+            held: store
+                .held()
+                .iter()
+                .map(|(key, held)| (*key, word(key), (!held.gone).then(|| Occupied::of(held))))
+                .collect(),
             store_lost: store.is_lost(),
             first_report: store.first_report(),
             store_id: store.id().to_owned(),
@@ -257,8 +279,13 @@ impl Core {
             tracing::info!(position = ?desired.position, seen = ?store.seen(), "an outdated desired state is ignored");
             return Ok(());
         }
+        let known = store.seen().generation;
         let registered = store.ledger_mut().raise_floor(desired.floor());
-        if store.advance_seen(desired.position) || registered {
+        let moved = store.advance_seen(desired.position);
+        if known != 0 && desired.position.generation > known {
+            self.tell_again();
+        }
+        if moved || registered {
             self.save()?;
         }
         self.desired = Some(desired);

@@ -9,7 +9,7 @@ use muster_runtime::clock::{Clock, SystemClock};
 use muster_runtime::identity::{Credentials, DialError, Expect, Identity, connect, explain_transport};
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -81,6 +81,21 @@ impl Client {
             client.channel(&address)?;
         }
         Ok(client)
+    }
+
+    /// Whose certificate the calls show.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.credentials.current()
+    }
+
+    /// The same caller at one server only.
+    pub fn at(&self, address: &str, timeout_ms: u64) -> Result<Self, CliError> {
+        Self::with(vec![address.to_owned()], self.credentials.clone(), timeout_ms)
+    }
+
+    /// The addresses it tries.
+    pub fn addresses(&self) -> Vec<String> {
+        self.lock().addresses.clone()
     }
 
     /// Makes a call, again and elsewhere as long as that is safe and there is time. `op` may run

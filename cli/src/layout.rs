@@ -33,6 +33,8 @@ struct ServerFile<'a> {
     identity: PathBuf,
     listen: SocketAddr,
     members: &'a [Member],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    join: bool,
 }
 
 /// `config.toml` of a user.
@@ -59,6 +61,28 @@ impl Layout<'_> {
         listen: SocketAddr,
         home: Option<&Path>,
     ) -> Result<(), CliError> {
+        self.any_server(folder, member, listen, home, false)
+    }
+
+    /// The same of a server that is to be added to a cluster that is there.
+    pub fn joining(
+        &self,
+        folder: &Path,
+        member: &Member,
+        listen: SocketAddr,
+        home: Option<&Path>,
+    ) -> Result<(), CliError> {
+        self.any_server(folder, member, listen, home, true)
+    }
+
+    fn any_server(
+        &self,
+        folder: &Path,
+        member: &Member,
+        listen: SocketAddr,
+        home: Option<&Path>,
+        join: bool,
+    ) -> Result<(), CliError> {
         let identity = folder.join(IDENTITY);
         create_folder(&identity)?;
         let name = Name::new(self.authority.cluster(), Role::Server, &member.name)?;
@@ -73,6 +97,7 @@ impl Layout<'_> {
             identity: home.unwrap_or(Path::new("")).join(IDENTITY),
             listen,
             members: self.members,
+            join,
         };
         write_toml(
             &folder.join(SERVER_FILE),

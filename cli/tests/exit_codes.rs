@@ -37,6 +37,13 @@ const CLIENTS: &[&str] = &[
     "events",
     "cluster status",
     "cluster set policy",
+    "cluster members",
+    "cluster members add s4=127.0.0.1:1",
+    "cluster members remove s1 --yes",
+    "cluster members replace s1 s4=127.0.0.1:1 --yes",
+    "cluster transfer",
+    "cluster doctor",
+    "cluster backup a.backup",
     "bench submit",
     "bench start",
     "bench drain",
@@ -44,8 +51,19 @@ const CLIENTS: &[&str] = &[
 ];
 
 /// Commands that need no cluster to answer, or are one.
-const OTHERS: &[&str] =
-    &["version", "dev", "server", "agent", "agent join", "sim run", "cluster init", "completion", "man"];
+const OTHERS: &[&str] = &[
+    "version",
+    "dev",
+    "server",
+    "agent",
+    "agent join",
+    "sim run",
+    "cluster init",
+    "cluster members prepare",
+    "cluster restore",
+    "completion",
+    "man",
+];
 
 struct Place {
     folder: TempDir,

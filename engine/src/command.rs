@@ -153,11 +153,23 @@ pub struct Registration {
     pub held: Vec<HeldToken>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HeldToken {
     pub gang: GangId,
     pub attempt: AttemptNo,
     pub token: Token,
+    /// What still runs there, and nothing once it is proven gone.
+    pub live: Option<Occupied>,
+}
+
+/// What an allocation of an agent's store occupies.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Occupied {
+    /// Slot and share.
+    pub devices: Vec<(u16, u16)>,
+    pub amount: Amount,
+    /// Between the signal to end and the kill.
+    pub grace_ms: u64,
 }
 
 /// One agent's report, with the node its session belongs to.
@@ -316,8 +328,13 @@ pub enum ConfigChange {
     Cluster {
         id: String,
     },
-    /// After a restore from backup: every older token is refused from now on.
-    RaiseGeneration,
+    /// The first entry after a restore from backup: raises the generation, trusts no node until its agent has
+    /// registered again and said what it holds, and drops join tokens, which may have been used since the backup.
+    Restore,
+    /// A generation that an agent has seen already must not be used again.
+    RaiseGeneration {
+        above: u32,
+    },
     FeatureLevel(u32),
     /// Accounts and queues, as one document. From feature level 3.
     Organisation(Arc<Organisation>),

@@ -41,7 +41,7 @@ fn commands() -> Vec<Command> {
         Command::NodeAdmin { node, action: NodeAction::Undrain, by: by.clone() },
         Command::IssueToken { hash: Hash::default(), node: None, expires_at: Time(1), by: by.clone() },
         Command::UseToken { hash: Hash::default(), node: Name::literal("n") },
-        Command::Configure { change: Box::new(ConfigChange::RaiseGeneration), by },
+        Command::Configure { change: Box::new(ConfigChange::RaiseGeneration { above: 1 }), by },
         Command::Edit(Box::new(edit)),
     ]
 }

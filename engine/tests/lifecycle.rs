@@ -79,17 +79,6 @@ fn rule_2_a_stale_plan_fails_by_itself() {
 }
 
 #[test]
-fn rule_3_a_restore_raises_the_generation_of_every_later_token() {
-    let mut c = Cluster::new(2, 1);
-    let old = gang_of(&mut c, 1, 1);
-    c.place(old);
-    c.apply(Command::Configure { change: Box::new(ConfigChange::RaiseGeneration), by: principal() });
-    let new = gang_of(&mut c, 1, 1);
-    c.place(new);
-    assert!(c.token(new).1 > c.token(old).1 && c.token(new).1.generation == 2);
-}
-
-#[test]
 fn rule_4_the_report_that_completes_the_set_is_the_start() {
     let mut c = Cluster::new(2, 1);
     let gang = gang_of(&mut c, 2, 1);
@@ -287,7 +276,7 @@ fn a_restarted_agent_that_still_holds_the_token_keeps_its_ranks() {
     let (attempt, token) = c.token(gang);
     let mut again = registration("n0", 1);
     again.instance = "two".into();
-    again.held = vec![HeldToken { gang, attempt, token }];
+    again.held = vec![HeldToken { gang, attempt, token, live: None }];
     c.apply(Command::RegisterNode(Box::new(again)));
     assert_eq!((c.word(gang), desired(&c.state, c.node(0)).parts[0].phase), ("RUNNING", Phase::Run));
 }
@@ -443,7 +432,7 @@ fn rule_8_the_first_store_of_a_node_knows_what_was_placed_since() {
     let (attempt, token) = c.token(kept);
     let mut again = registration("n0", 2);
     again.store_lost = true;
-    again.held = vec![HeldToken { gang: kept, attempt, token }];
+    again.held = vec![HeldToken { gang: kept, attempt, token, live: None }];
     c.apply(Command::RegisterNode(Box::new(again)));
     assert_eq!((c.word(kept), c.word(never_held)), ("RUNNING", "QUEUED"));
 }

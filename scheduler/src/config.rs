@@ -23,8 +23,11 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// `/metrics` and `/healthz` in plain HTTP, for scrapers without a certificate. Absent = only on `listen`.
     pub metrics_listen: Option<SocketAddr>,
-    /// The first servers of the cluster, this one included.
+    /// The first servers of the cluster, this one included; with `join`, those there were when it was made.
     pub members: Vec<Member>,
+    /// This server waits to be added to a cluster that is there, and never forms one.
+    #[serde(default)]
+    pub join: bool,
     #[serde(default)]
     pub timing: Timing,
     /// Entries between snapshots.
@@ -100,7 +103,7 @@ impl ServerConfig {
         if let Some(address) = self.metrics_listen.filter(|address| address.ip().is_unspecified()) {
             return Err(ServerConfigError::MetricsEverywhere(address));
         }
-        if !matches!(ids.len(), 1 | 3 | 5) {
+        if !self.join && !matches!(ids.len(), 1 | 3 | 5) {
             return Err(ServerConfigError::Count(ids.len()));
         }
         Ok(())

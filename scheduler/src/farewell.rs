@@ -1,7 +1,7 @@
 //! What a server does before it stops: a leader hands over first, so that the others need not find
 //! out by its silence.
 
-use crate::consensus::ConsensusHandle;
+use crate::consensus::{ConsensusHandle, Status};
 use crate::machine::EngineMachine;
 use muster_runtime::clock::Clock;
 
@@ -14,8 +14,7 @@ pub async fn hand_over(consensus: &ConsensusHandle<EngineMachine>, clock: &dyn C
     if status.leader != Some(status.server_id) {
         return;
     }
-    let known = status.members.iter().map(|member| Known { id: member.id, voter: member.voter, lag: member.lag });
-    let Some(to) = successor(status.server_id, known) else { return };
+    let Some(to) = successor_of(&status) else { return };
     let outcome = tokio::select! {
         outcome = consensus.transfer_leader(to) => outcome.map_err(|error| error.to_string()),
         () = clock.sleep_ms(HAND_OVER_MS) => Err(format!("server {to} did not take over within {HAND_OVER_MS} ms")),
@@ -24,6 +23,12 @@ pub async fn hand_over(consensus: &ConsensusHandle<EngineMachine>, clock: &dyn C
         Ok(()) => tracing::info!(to, "handed leadership over before stopping"),
         Err(why) => tracing::warn!(to, why, "stopping without a successor; the other servers elect one"),
     }
+}
+
+/// The server to hand over to, as the leader sees the others.
+pub fn successor_of(status: &Status) -> Option<u64> {
+    let known = status.members.iter().map(|member| Known { id: member.id, voter: member.voter, lag: member.lag });
+    successor(status.server_id, known)
 }
 
 /// Of a leader: the other voter that has most of its log.

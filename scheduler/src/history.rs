@@ -163,6 +163,13 @@ impl HistoryStore {
         Ok(number(&*self.read().rows, keys::FLOOR)?.unwrap_or(0))
     }
 
+    /// Tells an empty history that it begins at an index: what is below was removed before.
+    pub fn begin_at(&self, floor: u64) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.insert(keys::FLOOR, floor.to_be_bytes());
+        self.write(batch).map_err(Failure::into_io)
+    }
+
     /// Makes everything appended so far survive a power cut. A failure is final.
     pub fn flush_durable(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {

@@ -7,8 +7,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// One label with a value of a closed set.
@@ -37,7 +38,11 @@ struct All {
     refusals: Family<Label, Counter>,
     http_requests: Family<Label, Counter>,
     fencing_held: Gauge,
+    recent_syncs_us: Mutex<VecDeque<u64>>,
 }
+
+/// Syncs whose times are kept, to tell how the disk is doing now.
+const RECENT_SYNCS: usize = 256;
 
 impl Default for Instruments {
     fn default() -> Self {
@@ -61,6 +66,7 @@ impl Default for Instruments {
             refusals: Family::default(),
             http_requests: Family::default(),
             fencing_held: Gauge::default(),
+            recent_syncs_us: Mutex::default(),
         };
         for outcome in ["committed", "failed"] {
             drop(all.proposals.get_or_create(&[("outcome", outcome)]));
@@ -89,9 +95,21 @@ impl Instruments {
     /// The log engine synced its file once: how long that took, and what became durable by it.
     pub fn log_synced(&self, took: Duration, entries: u64, bytes: u64) {
         self.all.sync_seconds.observe(took.as_secs_f64());
+        let mut recent = self.all.recent_syncs_us.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.truncate(RECENT_SYNCS - 1);
+        recent.push_front(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        drop(recent);
         self.all.syncs.inc();
         self.all.synced_entries.inc_by(entries);
         self.all.synced_bytes.inc_by(bytes);
+    }
+
+    /// Times of the latest syncs of the log, the shortest first.
+    pub fn recent_syncs_us(&self) -> Vec<u64> {
+        let recent = self.all.recent_syncs_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times: Vec<u64> = recent.iter().copied().collect();
+        times.sort_unstable();
+        times
     }
 
     /// An append to the log became durable, with whatever waiting the engine did for company.

@@ -1,6 +1,7 @@
 //! The control plane of Muster: one of the servers that decide, replicated by Raft.
 
 pub mod agents;
+pub mod backup;
 pub mod config;
 pub mod consensus;
 pub mod context;

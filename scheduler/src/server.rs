@@ -3,7 +3,7 @@
 use crate::agents::AgentsService;
 use crate::config::{ServerConfig, ServerConfigError};
 use crate::consensus::{
-    CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, MembershipError, PeerConnector, StartError,
+    CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, Member, MembershipError, PeerConnector, StartError,
 };
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
@@ -276,10 +276,13 @@ async fn consensus_stops(
 
 /// The server with the lowest id forms the cluster, once in its life.
 async fn bootstrap(config: ServerConfig, consensus: ConsensusHandle<EngineMachine>) -> Result<(), MembershipError> {
-    if config.members.iter().any(|member| member.id < config.id) {
+    if config.join || config.members.iter().any(|member| member.id < config.id) {
         return Ok(());
     }
-    let members = config.members.iter().map(|member| (member.id, member.address.clone())).collect();
+    let member = |member: &crate::config::Member| {
+        (member.id, Member { name: member.name.clone(), addr: member.address.clone() })
+    };
+    let members = config.members.iter().map(member).collect();
     match consensus.initialize(members).await {
         Ok(()) | Err(MembershipError::AlreadyInitialised | MembershipError::ShuttingDown) => Ok(()),
         Err(error) => Err(error),

@@ -8,7 +8,7 @@ use crate::reports::Arrived;
 use crate::sessions::{Member, SessionsHandle};
 use crate::translate;
 use muster_common::NodeId;
-use muster_engine::command::{Registration, Settings};
+use muster_engine::command::{ConfigChange, Principal, Registration, Settings};
 use muster_engine::state::node::{Liveness, NodeRecord};
 use muster_engine::{Command, Desired, Response, State, desired};
 use muster_proto::agent as wire;
@@ -28,6 +28,8 @@ const HELLO_MS: u64 = 5_000;
 const RENEW_MS_MAX: u64 = 3_000;
 /// A renewal may be lost so many times in a row before the node counts as silent.
 const RENEWALS_PER_SUSPICION: u64 = 5;
+/// Restores in a row that an agent may have seen and these servers not.
+const GENERATIONS_AHEAD_MAX: u32 = 1_000;
 
 type Messages = mpsc::Receiver<Result<wire::ServerMessage, Status>>;
 type Ending = watch::Receiver<Option<&'static str>>;
@@ -89,6 +91,11 @@ pub enum SessionError {
          (whole GPUs in place of MIG instances, `devices` in agent.toml) or shorter labels"
     )]
     TooLarge { bytes: usize, limit: usize },
+    #[error(
+        "the agent has seen generation {seen} and this cluster is at {now}: its store is of another cluster's history; \
+         end its work and start it with an empty state folder"
+    )]
+    Generation { seen: u32, now: u32 },
     #[error("this server does not lead")]
     NotLeader,
     #[error("{0}")]
@@ -154,9 +161,10 @@ async fn run(
         return Err(SessionError::NotLeader);
     }
     let may_use_udp = may_use_udp(&sessions, hello.datagram_version, &certificate);
+    let seen = hello.seen.map_or(0, |seen| seen.generation);
     let (registration, seen_boot) = translate::registration(hello)?;
     let number = sessions.next_session();
-    let (node, epoch) = admit(&sessions, registration).await?;
+    let (node, epoch) = admit(&sessions, registration, seen).await?;
     let now_ms = sessions.services.clock.boottime_ms();
     sessions.services.liveness.heard(node, now_ms);
     let member = Member { node, epoch, session: number };
@@ -199,12 +207,20 @@ async fn first_message(
 }
 
 /// Registers the node, or notes that it is back, and returns its id and epoch.
-async fn admit(sessions: &SessionsHandle, mut registration: Registration) -> Result<(NodeId, u64), SessionError> {
+async fn admit(
+    sessions: &SessionsHandle,
+    mut registration: Registration,
+    seen_generation: u32,
+) -> Result<(NodeId, u64), SessionError> {
     let services = &sessions.services;
     services.consensus.leader_read_barrier().await.map_err(|_| SessionError::NotLeader)?;
     let term = services.consensus.leadership().borrow().term;
     let state = services.consensus.view();
-    if let Some(record) = state.node_named(&registration.name) {
+    let known = state.node_named(&registration.name);
+    if known.is_none_or(|record| record.from_backup) {
+        raise_above(sessions, term, &state, seen_generation).await?;
+    }
+    if let Some(record) = known {
         if is_same(record, &registration) {
             if record.liveness != Liveness::Up {
                 propose(sessions, term, Command::NodeSeen { node: record.id, epoch: record.epoch }).await?;
@@ -221,9 +237,29 @@ async fn admit(sessions: &SessionsHandle, mut registration: Registration) -> Res
     }
 }
 
+/// An agent that these servers never registered has seen this generation, or a later one: another restore of the same
+/// backup has used it for tokens of its own (rule 3).
+async fn raise_above(sessions: &SessionsHandle, term: u64, state: &State, seen: u32) -> Result<(), SessionError> {
+    let now = state.cluster().generation;
+    if seen < now || now == 0 {
+        return Ok(());
+    }
+    if seen - now > GENERATIONS_AHEAD_MAX {
+        return Err(SessionError::Generation { seen, now });
+    }
+    tracing::warn!(seen, now, "an agent has seen this generation from other servers; raising it");
+    let change = Box::new(ConfigChange::RaiseGeneration { above: seen });
+    let by = Principal("server".into());
+    match propose(sessions, term, Command::Configure { change, by }).await? {
+        Response::Refused(why) => Err(SessionError::Refused(why.to_string())),
+        _ => Ok(()),
+    }
+}
+
 /// The same agent process on the same boot, connected again.
 fn is_same(record: &NodeRecord, registration: &Registration) -> bool {
-    record.instance == registration.instance
+    !record.from_backup
+        && record.instance == registration.instance
         && record.store_id == registration.store_id
         && record.inventory == registration.inventory
 }

@@ -1,8 +1,9 @@
 //! Between the engine's words and the agent protocol's.
 
 use muster_common::node::Inventory;
+use muster_common::resources::Amount;
 use muster_common::{AttemptNo, GangId, Name, NodeId, Token};
-use muster_engine::command::{Exit, HeldToken, NodeReport, Registration, ReportBody};
+use muster_engine::command::{Exit, HeldToken, NodeReport, Occupied, Registration, ReportBody};
 use muster_engine::desired::{Desired, DesiredPart, Phase, RunPart};
 use muster_proto::agent as wire;
 use muster_proto::convert::agent::{Invalid, invalid, stop_signal_text};
@@ -50,7 +51,23 @@ fn token_of(token: Option<wire::Token>) -> Result<Token, Invalid> {
 }
 
 fn held(held: wire::Held) -> Result<HeldToken, Invalid> {
-    Ok(HeldToken { gang: gang_of(held.gang)?, attempt: AttemptNo(held.attempt), token: token_of(held.token)? })
+    let live = held.live.map(occupied).transpose()?;
+    Ok(HeldToken { gang: gang_of(held.gang)?, attempt: AttemptNo(held.attempt), token: token_of(held.token)?, live })
+}
+
+fn occupied(live: wire::Occupied) -> Result<Occupied, Invalid> {
+    if live.devices.len() > DEVICES_MAX {
+        return Err(invalid("held.devices", format!("{} devices; at most {DEVICES_MAX}", live.devices.len())));
+    }
+    let share = |share: wire::DeviceShare| match u16::try_from(share.milli) {
+        Ok(milli @ 1..=1000) => Ok((slot_of(share.slot)?, milli)),
+        _ => Err(invalid("held.milli", "a share is 1 to 1000")),
+    };
+    Ok(Occupied {
+        devices: live.devices.into_iter().map(share).collect::<Result<_, _>>()?,
+        amount: Amount { cpu_milli: live.cpu_milli, memory_bytes: live.memory_bytes },
+        grace_ms: live.grace_ms,
+    })
 }
 
 /// One report, stamped with the node its session belongs to.

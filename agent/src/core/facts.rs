@@ -5,6 +5,7 @@ use crate::assignment::Key;
 use crate::reconcile::Progress;
 use crate::runner::Fact;
 use crate::store::{Held, ReportBody};
+use std::collections::btree_map::Entry;
 
 impl Core {
     pub(super) async fn handle_fact(&mut self, key: Key, fact: Fact) -> Result<(), CoreError> {
@@ -30,6 +31,46 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Tells servers of another generation what those before them have heard already: they come from a backup, and what
+    /// was acknowledged since is not in it.
+    pub(super) fn tell_again(&mut self) {
+        let store = &mut self.parts.store;
+        let waits = |key: &Key, body: &ReportBody| {
+            store.reports().values().any(|report| report.key == Some(*key) && report.body == *body)
+        };
+        let all: Vec<(Key, ReportBody)> = store
+            .held()
+            .iter()
+            .flat_map(|(key, held)| told(held).into_iter().map(|body| (*key, body)))
+            .filter(|(key, body)| !waits(key, body))
+            .collect();
+        tracing::warn!(reports = all.len(), "the servers were restored from a backup; telling them what happened here");
+        for (key, body) in all {
+            store.report(Some(key), body);
+        }
+        self.released_at.clear();
+    }
+}
+
+/// What servers were told of an allocation, in the order in which it happened.
+fn told(held: &Held) -> Vec<ReportBody> {
+    let mut told = Vec::new();
+    told.extend(held.prepared_reported.then_some(ReportBody::Prepared));
+    let succeeded = held.exits.len() == held.run.ranks as usize && held.exits.values().all(|exit| exit.code == 0);
+    // How ranks end that were told to is not the job's doing, and those who told them are forgotten.
+    let by_itself = succeeded || !(held.stop_wanted || held.lease_expired);
+    if by_itself {
+        told.extend(held.exits.values().cloned().map(ReportBody::Exited));
+    }
+    // Of an end by itself the release is asked for once the server knows of it.
+    let asked_for = by_itself && !held.exits.is_empty();
+    if held.gone && !asked_for {
+        told.push(ReportBody::Released { lease_expired: held.lease_expired });
+    }
+    told
+}
+
 fn progress_of(fact: &Fact) -> Option<Progress> {
     match fact {
         Fact::Barrier => Some(Progress::Barrier),
@@ -50,7 +91,10 @@ fn note(held: &mut Held, fact: Fact) -> Option<ReportBody> {
             first(&mut held.failed_reported).then_some(report)
         }
         Fact::Started => first(&mut held.started_reported).then_some(ReportBody::Started),
-        Fact::Exited(exit) => held.exits_reported.insert(exit.rank).then_some(ReportBody::Exited(exit)),
+        Fact::Exited(exit) => match held.exits.entry(exit.rank) {
+            Entry::Vacant(free) => Some(ReportBody::Exited(free.insert(exit).clone())),
+            Entry::Occupied(_) => None,
+        },
         Fact::Ending => None,
         Fact::Stuck { slots, why } => {
             first(&mut held.quarantine_reported).then_some(ReportBody::Quarantined { slots, why })

@@ -255,7 +255,9 @@ async fn rule_11_an_agent_restart_re_adopts_and_never_extends_the_lease() {
     rig.settle().await;
     let status = rig.launcher.status(&rig.dir(&work)).expect("the shim lived on");
     assert_eq!((status.phase, status.deadline_ms), (ShimPhase::Running, 1_000_000 + LEASE_MS));
-    assert_eq!(rig.core.introduce().await.expect("lives").held, [(work.key, "running")]);
+    let held = rig.core.introduce().await.expect("lives").held;
+    let told: Vec<_> = held.iter().map(|(key, word, live)| (*key, *word, live.is_some())).collect();
+    assert_eq!(told, [(work.key, "running", true)]);
     assert_eq!(rig.reports(), ["1:prepared", "1:started"], "known facts were reported again, or lost");
     rig.launcher.end_rank(&rig.dir(&work), 2, 7);
     rig.await_report("1:exited").await;

@@ -1,7 +1,7 @@
 //! The agent's facts in the words of the wire.
 
-use crate::assignment::Key;
-use crate::core::Introduction;
+use crate::assignment::{DeviceShare, Key};
+use crate::core::{Introduction, Occupied};
 use crate::store::{Report, ReportBody};
 use muster_common::node::Inventory;
 use muster_proto::agent as wire;
@@ -16,7 +16,7 @@ pub fn hello(introduction: Introduction, inventory: &Inventory, node: &str, inst
         node_name: node.to_owned(),
         inventory: Some(inventory.into()),
         seen: Some(introduction.seen.into()),
-        held: introduction.held.into_iter().map(|(key, state)| held(key, state)).collect(),
+        held: introduction.held.into_iter().map(|(key, state, live)| held(key, state, live)).collect(),
         store_lost: introduction.store_lost,
         first_report: introduction.first_report,
         store_id: introduction.store_id,
@@ -26,9 +26,19 @@ pub fn hello(introduction: Introduction, inventory: &Inventory, node: &str, inst
     }
 }
 
-fn held(key: Key, state: &str) -> wire::Held {
+fn held(key: Key, state: &str, live: Option<Occupied>) -> wire::Held {
     let (gang, token) = (Some(key.gang.into()), Some(key.token.into()));
-    wire::Held { gang, attempt: key.attempt.0, token, state: state.to_owned() }
+    wire::Held { gang, attempt: key.attempt.0, token, state: state.to_owned(), live: live.map(occupied) }
+}
+
+fn occupied(live: Occupied) -> wire::Occupied {
+    let share = |share: DeviceShare| wire::DeviceShare {
+        slot: u32::from(share.slot),
+        uuid: share.uuid,
+        milli: u32::from(share.milli),
+    };
+    let devices = live.devices.into_iter().map(share).collect();
+    wire::Occupied { devices, cpu_milli: live.cpu_milli, memory_bytes: live.memory_bytes, grace_ms: live.grace_ms }
 }
 
 pub fn report(number: u64, report: &Report) -> wire::Report {

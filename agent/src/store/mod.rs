@@ -13,11 +13,11 @@ use crate::assignment::{Key, Position, RunPart, StopRules};
 use crate::shim::machine::RankExit;
 use muster_runtime::durable::{self, DurableError};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FILE: &str = "store";
 /// The largest store. An agent holds at most a few thousand small records.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -43,7 +43,8 @@ pub struct Held {
     pub failed_reported: bool,
     pub quarantine_reported: bool,
     pub released_reported: bool,
-    pub exits_reported: BTreeSet<u32>,
+    /// By rank; told again to servers that were restored from a backup.
+    pub exits: BTreeMap<u32, RankExit>,
 }
 
 impl Held {
@@ -62,7 +63,7 @@ impl Held {
             failed_reported: false,
             quarantine_reported: false,
             released_reported: false,
-            exits_reported: BTreeSet::new(),
+            exits: BTreeMap::new(),
         }
     }
 }

@@ -27,6 +27,7 @@ macro_rules! unscripted {
         impl Muster for Script {
             type LogsStream = Stream<LogChunk>;
             type EventsStream = Stream<Event>;
+            type BackupStream = Stream<BackupChunk>;
 
             async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
                 self.keys.lock().expect("whole").push(request.into_inner().key);
@@ -66,6 +67,9 @@ unscripted! {
     node_admin(NodeAdminRequest) -> NodeAdminReply;
     node_token(NodeTokenRequest) -> NodeTokenReply;
     configure(ConfigureRequest) -> ConfigureReply;
+    change_members(ChangeMembersRequest) -> ChangeMembersReply;
+    transfer_leader(TransferLeaderRequest) -> TransferLeaderReply;
+    backup(BackupRequest) -> Stream<BackupChunk>;
 }
 
 struct Bench {

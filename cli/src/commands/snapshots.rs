@@ -395,6 +395,8 @@ fn cluster_commands() {
         policy: "default".into(),
         snapshot_index: 80_000,
         heartbeats: Some(HeartbeatCounts { quic: 115, stream: 2, udp_lost: 1 }),
+        next_server_id: 4,
+        condition: None,
     };
     check("cluster_status", cluster::status::render(&reply, &STYLE), cluster::status::document(&reply));
     let made = cluster::init::Made {

@@ -4,6 +4,8 @@ use super::{Applying, Result};
 use crate::command::{ConfigChange, Principal, Settings};
 use crate::outcome::{Event, Refusal, Response};
 use crate::state::change::Key;
+use crate::state::node::Liveness;
+use crate::state::timer::Timer;
 use muster_common::topology::FabricSpec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,19 +29,7 @@ impl Applying<'_> {
             }
             ConfigChange::Settings(settings) => {
                 check_settings(settings)?;
-                if self.state.gangs.values().any(|gang| gang.current().is_some()) && *settings != self.state.settings {
-                    let now = &self.state.settings;
-                    // The floor is the wait of jobs that ask for a shorter one.
-                    let same_timers = settings.start_within_ms == now.start_within_ms
-                        && settings.fence_after_ms >= now.fence_after_ms
-                        && settings.fence_floor_ms() >= now.fence_floor_ms();
-                    if !same_timers {
-                        let why = "start_within_ms may not change, nor fence_after_ms or \
-                                   kill_bound_ms + drift_ms + 2 * suspect_after_ms shrink, while gangs run: \
-                                   their leases were given under the old times";
-                        return Err(Refusal::Invalid(why.into()));
-                    }
-                }
+                self.check_running_leases(settings)?;
                 self.state.settings = *settings;
                 "settings"
             }
@@ -52,8 +42,16 @@ impl Applying<'_> {
                 self.state.cluster.feature_level = FEATURE_LEVEL;
                 "cluster"
             }
-            ConfigChange::RaiseGeneration => {
-                self.state.cluster.generation += 1;
+            ConfigChange::Restore => {
+                self.raise_generation(0)?;
+                self.forget_what_a_backup_cannot_know();
+                "restore"
+            }
+            ConfigChange::RaiseGeneration { above } => {
+                if self.state.cluster.generation > *above {
+                    return Ok(Response::Noop);
+                }
+                self.raise_generation(*above)?;
                 "generation"
             }
             ConfigChange::FeatureLevel(level) => {
@@ -79,6 +77,44 @@ impl Applying<'_> {
         let version = self.state.config_version;
         self.event(Event::Configured { what: what.into(), by: by.clone(), version });
         Ok(Response::Done)
+    }
+}
+
+impl Applying<'_> {
+    /// Gangs that run hold leases of the times in force.
+    fn check_running_leases(&self, settings: &Settings) -> Result<()> {
+        let now = &self.state.settings;
+        // The floor is the wait of jobs that ask for a shorter one.
+        let same_timers = settings.start_within_ms == now.start_within_ms
+            && settings.fence_after_ms >= now.fence_after_ms
+            && settings.fence_floor_ms() >= now.fence_floor_ms();
+        if same_timers || !self.state.gangs.values().any(|gang| gang.current().is_some()) {
+            return Ok(());
+        }
+        let why = "start_within_ms may not change, nor fence_after_ms or kill_bound_ms + drift_ms + 2 * \
+                   suspect_after_ms shrink, while gangs run: their leases were given under the old times";
+        Err(Refusal::Invalid(why.into()))
+    }
+
+    fn raise_generation(&mut self, above: u32) -> Result<()> {
+        let next = self.state.cluster.generation.max(above).checked_add(1);
+        self.state.cluster.generation = next.ok_or_else(|| Refusal::Invalid("there is no higher generation".into()))?;
+        Ok(())
+    }
+
+    /// What nodes run and which join tokens were used may have changed since.
+    fn forget_what_a_backup_cannot_know(&mut self) {
+        let since = self.now();
+        for node in self.state.nodes.keys().copied().collect::<Vec<_>>() {
+            let record = self.node_mut(node);
+            record.from_backup = true;
+            if record.liveness == Liveness::Up {
+                record.liveness = Liveness::Silent { since };
+            }
+        }
+        for (hash, token) in std::mem::take(&mut self.state.tokens) {
+            self.drop_timer(token.expires_at, Timer::JoinToken { hash });
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! A node comes, or comes again: a new epoch, and evidence about what ran before.
 
 use super::{Applying, Result};
-use crate::command::{HeldToken, Registration};
+use crate::command::{HeldToken, Occupied, Registration};
 use crate::outcome::{Event, Evidence, Refusal, Response};
 use crate::state::NODES_MAX;
 use crate::state::gang::Cause;
-use crate::state::node::{DeviceState, Liveness, NodeRecord};
+use crate::state::node::{DeviceState, Holder, Liveness, NodeRecord, Orphan};
 use muster_common::node::Inventory;
-use muster_common::resources::Amount;
+use muster_common::resources::{Amount, Share};
 use muster_common::{GangId, NodeId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,8 +50,10 @@ impl Applying<'_> {
                 orphans: Vec::new(),
                 store_since: self.token(),
                 reports_applied: 0,
+                from_backup: false,
             },
         );
+        self.stop_unknown(node, &registration.held);
         Ok(self.registered(node, registration, false))
     }
 
@@ -86,6 +88,7 @@ impl Applying<'_> {
             }
         }
         self.renew_record(node, registration);
+        self.stop_unknown(node, &registration.held);
         Ok(self.registered(node, registration, rebooted))
     }
 
@@ -106,6 +109,53 @@ impl Applying<'_> {
         }
     }
 
+    /// What an agent runs and State does not know, because it was placed after the backup that State comes from, or
+    /// because an operator called it gone: it is told to stop by its token, and its devices are unknown until it is gone.
+    fn stop_unknown(&mut self, node: NodeId, held: &[HeldToken]) {
+        for held in held {
+            let Some(live) = held.live.as_ref().filter(|_| !self.knows(node, held)) else { continue };
+            let slots = self.occupy(node, held, live);
+            self.event(Event::DevicesUnknown { node, slots });
+        }
+    }
+
+    fn knows(&self, node: NodeId, held: &HeldToken) -> bool {
+        let record = self.state.nodes.get(&node).expect("it registers now");
+        let attempt = self.state.gangs.get(&held.gang).and_then(|gang| gang.current());
+        let live = record.gangs.contains(&held.gang) && attempt.is_some_and(|attempt| attempt.token == held.token);
+        live || record.orphans.iter().any(|orphan| orphan.gang == held.gang && orphan.token == held.token)
+    }
+
+    /// Returns the slots that became unknown. What cannot be, as State counts, is left out: the agent's word about its
+    /// own devices must not break anybody else's.
+    fn occupy(&mut self, node: NodeId, held: &HeldToken, live: &Occupied) -> Vec<u16> {
+        let since = self.now();
+        let HeldToken { gang, attempt, token, .. } = *held;
+        let record = self.node_mut(node);
+        let mut devices: Vec<(u16, u16)> = Vec::new();
+        for (slot, milli) in live.devices.iter().copied() {
+            let Some(state) = record.devices.get_mut(usize::from(slot)) else { continue };
+            let mut holders = state.holders().to_vec();
+            let taken: u32 = holders.iter().map(|holder| u32::from(holder.milli)).sum();
+            let fits = milli > 0 && taken + u32::from(milli) <= u32::from(Share::WHOLE.0);
+            if !fits || devices.iter().any(|(known, _)| *known == slot) {
+                continue;
+            }
+            holders.push(Holder { gang, attempt, token, milli });
+            match state {
+                DeviceState::Quarantined { holders: now, .. } => *now = holders,
+                _ => *state = DeviceState::Unknown { since, holders },
+            }
+            devices.push((slot, milli));
+        }
+        let fits = record.inventory.amount().covers(&record.used.plus(&live.amount));
+        let amount = if fits { live.amount } else { Amount::default() };
+        record.used = record.used.plus(&amount);
+        let slots = devices.iter().map(|(slot, _)| *slot).collect();
+        record.orphans.push(Orphan { gang, attempt, token, devices, amount, port: None, grace_ms: live.grace_ms });
+        slots
+    }
+
     fn renew_record(&mut self, node: NodeId, registration: &Registration) {
         let (epoch, now, token) = (self.entry.index, self.now(), self.token());
         let record = self.node_mut(node);
@@ -121,6 +171,7 @@ impl Applying<'_> {
         record.store_id = registration.store_id.clone();
         record.instance = registration.instance.clone();
         record.liveness = Liveness::Up;
+        record.from_backup = false;
         let same_devices = uuids(&record.inventory).eq(uuids(&registration.inventory));
         if same_devices {
             record.inventory = registration.inventory.clone();

@@ -20,6 +20,8 @@ pub struct NodeRecord {
     /// store's silence proves nothing (rule 8).
     pub store_since: Token,
     pub instance: String,
+    /// State was restored from a backup, and this node's agent has not registered since: what it runs is not known.
+    pub from_backup: bool,
     pub inventory: Arc<Inventory>,
     pub liveness: Liveness,
     pub closed: Option<Closed>,

@@ -213,6 +213,9 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
         Some(node) => cluster.state.node(node).unwrap().name.to_string(),
         None => "n9".into(),
     };
+    if c.is_multiple_of(53) {
+        cluster.apply(Command::Configure { change: Box::new(ConfigChange::Restore), by: principal() });
+    }
     let mut again = registration(&name, 3);
     let mut inventory = (*again.inventory).clone();
     inventory.boot_id = format!("boot-{}", b % 3);
@@ -235,7 +238,10 @@ fn register_again(cluster: &mut Cluster, nodes: &[NodeId], a: u32, b: u32, c: u3
     if !c.is_multiple_of(3) {
         let held = |gang: &muster_engine::state::gang::GangRecord| {
             let attempt = gang.current()?;
-            Some(HeldToken { gang: gang.id, attempt: attempt.number, token: attempt.token })
+            let slot = (a.wrapping_add(gang.id.ordinal) % 5) as u16;
+            let occupied = Occupied { devices: vec![(slot, 500), (slot, 500)], grace_ms: 1, ..Occupied::default() };
+            let live = a.is_multiple_of(2).then_some(occupied);
+            Some(HeldToken { gang: gang.id, attempt: attempt.number, token: attempt.token, live })
         };
         again.held = cluster.state.gangs().values().filter_map(held).collect();
     }

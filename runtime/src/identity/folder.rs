@@ -153,6 +153,12 @@ impl Identity {
         self.peer.not_after_ms
     }
 
+    /// When the first CA's certificate ends, and with it every one it signed; 0 when that cannot be read.
+    pub fn ca_not_after_ms(&self) -> u64 {
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.ca[0]) else { return 0 };
+        u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1_000)
+    }
+
     /// The first CA's fingerprint.
     pub fn ca_fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.ca[0])

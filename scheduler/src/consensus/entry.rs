@@ -97,10 +97,10 @@ mod tests {
         let normal = at(EntryPayload::Normal(Payload { in_term: 258, bytes: Bytes::from_static(b"hi") }));
         assert_eq!(&encode(&normal).body[..], b"\x01\x01\0\0\0\0\0\0\x01\x02hi");
         assert_eq!(&encode(&at(EntryPayload::Blank)).body[..], b"\x01\x00");
-        let nodes = BTreeMap::from([(1, Member { addr: "a:1".into() })]);
+        let nodes = BTreeMap::from([(1, Member { name: "a".into(), addr: "a:1".into() })]);
         let membership = Membership::new(vec![BTreeSet::from([1])], nodes).unwrap();
         let body = encode(&at(EntryPayload::Membership(membership))).body;
-        assert_eq!(&body[..], b"\x01\x02\x01\x01\x01\x01\x01\x03a:1");
+        assert_eq!(&body[..], b"\x01\x02\x01\x01\x01\x01\x01\x01a\x03a:1");
     }
 
     #[test]

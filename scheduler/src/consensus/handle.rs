@@ -1,20 +1,19 @@
 //! The handle everything else in a server holds: propose, read, watch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use muster_proto::peer as pb;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError};
-use openraft::{ChangeMembers, Precondition};
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::config::ConsensusConfig;
-use super::error::{MembershipError, ProposeError, ReadError};
+use super::error::{ProposeError, ReadError};
 use super::log_store::LogStore;
 use super::machine::{Machine, Viewed};
 use super::network::{Lane, Net};
@@ -23,14 +22,13 @@ use super::refill::{self, RefillError};
 use super::service::{CallerCheck, PeerService};
 use super::snapshot::SnapshotStore;
 use super::status::{self, Status};
-use super::types::{Answer, LogPos, Member, Payload, Raft, Reply, TypeConfig};
+use super::types::{Answer, LogPos, Payload, Raft, Reply, TypeConfig};
 use super::watching::Leadership;
 use crate::history::HistoryStore;
 use crate::instruments::Instruments;
 
 /// Between two tries while there is no leader.
 const RETRY_MS: u64 = 10;
-const IDENTIFY_MS: u64 = 3_000;
 
 /// What a proposal became.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,50 +149,9 @@ impl<M: Machine> ConsensusHandle<M> {
         self.views.clone()
     }
 
-    /// Forms the cluster. Called once in its life, on one server; `members` are all first voters with their addresses.
-    pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
-        let members: BTreeMap<u64, Member> = members.into_iter().map(|(id, addr)| (id, Member { addr })).collect();
-        match self.core.raft.initialize(members).await {
-            Ok(()) => Ok(()),
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::AlreadyInitialised),
-            Err(RaftError::APIError(error)) => Err(MembershipError::Refused { why: error.to_string() }),
-            Err(RaftError::Fatal(_)) => Err(MembershipError::ShuttingDown),
-        }
-    }
-
-    /// Adds a server that receives the log but does not vote yet, and waits until it has nearly all of it. It must be
-    /// running, of this cluster, and new: one that has voted before is refused.
-    pub async fn add_learner(&self, id: u64, addr: String) -> Result<(), MembershipError> {
-        self.core.check_newcomer(id, &addr).await?;
-        let added = self.core.raft.add_learner(id, Member { addr }, true).await;
-        added.map(drop).map_err(|error| self.core.not_changed(error))
-    }
-
-    /// Makes exactly these servers the voters; each new one must have been added as a learner. Others leave the cluster.
-    pub async fn change_membership(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
-        let known = *self.core.raft.metrics().borrow_watched().membership_config.log_id();
-        // Two changes at once could otherwise interleave.
-        let only_if = [Precondition::LastMembershipLogId { last_membership_log_id: known }];
-        let change = ChangeMembers::ReplaceAllVoters(voters);
-        let changed = self.core.raft.change_membership_if(change, false, only_if).await;
-        changed.map(drop).map_err(|error| self.core.not_changed(error))
-    }
-
-    /// Asks server `to` to lead, and waits until this server has seen another leader. Leader only.
-    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
-        let mut leadership = self.leadership();
-        if !leadership.borrow().is_leader {
-            let leader = self.core.known_leader();
-            return Err(MembershipError::NotLeader { leader });
-        }
-        self.core.raft.trigger().transfer_leader(to).await.map_err(|_| MembershipError::ShuttingDown)?;
-        let within = Duration::from_millis(self.core.config.leader_wait_ms);
-        let moved = timeout(within, leadership.wait_for(|now| now.leader == Some(to))).await;
-        match moved {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(MembershipError::ShuttingDown),
-            Err(_) => Err(MembershipError::Refused { why: format!("server {to} did not take over in time") }),
-        }
+    /// Where log, snapshots and identity are.
+    pub fn data_dir(&self) -> &Path {
+        &self.core.config.dir
     }
 
     /// What this server knows of the cluster.
@@ -268,7 +225,7 @@ impl<M: Machine> ConsensusHandle<M> {
 }
 
 impl Core {
-    fn known_leader(&self) -> Option<(u64, String)> {
+    pub(super) fn known_leader(&self) -> Option<(u64, String)> {
         let now = self.leadership.borrow();
         Some((now.leader?, now.leader_addr.clone()?)).filter(|(id, _)| *id != self.net.server_id)
     }
@@ -313,7 +270,7 @@ impl Core {
     }
 
     /// The leader to go to; none if it is not known, or was this server a moment ago.
-    fn other_leader(&self, forward: ForwardToLeader<TypeConfig>) -> Option<(u64, String)> {
+    pub(super) fn other_leader(&self, forward: ForwardToLeader<TypeConfig>) -> Option<(u64, String)> {
         // The target of a transfer does not lead yet.
         if forward.reason == ForwardReason::LeadershipTransfer {
             return None;
@@ -370,37 +327,6 @@ impl Core {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ReadError::ShuttingDown),
             Err(_) => Err(ReadError::Behind { index }),
-        }
-    }
-
-    async fn check_newcomer(&self, id: u64, addr: &str) -> Result<(), MembershipError> {
-        let unfit = |why: String| MembershipError::Unfit { id, addr: addr.to_owned(), why };
-        let mut client = self.net.client(id, addr, Lane::Heartbeat);
-        let request = pb::IdentifyRequest { cluster_id: self.net.cluster_id.clone(), source_id: self.net.server_id };
-        let reply = timeout(Duration::from_millis(IDENTIFY_MS), client.identify(request)).await;
-        let reply = reply.map_err(|_| unfit(format!("it did not answer in {IDENTIFY_MS} ms")))?;
-        let reply = reply.map_err(|status| unfit(status.message().to_owned()))?.into_inner();
-        if reply.server_id != id {
-            return Err(unfit(format!("server {} answers there", reply.server_id)));
-        }
-        let known = self.net.identity.disk_of(id);
-        if !known.is_empty() && known != reply.disk_id {
-            return Err(unfit("another disk has had this id before; ids are never used again".to_owned()));
-        }
-        let member = self.raft.metrics().borrow_watched().membership_config.get_node(&id).is_some();
-        if reply.has_voted && !member {
-            return Err(unfit("it has voted before; start it with a new id and an empty folder".to_owned()));
-        }
-        self.net.identity.meet(id, &reply.disk_id).map_err(|error| unfit(error.to_string()))
-    }
-
-    fn not_changed(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {
-        match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                MembershipError::NotLeader { leader: self.other_leader(forward) }
-            }
-            RaftError::APIError(error) => MembershipError::Refused { why: error.to_string() },
-            RaftError::Fatal(_) => MembershipError::ShuttingDown,
         }
     }
 }

@@ -134,6 +134,11 @@ impl Identity {
         self.lock().peers.get(&id).cloned().unwrap_or_default()
     }
 
+    /// The highest id of another server that was ever met; 0 before the first.
+    pub(crate) fn highest_met(&self) -> u64 {
+        self.lock().peers.last_key_value().map_or(0, |(id, _)| *id)
+    }
+
     /// Remembers the disk of a server met for the first time.
     pub(crate) fn meet(&self, id: u64, disk_id: &str) -> io::Result<()> {
         let mut facts = self.lock();

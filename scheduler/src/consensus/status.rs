@@ -1,7 +1,7 @@
 //! What an operator wants to know about the cluster's servers.
 
-use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant, ServerState};
 use serde::Serialize;
 
 use super::handle::Core;
@@ -28,6 +28,8 @@ pub enum Role {
 pub struct MemberStatus {
     /// Its id.
     pub id: u64,
+    /// Its name.
+    pub name: String,
     /// Its address.
     pub addr: String,
     /// Whether it votes.
@@ -38,6 +40,8 @@ pub struct MemberStatus {
     pub matched: Option<u64>,
     /// Entries it lacks; only the leader knows.
     pub lag: Option<u64>,
+    /// Since when the leader has heard nothing from it, in milliseconds; only the leader knows.
+    pub silent_ms: Option<u64>,
 }
 
 /// One server's view of the cluster.
@@ -76,6 +80,10 @@ pub(crate) fn status(core: &Core) -> Status {
     let metrics = metrics.borrow_watched();
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
     let last_log = metrics.last_log_index;
+    let heard = |id: &u64| {
+        let at = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
+        Some(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
+    };
     let member = |(id, member): (&u64, &super::types::Member)| {
         let replicated = metrics.replication.as_ref().and_then(|peers| peers.get(id));
         let own = *id == core.net.server_id;
@@ -84,11 +92,13 @@ pub(crate) fn status(core: &Core) -> Status {
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
         MemberStatus {
             id: *id,
+            name: member.name.clone(),
             addr: core.net.addr(*id, member).to_owned(),
             voter: voters.contains(id),
             leader: metrics.current_leader == Some(*id),
             matched: matched.filter(|_| known),
             lag: known.then(|| next(last_log).saturating_sub(next(matched))),
+            silent_ms: if own { known.then_some(0) } else { heard(id) },
         }
     };
     Status {

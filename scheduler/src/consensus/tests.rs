@@ -1,5 +1,6 @@
 //! Storage conformance, and three servers in one process over real loopback gRPC.
 
+mod behind;
 mod cluster;
 mod elections;
 mod identity;

@@ -33,6 +33,8 @@ pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 /// A member of the cluster, as the replicated membership names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// As its certificate names it.
+    pub name: String,
     /// Where the other servers reach it, `host:port`.
     pub addr: String,
 }

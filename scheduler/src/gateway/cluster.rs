@@ -1,9 +1,9 @@
 //! The cluster and its servers.
 
-use super::Inner;
 use super::forward::on_behalf;
 use super::render::{cluster, live};
 use super::roles::Caller;
+use super::{Inner, condition};
 use muster_proto::client as pb;
 use muster_proto::client::muster_client::MusterClient;
 use muster_proto::convert::error::ErrorInfo;
@@ -43,6 +43,8 @@ pub(super) async fn status(
             let now = inner.now(&state);
             let mut reply = cluster::status(&state, &ctx.consensus.status(), &ctx.members);
             reply.now_ms = now.0;
+            reply.condition = if request.local { Some(condition::of(inner)?) } else { None };
+            reply.next_server_id = ctx.consensus.next_server_id();
             // Agents are connected to the leader.
             reply.heartbeats = ctx.leads().then(|| live::counts(ctx.heartbeats.counts()));
             Ok(reply)

@@ -4,8 +4,10 @@
 //! Any server answers reads, linearizably. What only the leader can do is passed on to it.
 
 mod arrays;
+mod backup;
 mod change;
 mod cluster;
+mod condition;
 mod configure;
 mod edit;
 pub mod errors;
@@ -17,6 +19,7 @@ mod jobs;
 pub mod limits;
 mod list;
 mod logs;
+mod members;
 mod never;
 mod nodes;
 mod past;
@@ -319,6 +322,28 @@ impl Muster for Gateway {
 
     async fn configure(&self, request: Request<pb::ConfigureRequest>) -> Result<Response<pb::ConfigureReply>, Status> {
         on_leader!(self, "Configure", request, configure, configure::configure)
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeMembersReply>, Status> {
+        on_leader!(self, "ChangeMembers", request, change_members, members::change)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        on_leader!(self, "TransferLeader", request, transfer_leader, members::transfer)
+    }
+
+    type BackupStream = Streamed<pb::BackupChunk>;
+
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = self.enter("Backup", &request)?;
+        let ticket = self.inner.streams.enter(&caller.name).map_err(|error| self.refused(error))?;
+        self.reply(backup::backup(&self.inner, &caller, ticket).await)
     }
 
     async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanReply>, Status> {

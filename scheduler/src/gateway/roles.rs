@@ -34,6 +34,9 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("ListQueues", PEOPLE),
     ("ShowQueue", PEOPLE),
     ("EditJob", PEOPLE),
+    ("ChangeMembers", ADMINS),
+    ("TransferLeader", ADMINS),
+    ("Backup", ADMINS),
 ];
 
 /// Who makes a call, after all checks.

@@ -101,9 +101,12 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         E::LimitReached | E::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        E::JobNotFound | E::NodeNotFound | E::AttemptNotFound | E::LogNotFound | E::FileNotFound => {
-            StatusCode::NOT_FOUND
-        }
+        E::JobNotFound
+        | E::NodeNotFound
+        | E::ServerNotFound
+        | E::AttemptNotFound
+        | E::LogNotFound
+        | E::FileNotFound => StatusCode::NOT_FOUND,
         E::KeyReused | E::KeyTooOld | E::Conflict | E::NodeBusy | E::JobEnded => StatusCode::CONFLICT,
         E::NotLoggedIn | E::CertificateExpired | E::ServerNotTrusted => StatusCode::UNAUTHORIZED,
         E::Forbidden | E::TokenRefused | E::FileDenied => StatusCode::FORBIDDEN,

@@ -7,7 +7,10 @@ use muster_proto::client::muster_server::Muster;
 use muster_proto::document;
 
 /// Calls without a route, and why.
-pub const GRPC_ONLY: &[(&str, &str)] = &[];
+pub const GRPC_ONLY: &[(&str, &str)] = &[(
+    "Backup",
+    "a backup is bytes that prove themselves whole; `muster cluster backup` reads them back before it calls them a backup",
+)];
 
 /// Answers with the document that the command line prints for the same reply.
 macro_rules! answer {
@@ -49,6 +52,13 @@ const fn fixed(
 macro_rules! node_change {
     ($path:literal, $action:literal) => {
         fixed(Post, $path, "NodeAdmin", &[("action", Text($action))], answer!(node_admin, "muster.node_change/1"))
+    };
+}
+
+/// A change of the set of servers, by its action.
+macro_rules! members {
+    ($path:literal, $action:literal) => {
+        fixed(Post, $path, "ChangeMembers", &[("action", Text($action))], answer!(change_members, "muster.members/1"))
     };
 }
 
@@ -102,6 +112,10 @@ pub const ROUTES: &[Route] = &[
     node_change!("/v1/nodes/{node}/remove", "remove"),
     row(Post, "/v1/node-tokens", "NodeToken", answer!(node_token, "muster.node_token/1", Shape::NodeToken, |reply, _| document::node_token(reply))),
     row(Get, "/v1/cluster", "ClusterStatus", answer!(cluster_status, "muster.cluster/1")),
+    members!("/v1/cluster/members/{server}/add", "add"),
+    members!("/v1/cluster/members/{server}/promote", "promote"),
+    members!("/v1/cluster/members/{server}/remove", "remove"),
+    row(Post, "/v1/cluster/transfer", "TransferLeader", answer!(transfer_leader, "muster.transferred/1")),
     fixed(Get, "/v1/configuration/{kind}", "Configure", &[("request_id", Text("read")), ("json", Text("")), ("plan_only", Flag(true))], configuration!()),
     row(Put, "/v1/configuration/{kind}", "Configure", configuration!()),
     row(Post, "/v1/plans", "Plan", answer!(plan, "muster.plan/1")),

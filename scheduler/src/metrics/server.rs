@@ -31,7 +31,7 @@ fn consensus(sheet: &mut Sheet, context: &Context, status: &Status) {
     sheet.gauge("raft_purged_index", "The last entry removed from this server's log", index(status.purged));
     let told = status.members.iter().filter(|_| status.role == Role::Leader);
     let lags = told.filter_map(|member| {
-        let name = context.members.get(&member.id).map_or_else(|| member.id.to_string(), |known| known.name.clone());
+        let name = if member.name.is_empty() { member.id.to_string() } else { member.name.clone() };
         Some((name, member.lag?))
     });
     sheet.gauges(

@@ -1,6 +1,7 @@
 //! A real cluster on this machine: server and agent processes, mutual TLS, real ranks under shims.
 //! Its folder is temporary; whatever it started is killed when it is dropped.
 
+pub mod flood;
 pub mod moment;
 pub mod observer;
 pub mod people;

@@ -100,6 +100,7 @@ impl Server {
             timing: Timing { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 1_000 },
             snapshot_every: Some(SNAPSHOT_EVERY),
             metrics_listen: None,
+            join: false,
             heartbeat: Heartbeat::Grpc,
             heartbeat_port: None,
         }

@@ -5,7 +5,9 @@
 mod agent_killed;
 mod all_servers_killed;
 mod allreduce;
+mod backup_restored;
 mod dev;
+mod doctor;
 mod examples;
 mod http;
 mod leader_killed;
@@ -15,6 +17,7 @@ mod rank_killed;
 mod refusals;
 mod roles;
 mod rolling_upgrade;
+mod servers_change;
 
 use muster_tests::cluster::TestCluster;
 use muster_tests::cluster::observer::Observer;

@@ -16,6 +16,7 @@ enum Outside {
 const SEAMS: &[(&str, &[Outside], &str)] = &[
     ("scheduler/src/consensus/", &[Clock, Files, Random], "LogEngine and SnapshotStore"),
     ("scheduler/src/history", &[Files], "HistoryStore"),
+    ("scheduler/src/backup/", &[Files], "a backup's file, and the folders made of it, without a server"),
     ("scheduler/src/store", &[Files], "a server's own files"),
     ("scheduler/src/config.rs", &[Files], "the start-up configuration"),
     ("agent/src/store", &[Files], "the agent's store"),

@@ -111,7 +111,7 @@ fn members(servers: &[String]) -> Result<Vec<Member>, CliError> {
 }
 
 /// An IP address is listened on as it is; for a host name, every interface.
-fn listen(address: &str) -> Result<SocketAddr, CliError> {
+pub fn listen(address: &str) -> Result<SocketAddr, CliError> {
     if let Ok(exact) = address.parse() {
         return Ok(exact);
     }
@@ -123,7 +123,7 @@ fn listen(address: &str) -> Result<SocketAddr, CliError> {
 }
 
 /// A second `init` must never replace the keys of a cluster that lives.
-fn refuse_used(dir: &Path) -> Result<(), CliError> {
+pub fn refuse_used(dir: &Path) -> Result<(), CliError> {
     match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
         Ok(true) => Err(CliError::new(ErrorCode::Conflict, format!("{} is not empty", dir.display()))
             .hint("give a folder that does not exist yet")),

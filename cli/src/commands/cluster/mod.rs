@@ -1,8 +1,13 @@
-//! `muster cluster`: make a cluster, look at it, configure it.
+//! `muster cluster`: make a cluster, look at it, configure it, change its servers.
 
+pub mod backup;
 pub mod configure;
+pub mod doctor;
 pub mod init;
+pub mod members;
+pub mod restore;
 pub mod status;
+pub mod transfer;
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -16,6 +21,16 @@ pub enum ClusterCommand {
     Status(status::StatusArgs),
     /// Show or change the policy, the fabric, the settings or the organisation of the cluster
     Set(configure::SetArgs),
+    /// List the servers, add, remove or replace one
+    Members(members::MembersArgs),
+    /// Hand leadership to another server
+    Transfer(transfer::TransferArgs),
+    /// Look for what is wrong, or soon will be, and tell what to do about it
+    Doctor(doctor::DoctorArgs),
+    /// Write the whole cluster into one file
+    Backup(backup::BackupArgs),
+    /// Make the data folders of new servers from a backup; needs no server
+    Restore(restore::RestoreArgs),
 }
 
 pub async fn run(context: &Context, command: ClusterCommand) -> Result<u8, CliError> {
@@ -23,5 +38,10 @@ pub async fn run(context: &Context, command: ClusterCommand) -> Result<u8, CliEr
         ClusterCommand::Init(args) => init::run(context, args),
         ClusterCommand::Status(args) => status::run(context, args).await,
         ClusterCommand::Set(args) => configure::run(context, args).await,
+        ClusterCommand::Members(args) => members::run(context, args).await,
+        ClusterCommand::Doctor(args) => doctor::run(context, args).await,
+        ClusterCommand::Backup(args) => backup::run(context, args).await,
+        ClusterCommand::Restore(args) => restore::run(context, &args),
+        ClusterCommand::Transfer(args) => transfer::run(context, args).await,
     }
 }

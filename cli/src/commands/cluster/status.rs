@@ -18,12 +18,15 @@ pub struct StatusArgs {
 }
 
 pub async fn run(context: &Context, args: StatusArgs) -> Result<u8, CliError> {
-    let request = ClusterStatusRequest { local: args.local };
-    let client = context.client()?;
-    let reply = client.call(async |mut api| api.cluster_status(request).await).await?;
+    let reply = ask(context, args.local).await?;
     let style = context.style();
     context.printer.answer(|| document(&reply), || render(&reply, &style))?;
     Ok(0)
+}
+
+pub async fn ask(context: &Context, local: bool) -> Result<ClusterStatusReply, CliError> {
+    let client = context.client()?;
+    client.call(async |mut api| api.cluster_status(ClusterStatusRequest { local }).await).await
 }
 
 pub fn render(reply: &ClusterStatusReply, style: &Style) -> String {
@@ -96,7 +99,7 @@ pub fn render(reply: &ClusterStatusReply, style: &Style) -> String {
     text
 }
 
-fn members(reply: &ClusterStatusReply, style: &Style) -> String {
+pub fn members(reply: &ClusterStatusReply, style: &Style) -> String {
     use Align::{Left, Right};
     let mut table = Table::new(&[
         ("ID", Right),

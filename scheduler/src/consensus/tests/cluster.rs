@@ -22,7 +22,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 
 use super::toy::{State, Toy};
-use crate::consensus::{Consensus, ConsensusConfig, ConsensusHandle, Lane, PeerConnector, StartError};
+use crate::consensus::{Consensus, ConsensusConfig, ConsensusHandle, Lane, Member, PeerConnector, StartError};
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -183,7 +183,7 @@ impl Cluster {
         for id in 1..=count {
             cluster.boot(id).await.unwrap();
         }
-        let members = cluster.addrs.clone();
+        let members = (1..=count).map(|id| (id, cluster.member(id))).collect();
         cluster.servers[&1].handle.initialize(members).await.unwrap();
         cluster.leader().await;
         cluster
@@ -207,6 +207,10 @@ impl Cluster {
 
     pub fn addr(&self, id: u64) -> String {
         self.addrs[&id].clone()
+    }
+
+    pub fn member(&self, id: u64) -> Member {
+        Member { name: format!("s{id}"), addr: self.addr(id) }
     }
 
     pub fn config(&self, id: u64) -> ConsensusConfig {

@@ -44,7 +44,7 @@ async fn a_restart_of_all_servers_keeps_the_state() {
     cluster.leader().await;
     let after = cluster.agree(index).await;
     assert_eq!((after.hash, after.count), (before.hash, before.count));
-    let again = cluster.handle(1).initialize(BTreeMap::from([(1, cluster.addr(1))])).await;
+    let again = cluster.handle(1).initialize(BTreeMap::from([(1, cluster.member(1))])).await;
     assert_eq!(again, Err(MembershipError::AlreadyInitialised));
 }
 
@@ -152,13 +152,15 @@ async fn a_server_is_replaced_by_one_with_a_new_id() {
     for id in 1..=4 {
         cluster.boot(id).await.unwrap();
     }
-    let members = (1..=3).map(|id| (id, cluster.addr(id))).collect();
+    let members = (1..=3).map(|id| (id, cluster.member(id))).collect();
     cluster.handle(1).initialize(members).await.unwrap();
     cluster.propose("three").await;
     let leader = cluster.leader().await;
-    let wrong = cluster.handle(leader).add_learner(9, cluster.addr(4)).await;
+    let wrong = cluster.handle(leader).add_learner(9, cluster.member(4), true).await;
     assert!(matches!(wrong, Err(MembershipError::Unfit { id: 9, .. })), "{wrong:?}");
-    within("adding", cluster.handle(leader).add_learner(4, cluster.addr(4))).await.unwrap();
+    assert_eq!(cluster.handle(leader).next_server_id(), 4);
+    assert_eq!(cluster.handle(leader).newcomer_at(&cluster.addr(4)).await, Ok(4));
+    within("adding", cluster.handle(leader).add_learner(4, cluster.member(4), true)).await.unwrap();
     let gone = (1..=3).find(|id| *id != leader).unwrap();
     let voters: BTreeSet<u64> = (1..=4).filter(|id| *id != gone).collect();
     within("changing", cluster.handle(leader).change_membership(voters.clone())).await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::cluster::{Cluster, within};
-use crate::consensus::{ConsensusConfig, WalLimits};
+use crate::consensus::{ConsensusConfig, Member, WalLimits};
 
 fn small(config: &mut ConsensusConfig) {
     config.snapshot_every = 20;
@@ -126,7 +126,8 @@ async fn a_snapshot_waits_for_what_must_be_durable_first() {
     let config = ConsensusConfig::new("test", 1, dir.path());
     let engine = Box::new(MemDisk::new().open());
     let handle = Consensus::start_on(config, engine, machine, connector).await.unwrap();
-    handle.initialize([(1, "127.0.0.1:1".to_owned())].into()).await.unwrap();
+    let alone = Member { name: "s1".into(), addr: "127.0.0.1:1".into() };
+    handle.initialize([(1, alone)].into()).await.unwrap();
     let index = handle.propose("x".into()).await.unwrap().index;
     let snapshot = within("the snapshot", handle.snapshot_now()).await.unwrap().unwrap();
     assert!(snapshot.index >= index && flushed.load(Ordering::SeqCst) >= index);

@@ -75,7 +75,7 @@ pub fn member(status: &MemberStatus, known: Option<&MemberInfo>) -> pb::Member {
     };
     pb::Member {
         id: status.id,
-        name: known.map(|known| known.name.clone()).unwrap_or_default(),
+        name: known.map_or_else(|| status.name.clone(), |known| known.name.clone()),
         address: known.map_or_else(|| status.addr.clone(), |known| known.address.clone()),
         state: state.into(),
         matched_index: status.matched,
@@ -91,11 +91,13 @@ pub fn status(state: &State, consensus: &Status, members: &BTreeMap<u64, MemberI
     let address = |member: &MemberStatus| {
         members.get(&member.id).map_or_else(|| member.addr.clone(), |known| known.address.clone())
     };
+    let own = consensus.members.iter().find(|member| member.id == consensus.server_id);
+    let own = own.map(|own| member(own, members.get(&own.id)));
     let cluster = state.cluster();
     pb::ClusterStatusReply {
         cluster_id: if cluster.id.is_empty() { consensus.cluster_id.clone() } else { cluster.id.clone() },
         server_id: consensus.server_id,
-        server_name: members.get(&consensus.server_id).map(|known| known.name.clone()).unwrap_or_default(),
+        server_name: own.map(|own| own.name).unwrap_or_default(),
         leader_id: consensus.leader.unwrap_or(0),
         leader_address: leader.map(address).unwrap_or_default(),
         term: consensus.term,
@@ -113,5 +115,7 @@ pub fn status(state: &State, consensus: &Status, members: &BTreeMap<u64, MemberI
         policy: policy(state),
         snapshot_index: consensus.snapshot.map_or(0, |at| at.index),
         heartbeats: None,
+        next_server_id: 0,
+        condition: None,
     }
 }

@@ -3,7 +3,7 @@
 
 use super::fixture::{fabric, registration};
 use super::roles::connection;
-use crate::consensus::{Consensus, ConsensusConfig, Lane, MemDisk, PeerConnector};
+use crate::consensus::{Consensus, ConsensusConfig, Lane, MemDisk, Member, PeerConnector};
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::Coordinator;
 use crate::gateway::Gateway;
@@ -117,7 +117,8 @@ impl Server {
             members,
             version: "0.0.0-test",
         });
-        consensus.initialize(BTreeMap::from([(1, address)])).await.unwrap();
+        let alone = Member { name: "s1".into(), addr: address };
+        consensus.initialize(BTreeMap::from([(1, alone)])).await.unwrap();
         let mut leadership = consensus.leadership();
         within("a leader", leadership.wait_for(|now| now.first_index_of_term_applied)).await.unwrap();
         let server = Self { gateway: Gateway::new(ctx.clone()), ctx, shutdown, _dir: dir };

@@ -1,13 +1,14 @@
 //! Figures of a real cluster on this machine, for docs/BENCHMARKS.md: three servers with their own fsync, eight agents with
 //! simulated devices, mutual TLS, real ranks. The loads themselves are `muster bench`.
 //!
-//! `cargo run --release -p muster-tests --bin muster-measure [start] [submit] [drain] [gangs] [array] [kills] [memory]`;
+//! `cargo run --release -p muster-tests --bin muster-measure [start] [submit] [drain] [gangs] [array] [kills] [transfers] [memory]`;
 //! all of them when none is named. `hold` starts the cluster, says where it is and keeps it until its input ends, so that
 //! another program can put loads on it and on something else in turn.
 
 mod hold;
 mod kills;
 mod memory;
+mod transfers;
 
 use muster_tests::cluster::{Options, TestCluster};
 use serde_json::Value;
@@ -50,6 +51,9 @@ async fn main() {
     }
     if wanted("memory") {
         memory::of_a_long_queue(&cluster).await;
+    }
+    if wanted("transfers") {
+        transfers::of_leadership(&cluster).await;
     }
     if wanted("kills") {
         kills::of_the_leader(&mut cluster).await;

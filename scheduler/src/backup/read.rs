@@ -1,0 +1,97 @@
+//! Reading a backup: every byte is checked before anything of it is believed.
+
+use super::frame::{Broken, END, FrameReader, HEAD, HISTORY, STATE, VERSION};
+use super::{BackupError, Head, Page};
+use muster_engine::State;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+/// The state, uncompressed, is not longer than this.
+const STATE_BYTES_MAX: u64 = 8 << 30;
+/// A page of history, uncompressed, is not longer than this.
+const PAGE_BYTES_MAX: u64 = 256 << 20;
+
+/// What a whole backup holds.
+#[derive(Debug)]
+pub struct Inspected {
+    pub head: Head,
+    pub state: State,
+    /// Records of history.
+    pub records: u64,
+    pub file_bytes: u64,
+}
+
+/// Reads a whole backup and checks it: each part, the whole, the state against its hash, the history for gaps.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn inspect(path: &Path) -> Result<Inspected, BackupError> {
+    each_page(path, |_| Ok(()))
+}
+
+/// The same, and shows every page of history in order. What was shown before an error is not to be believed.
+pub(super) fn each_page(
+    path: &Path,
+    mut show: impl FnMut(Page) -> Result<(), BackupError>,
+) -> Result<Inspected, BackupError> {
+    let file = File::open(path).map_err(|cause| BackupError::Io { path: path.to_owned(), cause })?;
+    let failed = |broken: Broken, at: u64| match broken {
+        Broken::Io(cause) => BackupError::Io { path: path.to_owned(), cause },
+        Broken::Cut => BackupError::Cut { path: path.to_owned(), bytes: at },
+        Broken::NotABackup => BackupError::NotABackup { path: path.to_owned() },
+        Broken::Version(found) => BackupError::Version { path: path.to_owned(), found, known: VERSION },
+        Broken::Damaged(why) => BackupError::Damaged { path: path.to_owned(), at, why },
+    };
+    let mut frames = FrameReader::begin(BufReader::new(file)).map_err(|broken| failed(broken, 0))?;
+    let next = |frames: &mut FrameReader<_>| frames.next().map_err(|broken| failed(broken, frames.at));
+    let damaged = |at: u64, why: &str| BackupError::Damaged { path: path.to_owned(), at, why: why.to_owned() };
+
+    let (kind, payload) = next(&mut frames)?;
+    let head: Option<Head> = serde_json::from_slice(&payload).ok().filter(|_| kind == HEAD);
+    let head = head.ok_or_else(|| damaged(frames.at, "its head cannot be read"))?;
+    let mut packed = Vec::new();
+    let (mut kind, mut payload) = next(&mut frames)?;
+    while kind == STATE {
+        packed.extend_from_slice(&payload);
+        (kind, payload) = next(&mut frames)?;
+    }
+    let state = state_of(&packed, &head).map_err(|why| damaged(frames.at, &why))?;
+    drop(packed);
+    let (mut from, mut records) = (head.history_from, 0);
+    while kind == HISTORY {
+        let page = page_of(&payload).filter(|page| is_next(page, from, &head));
+        let page = page.ok_or_else(|| damaged(frames.at, "a page of history is not the next one"))?;
+        (from, records) = (page.through + 1, records + page.records.len() as u64);
+        show(page)?;
+        (kind, payload) = next(&mut frames)?;
+    }
+    let counted = payload.first_chunk().map(|count| u64::from_le_bytes(*count));
+    if kind != END || counted != Some(records) || from <= head.index {
+        return Err(damaged(frames.at, "its history is not whole"));
+    }
+    Ok(Inspected { head, state, records, file_bytes: frames.at })
+}
+
+fn state_of(packed: &[u8], head: &Head) -> Result<State, String> {
+    let bytes = unpacked(packed, STATE_BYTES_MAX).ok_or("the state cannot be unpacked")?;
+    let state = State::decode(&bytes)?;
+    let same = state.hash().to_string() == head.state_hash && state.applied_index() == head.index;
+    if same { Ok(state) } else { Err("the state is not the one its head names".to_owned()) }
+}
+
+fn page_of(payload: &[u8]) -> Option<Page> {
+    postcard::from_bytes(&unpacked(payload, PAGE_BYTES_MAX)?).ok()
+}
+
+fn is_next(page: &Page, from: u64, head: &Head) -> bool {
+    let inside = |index: u64| from <= index && index <= page.through;
+    from <= page.through && page.through <= head.index && page.records.iter().all(|row| inside(row.index))
+}
+
+fn unpacked(packed: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(packed).ok()?;
+    decoder.take(limit + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= limit).then_some(bytes)
+}
