@@ -13,7 +13,7 @@ use muster_engine::command::{Command, Submit};
 use muster_engine::outcome::{Refusal, Response};
 use muster_engine::plan::explain::{Reason, explain};
 use muster_engine::plan::never::fits_ever;
-use muster_engine::policy::{Domains, Policy, Score};
+use muster_engine::policy::{DeviceChoice, Domains, Policy, Score};
 use muster_engine::{Memo, desired};
 use plan_support::*;
 use proptest::prelude::*;
@@ -501,10 +501,12 @@ proptest! {
         wishes in proptest::collection::vec(any::<[u8; 8]>(), 1..12),
         score in 0usize..SCORES.len(),
         domains in 0usize..3,
+        fgd in any::<bool>(),
     ) {
         let domains = [Domains::LowestFit, Domains::NodeThenLevel, Domains::Anywhere][domains];
         let play = || {
-            let policy = Policy { score: SCORES[score], domains, ..Policy::default() };
+            let device = if fgd { DeviceChoice::FgdBest } else { DeviceChoice::Links };
+            let policy = Policy { score: SCORES[score], domains, device, ..Policy::default() };
             let mut cluster = random_cluster(policy, &machines);
             cluster.seen.lenient = true;
             for (at, seed) in wishes.iter().enumerate() {
@@ -523,4 +525,13 @@ proptest! {
     }
 }
 
-const SCORES: [Score; 2] = [Score::BestFit, Score::Spread];
+const SCORES: [Score; 8] = [
+    Score::BestFit,
+    Score::Spread,
+    Score::Pack,
+    Score::LeastLeft,
+    Score::Clustering,
+    Score::Fgd,
+    Score::TopologyCost,
+    Score::Random { seed: 7 },
+];

@@ -59,12 +59,28 @@ impl Search<'_> {
             let most = cells.last()?.units;
             let at = enough.or_else(|| cells.iter().position(|cell| cell.units == most))?;
             let cell = cells.remove(at);
-            let found = self.candidates(&cell.scope, (cell.units.min(wanted) * cut.unit) as usize, steps);
+            let found = self.of_cell(&cell, cell.units.min(wanted) * cut.unit, steps);
             let units = found.len() as u64 / cut.unit;
             picked.extend(found.into_iter().take((units * cut.unit) as usize));
             wanted -= units;
         }
         Some(picked)
+    }
+
+    /// Near each other in the cell, or any of its nodes where fewer are there than it seemed.
+    fn of_cell(&self, cell: &Cell, nodes: u64, steps: &mut u64) -> Picked {
+        let near = match cell.scope.bases.as_slice() {
+            [base] if self.gathers() => self.gathered(&cell.scope, *base, nodes, steps),
+            _ => None,
+        };
+        near.unwrap_or_else(|| self.candidates(&cell.scope, nodes as usize, steps))
+    }
+
+    /// As [`Search::bound`], for what can be cut as the group asks.
+    pub fn room(&self, scope: &Scope, domain: DomainId) -> u64 {
+        let Some(cut) = self.cut else { return self.bound(domain) };
+        let cells = self.cells(&scope.narrow(self.ledger, domain), cut);
+        cells.iter().fold(0u64, |sum, cell| sum.saturating_add(cell.units)).saturating_mul(cut.unit)
     }
 
     fn cells(&self, scope: &Scope, cut: Cut) -> Vec<Cell> {
@@ -77,6 +93,11 @@ impl Search<'_> {
                 if let Some(domain) = self.ledger.domain_at(cut.tree, path) {
                     by_domain.entry(domain).or_default().push(base);
                 }
+                continue;
+            }
+            if view.depth > 0 && view.tree == cut.tree {
+                let inside = self.ledger.domains_under(base, cut.depth);
+                inside.for_each(|domain| by_domain.entry(domain).or_default().push(domain));
                 continue;
             }
             let only = Scope { bases: vec![base], filters: scope.filters.clone() };

@@ -3,7 +3,8 @@
 use super::feasible::per_node_max;
 use super::ledger::{DomainId, NodeView, Pool};
 use super::scope::Scope;
-use super::search::{Picked, Search};
+use super::score::per_level;
+use super::search::{COMPARED_MAX, Picked, Search};
 use crate::policy::{Domains, Score};
 use muster_common::NodeId;
 use muster_common::job::{Count, DeviceTotal, GroupRequest};
@@ -47,6 +48,9 @@ impl Kind {
     }
 }
 
+/// Sub-domains are compared for what they cost while this many nodes, or devices of a total, are wanted.
+const GATHERED_MAX: u64 = 64;
+
 impl Search<'_> {
     /// Nodes of a scope that together hold the gang.
     pub fn fill(&self, scope: &Scope, steps: &mut u64) -> Option<Picked> {
@@ -66,8 +70,8 @@ impl Search<'_> {
     }
 
     /// Few sub-domains matter more than which nodes.
-    fn gathers(&self) -> bool {
-        self.policy.score == Score::BestFit && self.group.prefers.is_empty()
+    pub fn gathers(&self) -> bool {
+        matches!(self.policy.score, Score::BestFit | Score::TopologyCost) && self.group.prefers.is_empty()
     }
 
     fn is_whole(&self, picked: &Picked) -> bool {
@@ -79,8 +83,9 @@ impl Search<'_> {
         }
     }
 
-    /// As few sub-domains as will do: the roomiest whole ones, the rest in the least sufficient one.
-    fn gathered(&self, scope: &Scope, domain: DomainId, need: u64, steps: &mut u64) -> Option<Picked> {
+    /// As few sub-domains as will do: the roomiest whole ones, the rest in the least sufficient one; of several
+    /// such, where fewer switches are crossed.
+    pub fn gathered(&self, scope: &Scope, domain: DomainId, need: u64, steps: &mut u64) -> Option<Picked> {
         let view = self.ledger.domain_view(domain);
         let tree = if view.depth > 0 { view.tree } else { 0 };
         let path = |id: &DomainId| &self.ledger.domain_view(*id).path;
@@ -91,23 +96,36 @@ impl Search<'_> {
             .map(|&child| (self.bound(child), child))
             .filter(|(bound, _)| *bound > 0)
             .collect();
+        if let [(bound, child)] = left[..]
+            && bound >= need
+            && let Some(picked) = self.gathered(scope, child, need, steps)
+        {
+            return Some(picked);
+        }
         if left.len() < 2 {
             return self.flat(&Scope { bases: vec![domain], filters: scope.filters.clone() }, need, steps);
         }
-        left.sort_by(|a, b| (a.0, path(&b.1)).cmp(&(b.0, path(&a.1))));
+        left.sort_by(|a, b| (a.0, path(&a.1)).cmp(&(b.0, path(&b.1))));
         let mut picked = Vec::new();
         let mut wanted = need;
         while wanted > 0 {
-            // Of several equally full ones the lowest path, which stands last among its equals.
-            let enough = left.iter().find(|(bound, _)| *bound >= wanted).map(|(bound, _)| *bound);
-            let at = match enough {
-                Some(bound) => left.iter().rposition(|(other, _)| *other == bound)?,
-                None => left.len().checked_sub(1)?,
-            };
-            let (bound, child) = left.remove(at);
-            let here = bound.min(wanted);
-            picked.extend(self.gathered(scope, child, here, steps)?);
-            wanted -= here;
+            let least = left.iter().map(|(bound, _)| *bound).find(|bound| *bound >= wanted);
+            let from = least.or(left.last().map(|(bound, _)| *bound))?;
+            let from = left.partition_point(|(bound, _)| *bound < from);
+            // What is compared grows with every level, so only small gangs can afford it.
+            let most = if wanted <= GATHERED_MAX { COMPARED_MAX } else { 1 };
+            let mut best: Option<(usize, usize, Picked)> = None;
+            for (at, &(bound, child)) in left.iter().enumerate().skip(from).take(most) {
+                let Some(here) = self.gathered(scope, child, bound.min(wanted), steps) else { continue };
+                let switches = self.switches(&here, tree);
+                if best.as_ref().is_none_or(|(known, ..)| switches < *known) {
+                    best = Some((switches, at, here));
+                }
+            }
+            let (_, at, here) = best?;
+            let (bound, _) = left.remove(at);
+            picked.extend(here);
+            wanted -= bound.min(wanted);
         }
         Some(picked)
     }
@@ -147,22 +165,20 @@ impl Search<'_> {
     fn sufficient(&self, scope: &Scope, count: usize, devices: u32, steps: &mut u64) -> Vec<NodeId> {
         let mut found: Vec<(Reverse<u32>, u64, NodeId)> = Vec::new();
         for pool in self.pools(scope) {
-            let mut fits = |&(_, id): &(u32, NodeId)| {
+            let mut fits = |id: NodeId| {
                 let view = self.view(id);
                 scope.holds(view) && self.gives(view, devices, steps)
             };
             let range = pool.by_free.range((devices, NodeId(0))..);
-            let weight = |id: NodeId| Reverse(self.weight_of(self.view(id)));
-            match self.policy.score {
-                Score::BestFit => {
-                    let best = range.copied().filter(|node| fits(node)).take(count);
-                    found.extend(best.map(|(free, id)| (weight(id), u64::from(free), id)));
-                }
-                Score::Spread => {
-                    let all = range.copied().rev().filter(|node| fits(node));
-                    found.extend(all.map(|(free, id)| (weight(id), u64::MAX - u64::from(free), id)));
-                }
-            }
+            let ids: Vec<NodeId> = match self.policy.score {
+                Score::Spread => range.rev().map(|(_, id)| *id).filter(|&id| fits(id)).collect(),
+                _ if self.is_scored() => per_level(range, self.looked_at(count), fits),
+                _ => range.map(|(_, id)| *id).filter(|&id| fits(id)).take(count).collect(),
+            };
+            found.extend(ids.into_iter().map(|id| {
+                let view = self.view(id);
+                (Reverse(self.weight_of(view)), self.rank(view, devices), id)
+            }));
         }
         found.sort_unstable();
         found.truncate(count);
@@ -285,11 +301,14 @@ impl Search<'_> {
         let milli = self.group.share.0;
         let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
         for pool in self.pools(scope) {
-            let unbroken = pool.by_free.range((per_node, NodeId(0))..).map(|(_, id)| *id);
-            let fits = |id: &NodeId| {
-                scope.holds(self.view(*id)) && self.shared_slots(self.view(*id), per_node, milli, &mut 0).is_some()
+            let unbroken = pool.by_free.range((per_node, NodeId(0))..);
+            let fits = |id: NodeId| {
+                scope.holds(self.view(id)) && self.shared_slots(self.view(id), per_node, milli, &mut 0).is_some()
             };
-            candidates.extend(unbroken.filter(fits).take(count));
+            match self.is_scored() {
+                true => candidates.extend(per_level(unbroken, self.looked_at(count), fits)),
+                false => candidates.extend(unbroken.map(|(_, id)| *id).filter(|&id| fits(id)).take(count)),
+            }
         }
         let mut found = Vec::new();
         for id in candidates {
@@ -300,7 +319,8 @@ impl Search<'_> {
             }
             if let Some(slots) = self.shared_slots(view, per_node, milli, steps) {
                 let left: u32 = slots.iter().map(|&slot| u32::from(view.free[usize::from(slot)] - milli)).sum();
-                found.push((Reverse(self.weight_of(view)), left, view.whole, id));
+                let rank = if self.is_scored() { self.rank(view, per_node) } else { u64::from(left) };
+                found.push((Reverse(self.weight_of(view)), rank, view.whole, id));
             }
         }
         found.sort_unstable();
@@ -315,8 +335,12 @@ impl Search<'_> {
             let view = self.view(id);
             if scope.holds(view) && self.gives(view, 0, steps) {
                 let free = view.amount.cpu_milli;
-                let key = if self.policy.score == Score::Spread { u64::MAX - free } else { free };
-                found.push((Reverse(self.weight_of(view)), view.facts.inventory.devices.len(), key, id));
+                let (devices, key) = match self.policy.score {
+                    Score::Spread => (view.facts.inventory.devices.len(), u64::MAX - free),
+                    _ if self.is_scored() => (0, self.rank(view, 0)),
+                    _ => (view.facts.inventory.devices.len(), free),
+                };
+                found.push((Reverse(self.weight_of(view)), devices, key, id));
             }
         }
         found.sort_unstable();

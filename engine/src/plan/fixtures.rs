@@ -55,6 +55,7 @@ pub fn view_of(inventory: Inventory) -> NodeView {
         free: vec![1000; devices],
         amount: facts.inventory.amount(),
         ports: 1000,
+        sizes: 0,
         whole: devices as u32,
         facts: Arc::new(facts),
     }

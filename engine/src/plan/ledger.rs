@@ -1,13 +1,16 @@
 //! What is free, indexed by node, class and domain. It mirrors State between cycles; inside a cycle
 //! it is written on and rolled back, so a trial costs what it touches and nothing else.
 
+use super::fragment::Workload;
 use super::islands::{self, Islands};
+use super::score::size_bit;
+use crate::policy::{DeviceChoice, Score};
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::node::Inventory;
 use muster_common::resources::Amount;
 use muster_common::topology::FabricSpec;
-use muster_common::{Name, NodeId};
+use muster_common::{GangId, Name, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ pub struct Ledger {
     /// Open nodes with a wholly free device.
     with_free: BTreeSet<NodeId>,
     undo: Vec<Undo>,
+    workload: Arc<Workload>,
 }
 
 /// A node as plans see it.
@@ -38,6 +42,8 @@ pub struct NodeView {
     pub free: Vec<u16>,
     pub amount: Amount,
     pub ports: u32,
+    /// Sizes of the parts that are here, as bits; see [`super::score::size_bit`].
+    pub sizes: u64,
     /// Wholly free devices that one part may have: those of the largest island.
     pub whole: u32,
 }
@@ -84,6 +90,7 @@ pub struct Pool {
 #[derive(Debug, Clone)]
 struct Undo {
     node: NodeId,
+    sizes: u64,
     free: Vec<u16>,
     amount: Amount,
     ports: u32,
@@ -100,10 +107,22 @@ pub struct Suppose {
 impl Ledger {
     pub fn of(state: &State, suppose: Suppose) -> Self {
         let mut ledger = Ledger { domains: vec![Domain::default()], ..Ledger::default() };
+        ledger.learn(state);
         for record in state.nodes().values() {
             ledger.put(state.fabric(), record, suppose);
         }
         ledger
+    }
+
+    /// Takes over what the typical workload is now. Fresh in every cycle, since jobs come and go.
+    pub fn learn(&mut self, state: &State) {
+        if state.policy().score == Score::Fgd || state.policy().device == DeviceChoice::FgdBest {
+            self.workload = Arc::new(Workload::of(state));
+        }
+    }
+
+    pub fn workload(&self) -> &Workload {
+        &self.workload
     }
 
     /// Takes over what State says of a node now.
@@ -130,6 +149,7 @@ impl Ledger {
         let ports = u32::from(record.inventory.port_count).saturating_sub(record.ports.len() as u32);
         let view = NodeView {
             open: record.is_open() || suppose.closed_are_open,
+            sizes: if suppose.nothing_runs { 0 } else { sizes(record) },
             whole: whole(&facts, &free),
             free,
             amount: if suppose.nothing_runs { record.inventory.amount() } else { record.free_amount() },
@@ -224,9 +244,16 @@ impl Ledger {
     /// Changes a node so that it can be taken back.
     pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
         let Some(mut view) = self.nodes.remove(&id) else { return };
-        self.undo.push(Undo { node: id, free: view.free.clone(), amount: view.amount, ports: view.ports });
+        self.undo.push(Undo {
+            node: id,
+            sizes: view.sizes,
+            free: view.free.clone(),
+            amount: view.amount,
+            ports: view.ports,
+        });
         self.unlist(&view);
         change(&mut view);
+        view.note_sizes(&self.undo.last().expect("pushed just now").free);
         view.whole = whole(&view.facts, &view.free);
         self.list(&view);
         self.nodes.insert(id, view);
@@ -241,6 +268,7 @@ impl Ledger {
             let undo = self.undo.pop().expect("longer than the mark");
             let Some(mut view) = self.nodes.remove(&undo.node) else { continue };
             self.unlist(&view);
+            view.sizes = undo.sizes;
             view.free = undo.free;
             view.amount = undo.amount;
             view.ports = undo.ports;
@@ -267,6 +295,14 @@ impl Ledger {
         let from = (tree, Vec::new());
         let of_tree = self.domain_ids.range(from..).take_while(move |((t, _), _)| *t == tree);
         of_tree.filter(move |((_, path), _)| path.len() == depth).map(|(_, &id)| id)
+    }
+
+    /// Domains of one depth of a domain's tree inside it, by path; itself, when it is of that depth.
+    pub fn domains_under(&self, domain: DomainId, depth: usize) -> impl Iterator<Item = DomainId> + '_ {
+        let Domain { tree, path, .. } = &self.domains[domain];
+        let inside = self.domain_ids.range((*tree, path.clone())..);
+        let inside = inside.take_while(move |((of, other), _)| of == tree && other.starts_with(path));
+        inside.filter(move |((_, path), _)| path.len() == depth).map(|(_, &id)| id)
     }
 
     pub fn domain_at(&self, tree: usize, path: &[Name]) -> Option<DomainId> {
@@ -341,7 +377,28 @@ fn same_class(a: &Inventory, b: &Inventory) -> bool {
         && a.devices.iter().zip(&b.devices).all(|(a, b)| a.model == b.model && a.parent == b.parent)
 }
 
+/// Sizes of the parts on a node, from who holds its devices.
+fn sizes(record: &NodeRecord) -> u64 {
+    let mut parts: BTreeMap<GangId, (u32, u16)> = BTreeMap::new();
+    for holder in record.devices.iter().flat_map(DeviceState::holders) {
+        let (devices, milli) = parts.entry(holder.gang).or_insert((0, holder.milli));
+        (*devices, *milli) = (*devices + 1, (*milli).min(holder.milli));
+    }
+    parts.values().fold(0, |sizes, &(devices, milli)| sizes | size_bit(devices, milli))
+}
+
 impl NodeView {
+    /// What was just taken is one part; on an idle node nothing is left.
+    fn note_sizes(&mut self, before: &[u16]) {
+        let lost = before.iter().zip(&self.free).filter(|(before, now)| before > now).map(|(before, now)| before - now);
+        let (devices, milli) = lost.fold((0, 1000), |(devices, least), milli| (devices + 1, milli.min(least)));
+        if devices > 0 {
+            self.sizes |= size_bit(devices, milli);
+        } else if self.free.iter().zip(&self.facts.usable).all(|(free, usable)| !usable || *free == 1000) {
+            self.sizes = 0;
+        }
+    }
+
     pub fn is_in(&self, domain: DomainId) -> bool {
         self.facts.domains.contains(&domain)
     }

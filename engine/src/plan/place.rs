@@ -65,7 +65,7 @@ impl<'a> Gang<'a> {
         'a: 't,
     {
         let Gang { ledger, fabric, policy, request } = *self;
-        Ground { ledger, fabric, policy, excluded: request.excluded, taken }
+        Ground { ledger, fabric, policy, excluded: request.excluded, taken, gang: request.gang }
     }
 
     /// One group: the first of its models that fits; a mixture after all of them alone.
@@ -102,12 +102,10 @@ impl<'a> Gang<'a> {
         let (tree, from) = homes.first().copied().unwrap_or((0, 0));
         let levels = self.fabric.trees.get(tree).map_or(0, |tree| tree.levels.len());
         let mut all = Vec::new();
-        for base in &bases {
-            for depth in (from + 1..=levels).rev() {
-                all.extend(self.narrowed(base, tree, depth, steps));
-            }
-            all.push(base.clone());
+        for depth in (from + 1..=levels).rev() {
+            all.extend(bases.iter().flat_map(|base| self.narrowed(base, tree, depth, steps)));
         }
+        all.extend(bases);
         all
     }
 

@@ -69,6 +69,7 @@ pub enum Tried {
 
 impl<'a> Round<'a> {
     pub fn new(state: &'a State, now: Time, waiting: &'a Waiting, ledger: &'a mut Ledger, ever: &'a mut Ever) -> Self {
+        ledger.learn(state);
         Self {
             state,
             now,

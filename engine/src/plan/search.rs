@@ -12,12 +12,15 @@ use crate::policy::{Domains, Policy};
 use muster_common::job::GroupRequest;
 use muster_common::node::Device;
 use muster_common::topology::FabricSpec;
-use muster_common::{Name, NodeId};
+use muster_common::{GangId, Name, NodeId};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Whole nodes, with the devices each gives.
 pub type Picked = Vec<(NodeId, u32)>;
+
+/// Most placements that are compared where one would do.
+pub const COMPARED_MAX: usize = 4;
 
 /// What is searched on, for all groups of a gang alike.
 #[derive(Clone, Copy)]
@@ -29,6 +32,8 @@ pub struct Ground<'a> {
     pub excluded: &'a [NodeId],
     /// Nodes of the gang's other groups.
     pub taken: &'a BTreeSet<NodeId>,
+    /// For who asks chance.
+    pub gang: GangId,
 }
 
 /// The models a group may get at once.
@@ -88,14 +93,77 @@ impl<'a> Search<'a> {
         Some(self.parts(picked, number, steps))
     }
 
+    /// The narrowest placement in any of the scopes comes before a wider one in the best of them.
     fn run(&self, base: &Scope, steps: &mut u64) -> Option<Picked> {
         let wish = scope::Wish::of(self.group, self.fabric);
-        for scope in self.scopes(base, &wish) {
-            if let Some(picked) = self.in_scope(&scope, &wish, steps) {
+        let scopes = self.scopes(base, &wish);
+        let mut first = |find: &dyn Fn(&Scope, &mut u64) -> Option<Picked>| {
+            scopes.iter().find_map(|scope| self.checked(find(scope, steps)))
+        };
+        if wish.one_node {
+            return first(&|scope, steps| self.one_node(scope, steps));
+        }
+        if self.compares(&wish) {
+            return first(&|scope, steps| self.cheapest(scope, &wish, steps));
+        }
+        let lowest = self.policy.domains == Domains::LowestFit;
+        if lowest
+            && self.kind.fits_one_node()
+            && let Some(picked) = first(&|scope, steps| self.one_node(scope, steps))
+        {
+            return Some(picked);
+        }
+        let levels = scopes.first().map(|scope| wish.levels(self.fabric, scope, self.ledger, lowest));
+        for level in levels.unwrap_or_default() {
+            if let Some(picked) = scopes.iter().find_map(|scope| self.at_level(scope, level, steps)) {
                 return Some(picked);
             }
         }
-        None
+        let mut first = |find: &dyn Fn(&Scope, &mut u64) -> Option<Picked>| {
+            scopes.iter().find_map(|scope| self.checked(find(scope, steps)))
+        };
+        match wish.few {
+            Some(level) => first(&|scope, steps| self.some_domains(scope, level, steps)),
+            None => first(&|scope, steps| self.fill(scope, steps)),
+        }
+    }
+
+    /// In one domain of the level, or in as few as are preferred. Of the fullest domains that hold the group,
+    /// the one where it crosses the fewest switches.
+    fn at_level(&self, scope: &Scope, level: scope::Level, steps: &mut u64) -> Option<Picked> {
+        // No narrower domain holds it, so it is in two of each level below at least.
+        let fewest = 1 + 2 * (self.fabric.trees[level.tree].levels.len() - level.depth);
+        let mut best: Option<(usize, Picked)> = None;
+        let mut made = 0;
+        for narrow in self.narrowed(scope, level.tree, level.depth) {
+            let Some(picked) = self.checked(self.fill(&narrow, steps)) else { continue };
+            made += 1;
+            let switches = self.switches(&picked, level.tree);
+            if best.as_ref().is_none_or(|(known, _)| switches < *known) {
+                best = Some((switches, picked));
+            }
+            if made >= COMPARED_MAX || best.as_ref().is_some_and(|(known, _)| *known <= fewest) {
+                break;
+            }
+        }
+        match best {
+            Some((_, picked)) => Some(picked),
+            None if level.at_most > 1 => self.checked(self.some_domains(scope, level, steps)),
+            None => None,
+        }
+    }
+
+    /// Domains that the nodes touch, from the narrowest that holds them all downwards.
+    pub fn switches(&self, picked: &Picked, tree: usize) -> usize {
+        let name = &self.fabric.trees[tree].name;
+        let paths: Vec<&[Name]> = picked
+            .iter()
+            .map(|(id, _)| self.view(*id).facts.inventory.place.get(name).map_or(&[][..], Vec::as_slice))
+            .collect();
+        let domains =
+            |depth: usize| paths.iter().map(|path| &path[..depth.min(path.len())]).collect::<BTreeSet<_>>().len();
+        let levels = self.fabric.trees[tree].levels.len();
+        1 + (1..=levels).map(domains).filter(|&domains| domains > 1).sum::<usize>()
     }
 
     /// The widest scopes that the required levels allow, the fullest sufficient one first.
@@ -150,43 +218,13 @@ impl<'a> Search<'a> {
         &self.ledger.domain_view(domain).path
     }
 
-    fn in_scope(&self, scope: &Scope, wish: &scope::Wish, steps: &mut u64) -> Option<Picked> {
-        if wish.one_node {
-            return self.checked(self.one_node(scope, steps));
-        }
-        let lowest = self.policy.domains == Domains::LowestFit;
-        if lowest
-            && self.kind.fits_one_node()
-            && let Some(picked) = self.checked(self.one_node(scope, steps))
-        {
-            return Some(picked);
-        }
-        for level in wish.levels(self.fabric, scope, self.ledger, lowest) {
-            for narrow in self.narrowed(scope, level.tree, level.depth) {
-                if let Some(picked) = self.checked(self.fill(&narrow, steps)) {
-                    return Some(picked);
-                }
-            }
-            if level.at_most > 1 {
-                let some = self.some_domains(scope, level, steps);
-                if let Some(picked) = self.checked(some) {
-                    return Some(picked);
-                }
-            }
-        }
-        match wish.few {
-            Some(level) => self.checked(self.some_domains(scope, level, steps)),
-            None => self.checked(self.fill(scope, steps)),
-        }
-    }
-
     /// At most so many domains of a level: the roomiest ones, and for the rest the least sufficient.
     fn some_domains(&self, scope: &Scope, level: scope::Level, steps: &mut u64) -> Option<Picked> {
         let mut left: Vec<(u64, DomainId)> = self
             .ledger
             .domains_at(level.tree, level.depth)
             .filter(|&domain| scope.admits(self.ledger, domain))
-            .map(|domain| (self.bound(domain), domain))
+            .map(|domain| (self.room(scope, domain), domain))
             .filter(|(bound, _)| *bound > 0)
             .collect();
         left.sort_by(|a, b| (a.0, self.path(b.1)).cmp(&(b.0, self.path(a.1))));
@@ -207,14 +245,17 @@ impl<'a> Search<'a> {
 
     /// The last word on topology and shape is the predicate that `apply` uses.
     fn checked(&self, picked: Option<Picked>) -> Option<Picked> {
-        let picked = picked?;
+        picked.filter(|picked| self.is_allowed(picked))
+    }
+
+    pub fn is_allowed(&self, picked: &Picked) -> bool {
         let nodes = picked.iter().map(|(id, _)| (*id, &*self.view(*id).facts.inventory));
-        check_topology(self.group, self.fabric, nodes).ok()?;
-        if let Kind::Total(total) = &self.kind {
-            let taken: Vec<u32> = picked.iter().map(|(_, devices)| *devices).collect();
-            return total_allowed(total, &taken).then_some(picked);
+        if check_topology(self.group, self.fabric, nodes).is_err() {
+            return false;
         }
-        Some(picked)
+        let Kind::Total(total) = &self.kind else { return true };
+        let taken: Vec<u32> = picked.iter().map(|(_, devices)| *devices).collect();
+        total_allowed(total, &taken)
     }
 
     pub fn view(&self, id: NodeId) -> &NodeView {
@@ -245,7 +286,7 @@ impl<'a> Search<'a> {
             && !self.group.exclude.contains(&view.facts.name)
     }
 
-    fn wants(&self, device: &Device) -> bool {
+    pub fn wants(&self, device: &Device) -> bool {
         wanted(self.group, self.models, device)
     }
 
@@ -287,6 +328,10 @@ impl<'a> Search<'a> {
             && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count));
         if !enough {
             return None;
+        }
+        if let Some(mut slots) = self.fgd_slots(view, count) {
+            slots.sort_unstable();
+            return Some(slots);
         }
         slots.sort_unstable();
         let mut chosen: Vec<u16> = slots.into_iter().take(count as usize).map(|(_, slot)| slot).collect();

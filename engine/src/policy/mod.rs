@@ -4,6 +4,7 @@
 //! runs, what a preemption costs) is never policy.
 
 pub mod formula;
+mod score;
 mod taking;
 
 pub use taking::{PER_HOUR_MAX, Preempt, Taking};
@@ -12,6 +13,8 @@ use muster_common::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
+
+pub use score::{CostBelief, DeviceChoice, Score, TypicalShape, WORKLOAD_MAX};
 
 /// How a cycle decides. Every field has a production default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -23,6 +26,10 @@ pub struct Policy {
     pub domains: Domains,
     pub score: Score,
     pub device: DeviceChoice,
+    /// The typical workload of `score = "fgd"`; empty = what waits and runs.
+    pub workload: Vec<TypicalShape>,
+    /// What `score = "topology_cost"` goes by.
+    pub cost: CostBelief,
     pub replan: Replan,
     pub taking: Taking,
     /// Where run times come from, the first source that knows wins.
@@ -115,26 +122,6 @@ pub enum Domains {
     Anywhere,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum Score {
-    /// The node with the fewest sufficient free devices; the lowest id on ties.
-    #[default]
-    BestFit,
-    /// The node with the most free devices.
-    Spread,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceChoice {
-    /// The set with the best links, leaving the best links for those who come later.
-    #[default]
-    Links,
-    /// The lowest free slots.
-    FirstFit,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Replan {
@@ -179,6 +166,12 @@ pub enum PolicyError {
     Formula(#[from] formula::FormulaError),
     #[error("backfill.reserve_depth is {0}; at most 1 is built so far")]
     Depth(u32),
+    #[error(
+        "workload: at most {WORKLOAD_MAX} shapes, each with a share from 1 to 1000 thousandths, at most 1024 devices and a weight"
+    )]
+    Workload,
+    #[error("cost.{0}: bandwidths are at least 1, percentages from 1 (or 0) to 100")]
+    Cost(&'static str),
     #[error("budget.{0} must be at least 1")]
     Budget(&'static str),
     #[error("order.priority.hours_per_class must be between 1 and 87600")]
@@ -202,6 +195,12 @@ impl Policy {
             return Err(PolicyError::Depth(self.backfill.reserve_depth));
         }
         self.taking.validate()?;
+        if self.workload.len() > WORKLOAD_MAX || !self.workload.iter().all(TypicalShape::is_sound) {
+            return Err(PolicyError::Workload);
+        }
+        if let Some(field) = self.cost.wrong() {
+            return Err(PolicyError::Cost(field));
+        }
         if self.budget.steps == 0 {
             return Err(PolicyError::Budget("steps"));
         }

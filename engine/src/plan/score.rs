@@ -1,0 +1,198 @@
+//! How good a node is for one part, under the scores that look at more than its free devices.
+
+use super::feasible::amount_on;
+use super::ledger::NodeView;
+use super::search::Search;
+use crate::policy::{DeviceChoice, Score};
+use muster_common::NodeId;
+
+/// Nodes of one pool with as many free devices that are scored; beyond them the lowest ids stand for all.
+const SCORED_MAX: usize = 256;
+
+impl Search<'_> {
+    /// Under other scores the number of free devices says everything.
+    pub fn is_scored(&self) -> bool {
+        !matches!(self.policy.score, Score::BestFit | Score::Spread | Score::TopologyCost)
+    }
+
+    /// How many nodes with equally many free devices are worth a look, when so many are wanted.
+    pub fn looked_at(&self, count: usize) -> usize {
+        match self.policy.score {
+            Score::Random { .. } => usize::MAX,
+            _ if self.is_scored() => count.max(SCORED_MAX),
+            _ => count,
+        }
+    }
+
+    /// The lower the better, for a part of so many devices. Published scores are whole numbers up to 100, and
+    /// ties between them matter: with chance in their place fragmentation gradient descent loses 5 points.
+    pub fn rank(&self, view: &NodeView, devices: u32) -> u64 {
+        match self.policy.score {
+            Score::BestFit | Score::TopologyCost => u64::from(view.whole),
+            Score::Spread => u64::MAX - u64::from(view.whole),
+            Score::Pack => 100 - self.packing(view, devices),
+            Score::LeastLeft => 100 - self.least_left(view, devices),
+            Score::Clustering => 100 - self.clustering(view, devices),
+            Score::Fgd => 100 - self.after(view, devices).0,
+            Score::Random { seed } => {
+                let gang = self.ground.gang;
+                mixed(mixed(mixed(seed ^ gang.job.0) ^ u64::from(gang.ordinal)) ^ view.facts.id.0)
+            }
+        }
+    }
+
+    fn milli(&self) -> u16 {
+        self.group.share.0.min(1000)
+    }
+
+    /// A wholly idle node: 33 less its devices. Else 50 less the whole devices that are broken into, at least
+    /// 33; or, when devices in use suffice, 100 less a tenth of their free percents, at least 50.
+    fn packing(&self, view: &NodeView, devices: u32) -> u64 {
+        if devices == 0 {
+            return 0;
+        }
+        let facts = &view.facts;
+        let usable: Vec<u16> =
+            (0..view.free.len()).filter(|&slot| facts.usable[slot]).map(|slot| view.free[slot]).collect();
+        if usable.iter().all(|&free| free == 1000) {
+            return 33u64.saturating_sub(usable.len() as u64);
+        }
+        let mut enough: Vec<u16> = usable.into_iter().filter(|&free| free >= self.milli()).collect();
+        enough.sort_unstable();
+        enough.truncate(devices as usize);
+        let whole = enough.iter().filter(|&&free| free == 1000).count() as u64;
+        if whole > 0 {
+            return 50u64.saturating_sub(whole).max(33);
+        }
+        let percents: u64 = enough.iter().map(|&free| u64::from(free) / 10).sum();
+        100u64.saturating_sub(percents / 10).max(50)
+    }
+
+    /// Against the largest machine of the cluster.
+    fn least_left(&self, view: &NodeView, devices: u32) -> u64 {
+        let classes = self.ledger.classes();
+        let most_cpu = classes.iter().map(|class| class.cpu_milli).max().unwrap_or(0).max(1) as f64;
+        let most_devices = classes.iter().map(|class| class.devices.len()).max().unwrap_or(0).max(1) as f64;
+        let wants = amount_on(self.group, &view.facts.inventory, devices);
+        let cpu = view.amount.cpu_milli.saturating_sub(wants.cpu_milli) as f64 / most_cpu;
+        let free: u64 = view.free.iter().map(|&milli| u64::from(milli)).sum();
+        let taken = u64::from(devices) * u64::from(self.milli());
+        let left = free.saturating_sub(taken) as f64 / (1000.0 * most_devices);
+        floor(100.0 * (1.0 - (0.5 * cpu + 0.5 * left)))
+    }
+
+    /// Up to 25 for devices in use, and 75 where all parts are of this size, 50 where some are, 25 on an idle node.
+    fn clustering(&self, view: &NodeView, devices: u32) -> u64 {
+        let all: u64 = view.facts.usable.iter().filter(|usable| **usable).count() as u64 * 1000;
+        let free: u64 = view.free.iter().map(|&milli| u64::from(milli)).sum();
+        let base = if all == 0 { 0 } else { 25 * all.saturating_sub(free) / all };
+        let size = size_bit(devices, self.milli());
+        base + match view.sizes {
+            0 => 25,
+            sizes if sizes == size => 75,
+            sizes if sizes & size != 0 => 50,
+            _ => 0,
+        }
+    }
+
+    /// The score of the node after the part, from 0 to 100, and the slots of a part of shares.
+    fn after(&self, view: &NodeView, devices: u32) -> (u64, Vec<u16>) {
+        let wants = amount_on(self.group, &view.facts.inventory, devices);
+        let amount = view.amount.minus(&wants).unwrap_or_default();
+        let mut free = view.free.clone();
+        let before = self.ledger.workload().fragment(view, &free, view.amount);
+        let mut slots: Vec<u16> = Vec::new();
+        let mut score = None;
+        if self.milli() == 1000 {
+            // Which of the wholly free ones makes no difference.
+            let whole = (0..free.len()).filter(|&slot| free[slot] == 1000 && self.wants_slot(view, slot));
+            let taken: Vec<usize> = whole.take(devices as usize).collect();
+            taken.into_iter().for_each(|slot| free[slot] = 0);
+        } else {
+            for _ in 0..devices {
+                let Some((best, slot)) = self.best_slot(view, &free, &slots, amount, before) else { break };
+                free[usize::from(slot)] -= self.milli();
+                slots.push(slot);
+                score = Some(best);
+            }
+        }
+        let whole = || gain(before - self.ledger.workload().fragment(view, &free, amount));
+        (score.unwrap_or_else(whole), slots)
+    }
+
+    /// The device on which one more share breaks the least; the lowest of several.
+    fn best_slot(
+        &self,
+        view: &NodeView,
+        free: &[u16],
+        taken: &[u16],
+        amount: muster_common::resources::Amount,
+        before: f64,
+    ) -> Option<(u64, u16)> {
+        let mut best: Option<(u64, u16)> = None;
+        for slot in 0..free.len() as u16 {
+            let at = usize::from(slot);
+            if free[at] < self.milli() || taken.contains(&slot) || !self.wants_slot(view, at) {
+                continue;
+            }
+            let mut after = free.to_vec();
+            after[at] -= self.milli();
+            let score = gain(before - self.ledger.workload().fragment(view, &after, amount));
+            if best.is_none_or(|(known, _)| score > known) {
+                best = Some((score, slot));
+            }
+        }
+        best
+    }
+
+    /// Slots of a part of shares under `fgd_best`.
+    pub fn fgd_slots(&self, view: &NodeView, devices: u32) -> Option<Vec<u16>> {
+        (self.policy.device == DeviceChoice::FgdBest).then(|| self.after(view, devices).1)
+    }
+
+    fn wants_slot(&self, view: &NodeView, slot: usize) -> bool {
+        self.wants(&view.facts.inventory.devices[slot])
+    }
+}
+
+/// A change of fragmentation, in thousandths of devices, as a score from 0 to 100.
+fn gain(less: f64) -> u64 {
+    floor(100.0 / (1.0 + libm::exp(-less / 1000.0)))
+}
+
+fn floor(score: f64) -> u64 {
+    libm::floor(score).clamp(0.0, 100.0) as u64
+}
+
+/// Parts of shares are one size, parts of so many whole devices another each.
+pub fn size_bit(devices: u32, milli: u16) -> u64 {
+    if milli < 1000 { 1 } else { 1 << devices.clamp(1, 63) }
+}
+
+/// SplitMix64's finalizer (Steele, Lea and Flood, OOPSLA'14).
+fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// As many nodes as are worth a look from each level of free devices.
+pub fn per_level<'n>(
+    nodes: impl Iterator<Item = &'n (u32, NodeId)>,
+    most: usize,
+    mut fits: impl FnMut(NodeId) -> bool,
+) -> Vec<NodeId> {
+    let (mut level, mut here) = (u32::MAX, 0);
+    let mut found = Vec::new();
+    for &(free, id) in nodes {
+        if free != level {
+            (level, here) = (free, 0);
+        }
+        if here < most && fits(id) {
+            here += 1;
+            found.push(id);
+        }
+    }
+    found
+}
