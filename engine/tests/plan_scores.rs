@@ -172,7 +172,7 @@ fn chance_repeats_itself_and_differs_by_seed() {
 fn a_policy_that_makes_no_sense_is_refused() {
     let bad = Policy { workload: vec![shape(1, 0, 1)], ..Policy::default() };
     assert_eq!(bad.validate(), Err(PolicyError::Workload));
-    let cost = CostBelief { nvlink_gbytes: 0, ..CostBelief::default() };
+    let cost = Box::new(CostBelief { nvlink_gbytes: 0, ..CostBelief::default() });
     assert_eq!(Policy { cost, ..Policy::default() }.validate(), Err(PolicyError::Cost("nvlink_gbytes")));
     assert_eq!(Policy { workload: vec![shape(8, 1000, 3)], ..Policy::default() }.validate(), Ok(()));
 }

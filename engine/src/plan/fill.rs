@@ -4,7 +4,7 @@ use super::feasible::per_node_max;
 use super::ledger::{DomainId, NodeView, Pool};
 use super::scope::Scope;
 use super::score::per_level;
-use super::search::{COMPARED_MAX, Picked, Search};
+use super::search::{COMPARED_MAX, GATHERED_MAX, Picked, Search};
 use crate::policy::{Domains, Score};
 use muster_common::NodeId;
 use muster_common::job::{Count, DeviceTotal, GroupRequest};
@@ -47,9 +47,6 @@ impl Kind {
         }
     }
 }
-
-/// Sub-domains are compared for what they cost while this many nodes, or devices of a total, are wanted.
-const GATHERED_MAX: u64 = 64;
 
 impl Search<'_> {
     /// Nodes of a scope that together hold the gang.

@@ -85,7 +85,7 @@ impl Search<'_> {
     fn clustering(&self, view: &NodeView, devices: u32) -> u64 {
         let all: u64 = view.facts.usable.iter().filter(|usable| **usable).count() as u64 * 1000;
         let free: u64 = view.free.iter().map(|&milli| u64::from(milli)).sum();
-        let base = if all == 0 { 0 } else { 25 * all.saturating_sub(free) / all };
+        let base = (25 * all.saturating_sub(free)).checked_div(all).unwrap_or(0);
         let size = size_bit(devices, self.milli());
         base + match view.sizes {
             0 => 25,

@@ -21,6 +21,8 @@ pub type Picked = Vec<(NodeId, u32)>;
 
 /// Most placements that are compared where one would do.
 pub const COMPARED_MAX: usize = 4;
+/// Placements are compared for gangs of up to so many nodes, or devices of a total.
+pub const GATHERED_MAX: u64 = 64;
 
 /// What is searched on, for all groups of a gang alike.
 #[derive(Clone, Copy)]
@@ -134,6 +136,7 @@ impl<'a> Search<'a> {
         // No narrower domain holds it, so it is in two of each level below at least.
         let fewest = 1 + 2 * (self.fabric.trees[level.tree].levels.len() - level.depth);
         let mut best: Option<(usize, Picked)> = None;
+        let most = if self.kind.need() <= GATHERED_MAX { COMPARED_MAX } else { 1 };
         let mut made = 0;
         for narrow in self.narrowed(scope, level.tree, level.depth) {
             let Some(picked) = self.checked(self.fill(&narrow, steps)) else { continue };
@@ -142,7 +145,7 @@ impl<'a> Search<'a> {
             if best.as_ref().is_none_or(|(known, _)| switches < *known) {
                 best = Some((switches, picked));
             }
-            if made >= COMPARED_MAX || best.as_ref().is_some_and(|(known, _)| *known <= fewest) {
+            if made >= most || best.as_ref().is_some_and(|(known, _)| *known <= fewest) {
                 break;
             }
         }

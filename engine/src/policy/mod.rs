@@ -29,7 +29,7 @@ pub struct Policy {
     /// The typical workload of `score = "fgd"`; empty = what waits and runs.
     pub workload: Vec<TypicalShape>,
     /// What `score = "topology_cost"` goes by.
-    pub cost: CostBelief,
+    pub cost: Box<CostBelief>,
     pub replan: Replan,
     pub taking: Taking,
     /// Where run times come from, the first source that knows wins.
