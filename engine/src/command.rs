@@ -7,6 +7,7 @@ use crate::state::timer::Timer;
 use muster_common::job::{Hash, Launch, Scheduling};
 use muster_common::node::Inventory;
 use muster_common::resources::Amount;
+use muster_common::time::DAY_MS;
 use muster_common::topology::FabricSpec;
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use serde::{Deserialize, Serialize};
@@ -363,6 +364,8 @@ pub struct Settings {
     pub backoff_max_ms: u64,
     /// How long an idempotency key is kept.
     pub key_horizon_ms: u64,
+    /// After this, use counts half for fair share. 0 = it never fades.
+    pub usage_half_life_ms: u64,
 }
 
 impl Default for Settings {
@@ -376,6 +379,7 @@ impl Default for Settings {
             backoff_ms: 1_000,
             backoff_max_ms: 300_000,
             key_horizon_ms: 24 * 3_600_000,
+            usage_half_life_ms: 7 * DAY_MS,
         }
     }
 }

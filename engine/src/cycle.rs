@@ -11,6 +11,7 @@ use crate::plan::waiting::{Item, Waiting};
 use crate::policy::{Admission, FillerOrder, Replan};
 use crate::state::State;
 use crate::state::change::Key;
+use crate::state::gang::GangRecord;
 use crate::state::reservation::ReservationKind;
 use crate::state::timer::Timer;
 use muster_common::{GangId, JobId, NodeId, Time};
@@ -69,7 +70,8 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     let retry_at = round.taking.retry_at;
     ledger.rollback(0);
     commands.extend(steps::commands(state, now, plan));
-    let wake_at = wake_at(state, waiting, now).into_iter().chain(retry_at).min();
+    let order = if order_matters(state, waiting, ledger) { scorer.wake_at(state, waiting, now) } else { None };
+    let wake_at = wake_at(state, scorer, waiting, now).into_iter().chain(retry_at).chain(order).min();
     Cycle { commands, wake_at, spent, truncated }
 }
 
@@ -90,8 +92,9 @@ impl Memo {
 
 impl Kept {
     fn of(state: &State, now: Time) -> Self {
-        let scorer = Scorer::new(state.policy());
-        let waiting = Waiting::of(state, &scorer, now);
+        let scorer = Scorer::new(state, now);
+        let mut waiting = Waiting::of(state, &scorer, now);
+        waiting.by_order.set_ranks(scorer.lanes());
         let ledger = Ledger::of(state, Suppose::default());
         Self { upto: state.applied_index(), scorer, waiting, ledger, ever: Ever::default() }
     }
@@ -117,6 +120,7 @@ impl Kept {
                 Key::Config => {}
             }
         }
+        let moved = self.scorer.sync(state, now, !jobs.is_empty());
         for node in nodes {
             let before = self.ledger.node(node).map(|view| view.facts.epoch);
             if before != state.node(node).map(|record| record.epoch) {
@@ -128,8 +132,13 @@ impl Kept {
         }
         jobs.iter().for_each(|&job| self.waiting.refresh_job(state, &self.scorer, job, now));
         gangs.iter().for_each(|&gang| self.waiting.refresh_gang(state, &self.scorer, gang, now));
-        if self.scorer.is_timed() {
+        if moved.all {
             self.waiting.rescore(state, &self.scorer, now);
+        } else if let Some(range) = moved.ripened {
+            self.waiting.refresh_submitted(state, &self.scorer, range, now);
+        }
+        if moved.lanes {
+            self.waiting.by_order.set_ranks(self.scorer.lanes());
         }
         self.upto = state.applied_index();
         true
@@ -147,13 +156,25 @@ fn expire(state: &State, now: Time) -> (Vec<Command>, BTreeSet<JobId>) {
     (due.chunks(TIMERS_MAX).map(|timers| Command::Expire { timers: timers.to_vec() }).collect(), jobs)
 }
 
-/// The nearest deadline, or the moment at which a protected gang may be stopped.
-fn wake_at(state: &State, waiting: &Waiting, now: Time) -> Option<Time> {
+/// Could another order of what waits start something on what is free, or stop something?
+fn order_matters(state: &State, waiting: &Waiting, ledger: &Ledger) -> bool {
+    let policy = state.policy();
+    let refills = matches!(policy.replan, Replan::Refill { .. });
+    let passes_over = policy.admission == Admission::Skip && policy.backfill.reserve_depth == 0;
+    let room = !ledger.with_free().is_empty() || !ledger.partial().is_empty();
+    !waiting.by_order.is_empty() && (refills || room && !passes_over)
+}
+
+/// The nearest deadline, or the moment at which a protected gang may be stopped or goes behind others.
+fn wake_at(state: &State, scorer: &Scorer, waiting: &Waiting, now: Time) -> Option<Time> {
     let timer = state.timers().map(|(at, _)| at).find(|at| *at > now);
     let Replan::Refill { min_run_ms, .. } = state.policy().replan else { return timer };
-    let started = waiting.active.iter().filter_map(|id| state.gang(*id)?.current()?.started_at);
+    let active = || waiting.active.iter().filter_map(|id| state.gang(*id));
+    let started = active().filter_map(|gang| gang.current()?.started_at);
     let protected = started.map(|at| at.plus_ms(min_run_ms)).filter(|until| *until > now).min();
-    timer.into_iter().chain(protected).min()
+    let scheduling = |gang: &GangRecord| Some(state.scheduling(state.job(gang.id.job)?).clone());
+    let demoted = active().filter_map(|gang| scorer.demoted_at(&*scheduling(gang)?, gang, now)).min();
+    timer.into_iter().chain(protected).chain(demoted).min()
 }
 
 /// The first gang that cannot start, and what is known of its start.
@@ -278,7 +299,7 @@ fn fill_by_submit(round: &mut Round, blocked: &mut Option<Blocked>) {
 }
 
 /// The committed head of the queue, while it still waits and may start.
-fn sticky_head(round: &Round) -> Option<(GangId, Arc<Item>)> {
+fn sticky_head(round: &mut Round) -> Option<(GangId, Arc<Item>)> {
     if round.state.policy().admission != (Admission::HeadOfLine { sticky: true }) {
         return None;
     }

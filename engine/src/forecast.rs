@@ -80,6 +80,10 @@ pub enum PlayError {
     TooLong { entries: u64 },
 }
 
+/// Wakes without a decision and with nothing left to happen, after which nothing more is expected: an hour of
+/// steps of an order.
+const IDLE_WAKES_MAX: u32 = 60;
+
 /// Most cycles at one instant.
 const ROUNDS_MAX: u32 = 10_000;
 
@@ -120,6 +124,8 @@ pub struct Player {
     queue: BTreeMap<(Time, u8, u64), Happening>,
     inserted: u64,
     wake: Option<Time>,
+    /// Wakes in turn at which nothing was decided.
+    idle_wakes: u32,
     /// Report numbers used, by node.
     numbers: BTreeMap<NodeId, u64>,
     stats: Stats,
@@ -134,6 +140,7 @@ impl Player {
             queue: BTreeMap::new(),
             inserted: 0,
             wake: None,
+            idle_wakes: 0,
             numbers: BTreeMap::new(),
             stats: Stats::default(),
         }
@@ -191,7 +198,13 @@ impl Player {
         while happened && self.world.cycle_every == CycleEvery::Instant {
             happened = self.happen(at, hooks)?;
         }
+        let (events, entries) = (self.queue.len(), self.stats.entries);
         self.decide(at, hooks)?;
+        // An order that moves with time wakes for ever beside what never ends.
+        self.idle_wakes = if events == 0 && entries == self.stats.entries { self.idle_wakes + 1 } else { 0 };
+        if self.idle_wakes >= IDLE_WAKES_MAX {
+            self.wake = None;
+        }
         Ok(true)
     }
 

@@ -86,6 +86,9 @@ pub enum Refusal {
     NotNow(String),
     #[error("the cluster's feature level is {level}; this needs {needed}")]
     FeatureLevel { level: u32, needed: u32 },
+    /// An account or a user has as much as it may.
+    #[error("{0}")]
+    OverLimit(String),
 }
 
 /// Why a gang of a plan was not placed; the whole gang is then left as it was.
@@ -111,6 +114,8 @@ pub enum Rejection {
     Held,
     #[error("the array runs its most at once already")]
     AtOnce,
+    #[error("{0}")]
+    Limit(String),
 }
 
 /// A fact, kept in history. Wake-up hints for those who watch.

@@ -376,7 +376,7 @@ fn device_time_is_charged_once_and_never_for_devices_nobody_can_reach() {
     let past = &c.state.gang(gang).unwrap().past;
     assert_eq!((past.len(), past[0].device_ms), (1, 4 * 10_000));
     assert!(past[0].attempt.parts.iter().any(|part| part.state == PartState::Fenced));
-    let charged: u64 = c.state.usage().values().sum();
+    let charged: u64 = c.state.usage().payers().values().map(|row| row.device_ms).sum();
     assert_eq!(charged, 40_000);
 }
 

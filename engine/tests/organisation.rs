@@ -22,6 +22,7 @@ fn account(text: &str, parent: Option<&str>) -> Account {
         name: name(text),
         parent: parent.map(name),
         weight: 1,
+        priority: 0,
         quota: BTreeMap::new(),
         limits: Caps::default(),
         user_limits: Caps::default(),

@@ -31,6 +31,10 @@ fn score(order: &Order, (submit_s, devices, run_s, class): Given, now_s: u64) ->
         Order::Smallest => devices,
         Order::F1 => log10(run) * devices + 870.0 * log10(submit),
         Order::Formula(_) => -(now_s as f64 - submit) / run * devices,
+        Order::Wfp3 => -((now_s as f64 - submit) / run).powi(3) * devices,
+        Order::Unicep => -(now_s as f64 - submit) / (libm::log2(devices + 1e-15) * run),
+        Order::Qssf => run * devices,
+        other => panic!("{other:?} has tests of its own"),
     }
 }
 
@@ -52,6 +56,8 @@ fn orders() -> impl Strategy<Value = Order> {
         Just(Order::Smallest),
         Just(Order::F1),
         Just(Order::Formula("-wait / run * devices".into())),
+        Just(Order::Unicep),
+        Just(Order::Qssf),
     ]
 }
 

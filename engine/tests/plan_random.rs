@@ -12,7 +12,9 @@ use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
 use muster_engine::outcome::Outcome;
 use muster_engine::plan::feasible::part_amount;
 use muster_engine::plan::never::fits_ever;
-use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Preempt, Replan, Score, Taking};
+use muster_engine::policy::{
+    Admission, Backfill, Domains, Gittins, Las, Multifactor, Order, Policy, Preempt, Replan, Score, Taking,
+};
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
 use muster_engine::{Cycle, Memo, State, cycle};
@@ -150,6 +152,7 @@ fn wish((_, shape, a, b, run_s, class, odd): Given) -> muster_common::job::Sched
         _ => {}
     }
     wish.class = name(["low", "normal", "high"][usize::from(class % 3)]);
+    wish.account = name(["x", "y", "z"][usize::from(odd % 3)]);
     wish
 }
 
@@ -213,6 +216,21 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
         Just(Order::Srtf),
         Just(Order::F1),
         Just(Order::Formula("-wait * devices".into())),
+        Just(Order::Fair),
+        (any::<bool>(), 1u64..60).prop_map(|(favor_small, age_s)| Order::Multifactor(Multifactor {
+            class: 10,
+            age: 50,
+            fair: 20,
+            size: 5,
+            account: 0,
+            max_age_ms: age_s * 1000,
+            full_size: 8,
+            favor_small,
+        })),
+        (proptest::option::of(1u32..4))
+            .prop_map(|promote_after| Order::Las(Las { limits: vec![20, 60], promote_after })),
+        Just(Order::Gittins(Gittins { quantum: 10, services: vec![10, 20, 80, 300] })),
+        Just(Order::Wfp3),
     ];
     let domains = prop_oneof![Just(Domains::LowestFit), Just(Domains::Anywhere), Just(Domains::NodeThenLevel)];
     (orders, domains, 0u8..4, any::<bool>(), 0u32..2, any::<bool>()).prop_map(

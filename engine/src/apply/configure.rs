@@ -4,8 +4,10 @@ use super::{Applying, Result};
 use crate::command::{ConfigChange, Principal, Settings};
 use crate::outcome::{Event, Refusal, Response};
 use crate::state::change::Key;
+use crate::state::decay::HALF_LIFE_MS_MAX;
 use crate::state::node::Liveness;
 use crate::state::timer::Timer;
+use muster_common::time::HOUR_MS;
 use muster_common::topology::FabricSpec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ impl Applying<'_> {
             ConfigChange::Settings(settings) => {
                 check_settings(settings)?;
                 self.check_running_leases(settings)?;
+                let (now, holdings) = (self.now(), self.state.holdings());
+                self.state.usage.set_half_life(settings.usage_half_life_ms, now, &holdings);
                 self.state.settings = *settings;
                 "settings"
             }
@@ -137,6 +141,13 @@ fn check_fabric(fabric: &FabricSpec) -> Result<()> {
 fn check_settings(settings: &Settings) -> Result<()> {
     if settings.suspect_after_ms == 0 || settings.start_within_ms == 0 || settings.key_horizon_ms == 0 {
         return Err(Refusal::Invalid("suspect_after_ms, start_within_ms and key_horizon_ms must be above 0".into()));
+    }
+    let half_life_ms = settings.usage_half_life_ms;
+    if half_life_ms != 0 && !(HOUR_MS..=HALF_LIFE_MS_MAX).contains(&half_life_ms) {
+        let why = format!(
+            "usage_half_life_ms is {half_life_ms}; it is 0 for use that never fades, or between {HOUR_MS} and {HALF_LIFE_MS_MAX}"
+        );
+        return Err(Refusal::Invalid(why));
     }
     let floor_ms = settings.fence_floor_ms();
     if settings.fence_after_ms < floor_ms {

@@ -6,7 +6,6 @@ use super::{Applying, Result};
 use crate::command::Edit;
 use crate::digest;
 use crate::outcome::{Event, Refusal, Response};
-use crate::state::ACCOUNTS_MAX;
 use crate::state::change::Key;
 use crate::state::gang::{Attempt, GangState};
 use crate::state::job::{JobRecord, KeyRecord, Revision};
@@ -43,13 +42,11 @@ impl Applying<'_> {
             return Err(Refusal::OldRevision { job: job.id, revision: revision.number });
         }
         let relaunched = launch != revision.launch;
-        let asked = self.organised(&edit.scheduling, Some(&before))?;
+        let asked = self.organised(&edit.scheduling, &job.principal, Some(&before))?;
         if renamed.is_none() && *before == asked && !relaunched {
             return Ok(Response::Noop);
         }
-        if self.is_new_account_beyond_limit(&asked.account) {
-            return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
-        }
+        self.check_payer(&(asked.account.clone(), job.principal.clone()))?;
         self.check_scheduling(&asked)?;
         let steady = !relaunched && runs_alike(&before, &asked);
         self.check_edit(job, &before, &asked, steady)?;
@@ -135,8 +132,12 @@ impl Applying<'_> {
     fn revise(&mut self, edit: &Edit, scheduling: &Scheduling, number: u32) {
         let scheduling = self.intern(scheduling);
         let launch = self.keep_launch(&edit.launch);
+        let before = self.state.payer(self.state.jobs.get(&edit.job).expect("seen by the caller"));
         let job = self.state.jobs.get_mut(&edit.job).expect("seen by the caller");
         job.revisions.push(Revision { number, scheduling, launch });
+        let after = self.state.payer(self.state.jobs.get(&edit.job).expect("seen by the caller"));
+        self.state.usage.job_comes(&self.state.accounts, &after);
+        self.state.usage.job_goes(&self.state.accounts, &before);
     }
 
     fn move_job_timers(&mut self, id: JobId, before: &Scheduling, after: &Scheduling) {

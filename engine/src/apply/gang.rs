@@ -5,9 +5,9 @@ use crate::outcome::Event;
 use crate::state::change::Key;
 use crate::state::gang::{Attempt, AttemptRecord, Blame, Cause, End, GangRecord, GangState, PAST_MAX};
 use crate::state::timer::Timer;
-use crate::state::{ACCOUNT_BEYOND, ACCOUNTS_MAX};
+use crate::state::usage::Payer;
 use muster_common::job::Scheduling;
-use muster_common::{GangId, JobId, Name, Time};
+use muster_common::{GangId, JobId, Time};
 use std::sync::Arc;
 
 impl Applying<'_> {
@@ -69,14 +69,15 @@ impl Applying<'_> {
 
     fn end_attempt(&mut self, gang: GangId, attempt: Attempt, cause: Cause) {
         let now = self.now();
-        let held_ms = now.since_ms(attempt.placed_at);
-        let milli: u64 = attempt.parts.iter().flat_map(|part| &part.devices).map(|(_, milli)| u64::from(*milli)).sum();
-        let device_ms = held_ms.saturating_mul(milli) / 1000;
+        let holding = attempt.holding();
+        let device_ms = now.since_ms(holding.placed_at).saturating_mul(holding.milli) / 1000;
         let served_ms = match (attempt.started_at, attempt.stopping_at) {
             (Some(started), Some(stopping)) => stopping.since_ms(started),
             _ => 0,
         };
-        self.charge(gang, device_ms);
+        let payer = self.payer_of(gang);
+        self.state.usage.charge(&self.state.accounts, &payer, holding, now, device_ms);
+        self.learn(gang, &cause, served_ms);
         let failed_on = cause.node();
         let ended = Arc::new(AttemptRecord { attempt, cause: cause.clone(), ended_at: now, device_ms });
         let exclude = self.scheduling_of(gang).retry.exclude_failed_node && cause.blame() != Blame::Nobody;
@@ -100,18 +101,20 @@ impl Applying<'_> {
         }
     }
 
-    fn charge(&mut self, gang: GangId, device_ms: u64) {
-        let mut account = self.scheduling_of(gang).account.clone();
-        // Jobs of many new accounts may have been taken at once, before any of them was charged.
-        if self.is_new_account_beyond_limit(&account) {
-            account = Name::literal(ACCOUNT_BEYOND);
+    /// Keeps how long an attempt ran that ended by its own doing, not by others'.
+    fn learn(&mut self, gang: GangId, cause: &Cause, ran_ms: u64) {
+        if ran_ms == 0 || !matches!(cause, Cause::Completed | Cause::RankFailed { .. } | Cause::TimeLimit) {
+            return;
         }
-        let charged = self.state.usage.get(&account).copied().unwrap_or(0);
-        self.state.usage.insert(account, charged.saturating_add(device_ms));
+        let job = self.state.jobs.get(&gang.job).expect("a live gang's job is live");
+        let kind = (job.principal.clone(), job.name.clone());
+        self.state.run_times.add(kind, ran_ms, self.entry.index);
     }
 
-    pub(super) fn is_new_account_beyond_limit(&self, account: &Name) -> bool {
-        self.state.usage.len() as u64 >= ACCOUNTS_MAX && !self.state.usage.contains(account)
+    /// Whom a gang charges by the revision it has.
+    pub(super) fn payer_of(&self, gang: GangId) -> Payer {
+        let job = self.state.jobs.get(&gang.job).expect("a live gang's job is live");
+        (self.scheduling_of(gang).account.clone(), job.principal.clone())
     }
 
     /// How the gang ends after this cause; `None` = it is tried again.
@@ -232,6 +235,8 @@ impl Applying<'_> {
             return;
         }
         let job = self.state.jobs.remove(&id).expect("just seen");
+        let payer = self.state.payer(&job);
+        self.state.usage.job_goes(&self.state.accounts, &payer);
         self.state.touch(Key::Job(id));
         let scheduling = self.state.scheduling(&job).clone();
         let launch = self.state.launch(&job.revision().launch);

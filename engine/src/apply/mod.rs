@@ -37,6 +37,10 @@ pub fn apply(state: &mut State, entry: &Entry) -> Outcome {
     state.applied_index = entry.index;
     state.applied_term = entry.term;
     state.now = advanced(state.now, entry);
+    if state.usage.is_overdue(state.now) {
+        let holdings = state.holdings();
+        state.usage.rebase(state.now, &holdings);
+    }
     let mut applying = Applying { state, entry, events: Vec::new(), ended: Vec::new() };
     let response = applying.dispatch();
     applying.settle_dependents();

@@ -3,8 +3,9 @@
 
 use super::{Applying, Result};
 use crate::command::Principal;
-use crate::organisation::Organisation;
+use crate::organisation::{Organisation, Queue};
 use crate::outcome::Refusal;
+use crate::plan::limits;
 use crate::state::account::Accounts;
 use muster_common::Name;
 use muster_common::job::{DEFAULT_NAME, Scheduling};
@@ -27,6 +28,7 @@ impl Applying<'_> {
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let now = self.now();
         self.state.accounts.replace(document.clone(), by, now);
+        self.state.usage.resum(&self.state.accounts);
         Ok(())
     }
 
@@ -63,7 +65,12 @@ impl Applying<'_> {
     ///
     /// # Errors
     /// [`Refusal::Invalid`] for what the organisation does not know or allow.
-    pub(super) fn organised(&self, asked: &Scheduling, before: Option<&Scheduling>) -> Result<Scheduling> {
+    pub(super) fn organised(
+        &self,
+        asked: &Scheduling,
+        user: &Principal,
+        before: Option<&Scheduling>,
+    ) -> Result<Scheduling> {
         let accounts = &self.state.accounts;
         let mut scheduling = asked.clone();
         if before.is_none_or(|before| before.queue != asked.queue) {
@@ -79,21 +86,43 @@ impl Applying<'_> {
         if before.is_none_or(|before| before.account != scheduling.account) {
             check_account(accounts, &scheduling.account)?;
         }
-        let Some(queue) = queue else { return Ok(scheduling) };
-        let limit_ms = scheduling.limits.time_ms.or(queue.default_time_ms);
-        if let (Some(limit_ms), Some(max_ms)) = (limit_ms, queue.max_time_ms)
-            && limit_ms > max_ms
-            && before.is_none_or(|before| before.limits.time_ms != Some(limit_ms))
-        {
-            let (limit_s, max_s) = (limit_ms / 1000, max_ms / 1000);
-            let why = format!(
-                "queue `{}` takes jobs of at most {max_s} s; this one has a time limit of {limit_s} s",
-                queue.name
-            );
-            return Err(Refusal::Invalid(why));
+        let longest_ms = limits::longest_ms(self.state, &scheduling.account, user);
+        let default_ms = queue.and_then(|queue| queue.default_time_ms).or(longest_ms);
+        let default_ms = default_ms.map(|ms| ms.min(longest_ms.unwrap_or(u64::MAX)));
+        scheduling.limits.time_ms = scheduling.limits.time_ms.or(default_ms);
+        if before.is_none_or(|before| before.limits.time_ms != scheduling.limits.time_ms) {
+            check_time(queue, &scheduling)?;
         }
-        scheduling.limits.time_ms = limit_ms;
+        self.check_limits(&scheduling, user, before)?;
         Ok(scheduling)
+    }
+
+    fn check_limits(&self, scheduling: &Scheduling, user: &Principal, before: Option<&Scheduling>) -> Result<()> {
+        let scopes = limits::scopes(self.state, &scheduling.account, user);
+        let new = before.is_none_or(|before| before.account != scheduling.account);
+        // What is over a limit as it is may stay so.
+        if before.is_some_and(|before| limits::refuses(&scopes, before, new).is_some()) {
+            return Ok(());
+        }
+        match limits::refuses(&scopes, scheduling, new) {
+            Some(over) if over.is_for_good() => Err(Refusal::Invalid(over.to_string())),
+            Some(over) => Err(Refusal::OverLimit(over.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_time(queue: Option<&Queue>, scheduling: &Scheduling) -> Result<()> {
+    let Some((queue, max_ms)) = queue.and_then(|queue| Some((queue, queue.max_time_ms?))) else { return Ok(()) };
+    match scheduling.limits.time_ms {
+        Some(limit_ms) if limit_ms > max_ms => {
+            let (limit_s, max_s) = (limit_ms / 1000, max_ms / 1000);
+            let name = &queue.name;
+            let why =
+                format!("queue `{name}` takes jobs of at most {max_s} s; this one has a time limit of {limit_s} s");
+            Err(Refusal::Invalid(why))
+        }
+        _ => Ok(()),
     }
 }
 

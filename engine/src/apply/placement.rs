@@ -4,7 +4,7 @@
 use super::Applying;
 use crate::command::{CommitPlan, PlacedPart, Placement, PlanStep};
 use crate::outcome::{Event, Rejection, Response};
-use crate::plan::feasible;
+use crate::plan::{feasible, limits};
 use crate::state::change::Key;
 use crate::state::gang::{Allocation, Attempt, GangRecord, GangState, Parked, PartState};
 use crate::state::job::JobRecord;
@@ -47,6 +47,10 @@ impl Applying<'_> {
     fn check_place(&self, placement: &Placement) -> Result<Arc<Scheduling>, Rejection> {
         let job = self.state.jobs.get(&placement.gang.job).ok_or(Rejection::NotWaiting)?;
         let scheduling = self.check_waiting(job, placement)?;
+        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal);
+        if let Some(over) = limits::over(&scopes, &scheduling) {
+            return Err(Rejection::Limit(over.to_string()));
+        }
         feasible::check_placement_shape(&scheduling, placement, self.state)?;
         for part in &placement.parts {
             self.check_part(part, placement.gang)?;
@@ -150,6 +154,7 @@ impl Applying<'_> {
     }
 
     fn enter_starting(&mut self, gang: GangId, revision: u32, attempt: Attempt) {
+        let holding = attempt.holding();
         let job = self.state.jobs.get_mut(&gang.job).expect("checked before placing");
         let first = job.unstarted.remove(gang.ordinal);
         job.gangs_active += 1;
@@ -176,6 +181,8 @@ impl Applying<'_> {
             record.revision = revision;
             record.state = GangState::Starting(Box::new(attempt));
         }
+        let payer = self.payer_of(gang);
+        self.state.usage.take(&self.state.accounts, &payer, holding);
         self.state.touch(Key::Gang(gang));
         self.state.touch(Key::Job(gang.job));
     }

@@ -9,10 +9,14 @@ use crate::state::change::Key;
 use crate::state::depend::Waits;
 use crate::state::job::{JobRecord, KeyRecord, Ranges, Revision, Tally};
 use crate::state::timer::Timer;
-use crate::state::{ACCOUNTS_MAX, Interned, JOBS_MAX, LaunchRecord};
+use crate::state::usage::{PAYERS_MAX, Payer};
+use crate::state::{Interned, JOBS_MAX, LaunchRecord};
 use muster_common::job::{Hash, Launch, Scheduling};
 use muster_common::{JobId, Time};
 use std::sync::Arc;
+
+/// Fewer earlier run times teach nothing.
+const LEARNED_FROM: u32 = 3;
 
 impl Applying<'_> {
     pub(super) fn submit(&mut self, submit: &Submit) -> Result {
@@ -29,14 +33,19 @@ impl Applying<'_> {
         if self.state.jobs.len() as u64 >= JOBS_MAX {
             return Err(Refusal::Full { what: "jobs".into(), limit: JOBS_MAX });
         }
-        let scheduling = self.organised(&submit.scheduling, None)?;
-        if self.is_new_account_beyond_limit(&scheduling.account) {
-            return Err(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
-        }
+        let scheduling = self.organised(&submit.scheduling, &submit.principal, None)?;
+        self.check_payer(&(scheduling.account.clone(), submit.principal.clone()))?;
         self.check_scheduling(&scheduling)?;
         self.check_deadline(&scheduling)?;
         let waits = self.waits_of(&scheduling.after)?;
         Ok(self.accept(submit, &scheduling, waits))
+    }
+
+    pub(super) fn check_payer(&self, payer: &Payer) -> Result<()> {
+        if self.state.usage.is_full_for(payer) {
+            return Err(Refusal::Full { what: "users of accounts".into(), limit: PAYERS_MAX });
+        }
+        Ok(())
     }
 
     pub(super) fn check_scheduling(&self, scheduling: &Scheduling) -> Result<()> {
@@ -86,8 +95,11 @@ impl Applying<'_> {
                 retry_of: submit.retry_of,
                 started: false,
                 waits,
+                learned_ms: self.learned_ms(submit),
             },
         );
+        let payer = (scheduling.account.clone(), submit.principal.clone());
+        self.state.usage.job_comes(&self.state.accounts, &payer);
         self.state.touch(Key::Job(id));
         self.event(Event::JobSubmitted {
             job: id,
@@ -96,6 +108,11 @@ impl Applying<'_> {
             gangs,
         });
         Response::Submitted { job: id, existing: false }
+    }
+
+    fn learned_ms(&self, submit: &Submit) -> Option<u64> {
+        let sketch = self.state.run_times.get(&submit.principal, &submit.name)?;
+        (sketch.count() >= LEARNED_FROM).then(|| sketch.quantile_ms(500)).flatten()
     }
 
     pub(super) fn intern(&mut self, scheduling: &Scheduling) -> Hash {
@@ -150,7 +167,7 @@ impl Applying<'_> {
 mod tests {
     use super::*;
     use crate::command::{Command, Entry, Principal};
-    use crate::state::{ACCOUNT_BEYOND, State};
+    use crate::state::State;
     use muster_common::Name;
     use muster_common::job::file::{Command as Line, Gang, JobFile, compile};
 
@@ -172,18 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn accounts_are_bounded_and_known_ones_go_on() {
+    fn payers_are_bounded_and_known_ones_go_on() {
         let mut state = State::new("test");
-        for n in 0..ACCOUNTS_MAX {
-            state.usage.insert(Name::new(format!("a{n}")).unwrap(), 1);
+        for n in 0..PAYERS_MAX {
+            let payer = (Name::new(format!("a{n}")).unwrap(), Principal("alice".into()));
+            state.usage.job_comes(&state.accounts, &payer);
         }
         let mut respond = |index, account| {
             let entry = Entry { index, term: 1, at: Time(1), command: submit(account) };
             crate::apply(&mut state, &entry).response
         };
         assert!(matches!(respond(1, "a5"), Response::Submitted { .. }));
-        let full = Response::Refused(Refusal::Full { what: "accounts".into(), limit: ACCOUNTS_MAX });
+        let full = Response::Refused(Refusal::Full { what: "users of accounts".into(), limit: PAYERS_MAX });
         assert_eq!(respond(2, "one-more"), full);
-        Name::literal(ACCOUNT_BEYOND);
     }
 }

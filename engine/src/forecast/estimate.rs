@@ -5,7 +5,7 @@ use crate::command::{Command, Entry};
 use crate::outcome::{Event, Outcome};
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::never::{NeverFits, fits_on};
-use crate::plan::order::run_ms;
+use crate::plan::runtime::run_ms;
 use crate::state::State;
 use crate::state::gang::Allocation;
 use muster_common::job::Hash;
@@ -55,9 +55,10 @@ struct Watch<'a> {
 
 impl Hooks for Watch<'_> {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
-        let limits = &state.scheduling(state.job(gang.job)?).limits;
+        let job = state.job(gang.job)?;
+        let limits = &state.scheduling(job).limits;
         match self.assume {
-            Assume::Expected => run_ms(state.policy(), limits),
+            Assume::Expected => run_ms(state.policy(), job, limits),
             Assume::Limits => limits.time_ms,
         }
     }

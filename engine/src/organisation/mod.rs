@@ -50,6 +50,9 @@ pub struct Account {
     /// Share against its siblings; 0 = only what nobody else wants.
     #[serde(default = "one")]
     pub weight: i64,
+    /// For `multifactor`'s account factor, against the highest there is.
+    #[serde(default)]
+    pub priority: u32,
     /// Guaranteed devices, by GPU model.
     #[serde(default)]
     pub quota: BTreeMap<Name, Quota>,
@@ -90,8 +93,8 @@ pub struct Caps {
     pub gpus: Option<u32>,
     /// Gangs that hold devices, CPU or memory at a time. An array's elements count each.
     pub running: Option<u32>,
-    /// Live jobs of which something still waits. An array counts once.
-    pub queued: Option<u32>,
+    /// Live jobs, those that run included (Slurm's MaxSubmitJobs). An array counts once.
+    pub jobs: Option<u32>,
     /// Elements of an array.
     pub array: Option<u32>,
     /// Time limit of a job. A job that names none gets this one.

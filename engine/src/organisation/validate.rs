@@ -208,7 +208,7 @@ fn check_weight(path: &str, weight: i64) -> Checked {
 
 /// A limit of nothing would keep every job waiting for ever.
 fn check_caps(path: &str, caps: &Caps) -> Checked {
-    let counts = [("gpus", caps.gpus), ("running", caps.running), ("queued", caps.queued), ("array", caps.array)];
+    let counts = [("gpus", caps.gpus), ("running", caps.running), ("jobs", caps.jobs), ("array", caps.array)];
     let zero = counts.iter().find(|(_, most)| *most == Some(0)).map(|(name, _)| *name);
     match zero.or(caps.time_ms.filter(|ms| *ms == 0).map(|_| "time_ms")) {
         Some(name) => refuse(format!("{path}.{name}"), "a limit of 0", "leave it out for no limit"),

@@ -3,8 +3,8 @@
 
 use super::explain::Reason;
 use super::ledger::Ledger;
-use super::order::run_ms;
 use super::round::{Round, Tried};
+use super::runtime::run_ms;
 use super::waiting::{Item, is_fungible};
 use crate::command::{PlacedPart, PlanStep};
 use crate::policy::{Admission, Edge};
@@ -50,7 +50,7 @@ pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
         GangState::Stopping(..) => {
             attempt.stopping_at.unwrap_or(now).plus_ms(state.scheduling(job).checkpoint.grace_ms)
         }
-        _ => match run_ms(state.policy(), limits) {
+        _ => match run_ms(state.policy(), job, limits) {
             // Only an exact run time says what is left after earlier attempts.
             Some(run) if limits.exact_ms == Some(run) => {
                 attempt.started_at.unwrap_or(attempt.placed_at).plus_ms(run.saturating_sub(gang.served_ms))
@@ -113,7 +113,7 @@ impl<'a> Round<'a> {
             .filter_map(|placement| {
                 let job = self.state.job(placement.gang.job)?;
                 let limits = &self.state.scheduling(job).limits;
-                let run = run_ms(self.state.policy(), limits)?;
+                let run = run_ms(self.state.policy(), job, limits)?;
                 let served = self
                     .state
                     .gang(placement.gang)

@@ -5,6 +5,7 @@ use super::apart::apart;
 use super::capacity::Capacity;
 use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
+use super::limits;
 use super::never::{NeverFits, fits_on};
 use super::round::not_eligible;
 use crate::command::{Command, PlanStep};
@@ -65,6 +66,11 @@ impl<'a> Blockers<'a> {
         }
         if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
             found.push(eligibility(self.state, gang, reason));
+        }
+        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal);
+        if let Some(over) = limits::over(&scopes, &scheduling) {
+            let help = "wait until some of it is free, or ask who sets the limits (`muster cluster set organisation`)";
+            found.push(blocker(over.reason(), over.to_string()).help(help));
         }
         let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
         match self.capacity.of_gang(&scheduling, excluded) {

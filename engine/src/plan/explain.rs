@@ -18,6 +18,8 @@ pub enum Reason {
     BeginTime,
     Backoff,
     ArrayLimit,
+    UserLimit,
+    AccountLimit,
     Cancelled,
     Parked,
     /// Others have been stopped for it, and leave.
@@ -50,6 +52,8 @@ impl Reason {
             Reason::BeginTime => "begin-time",
             Reason::Backoff => "backoff",
             Reason::ArrayLimit => "array-limit",
+            Reason::UserLimit => "user-limit",
+            Reason::AccountLimit => "account-limit",
             Reason::Cancelled => "cancelled",
             Reason::Parked => "parked",
             Reason::Victims => "victims",
@@ -121,11 +125,11 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
     let waiting = memo.waiting(state, now);
     let item = waiting.item_of(state, gang);
     explanation.position = item.map(|item| {
-        let before = waiting.by_order.range(..item.key).count() as u32;
+        let before = waiting.by_order.before(item.key).count() as u32;
         (before + 1, waiting.by_order.len() as u32)
     });
     let ahead = item.map_or_else(Vec::new, |item| {
-        waiting.by_order.range(..item.key).take(NAMED_MAX).map(|(key, _)| key.gang).collect()
+        waiting.by_order.before(item.key).take(NAMED_MAX).map(|ahead| ahead.key.gang).collect()
     });
     let mut blockers = Blockers::new(state, &decided, now);
     explanation.starts_now = blockers.places(gang);

@@ -2,6 +2,7 @@
 //! and is selected starts as soon as its devices are free.
 
 use super::backfill::{give_back, held_parts};
+use super::lanes::Place;
 use super::ledger::Ledger;
 use super::order::{OrderKey, Scorer};
 use super::round::{Round, not_eligible};
@@ -72,7 +73,7 @@ impl<'a> Round<'a> {
     }
 
     /// Everything that runs or may run, with its place: those that may not be stopped come first.
-    fn candidates(&mut self, scorer: &Scorer, min_run_ms: u64) -> Vec<(bool, OrderKey, Candidate<'a>)> {
+    fn candidates(&mut self, scorer: &Scorer, min_run_ms: u64) -> Vec<(bool, Place, Candidate<'a>)> {
         let mut order = Vec::new();
         for id in &self.waiting.active {
             let Some(gang) = self.state.gang(*id) else { continue };
@@ -83,8 +84,8 @@ impl<'a> Round<'a> {
             let scheduling = self.state.scheduling(job);
             let young = self.now.since_ms(attempt.started_at.unwrap_or(self.now)) < min_run_ms;
             let safe = young || !scheduling.preemptible;
-            let key = scorer.key(self.state.policy(), job, scheduling, (*id, Some(gang)), self.now);
-            order.push((!safe, key, Candidate::Runs(gang, safe)));
+            let key = scorer.key(self.state.policy(), job, scheduling, (*id, Some(gang)), self.state, self.now);
+            order.push((!safe, self.waiting.by_order.place(&key), Candidate::Runs(gang, safe)));
         }
         let waiting = self.waiting;
         let mut counted: BTreeMap<JobId, u32> = BTreeMap::new();
@@ -104,13 +105,14 @@ impl<'a> Round<'a> {
                     break;
                 }
                 *of_job += 1;
-                order.push((true, OrderKey { gang, ..item.key }, Candidate::Waits(gang, item.clone())));
+                let place = waiting.by_order.place(&OrderKey { gang, ..item.key });
+                order.push((true, place, Candidate::Waits(gang, item.clone())));
             }
         }
         order
     }
 
-    fn room(&self, order: &[(bool, OrderKey, Candidate)]) -> Room {
+    fn room(&self, order: &[(bool, Place, Candidate)]) -> Room {
         // With a CPU for each device, what is set aside for devices never lacks CPU.
         let enough_cpu = |machine: &Inventory| machine.cpu_milli >= 1000 * machine.devices.len() as u64;
         let runs = |id: &GangId| self.state.job(id.job).is_some_and(|job| is_fungible(self.state.scheduling(job)));
@@ -159,10 +161,16 @@ impl<'a> Round<'a> {
     }
 
     fn selects(&mut self, room: &mut Room, gang: GangId, item: &Item) -> bool {
+        if self.over_limit(gang, item).is_some() {
+            return false;
+        }
         match room {
             Room::Count(left) => {
                 let fits = item.scheduling.devices() <= *left;
                 *left -= if fits { item.scheduling.devices() } else { 0 };
+                if fits {
+                    self.count_against_limits(gang);
+                }
                 fits
             }
             Room::Nodes(empty) => {
@@ -180,6 +188,7 @@ impl<'a> Round<'a> {
                 if let Some(parts) = &parts {
                     occupy(empty, parts);
                     self.take(parts);
+                    self.count_against_limits(gang);
                 }
                 parts.is_some()
             }

@@ -3,6 +3,7 @@
 
 use super::explain::Reason;
 use super::ledger::{Ledger, Suppose};
+use super::limits::{Over, Room};
 use super::place::{Request, place};
 use super::take::TakingBack;
 use super::waiting::{Item, Waiting, Wanted};
@@ -23,6 +24,7 @@ pub struct Round<'a> {
     pub steps: Vec<PlanStep>,
     pub placed: BTreeSet<GangId>,
     placed_of: BTreeMap<JobId, u32>,
+    room: Room,
     /// Jobs whose wait is over at this very moment.
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
@@ -79,6 +81,7 @@ impl<'a> Round<'a> {
             steps: Vec::new(),
             placed: BTreeSet::new(),
             placed_of: BTreeMap::new(),
+            room: Room::default(),
             expiring: BTreeSet::new(),
             no_fit: BTreeSet::new(),
             no_spare_fit: BTreeSet::new(),
@@ -104,13 +107,19 @@ impl<'a> Round<'a> {
     }
 
     /// Why the gang may not start now, whatever is free.
-    pub fn not_eligible(&self, gang: GangId, item: &Item) -> Option<Reason> {
+    pub fn not_eligible(&mut self, gang: GangId, item: &Item) -> Option<Reason> {
         let job = self.state.job(gang.job)?;
         let placed = self.placed_of.get(&gang.job).copied().unwrap_or(0);
         if self.expiring.contains(&gang.job) {
             return Some(Reason::Cancelled);
         }
-        not_eligible(self.state, job, gang, &item.scheduling, placed, self.now)
+        let known = not_eligible(self.state, job, gang, &item.scheduling, placed, self.now);
+        known.or_else(|| self.over_limit(gang, item).map(|over| over.reason()))
+    }
+
+    /// The limit of an account or a user that keeps the gang from starting now.
+    pub fn over_limit(&mut self, gang: GangId, item: &Item) -> Option<Over> {
+        self.room.over(self.state, self.state.job(gang.job)?, &item.scheduling)
     }
 
     /// Starts the gang if it fits on what is free.
@@ -171,11 +180,19 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// What starts, or is to start when others have gone, counts for those after it.
+    pub fn count_against_limits(&mut self, gang: GangId) {
+        if let Some(job) = self.state.job(gang.job) {
+            self.room.place(self.state, job, self.state.scheduling(job));
+        }
+    }
+
     pub fn place(&mut self, gang: GangId, parts: Vec<PlacedPart>) {
         let attempt = self.state.gang(gang).map_or(1, |record| record.attempt.0 + 1);
         let revision = self.state.job(gang.job).map_or(1, |job| job.revision().number);
         self.placed.insert(gang);
         *self.placed_of.entry(gang.job).or_default() += 1;
+        self.count_against_limits(gang);
         self.steps.push(PlanStep::Place(Placement { gang, attempt: AttemptNo(attempt), revision, parts }));
     }
 }

@@ -1,7 +1,9 @@
 //! The waiting gangs in order, and those that hold devices: kept up from the ring of changes.
 
-use super::order::{OrderKey, Scorer, run_ms};
+use super::lanes::Lanes;
+use super::order::{OrderKey, Scorer};
 use super::running::Running;
+use super::runtime::run_ms;
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
@@ -25,7 +27,7 @@ pub struct Item {
 
 #[derive(Debug, Default)]
 pub struct Waiting {
-    pub by_order: BTreeMap<OrderKey, Arc<Item>>,
+    pub by_order: Lanes,
     pub by_submit: BTreeMap<(Time, GangId), Arc<Item>>,
     queued: BTreeMap<GangId, OrderKey>,
     lanes: BTreeMap<JobId, OrderKey>,
@@ -83,6 +85,21 @@ impl Waiting {
         lanes.into_iter().for_each(|job| self.refresh_job(state, scorer, job, now));
     }
 
+    /// Looks again at what was submitted in a half-open range.
+    pub fn refresh_submitted(&mut self, state: &State, scorer: &Scorer, (from, to): (Time, Time), now: Time) {
+        let first = |at: Time| (at, GangId::new(JobId(0), 0));
+        let items: Vec<(GangId, bool)> = match from < to {
+            true => self.by_submit.range(first(from)..first(to)).map(|(key, item)| (key.1, item.lane)).collect(),
+            false => Vec::new(),
+        };
+        for (gang, lane) in items {
+            match lane {
+                true => self.refresh_job(state, scorer, gang.job, now),
+                false => self.refresh_gang(state, scorer, gang, now),
+            }
+        }
+    }
+
     fn put_lane(&mut self, state: &State, scorer: &Scorer, job: &JobRecord, now: Time) {
         let Some(first) = job.unstarted.first().filter(|_| !state.is_idle(job)) else { return };
         let item = self.item(state, scorer, job, (GangId::new(job.id, first), None), now);
@@ -112,10 +129,10 @@ impl Waiting {
     ) -> Item {
         let scheduling = state.scheduling(job).clone();
         Item {
-            key: scorer.key(state.policy(), job, &scheduling, gang, now),
+            key: scorer.key(state.policy(), job, &scheduling, gang, state, now),
             lane: gang.1.is_none(),
             shape: job.revision().scheduling,
-            run_ms: run_ms(state.policy(), &scheduling.limits),
+            run_ms: run_ms(state.policy(), job, &scheduling.limits),
             scheduling,
         }
     }
@@ -124,7 +141,7 @@ impl Waiting {
         let item = Arc::new(item);
         self.cpu_only += usize::from(item.is_cpu_only());
         self.by_submit.insert((item.key.submitted_at, item.key.gang), item.clone());
-        self.by_order.insert(item.key, item);
+        self.by_order.insert(item);
     }
 
     fn remove(&mut self, key: OrderKey) {

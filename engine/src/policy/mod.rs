@@ -4,9 +4,11 @@
 //! runs, what a preemption costs) is never policy.
 
 pub mod formula;
+mod order;
 mod score;
 mod taking;
 
+pub use order::{Gittins, Las, Multifactor, Order, Stability};
 pub use taking::{PER_HOUR_MAX, Preempt, Taking};
 
 use muster_common::Name;
@@ -37,32 +39,6 @@ pub struct Policy {
     pub budget: Budget,
     /// Priority classes by name; higher goes first under `order = "priority"`.
     pub classes: BTreeMap<Name, i32>,
-}
-
-/// Which waiting gang goes first. Lower score first; ties by submit time, then id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Order {
-    /// By submit time.
-    Fifo,
-    /// By priority class, then by time waited: a class higher by one is worth `hours_per_class`
-    /// hours of waiting, so nothing starves.
-    Priority { hours_per_class: u32 },
-    #[default]
-    /// `Priority` with 24 hours a class.
-    Default,
-    /// Shortest run time first.
-    Sjf,
-    /// Shortest remaining run time first.
-    Srtf,
-    /// Fewest devices first.
-    Smallest,
-    /// F1 of Carastan-Santos and de Camargo, "Obtaining dynamic scheduling policies with
-    /// simulation and machine learning", SC'17: log10(run) x devices + 870 log10(submit).
-    F1,
-    /// An expression over `run`, `remaining`, `devices`, `wait`, `submit`, `class`; see
-    /// [`formula`].
-    Formula(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -142,6 +118,8 @@ pub enum RuntimeSource {
     Expected,
     /// The time limit.
     Limit,
+    /// The median of the user's earlier jobs of that name, as it was when the job was submitted.
+    Learned,
 }
 
 /// Bounds of one cycle, in steps of work (a gang looked at, a node tried), never in seconds.
@@ -174,6 +152,9 @@ pub enum PolicyError {
     Cost(&'static str),
     #[error("budget.{0} must be at least 1")]
     Budget(&'static str),
+    /// Where in the order, and what is wrong there.
+    #[error("order.{0}: {1}")]
+    Order(String, String),
     #[error("order.priority.hours_per_class must be between 1 and 87600")]
     Hours,
     #[error("taking.preempt.{name} is {value}; it must be between {from} and {to}")]
@@ -182,15 +163,7 @@ pub enum PolicyError {
 
 impl Policy {
     pub fn validate(&self) -> Result<(), PolicyError> {
-        match &self.order {
-            Order::Formula(text) => {
-                formula::Formula::parse(text)?;
-            }
-            Order::Priority { hours_per_class } if !(1..=87_600).contains(hours_per_class) => {
-                return Err(PolicyError::Hours);
-            }
-            _ => {}
-        }
+        self.order.validate()?;
         if self.backfill.reserve_depth > 1 {
             return Err(PolicyError::Depth(self.backfill.reserve_depth));
         }
@@ -210,9 +183,11 @@ impl Policy {
         Ok(())
     }
 
-    /// The order in which sources are asked; by default all of them, the most exact first.
+    /// The order in which sources are asked; by default all of them. What was learned comes last then:
+    /// it is no promise, and beats only knowing nothing.
     pub fn runtime_sources(&self) -> &[RuntimeSource] {
-        const ALL: &[RuntimeSource] = &[RuntimeSource::Exact, RuntimeSource::Expected, RuntimeSource::Limit];
+        use RuntimeSource::{Exact, Expected, Learned, Limit};
+        const ALL: &[RuntimeSource] = &[Exact, Expected, Limit, Learned];
         if self.runtime.is_empty() { ALL } else { &self.runtime }
     }
 
@@ -224,5 +199,12 @@ impl Policy {
             "high" => Some(1),
             _ => None,
         })
+    }
+
+    /// The lowest and the highest weight of a class.
+    pub fn class_range(&self) -> (i32, i32) {
+        let usual = ["low", "normal", "high"].map(|class| self.class_rank(&Name::literal(class)));
+        let ranks = || self.classes.values().copied().chain(usual.into_iter().flatten());
+        (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0))
     }
 }

@@ -1,7 +1,7 @@
 //! The accounts and queues in force, with the documents they were before.
 
 use crate::command::Principal;
-use crate::organisation::{Account, Organisation, Queue};
+use crate::organisation::{Account, Caps, Organisation, Queue};
 use muster_common::{Name, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ struct Tree {
     accounts: BTreeMap<Name, usize>,
     queues: BTreeMap<Name, usize>,
     children: BTreeMap<Option<Name>, Vec<usize>>,
+    /// Anybody has a limit.
+    caps: bool,
 }
 
 impl Tree {
@@ -45,6 +47,9 @@ impl Tree {
         let mut tree = Self::default();
         for (at, account) in document.accounts.iter().enumerate() {
             tree.accounts.insert(account.name.clone(), at);
+            let users = account.users.values().filter_map(|user| user.limits);
+            let mut caps = users.chain([account.limits, account.user_limits]);
+            tree.caps |= caps.any(|caps| caps != Caps::default());
             tree.children.entry(account.parent.clone()).or_default().push(at);
         }
         tree.queues = document.queues.iter().enumerate().map(|(at, queue)| (queue.name.clone(), at)).collect();
@@ -70,6 +75,11 @@ impl Accounts {
     /// May jobs only name accounts that are in the document?
     pub fn are_configured(&self) -> bool {
         !self.document.accounts.is_empty()
+    }
+
+    /// Does any account or user have a limit?
+    pub fn have_caps(&self) -> bool {
+        self.tree.caps
     }
 
     pub fn get(&self, name: &Name) -> Option<&Account> {

@@ -41,6 +41,8 @@ impl State {
         self.check_waiting_records()?;
         self.check_dependencies()?;
         self.accounts.check()?;
+        self.check_usage()?;
+        self.run_times.check()?;
         self.check_keys()
     }
 
@@ -221,6 +223,14 @@ impl State {
             ensure(waiting, || format!("gang {gang} has a reservation or parking note and does not wait"))?;
         }
         Ok(())
+    }
+
+    fn check_usage(&self) -> Broken {
+        ensure(self.usage.half_life_ms() == self.settings.usage_half_life_ms, || {
+            "usage fades with another half-life than the settings say".into()
+        })?;
+        let jobs = self.jobs.values().map(|job| self.payer(job));
+        self.usage.check(&self.accounts, &self.holdings(), jobs)
     }
 
     fn check_keys(&self) -> Broken {

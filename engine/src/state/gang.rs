@@ -1,5 +1,6 @@
 //! The gang table: the all-or-nothing unit, its attempts and what they hold.
 
+use super::usage::Holding;
 use crate::command::{Exit, StopFor};
 use crate::outcome::Rejection;
 use muster_common::resources::Amount;
@@ -100,6 +101,12 @@ impl Attempt {
 
     pub fn devices(&self) -> u32 {
         self.parts.iter().map(|part| part.devices.len() as u32).sum()
+    }
+
+    /// What it is charged for from its placement to its end.
+    pub fn holding(&self) -> Holding {
+        let devices = self.parts.iter().flat_map(|part| &part.devices);
+        Holding { milli: devices.map(|(_, milli)| u64::from(*milli)).sum(), placed_at: self.placed_at }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct JobRecord {
     pub started: bool,
     /// Other jobs it waits for.
     pub waits: Option<Box<Waits>>,
+    /// The median run time of the user's earlier jobs of that name, when it was submitted.
+    pub learned_ms: Option<u64>,
 }
 
 impl JobRecord {

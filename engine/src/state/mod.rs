@@ -3,12 +3,15 @@
 pub mod account;
 pub mod change;
 pub mod check;
+pub mod decay;
 pub mod depend;
 pub mod gang;
 pub mod job;
 pub mod node;
 pub mod reservation;
+pub mod runtime;
 pub mod timer;
+pub mod usage;
 
 use crate::command::{Principal, Settings};
 use crate::policy::Policy;
@@ -23,10 +26,12 @@ use muster_common::topology::FabricSpec;
 use muster_common::{GangId, JobId, Name, NodeId, Time};
 use node::NodeRecord;
 use reservation::Reservation;
+use runtime::RunTimes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timer::Timer;
+use usage::Usage;
 
 /// Everything replicated. A clone is a cheap, consistent view.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -62,8 +67,8 @@ pub struct State {
     pub(crate) ended_ages: Table<(Time, JobId), ()>,
     pub(crate) tokens: BTreeMap<Hash, JoinToken>,
     pub(crate) timers: Table<(Time, Timer), ()>,
-    /// Device-milliseconds charged, by account.
-    pub(crate) usage: Table<Name, u64>,
+    pub(crate) usage: Usage,
+    pub(crate) run_times: RunTimes,
     /// Rolling hash of all events.
     pub(crate) events_hash: Hash,
     #[serde(skip)]
@@ -102,10 +107,8 @@ pub struct JoinToken {
 pub const JOBS_MAX: u64 = 2_000_000;
 pub const NODES_MAX: u64 = 100_000;
 pub const TOKENS_MAX: u64 = 10_000;
-/// Most accounts with usage. Accounts are names that people choose, and their usage stays.
+/// Most accounts in one document.
 pub const ACCOUNTS_MAX: u64 = 10_000;
-/// Charged for accounts beyond the limit.
-pub const ACCOUNT_BEYOND: &str = "beyond-limit";
 
 impl State {
     pub fn new(cluster_id: impl Into<String>) -> Self {
@@ -212,7 +215,12 @@ impl State {
         &self.tokens
     }
 
-    pub fn usage(&self) -> &Table<Name, u64> {
+    /// Run times seen, by user and job name.
+    pub fn run_times(&self) -> &RunTimes {
+        &self.run_times
+    }
+
+    pub fn usage(&self) -> &Usage {
         &self.usage
     }
 

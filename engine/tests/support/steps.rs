@@ -96,7 +96,7 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
         let caps = Caps {
             gpus: (c.is_multiple_of(3)).then_some(1 + b % 5),
             running: (c.is_multiple_of(5)).then_some(1 + b % 3),
-            queued: (c.is_multiple_of(7)).then_some(1 + b % 4),
+            jobs: (c.is_multiple_of(7)).then_some(1 + b % 4),
             array: (c.is_multiple_of(11)).then_some(1 + b % 4),
             time_ms: (c.is_multiple_of(4)).then_some(20_000 + u64::from(b % 50_000)),
         };
@@ -105,6 +105,7 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
             name: account(n),
             parent: (n > 1 && !(b >> n).is_multiple_of(2)).then(|| account(1 + c % n)),
             weight: i64::from(c >> n) % 4,
+            priority: c % 5,
             quota: (n == 1).then(|| (Name::literal("H100"), quota)).into_iter().collect(),
             limits: if n == 1 { caps } else { Caps::default() },
             user_limits: if n == 2 { caps } else { Caps::default() },

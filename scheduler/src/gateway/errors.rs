@@ -37,6 +37,7 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
         Refusal::Token | Refusal::TokenNode(_) => {
             (ErrorCode::TokenRefused, "make a token for this node with `muster node token`")
         }
+        Refusal::OverLimit(_) => (ErrorCode::LimitReached, "wait until some of your jobs have ended"),
         Refusal::Full { .. } => (ErrorCode::LimitReached, "wait until some have ended"),
         Refusal::OldRevision { .. } => {
             (ErrorCode::Conflict, "somebody else edited it; look at `muster show JOB`, then edit it again")

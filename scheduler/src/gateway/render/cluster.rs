@@ -4,7 +4,6 @@ use super::node;
 use crate::consensus::{MemberStatus, Status};
 use crate::context::MemberInfo;
 use muster_engine::State;
-use muster_engine::policy::Order;
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::Liveness;
 use muster_proto::client as pb;
@@ -53,16 +52,7 @@ pub fn devices(state: &State) -> pb::DeviceCounts {
 
 /// `default@3`: the order and the version of the configuration it came with.
 pub fn policy(state: &State) -> String {
-    let order = match &state.policy().order {
-        Order::Fifo => "fifo",
-        Order::Priority { .. } => "priority",
-        Order::Default => "default",
-        Order::Sjf => "sjf",
-        Order::Srtf => "srtf",
-        Order::Smallest => "smallest",
-        Order::F1 => "f1",
-        Order::Formula(_) => "formula",
-    };
+    let order = state.policy().order.word();
     format!("{order}@{}", state.config_version())
 }
 

@@ -3,7 +3,7 @@
 use super::words::{at_ms, gang_name, plain};
 use muster_common::{GangId, Time};
 use muster_engine::State;
-use muster_engine::plan::order::run_ms;
+use muster_engine::plan::runtime::run_ms;
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::{DeviceState, Holder, Liveness, NodeRecord};
 use muster_proto::client as pb;
@@ -116,7 +116,7 @@ pub fn expected_end(state: &State, gang: GangId) -> Option<Time> {
     if let GangState::Stopping(..) = record.state {
         return Some(state.now());
     }
-    let run_ms = run_ms(state.policy(), &state.scheduling(job).limits)?;
+    let run_ms = run_ms(state.policy(), job, &state.scheduling(job).limits)?;
     Some(attempt.started_at.unwrap_or(attempt.placed_at).plus_ms(run_ms).max(state.now()))
 }
 
