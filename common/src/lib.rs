@@ -7,6 +7,7 @@ pub mod cost;
 pub mod heartbeat;
 pub mod ids;
 pub mod job;
+pub mod money;
 pub mod name;
 pub mod node;
 pub mod resources;

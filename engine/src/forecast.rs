@@ -7,12 +7,12 @@ mod estimate;
 pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
 
 use crate::apply::apply;
-use crate::command::{Command, Entry, NodeReport, STEP_MS_MAX};
+use crate::command::{Command, Entry, Exit, NodeReport, STEP_MS_MAX};
 use crate::cycle::{Cycle, Memo, cycle};
 use crate::outcome::Outcome;
 use crate::state::State;
 use muster_common::{AttemptNo, GangId, NodeId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// What belongs to the world that is played, never to the policy.
@@ -58,6 +58,17 @@ pub trait Hooks {
     /// After every cycle, before its commands are committed.
     fn on_cycle(&mut self, _state: &State, _now: Time, _cycle: &Cycle) {}
 
+    /// When and how the attempt that runs now ends by itself, where that is more than the rest of
+    /// `run_ms` and an exit with 0: other machines, failures. `None` = as `run_ms` says.
+    fn attempt_end(&mut self, _state: &State, _gang: GangId) -> Option<AttemptEnd> {
+        None
+    }
+
+    /// The moment has come for which the world asked with this number; see [`Player::call_at`].
+    fn called(&mut self, _state: &State, _at: Time, _call: u64) -> Vec<Act> {
+        Vec::new()
+    }
+
     /// From placement until all parts have prepared. 0 = before the next cycle.
     fn prepare_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
         0
@@ -67,6 +78,26 @@ pub trait Hooks {
     fn release_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
         0
     }
+}
+
+/// How an attempt ends by itself; `at` = [`Time::NEVER`]: it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptEnd {
+    pub at: Time,
+    /// Of every rank when it is a success, else of the first one, and the others are stopped.
+    pub exit: Exit,
+}
+
+/// What a world does to the cluster at a moment of its own choosing.
+#[derive(Debug, Clone)]
+pub enum Act {
+    Commit(Command),
+    /// By a node's agent; the number is given when it is sent.
+    Report(NodeReport),
+    /// Nothing is heard of the node any more, and nothing that runs there ends by itself.
+    Mute(NodeId),
+    Unmute(NodeId),
+    CallAt(Time, u64),
 }
 
 /// Why a play cannot go on.
@@ -98,10 +129,10 @@ pub struct Stats {
 #[derive(Debug, Clone)]
 enum Happening {
     Arrival(Box<Command>),
-    /// All ranks of the attempt exit with 0.
     End {
         gang: GangId,
         attempt: AttemptNo,
+        exit: Exit,
     },
     /// A delayed answer of agents.
     Prepare {
@@ -112,7 +143,12 @@ enum Happening {
         gang: GangId,
         attempt: AttemptNo,
     },
+    /// The world is to act.
+    Call(u64),
 }
+
+/// What the world does comes after all else of an instant.
+const CALLS: u8 = 3;
 
 /// A State, its future, and the loop over both.
 #[derive(Debug)]
@@ -128,6 +164,10 @@ pub struct Player {
     idle_wakes: u32,
     /// Report numbers used, by node.
     numbers: BTreeMap<NodeId, u64>,
+    /// Nodes of which nothing is heard.
+    mute: BTreeSet<NodeId>,
+    /// Calls in `queue`.
+    calls: usize,
     stats: Stats,
 }
 
@@ -142,6 +182,8 @@ impl Player {
             wake: None,
             idle_wakes: 0,
             numbers: BTreeMap::new(),
+            mute: BTreeSet::new(),
+            calls: 0,
             stats: Stats::default(),
         }
     }
@@ -153,6 +195,18 @@ impl Player {
             InstantOrder::EndsFirst => 2,
         };
         self.insert(at, rank, Happening::Arrival(Box::new(command)));
+    }
+
+    /// Asks for [`Hooks::called`] at a moment. Calls alone never keep a play going on: see
+    /// [`Player::only_calls_left`].
+    pub fn call_at(&mut self, at: Time, call: u64) {
+        self.calls += 1;
+        self.insert(at, CALLS, Happening::Call(call));
+    }
+
+    /// Nothing but the world's own doings is still to happen.
+    pub fn only_calls_left(&self) -> bool {
+        self.queue.len() == self.calls && self.wake.is_none()
     }
 
     fn insert(&mut self, at: Time, rank: u8, happening: Happening) {
@@ -215,11 +269,28 @@ impl Player {
             Happening::Arrival(command) => {
                 self.commit(at, *command, hooks)?;
             }
-            Happening::End { gang, attempt } => self.report_end(gang, attempt, at, hooks)?,
+            Happening::End { gang, attempt, exit } => self.report_end(gang, attempt, exit, at, hooks)?,
             Happening::Prepare { gang, attempt } => self.report_prepared(gang, attempt, at, hooks)?,
             Happening::Release { gang, attempt } => self.report_released(gang, attempt, at, hooks)?,
+            Happening::Call(call) => {
+                self.calls -= 1;
+                for act in hooks.called(&self.state, at, call) {
+                    self.act(act, at, hooks)?;
+                }
+            }
         }
         Ok(true)
+    }
+
+    fn act(&mut self, act: Act, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+        match act {
+            Act::Commit(command) => drop(self.commit(at, command, hooks)?),
+            Act::Report(report) => self.send(vec![report], at, hooks)?,
+            Act::Mute(node) => drop(self.mute.insert(node)),
+            Act::Unmute(node) => drop(self.mute.remove(&node)),
+            Act::CallAt(at, call) => self.call_at(at, call),
+        }
+        Ok(())
     }
 
     /// Cycles until nothing more is decided.

@@ -30,6 +30,14 @@ pub enum SimError {
         path = path.display()
     )]
     OutputNotEmpty { path: PathBuf },
+    #[error("{path} is there already; name another file or remove it first", path = path.display())]
+    FileExists { path: PathBuf },
+    #[error("nothing was generated: {0}")]
+    Generate(String),
+    #[error("{0}")]
+    Arguments(String),
+    #[error("{path} is not a table of a run: {why}", path = path.display())]
+    Report { path: PathBuf, why: String },
     /// The engine refused what the simulator proposed, or an invariant broke: a defect of ours.
     #[error("the run was broken off: {0}")]
     Play(String),

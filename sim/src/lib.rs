@@ -3,15 +3,28 @@
 //! It decides nothing. A trace becomes `Submit` commands, a world file becomes node registrations
 //! and the rules by which time passes, and [`muster_engine::forecast::Player`] does the rest.
 
+mod batch;
+pub mod compare;
+pub mod draw;
 mod error;
+mod faults;
+pub mod figures;
+mod import;
+pub mod meter;
 pub mod metrics;
+mod output;
 mod play;
-mod report;
+pub mod prices;
+mod progress;
+mod recorder;
+pub mod report;
 mod run;
+pub mod sweep;
 pub mod trace;
 pub mod world;
 
 pub use error::SimError;
+pub use import::{ImportArgs, generate, import};
 pub use metrics::{JobResult, JobState, Summary};
-pub use report::Manifest;
-pub use run::{Progress, RunArgs, RunReport, run};
+pub use output::Manifest;
+pub use run::{Going, Progress, RunArgs, RunReport, Scene, SceneArgs, run};

@@ -1,230 +1,247 @@
 //! From trace, world and policy to the engine's loop, and from its events to results.
 
 use crate::SimError;
-use crate::metrics::{JobResult, JobState};
-use crate::run::Progress;
+use crate::faults::{Call, Faults};
+use crate::meter::{Meter, Shape};
+use crate::metrics::{AttemptResult, JobResult, JobState};
+use crate::output::Events;
+use crate::recorder::Recorder;
+use crate::run::{Going, Progress};
 use crate::trace::TraceJob;
-use crate::world::{CycleAfter, World};
-use muster_common::job::{Hash, Launch, LogLimits, Run};
-use muster_common::{GangId, JobId, Name, Time};
-use muster_engine::command::{ConfigChange, Entry, Principal, Settings, Submit};
+use crate::trace::throughputs::Throughputs;
+use crate::world::truth::Truth;
+use crate::world::{CycleAfter, Request, World};
+use muster_common::job::{GroupRequest, Hash, Launch, LogLimits, Run};
+use muster_common::time::SECOND_MS;
+use muster_common::{Name, NodeId, Time};
+use muster_engine::command::{ConfigChange, Principal, Settings, Submit};
 use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, PlayError, Player, Stats, World as Clockwork};
-use muster_engine::outcome::{Event, Outcome, Response};
+use muster_engine::outcome::Response;
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::Policy;
-use muster_engine::state::gang::{Cause, End};
 use muster_engine::{Command, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Entries after which a run is broken off; what has not ended by then is unfinished.
 pub(crate) const ENTRIES_MAX: u64 = 200_000_000;
-/// Entries between two reports of progress.
-const PROGRESS_EVERY: u64 = 4_096;
+/// The least share of requests that typical shapes cover, in percent.
+const SHAPES_COVER_PERCENT: u64 = 95;
+
+/// What a run is made of.
+pub(crate) struct Play<'a> {
+    pub world: &'a World,
+    pub truth: &'a Truth,
+    pub policy: &'a Policy,
+    pub throughputs: Option<&'a Throughputs>,
+    pub seed: u64,
+    /// When prices change.
+    pub bounds: Vec<Time>,
+    /// Check every invariant after every entry.
+    pub check: bool,
+}
 
 pub(crate) struct Played {
+    /// False when somebody stopped it.
+    pub complete: bool,
     /// In the order of the trace.
     pub results: Vec<JobResult>,
+    /// In the order of their ends.
+    pub attempts: Vec<AttemptResult>,
+    pub meter: Meter,
+    pub faults: Faults,
     pub state: State,
     pub stats: Stats,
 }
 
-/// Plays the jobs to their end.
-pub(crate) fn play(
-    jobs: Vec<TraceJob>,
-    world: &World,
-    policy: &Policy,
-    check: bool,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Played, SimError> {
-    let clockwork = Clockwork {
+/// Nothing happens while the world is set up.
+struct Idle;
+
+impl Hooks for Idle {
+    fn run_ms(&mut self, _state: &State, _gang: muster_common::GangId) -> Option<u64> {
+        None
+    }
+}
+
+impl Play<'_> {
+    /// Plays the jobs to their end.
+    ///
+    /// # Errors
+    /// A broken invariant, a refusal by the engine, or a file of events that cannot be written.
+    pub fn run(
+        &self,
+        jobs: Vec<TraceJob>,
+        events: Option<Events>,
+        progress: &mut dyn FnMut(Progress) -> Going,
+    ) -> Result<Played, SimError> {
+        let world = self.world;
+        let mut player = Player::new(State::new("simulated"), clockwork(world));
+        let begin = Time(world.on_tick(jobs.first().map_or(0, |job| job.submit_ms)));
+        let nodes = self.set_up(&mut player, begin)?;
+        let rates = world.failures.rates().map_err(SimError::Play)?;
+        let faults = Faults::new(world, rates, self.seed, &nodes);
+        let classes: Vec<u32> = world.nodes.iter().map(|group| group.count).collect();
+        let meter = Meter::new(&player.state, shapes(&jobs, world), &classes, &self.bounds, begin);
+        let mut recorder = Recorder::new(self, jobs, faults, meter, events, progress);
+        self.arrivals(&mut player, &mut recorder);
+        for (at, call) in recorder.begin(begin) {
+            player.call_at(at, call);
+        }
+        loop {
+            let stuck = player.only_calls_left() && recorder.nothing_can_change();
+            if recorder.is_over() || recorder.is_stopped() || stuck || player.stats().entries > ENTRIES_MAX {
+                break;
+            }
+            match player.step(&mut recorder) {
+                Ok(true) => {}
+                Ok(false) | Err(PlayError::TooLong { .. }) => break,
+                Err(error) => return Err(SimError::Play(error.to_string())),
+            }
+        }
+        recorder.finish(player)
+    }
+
+    fn set_up(&self, player: &mut Player, begin: Time) -> Result<Vec<NodeId>, SimError> {
+        let configure = |change| Command::Configure { change: Box::new(change), by: operator() };
+        // Keys are never repeated here: not forgetting them spares a timer a day.
+        let settings = Settings { key_horizon_ms: Time::NEVER.0, ..Settings::default() };
+        let mut commands = vec![
+            configure(ConfigChange::Settings(settings)),
+            configure(ConfigChange::Policy(self.policy.clone())),
+            configure(ConfigChange::Fabric(self.world.fabric.clone())),
+        ];
+        let registrations = self.world.registrations();
+        commands.extend(registrations.map(|registration| Command::RegisterNode(Box::new(registration))));
+        let mut nodes = Vec::new();
+        for command in commands {
+            let outcome =
+                player.commit(begin, command, &mut Idle).map_err(|error| SimError::Play(error.to_string()))?;
+            match outcome.response {
+                Response::Refused(refusal) => {
+                    return Err(SimError::Play(format!("setting up the world: {refusal}")));
+                }
+                Response::Registered { node, .. } => nodes.push(node),
+                _ => {}
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Submits to come. What could never fit is not submitted.
+    fn arrivals(&self, player: &mut Player, recorder: &mut Recorder) {
+        let launch = Arc::new(launch());
+        let mut fits: BTreeMap<GroupRequest, bool> = BTreeMap::new();
+        for index in 0..recorder.results.len() {
+            let job = &recorder.results[index].job;
+            let scheduling = self.world.scheduling(job);
+            let fits = match fits.get(&scheduling.groups[0]) {
+                Some(fits) => *fits,
+                None => {
+                    let known = fits_ever(&player.state, &scheduling).is_ok();
+                    fits.insert(scheduling.groups[0].clone(), known);
+                    known
+                }
+            };
+            if !fits {
+                recorder.results[index].state = JobState::Unplaceable;
+                continue;
+            }
+            let at = Time(self.world.on_tick(job.submit_ms));
+            let principal = job.user.as_deref().map_or_else(operator, |user| Principal(user.into()));
+            let submit = Submit {
+                key: job.id.clone(),
+                key_made_at: None,
+                principal,
+                name: Name::literal("recorded"),
+                scheduling,
+                launch: launch.clone(),
+                body_hash: Hash::default(),
+                hold: false,
+                retry_of: None,
+            };
+            recorder.expect(index);
+            player.at(at, Command::Submit(Box::new(submit)));
+        }
+        recorder.expect_in_order();
+    }
+}
+
+fn clockwork(world: &World) -> Clockwork {
+    Clockwork {
         at_one_instant: if world.events.ends_first { InstantOrder::EndsFirst } else { InstantOrder::ArrivalsFirst },
         cycle_every: match world.events.cycle_after {
             CycleAfter::Entry => CycleEvery::Event,
             CycleAfter::Instant => CycleEvery::Instant,
         },
         kept_work: world.preemption.keeps_work,
-    };
-    let mut player = Player::new(State::new("simulated"), clockwork);
-    let mut recorder = Recorder::new(jobs, world, check, progress);
-    let begin = Time(world.on_tick(recorder.results.first().map_or(0, |result| result.job.submit_ms)));
-    for command in set_up(world, policy) {
-        let outcome =
-            player.commit(begin, command, &mut recorder).map_err(|error| SimError::Play(error.to_string()))?;
-        if let Response::Refused(refusal) = outcome.response {
-            return Err(SimError::Play(format!("setting up the world: {refusal}")));
-        }
     }
-    // Requests differ in nothing but their size, so each size is asked about once.
-    let mut fits: BTreeMap<u32, bool> = BTreeMap::new();
-    for index in 0..recorder.results.len() {
-        let job = &recorder.results[index].job;
-        let scheduling = world.scheduling(job);
-        let fits = fits.entry(job.devices);
-        if !*fits.or_insert_with(|| fits_ever(&player.state, &scheduling).is_ok()) {
-            recorder.results[index].state = JobState::Unplaceable;
-            continue;
-        }
-        let at = Time(world.on_tick(job.submit_ms));
-        let submit = submit(job, scheduling, &recorder.launch);
-        recorder.arrivals.push(index);
-        player.at(at, Command::Submit(Box::new(submit)));
-    }
-    recorder.arrivals.reverse();
-    match player.run(&mut recorder, ENTRIES_MAX) {
-        Ok(()) | Err(PlayError::TooLong { .. }) => {}
-        Err(error) => return Err(SimError::Play(error.to_string())),
-    }
-    recorder.report();
-    Ok(Played { results: recorder.results, stats: player.stats(), state: player.state })
 }
 
-fn operator() -> Principal {
+pub(crate) fn operator() -> Principal {
     Principal("simulator".into())
 }
 
-fn set_up(world: &World, policy: &Policy) -> Vec<Command> {
-    let configure = |change| Command::Configure { change: Box::new(change), by: operator() };
-    // Keys are never repeated here: not forgetting them spares a timer a day.
-    let settings = Settings { key_horizon_ms: Time::NEVER.0, ..Settings::default() };
-    let mut commands = vec![
-        configure(ConfigChange::Settings(settings)),
-        configure(ConfigChange::Policy(policy.clone())),
-        configure(ConfigChange::Fabric(world.fabric.clone())),
-    ];
-    commands.extend(world.registrations().map(|registration| Command::RegisterNode(Box::new(registration))));
-    commands
-}
-
-fn submit(job: &TraceJob, scheduling: muster_common::job::Scheduling, launch: &Arc<Launch>) -> Submit {
-    Submit {
-        key: job.id.clone(),
-        key_made_at: None,
-        principal: operator(),
+fn launch() -> Launch {
+    Launch {
         name: Name::literal("recorded"),
-        scheduling,
-        launch: launch.clone(),
-        body_hash: Hash::default(),
-        hold: false,
-        retry_of: None,
+        run: Run::Argv(Vec::new()),
+        env: BTreeMap::new(),
+        groups: Vec::new(),
+        workdir: None,
+        logs: LogLimits::default(),
+        elements: Vec::new(),
     }
 }
 
-/// Knows how long the recorded jobs run, and notes what becomes of them.
-struct Recorder<'a> {
-    results: Vec<JobResult>,
-    /// Positions in `results` of the jobs still to be submitted, the next one last.
-    arrivals: Vec<usize>,
-    of_job: BTreeMap<JobId, usize>,
-    launch: Arc<Launch>,
-    world: &'a World,
-    check: bool,
-    progress: &'a mut dyn FnMut(Progress),
-    entries: u64,
-    ended: u64,
-    now: Time,
-}
-
-impl<'a> Recorder<'a> {
-    fn new(jobs: Vec<TraceJob>, world: &'a World, check: bool, progress: &'a mut dyn FnMut(Progress)) -> Self {
-        let launch = Launch {
-            name: Name::literal("recorded"),
-            run: Run::Argv(Vec::new()),
-            env: BTreeMap::new(),
-            groups: Vec::new(),
-            workdir: None,
-            logs: LogLimits::default(),
-            elements: Vec::new(),
+/// Typical requests, the most frequent first, until enough of all jobs are covered.
+fn shapes(jobs: &[TraceJob], world: &World) -> Vec<Shape> {
+    let largest = world.nodes.iter().map(|group| u32::from(group.devices)).max().unwrap_or(0);
+    let mut counts: BTreeMap<(u32, u16, u64), u64> = BTreeMap::new();
+    for job in jobs {
+        let shared = job.devices == 1 && job.share_milli < 1000;
+        let devices = match world.jobs.request {
+            _ if shared => 0,
+            Request::Nodes => job.devices.min(1),
+            Request::Total => job.devices.min(largest),
         };
-        Self {
-            results: jobs.into_iter().map(JobResult::new).collect(),
-            arrivals: Vec::new(),
-            of_job: BTreeMap::new(),
-            launch: Arc::new(launch),
-            world,
-            check,
-            progress,
-            entries: 0,
-            ended: 0,
-            now: Time::ZERO,
-        }
+        let shape = (devices, if shared { job.share_milli } else { 0 }, job.cpu_milli.unwrap_or(0));
+        *counts.entry(shape).or_default() += 1;
     }
-
-    fn report(&mut self) {
-        (self.progress)(Progress {
-            entries: self.entries,
-            jobs: self.results.len() as u64,
-            ended: self.ended,
-            now: self.now,
-        });
-    }
-
-    fn result(&mut self, gang: GangId) -> Result<&mut JobResult, String> {
-        let index = self.of_job.get(&gang.job);
-        let index = index.ok_or_else(|| format!("an event names job {}, which was never submitted", gang.job))?;
-        Ok(&mut self.results[*index])
-    }
-
-    fn note(&mut self, event: &Event, now: Time) -> Result<(), String> {
-        match event {
-            Event::GangStarted { gang, .. } => {
-                let result = self.result(*gang)?;
-                result.attempts += 1;
-                result.first_start.get_or_insert(now);
-            }
-            Event::AttemptEnded { gang, record } => {
-                let result = self.result(*gang)?;
-                if let (Some(started), Some(stopping)) = (record.attempt.started_at, record.attempt.stopping_at) {
-                    result.served_ms += stopping.since_ms(started);
-                }
-                result.preemptions += u32::from(matches!(record.cause, Cause::Preempted { .. }));
-            }
-            Event::GangEnded { gang, end } => {
-                let result = self.result(*gang)?;
-                result.end = Some(now);
-                result.state = match end {
-                    End::Succeeded => JobState::Succeeded,
-                    End::Failed => JobState::Failed,
-                    End::Cancelled => JobState::Cancelled,
-                    End::TimedOut => JobState::TimedOut,
-                };
-                self.ended += 1;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    let enough = (jobs.len() as u64 * SHAPES_COVER_PERCENT).div_ceil(100);
+    let mut covered = 0;
+    counts.retain(|(_, count)| {
+        let wanted = covered < enough;
+        covered += if wanted { count } else { &0 };
+        wanted
+    });
+    let shape = |((devices, milli, cpu_milli), count): ((u32, u16, u64), u64)| Shape {
+        devices,
+        milli,
+        cpu_milli,
+        weight: count * 1_000_000 / covered.max(1),
+    };
+    counts.into_iter().map(shape).collect()
 }
 
-impl Hooks for Recorder<'_> {
-    fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
-        let index = self.of_job.get(&gang.job)?;
-        let stopped = state.gang(gang).map_or(0, |record| u64::from(record.preempted));
-        let cost_ms = self.world.preemption.cost_ms.saturating_mul(stopped);
-        let run_ms = self.results[*index].job.run_ms.saturating_add(cost_ms);
-        Some(self.world.on_tick(run_ms))
+/// Calls at given times: drains and cancellations.
+pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)> {
+    let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
+    let mut calls = Vec::new();
+    for (number, drain) in world.drains.iter().enumerate() {
+        calls.push((at(drain.at_s), Call::Drain(number)));
+        calls.extend(drain.until_s.map(|until_s| (at(until_s), Call::Undrain(number))));
     }
-
-    fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
-        self.entries += 1;
-        self.now = state.now();
-        if let Command::Submit(submit) = &entry.command {
-            let index = self.arrivals.pop().ok_or("more jobs were submitted than recorded")?;
-            match &outcome.response {
-                Response::Submitted { job, existing: false } => self.of_job.insert(*job, index),
-                Response::Refused(refusal) => return Err(format!("job {}: {refusal}", submit.key)),
-                other => return Err(format!("job {}: {other:?}", submit.key)),
-            };
+    let of_id: BTreeMap<&str, usize> =
+        results.iter().enumerate().map(|(index, result)| (result.job.id.as_str(), index)).collect();
+    for cancellation in &world.cancellations {
+        if let Some(&index) = of_id.get(cancellation.job.as_str()) {
+            calls.push((at(cancellation.at_s), Call::Cancel(index)));
         }
-        for event in &outcome.events {
-            self.note(event, state.now())?;
-        }
-        if self.entries.is_multiple_of(PROGRESS_EVERY) {
-            self.report();
-        }
-        if self.check {
-            state.check().map_err(|broken| format!("after entry {}: {broken:?}", entry.index))?;
-        }
-        Ok(())
     }
+    calls
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,45 @@
 //! One run, from files to files.
 
+use crate::SimError;
 use crate::metrics::{JobResult, Summary};
-use crate::report::{self, Manifest};
-use crate::trace::{self, BadRows, Card};
+use crate::output::{self, Events, Input, Manifest};
+use crate::play::{Play, Played};
+use crate::prices::{Bill, Prices, bill};
+use crate::trace::throughputs::Throughputs;
+use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
 use crate::world::World;
-use crate::{SimError, play};
+use crate::world::truth::Truth;
 use muster_common::Time;
 use muster_engine::policy::Policy;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a run is made from, and where its results go.
 #[derive(Debug, Clone)]
 pub struct RunArgs {
     /// A policy as TOML, such as a cluster is given.
     pub policy: PathBuf,
-    pub world: PathBuf,
-    pub trace: PathBuf,
+    pub scene: SceneArgs,
+    /// Of all that is drawn at random: failures, repairs, run times.
+    pub seed: u64,
     /// A folder that is empty or not there yet.
     pub output: PathBuf,
+    /// Write every event too.
+    pub events: bool,
+}
+
+/// All of a run but its policy and seed.
+#[derive(Debug, Clone)]
+pub struct SceneArgs {
+    pub world: PathBuf,
+    pub trace: PathBuf,
+    /// Of the trace; told by its name unless given.
+    pub format: Option<Format>,
+    /// How the world really is, where that differs from the trace.
+    pub truth: Option<PathBuf>,
+    /// Steps a second of each kind of work on each model.
+    pub throughputs: Option<PathBuf>,
+    pub prices: Option<PathBuf>,
     /// First job of the window, counted from 0.
     pub start_job: usize,
     /// Jobs in the window; `None` = to the end of the trace.
@@ -37,6 +59,14 @@ pub struct Progress {
     pub now: Time,
 }
 
+/// What is said to a report of progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Going {
+    On,
+    /// What has happened so far is kept, and marked as not complete.
+    Stop,
+}
+
 #[derive(Debug)]
 pub struct RunReport {
     pub card: Card,
@@ -45,52 +75,157 @@ pub struct RunReport {
     pub results: Vec<JobResult>,
 }
 
-/// Plays a trace and writes `jobs.csv`, `summary.json` and, last, `manifest.json`: a folder
-/// without a manifest is not whole. Equal inputs give equal bytes.
+/// Everything but policy and seed, read and checked once for any number of runs.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    pub trace: Arc<Trace>,
+    pub world: World,
+    pub(crate) truth: Truth,
+    pub(crate) prices: Option<Prices>,
+    pub(crate) throughputs: Option<Arc<Throughputs>>,
+    pub(crate) args: SceneArgs,
+    pub(crate) world_file: Input,
+    pub(crate) trace_file: Input,
+    pub(crate) truth_file: Option<Input>,
+    pub(crate) prices_file: Option<Input>,
+    pub(crate) throughputs_file: Option<Input>,
+}
+
+impl Scene {
+    /// # Errors
+    /// Whatever is wrong with one of the files.
+    pub fn read(args: &SceneArgs) -> Result<Self, SimError> {
+        let (world, world_text) = World::read(&args.world)?;
+        let truth = args.truth.as_deref().map(|path| read_truth(path, &world)).transpose()?;
+        let (truth, truth_file) = truth.map_or_else(Default::default, |(truth, input)| (truth, Some(input)));
+        let prices = args.prices.as_deref().map(|path| read_prices(path, &world)).transpose()?;
+        let (prices, prices_file) = prices.unzip();
+        let throughputs = args.throughputs.as_deref().map(Throughputs::read).transpose()?;
+        let reading = Reading { format: args.format, bad_rows: args.bad_rows, throughputs: throughputs.as_ref() };
+        let trace = trace::read(&args.trace, reading)?.window(args.start_job, args.jobs)?;
+        Ok(Self {
+            trace: Arc::new(trace),
+            truth,
+            prices,
+            args: args.clone(),
+            world_file: output::input(&args.world, world_text.as_bytes()),
+            trace_file: output::input_file(&args.trace)?,
+            truth_file,
+            prices_file,
+            throughputs_file: args.throughputs.as_deref().map(output::input_file).transpose()?,
+            world,
+            throughputs: throughputs.map(Arc::new),
+        })
+    }
+
+    /// The same work in another world.
+    pub(crate) fn changed(&self, world: World, truth: Truth) -> Self {
+        Self { world, truth, ..self.clone() }
+    }
+
+    /// Does anything depend on the seed?
+    pub fn is_random(&self) -> bool {
+        self.truth.run_time_sigma_percent > 0 || !self.world.failures.is_none()
+    }
+
+    /// Plays it under a policy.
+    pub(crate) fn play(
+        &self,
+        policy: &Policy,
+        seed: u64,
+        events: Option<Events>,
+        progress: &mut dyn FnMut(Progress) -> Going,
+    ) -> Result<(Played, Summary), SimError> {
+        let play = Play {
+            world: &self.world,
+            truth: &self.truth,
+            policy,
+            throughputs: self.throughputs.as_deref(),
+            seed,
+            bounds: self.prices.as_ref().map_or_else(Vec::new, Prices::bounds),
+            check: self.args.check,
+        };
+        let played = play.run(self.trace.jobs.clone(), events, progress)?;
+        let mut summary = Summary::of(&played.results, &played.attempts, &played.meter, &played.faults);
+        summary.complete = played.complete;
+        summary.cost = self.bill(&played);
+        Ok((played, summary))
+    }
+
+    fn bill(&self, played: &Played) -> Option<Bill> {
+        let prices = self.prices.as_ref()?;
+        Some(bill(prices, &self.world, &played.results, &played.attempts, &played.meter))
+    }
+
+    /// Offered work per device and span.
+    pub fn load(&self) -> f64 {
+        self.trace.card.mean_devices / self.world.devices() as f64
+    }
+
+    fn manifest(&self, policy: &Policy, policy_file: Input, seed: u64, played: &Played) -> Manifest {
+        Manifest {
+            schema: "muster.sim.manifest/1",
+            engine_version: muster_engine::ENGINE_VERSION,
+            complete: played.complete,
+            policy_file,
+            world_file: self.world_file.clone(),
+            trace_file: self.trace_file.clone(),
+            truth_file: self.truth_file.clone(),
+            throughputs_file: self.throughputs_file.clone(),
+            prices_file: self.prices_file.clone(),
+            start_job: self.args.start_job,
+            jobs: self.args.jobs,
+            bad_rows: self.args.bad_rows,
+            seed,
+            policy: policy.clone(),
+            load: self.load(),
+            world: self.world.clone(),
+            truth: self.truth.clone(),
+            prices: self.prices.clone(),
+            card: self.trace.card.clone(),
+            entries: played.stats.entries,
+            cycles: played.stats.cycles,
+            steps: played.stats.spent,
+            truncated: played.stats.truncated,
+            final_state_hash: played.state.hash().to_string(),
+            events_hash: played.state.events_hash().to_string(),
+        }
+    }
+}
+
+/// Plays a trace and writes its tables, `summary.json`, `manifest.json` (a folder without one is
+/// not whole) and, made from these, `report.html`. Equal inputs give equal bytes.
 ///
 /// # Errors
 /// Every refusal of the inputs comes before anything is written.
-pub fn run(args: &RunArgs, progress: &mut dyn FnMut(Progress)) -> Result<RunReport, SimError> {
+pub fn run(args: &RunArgs, progress: &mut dyn FnMut(Progress) -> Going) -> Result<RunReport, SimError> {
     let (policy, policy_text) = read_policy(&args.policy)?;
-    let (world, world_text) = World::read(&args.world)?;
-    report::check_output(&args.output)?;
-    let trace = trace::read(&args.trace, args.bad_rows)?.window(args.start_job, args.jobs)?;
-    let played = play::play(trace.jobs, &world, &policy, args.check, progress)?;
-    let summary = Summary::of(&played.results, world.devices());
-    let manifest = Manifest {
-        schema: "muster.sim.manifest/1",
-        engine_version: muster_engine::ENGINE_VERSION,
-        policy_file: report::input(&args.policy, policy_text.as_bytes()),
-        world_file: report::input(&args.world, world_text.as_bytes()),
-        trace_file: report::input_file(&args.trace)?,
-        start_job: args.start_job,
-        jobs: args.jobs,
-        bad_rows: args.bad_rows,
-        seed: None,
-        policy,
-        load: load(&trace.card, &world),
-        world,
-        card: trace.card.clone(),
-        entries: played.stats.entries,
-        cycles: played.stats.cycles,
-        steps: played.stats.spent,
-        truncated: played.stats.truncated,
-        final_state_hash: played.state.hash().to_string(),
-        events_hash: played.state.events_hash().to_string(),
-    };
-    report::write(&args.output, &manifest, &summary, &played.results)?;
-    Ok(RunReport { card: trace.card, summary, manifest, results: played.results })
+    output::check_output(&args.output)?;
+    let scene = Scene::read(&args.scene)?;
+    let events = args.events.then(|| Events::create(&args.output)).transpose()?;
+    let (played, summary) = scene.play(&policy, args.seed, events, progress)?;
+    let policy_file = output::input(&args.policy, policy_text.as_bytes());
+    let manifest = scene.manifest(&policy, policy_file, args.seed, &played);
+    output::write(&args.output, &manifest, &summary, &played)?;
+    crate::report::report(&args.output)?;
+    Ok(RunReport { card: scene.trace.card.clone(), summary, manifest, results: played.results })
 }
 
-/// Offered work per device and span.
-fn load(card: &Card, world: &World) -> f64 {
-    card.mean_devices / world.devices() as f64
-}
-
-fn read_policy(path: &Path) -> Result<(Policy, String), SimError> {
+pub(crate) fn read_policy(path: &Path) -> Result<(Policy, String), SimError> {
     let text = std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
     let policy_error = |why| SimError::Policy { path: path.to_path_buf(), why };
     let policy: Policy = toml::from_str(&text).map_err(|error| policy_error(error.to_string()))?;
     policy.validate().map_err(|error| policy_error(error.to_string()))?;
     Ok((policy, text))
+}
+
+fn read_truth(path: &Path, world: &World) -> Result<(Truth, Input), SimError> {
+    let (truth, text) = Truth::read(path)?;
+    truth.check(&world.fabric).map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
+    Ok((truth, output::input(path, text.as_bytes())))
+}
+
+fn read_prices(path: &Path, world: &World) -> Result<(Prices, Input), SimError> {
+    let (prices, text) = Prices::read(path, world)?;
+    Ok((prices, output::input(path, text.as_bytes())))
 }

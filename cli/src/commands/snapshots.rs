@@ -479,18 +479,26 @@ fn sim_run_of_three_jobs() {
     };
     let args = muster_sim::RunArgs {
         policy: write("fifo.toml", "order = \"fifo\"\n"),
-        world: write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-        trace: write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
+        scene: muster_sim::SceneArgs {
+            world: write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
+            trace: write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
+            format: None,
+            truth: None,
+            throughputs: None,
+            prices: Some(write("prices.toml", "[[price]]\ncontract = \"owned\"\nusd_per_gpu_hour = 2.0\n")),
+            start_job: 0,
+            jobs: None,
+            check: true,
+            bad_rows: muster_sim::trace::BadRows::Refuse,
+        },
+        seed: 0,
         output: folder.path().join("out"),
-        start_job: 0,
-        jobs: None,
-        check: true,
-        bad_rows: muster_sim::trace::BadRows::Refuse,
+        events: true,
     };
-    let report = muster_sim::run(&args, &mut |_| {}).expect("it runs");
-    let document = without_digests(&sim::document(&report.summary, &report.manifest).to_string());
+    let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
+    let document = without_digests(&sim::run::document(&report.summary, &report.manifest).to_string());
     let document = serde_json::from_str(&document).expect("still a document");
-    check("sim_run", sim::render(&report.summary, &report.manifest), document);
+    check("sim_run", sim::run::render(&report.summary, &report.manifest), document);
 }
 
 #[test]

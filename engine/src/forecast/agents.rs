@@ -48,6 +48,13 @@ impl Player {
     }
 
     fn schedule_end(&mut self, gang: GangId, at: Time, hooks: &mut dyn Hooks) {
+        if let Some(end) = hooks.attempt_end(&self.state, gang) {
+            let attempt = self.state.gang(gang).map(|record| record.attempt);
+            if let Some(attempt) = attempt.filter(|_| end.at < Time::NEVER) {
+                self.insert(end.at.max(at), ENDS, Happening::End { gang, attempt, exit: end.exit });
+            }
+            return;
+        }
         let Some(run_ms) = hooks.run_ms(&self.state, gang) else { return };
         let Some(record) = self.state.gang(gang) else { return };
         let Some(started) = record.current().and_then(|attempt| attempt.started_at) else { return };
@@ -55,7 +62,7 @@ impl Player {
         let end = started.plus_ms(run_ms.saturating_sub(served_ms)).max(at);
         let attempt = record.attempt;
         if end < Time::NEVER {
-            self.insert(end, ENDS, Happening::End { gang, attempt });
+            self.insert(end, ENDS, Happening::End { gang, attempt, exit: Exit::Code(0) });
         }
     }
 
@@ -80,11 +87,12 @@ impl Player {
         self.send(reports, at, hooks)
     }
 
-    /// Every rank exits with 0, and its part is released.
+    /// Every rank exits with 0, and its part is released; or the first one fails.
     pub(super) fn report_end(
         &mut self,
         gang: GangId,
         attempt: AttemptNo,
+        exit: Exit,
         at: Time,
         hooks: &mut dyn Hooks,
     ) -> Result<(), PlayError> {
@@ -92,13 +100,21 @@ impl Player {
         if !matches!(self.state.gang(gang).map(|record| &record.state), Some(GangState::Running(_))) {
             return Ok(());
         }
+        if current.parts.iter().any(|part| self.mute.contains(&part.node)) {
+            return Ok(());
+        }
         let mut reports = reports_of(gang, current, |at, reports, report| {
             let part = &current.parts[at];
             for rank in part.rank_base..part.rank_base + part.ranks {
-                reports.push(report(ReportBody::Exited { rank, exit: Exit::Code(0), why: String::new() }));
+                reports.push(report(ReportBody::Exited { rank, exit, why: String::new() }));
             }
         });
-        reports.extend(released(gang, current));
+        if exit.is_success() {
+            reports.extend(released(gang, current));
+        } else {
+            // What is left of the gang is stopped, and answers for itself.
+            reports.truncate(1);
+        }
         self.send(reports, at, hooks)
     }
 
@@ -114,7 +130,8 @@ impl Player {
         self.send(reports, at, hooks)
     }
 
-    fn send(&mut self, mut reports: Unsent, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+    pub(super) fn send(&mut self, mut reports: Unsent, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
+        reports.retain(|report| !self.mute.contains(&report.node));
         for report in &mut reports {
             report.number = self.number(report.node);
         }

@@ -1,20 +1,37 @@
 //! Recorded work: readers of trace formats, each with a data card that says what was read, what
 //! was left out and why.
 
+mod fields;
+mod gavel;
+pub mod generate;
+mod helios;
+mod input;
+pub mod jsonl;
+mod openb;
+mod philly;
 mod rows;
+mod sacct;
 mod swf;
+mod table;
+pub mod throughputs;
 mod tiresias;
 
 use crate::SimError;
 use flate2::read::MultiGzDecoder;
+use muster_common::Name;
 use rows::Rows;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
+use throughputs::Throughputs;
 
-/// Largest trace, unpacked.
-pub const TRACE_BYTES_MAX: u64 = 1 << 30;
+/// Longest line of a trace.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Most jobs of a trace. Its size in bytes does not matter: it is read line by line.
+pub const JOBS_MAX: usize = 10_000_000;
+/// Largest table of throughputs, unpacked.
+pub const TABLE_BYTES_MAX: u64 = 256 << 20;
 /// Bad rows named one by one; all are counted.
 pub const BAD_ROWS_NAMED_MAX: usize = 10;
 
@@ -28,7 +45,78 @@ pub struct TraceJob {
     pub run_ms: u64,
     /// How long its user said it would run.
     pub requested_ms: u64,
+    /// 0 = CPU only.
     pub devices: u32,
+    /// Of its one device, when it shares it.
+    pub share_milli: u16,
+    /// On each node; `None` = in proportion to the devices.
+    pub cpu_milli: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    /// Models it may run on, the preferred first; empty = any.
+    pub models: Vec<Name>,
+    pub user: Option<String>,
+    /// Who is charged: a virtual cluster, a group, an account.
+    pub account: Option<Name>,
+    pub recorded_end: RecordedEnd,
+    /// What it does, where run times follow from a table of throughputs.
+    pub work: Option<Work>,
+}
+
+impl Default for TraceJob {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            submit_ms: 0,
+            run_ms: 0,
+            requested_ms: 0,
+            devices: 1,
+            share_milli: 1000,
+            cpu_milli: None,
+            memory_bytes: None,
+            models: Vec::new(),
+            user: None,
+            account: None,
+            recorded_end: RecordedEnd::Unknown,
+            work: None,
+        }
+    }
+}
+
+impl TraceJob {
+    /// Devices times run time; a share of one counts as that share.
+    pub fn device_ms(&self) -> u128 {
+        u128::from(self.run_ms) * u128::from(self.devices) * u128::from(self.share_milli) / 1000
+    }
+}
+
+/// How the job ended where it was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordedEnd {
+    #[default]
+    Unknown,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl RecordedEnd {
+    pub const fn word(self) -> &'static str {
+        match self {
+            RecordedEnd::Unknown => "",
+            RecordedEnd::Succeeded => "SUCCEEDED",
+            RecordedEnd::Failed => "FAILED",
+            RecordedEnd::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+/// So many steps of a kind of work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// A row of the table of throughputs.
+    pub kind: String,
+    pub steps: u64,
 }
 
 /// A trace, its jobs by submit time and then by their order in the file.
@@ -65,6 +153,8 @@ pub struct Card {
     pub bad: Vec<BadRow>,
     /// Devices of the recorded machine, where the trace says so.
     pub recorded_devices: Option<u32>,
+    /// Rows that come earlier than the row before them; jobs are played in order all the same.
+    pub unsorted_rows: u64,
     pub first_submit_s: f64,
     pub last_submit_s: f64,
     /// From the first submit to the last.
@@ -90,18 +180,118 @@ pub struct BadRow {
 }
 
 /// How a trace is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// Standard Workload Format 2.
     Swf,
     /// The CSV of the Tiresias simulator.
     Tiresias,
+    /// The log of Microsoft Philly, and the table others made of it.
+    PhillyLog,
+    PhillyTable,
+    /// Pods of Alibaba's GPU cluster trace of 2023.
+    Openb,
+    Helios,
+    Acme,
+    /// Jobs counted in steps; needs a table of throughputs.
+    Gavel,
+    /// `sacct --parsable2`.
+    Sacct,
+    /// Our own, one JSON document a line.
+    Muster,
 }
 
-fn rows(format: Format, text: &str) -> Result<Rows, String> {
+impl Format {
+    pub const ALL: [Format; 10] = [
+        Format::Swf,
+        Format::Tiresias,
+        Format::PhillyLog,
+        Format::PhillyTable,
+        Format::Openb,
+        Format::Helios,
+        Format::Acme,
+        Format::Gavel,
+        Format::Sacct,
+        Format::Muster,
+    ];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Format::Swf => "swf",
+            Format::Tiresias => "tiresias",
+            Format::PhillyLog => "philly-log",
+            Format::PhillyTable => "philly-table",
+            Format::Openb => "openb",
+            Format::Helios => "helios",
+            Format::Acme => "acme",
+            Format::Gavel => "gavel",
+            Format::Sacct => "sacct",
+            Format::Muster => "muster",
+        }
+    }
+
+    /// By the ending of the name, `.gz` left out, and of a table by its header.
+    fn told(path: &Path) -> Result<Self, SimError> {
+        let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let bare = name.strip_suffix(".gz").unwrap_or(&name);
+        let unknown = |what: &str| SimError::Trace {
+            path: path.to_path_buf(),
+            why: format!("{what}; name its format with `--format`: {}", Format::ALL.map(Format::word).join(", ")),
+        };
+        match bare.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("swf") => Ok(Format::Swf),
+            Some("jsonl" | "ndjson") => Ok(Format::Muster),
+            Some("json") => Ok(Format::PhillyLog),
+            Some("trace") => Ok(Format::Gavel),
+            Some("csv" | "psv" | "txt") => {
+                let read_error = |source| SimError::Read { path: path.to_path_buf(), source };
+                let mut header = String::new();
+                let mut input = input::open(path).map_err(read_error)?;
+                input.read_line(&mut header).map_err(read_error)?;
+                Self::of_header(&header).ok_or_else(|| unknown("its header is that of no format known here"))
+            }
+            _ => Err(unknown("its name does not tell its format")),
+        }
+    }
+
+    fn of_header(header: &str) -> Option<Self> {
+        let delimiter = if header.contains('|') { '|' } else { ',' };
+        let columns: Vec<&str> = header.trim_start_matches('\u{feff}').split(delimiter).map(str::trim).collect();
+        let has = |wanted: &[&str]| wanted.iter().all(|name| columns.contains(name));
+        match () {
+            () if delimiter == '|' => has(&["JobID"]).then_some(Format::Sacct),
+            () if has(&["gpu_num", "vc"]) => Some(Format::Helios),
+            () if has(&["gpu_num", "type"]) => Some(Format::Acme),
+            () if has(&["num_gpu", "gpu_milli"]) => Some(Format::Openb),
+            () if has(&["timestamp", "num_gpus"]) => Some(Format::PhillyTable),
+            () if has(&["job_id"]) || has(&["num_gpu"]) => Some(Format::Tiresias),
+            () => None,
+        }
+    }
+}
+
+/// What reading a trace may need.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// `None` = told by name and header.
+    pub format: Option<Format>,
+    pub bad_rows: BadRows,
+    pub throughputs: Option<&'a Throughputs>,
+}
+
+fn rows(format: Format, mut input: &mut dyn BufRead, throughputs: Option<&Throughputs>) -> Result<Rows, String> {
     match format {
-        Format::Swf => swf::parse(text),
-        Format::Tiresias => tiresias::parse(text),
+        Format::Swf => swf::parse(input),
+        Format::Tiresias => tiresias::parse(&mut input),
+        Format::PhillyLog => philly::parse_log(&mut input),
+        Format::PhillyTable => philly::parse_table(&mut input),
+        Format::Openb => openb::parse(&mut input),
+        Format::Helios => helios::parse_helios(&mut input),
+        Format::Acme => helios::parse_acme(&mut input),
+        Format::Gavel => gavel::parse(input, throughputs),
+        Format::Sacct => sacct::parse(&mut input),
+        Format::Muster => jsonl::parse(input),
     }
 }
 
@@ -110,39 +300,47 @@ fn rows(format: Format, text: &str) -> Result<Rows, String> {
 /// # Errors
 /// What keeps the text from being one of that format.
 pub fn read_lenient(format: Format, text: &str) -> Result<Trace, String> {
-    Ok(rows(format, text)?.into_trace())
+    let bytes = std::io::Cursor::new(text.as_bytes().to_vec());
+    Ok(rows(format, &mut input::limited(bytes), None)?.into_trace())
 }
 
-/// Reads a trace by the ending of its name: `.swf` or `.csv`, each also with `.gz`.
-pub fn read(path: &Path, bad_rows: BadRows) -> Result<Trace, SimError> {
+/// Reads a trace, packed or not.
+///
+/// # Errors
+/// Files that cannot be read to their end, formats that are not known, and bad rows unless they
+/// are to be skipped.
+pub fn read(path: &Path, reading: Reading) -> Result<Trace, SimError> {
     let trace_error = |why: String| SimError::Trace { path: path.to_path_buf(), why };
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let bare = name.strip_suffix(".gz").unwrap_or(&name);
-    let format = match bare.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("swf") => Format::Swf,
-        Some("csv") => Format::Tiresias,
-        _ => {
-            return Err(trace_error(
-                "the format of a trace is told by its name; it must end in .swf, .swf.gz, .csv or .csv.gz".into(),
-            ));
-        }
-    };
-    let text = read_text(path, name.ends_with(".gz"))?;
-    let rows = rows(format, &text).map_err(trace_error)?;
-    if rows.bad_rows > 0 && bad_rows == BadRows::Refuse {
+    let format = reading.format.map_or_else(|| Format::told(path), Ok)?;
+    let mut input = input::open(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
+    let rows = rows(format, &mut input, reading.throughputs).map_err(trace_error)?;
+    if rows.bad_rows > 0 && reading.bad_rows == BadRows::Refuse {
         return Err(SimError::BadRows { path: path.to_path_buf(), count: rows.bad_rows, first: rows.bad });
     }
     let trace = rows.into_trace();
     if trace.jobs.is_empty() {
+        let Card { rows, dropped, bad_rows, .. } = &trace.card;
+        let left_out: Vec<String> = dropped.iter().map(|noted| format!("{} with {}", noted.rows, noted.why)).collect();
         return Err(trace_error(format!(
-            "no job is left of {} rows; see the rules of the format in `muster sim run --help`",
-            trace.card.rows
+            "no job is left of {rows} rows ({bad_rows} bad; left out: {}); is it really of the format `{}`?",
+            if left_out.is_empty() { "none".to_owned() } else { left_out.join(", ") },
+            format.word()
         )));
     }
     Ok(trace)
 }
 
 impl Trace {
+    /// Jobs that were never in a file, in the order of their submit times.
+    pub(crate) fn invented(jobs: Vec<TraceJob>, devices: u32) -> Self {
+        let mut rows = Rows::new("generated");
+        rows.recorded_devices = Some(devices);
+        for (line, job) in (1..).zip(jobs) {
+            rows.add(line, Ok(rows::Row::job(job))).expect("the generator has the same limit");
+        }
+        rows.into_trace()
+    }
+
     /// `jobs` jobs from the `start`-th on, counted from 0; `None` = all that follow.
     pub fn window(mut self, start: usize, jobs: Option<usize>) -> Result<Trace, SimError> {
         if jobs == Some(0) {
@@ -160,14 +358,16 @@ impl Trace {
     }
 }
 
-fn read_text(path: &Path, packed: bool) -> Result<String, SimError> {
+/// A whole small file, packed or not.
+fn read_text(path: &Path) -> Result<String, SimError> {
     let read_error = |source| SimError::Read { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(read_error)?;
-    let mut reader: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut text = String::new();
-    let bytes = reader.by_ref().take(TRACE_BYTES_MAX + 1).read_to_string(&mut text).map_err(read_error)?;
-    if bytes as u64 > TRACE_BYTES_MAX {
-        return Err(SimError::TooLarge { path: path.to_path_buf(), limit_bytes: TRACE_BYTES_MAX });
+    let file = File::open(path).map_err(read_error)?;
+    let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let mut input: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let bytes = input.by_ref().take(TABLE_BYTES_MAX + 1).read_to_string(&mut text).map_err(read_error)?;
+    if bytes as u64 > TABLE_BYTES_MAX {
+        return Err(SimError::TooLarge { path: path.to_path_buf(), limit_bytes: TABLE_BYTES_MAX });
     }
     Ok(text)
 }

@@ -1,6 +1,6 @@
 //! What every reader gathers: the jobs kept, and an account of all other rows.
 
-use super::{BAD_ROWS_NAMED_MAX, BadRow, Card, Noted, Trace, TraceJob};
+use super::{BAD_ROWS_NAMED_MAX, BadRow, Card, JOBS_MAX, Noted, Trace, TraceJob};
 use std::collections::BTreeMap;
 
 /// Rows read so far.
@@ -16,12 +16,20 @@ pub(super) struct Rows {
     /// The first [`BAD_ROWS_NAMED_MAX`].
     pub(super) bad: Vec<BadRow>,
     pub(super) recorded_devices: Option<u32>,
+    /// Rows with an earlier submit time than the row before.
+    unsorted: u64,
 }
 
 /// What a row turned out to be.
 pub(super) enum Row {
-    Job(TraceJob),
+    Job(Box<TraceJob>),
     Dropped(&'static str),
+}
+
+impl Row {
+    pub(super) fn job(job: TraceJob) -> Self {
+        Row::Job(Box::new(job))
+    }
 }
 
 impl Rows {
@@ -36,10 +44,16 @@ impl Rows {
             bad_rows: 0,
             bad: Vec::new(),
             recorded_devices: None,
+            unsorted: 0,
         }
     }
 
-    pub(super) fn add(&mut self, line: u64, row: Result<Row, String>) {
+    /// # Errors
+    /// When there are more jobs than a run can hold.
+    pub(super) fn add(&mut self, line: u64, row: Result<Row, String>) -> Result<(), String> {
+        if self.jobs.len() >= JOBS_MAX {
+            return Err(format!("more than {JOBS_MAX} jobs; cut it into parts"));
+        }
         self.rows += 1;
         match row {
             Ok(Row::Dropped(why)) => note(&mut self.dropped, line, why),
@@ -47,11 +61,13 @@ impl Rows {
                 Some(first) => self.add_bad(line, format!("job id {} was used on line {first}", job.id)),
                 None => {
                     self.ids.insert(job.id.clone(), line);
-                    self.jobs.push(job);
+                    self.unsorted += u64::from(self.jobs.last().is_some_and(|last| last.submit_ms > job.submit_ms));
+                    self.jobs.push(*job);
                 }
             },
             Err(why) => self.add_bad(line, why),
         }
+        Ok(())
     }
 
     pub(super) fn changed(&mut self, line: u64, why: &'static str) {
@@ -76,6 +92,7 @@ impl Rows {
             bad_rows: self.bad_rows,
             bad: self.bad,
             recorded_devices: self.recorded_devices,
+            unsorted_rows: self.unsorted,
             first_submit_s: 0.0,
             last_submit_s: 0.0,
             span_s: 0.0,
@@ -100,7 +117,7 @@ impl Card {
     pub(super) fn measure(&mut self, jobs: &[TraceJob]) {
         let first_ms = jobs.first().map_or(0, |job| job.submit_ms);
         let last_ms = jobs.last().map_or(0, |job| job.submit_ms);
-        let device_ms: u128 = jobs.iter().map(|job| u128::from(job.run_ms) * u128::from(job.devices)).sum();
+        let device_ms: u128 = jobs.iter().map(TraceJob::device_ms).sum();
         self.jobs = jobs.len() as u64;
         self.first_submit_s = first_ms as f64 / 1000.0;
         self.last_submit_s = last_ms as f64 / 1000.0;
@@ -109,41 +126,4 @@ impl Card {
         self.mean_devices = if self.span_s > 0.0 { self.device_s / self.span_s } else { 0.0 };
         self.largest_job_devices = jobs.iter().map(|job| job.devices).max().unwrap_or(0);
     }
-}
-
-/// Largest time in a trace, in seconds; above it a number is taken for damage.
-const SECONDS_MAX: f64 = 1e12;
-
-/// Seconds, whole or with a fraction, as milliseconds.
-pub(super) fn milliseconds(field: &str, text: &str) -> Result<i64, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{field} is `{}`, not a number of seconds", short(text)))?;
-    if !seconds.is_finite() || seconds.abs() > SECONDS_MAX {
-        return Err(format!("{field} is {seconds} s, beyond what a trace can hold"));
-    }
-    Ok((seconds * 1000.0).round() as i64)
-}
-
-/// A submit time, never before the trace's clock began.
-pub(super) fn submit_ms(text: &str) -> Result<u64, String> {
-    let ms = milliseconds("submit time", text)?;
-    u64::try_from(ms).map_err(|_| format!("submit time {text} is before the trace's clock began"))
-}
-
-pub(super) fn whole(field: &str, text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("{field} is `{}`, not a whole number", short(text)))
-}
-
-/// Most devices of one job.
-const DEVICES_MAX: i64 = 1_000_000;
-
-pub(super) fn devices(count: i64) -> Result<u32, String> {
-    if !(1..=DEVICES_MAX).contains(&count) {
-        return Err(format!("the job has {count} devices; it must have from 1 to {DEVICES_MAX}"));
-    }
-    Ok(count as u32)
-}
-
-/// Enough of a text to recognise it, printable.
-fn short(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
 }

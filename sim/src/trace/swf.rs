@@ -4,28 +4,39 @@
 //! negative one becomes 10 s; processors are the larger of allocated and requested; a requested
 //! time of -1 becomes the run time; without `MaxProcs` the machine has `MaxNodes` processors.
 
-use super::TraceJob;
-use super::rows::{Row, Rows, devices, milliseconds, submit_ms, whole};
+use super::fields::{devices, milliseconds, name, submit_ms, whole};
+use super::input::each_line;
+use super::rows::{Row, Rows};
+use super::{RecordedEnd, TraceJob};
+use std::io::BufRead;
 
 const FIELDS: usize = 18;
 /// Stands in for a run time that is not known.
 const UNKNOWN_RUN_MS: i64 = 10_000;
 
-pub(super) fn parse(text: &str) -> Result<Rows, String> {
+pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     let mut rows = Rows::new("swf");
     let (mut procs, mut nodes) = (None, None);
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if let Some(comment) = line.strip_prefix(';') {
-            procs = procs.or_else(|| header(comment, "MaxProcs"));
-            nodes = nodes.or_else(|| header(comment, "MaxNodes"));
-        } else if !line.is_empty() {
-            let row = parse_row(&mut rows, number, line);
-            rows.add(number, row);
+    let mut full = Ok(());
+    each_line(input, |number, line| {
+        let row = match line {
+            Ok("") => return,
+            Ok(line) => match line.strip_prefix(';') {
+                Some(comment) => {
+                    procs = procs.or_else(|| header(comment, "MaxProcs"));
+                    nodes = nodes.or_else(|| header(comment, "MaxNodes"));
+                    return;
+                }
+                None => parse_row(&mut rows, number, line),
+            },
+            Err(why) => Err(why),
+        };
+        if full.is_ok() {
+            full = rows.add(number, row);
         }
-    }
+    })?;
     rows.recorded_devices = procs.or(nodes);
-    Ok(rows)
+    full.map(|()| rows)
 }
 
 /// `MaxNodes: 256`; -1 stands for unknown and is no number of ours.
@@ -57,11 +68,21 @@ fn parse_row(rows: &mut Rows, number: u64, line: &str) -> Result<Row, String> {
         rows.changed(number, "requested time was not recorded; it became the run time");
         requested_ms = run_ms;
     }
-    Ok(Row::Job(TraceJob {
+    Ok(Row::job(TraceJob {
         id: id.to_string(),
         submit_ms,
         run_ms: run_ms.unsigned_abs(),
         requested_ms: requested_ms.unsigned_abs(),
         devices,
+        // -1 stands for unknown.
+        user: Some(fields[11]).filter(|user| *user != "-1").map(str::to_owned),
+        account: Some(fields[12]).filter(|group| *group != "-1").and_then(name),
+        recorded_end: match fields[10] {
+            "1" => RecordedEnd::Succeeded,
+            "0" => RecordedEnd::Failed,
+            "5" => RecordedEnd::Cancelled,
+            _ => RecordedEnd::Unknown,
+        },
+        ..TraceJob::default()
     }))
 }

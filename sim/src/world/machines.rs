@@ -1,8 +1,9 @@
 //! From the world file to node registrations.
 
-use super::{NodeGroup, World};
+use super::{NodeGroup, World, planned};
 use muster_common::Name;
 use muster_common::node::{Device, Inventory, Link};
+use muster_common::topology::Place;
 use muster_engine::command::Registration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,17 +40,71 @@ impl World {
         if self.jobs.step == 0 || self.jobs.step > self.largest_node() {
             return Err(format!("jobs.step is {}; it must be from 1 to the devices of a node", self.jobs.step));
         }
+        self.check_places()?;
+        self.failures.rates()?;
+        planned::check(&self)?;
         Ok(self)
+    }
+
+    fn check_places(&self) -> Result<(), String> {
+        let mut levels: BTreeSet<&str> = BTreeSet::new();
+        for group in &self.nodes {
+            for (tree, counts) in group
+                .place
+                .iter()
+                .map(|(tree, path)| (tree, path.len()))
+                .chain(group.place_every.iter().map(|(tree, every)| (tree, every.len())))
+            {
+                let Some(spec) = self.fabric.trees.iter().find(|spec| spec.name == *tree) else {
+                    return Err(format!("nodes `{}`: the fabric has no tree `{tree}`", group.name));
+                };
+                if spec.levels.len() != counts {
+                    return Err(format!(
+                        "nodes `{}`: tree `{tree}` has {} levels, not {counts}",
+                        group.name,
+                        spec.levels.len()
+                    ));
+                }
+                levels.extend(spec.levels.iter().map(Name::as_str));
+            }
+            if group.place_every.values().flatten().any(|every| *every == 0) {
+                return Err(format!("nodes `{}`: place_every counts nodes, at least 1", group.name));
+            }
+            if group.place_every.keys().any(|tree| group.place.contains_key(tree)) {
+                return Err(format!("nodes `{}`: place and place_every name the same tree", group.name));
+            }
+        }
+        match &self.failures.leaf_level {
+            Some(level) if !levels.contains(level.as_str()) => {
+                Err(format!("failures.leaf_level `{level}` is no level that a node has a place in"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// One registration for each node, in the order of the file.
     pub(crate) fn registrations(&self) -> impl Iterator<Item = Registration> + '_ {
-        self.nodes.iter().flat_map(|group| {
+        self.nodes.iter().flat_map(move |group| {
             (0..group.count).map(move |number| {
                 let name = node_name(group, number).expect("checked for the highest number");
-                registration(group, name)
+                registration(group, name, self.place(group, number))
             })
         })
+    }
+}
+
+impl World {
+    fn place(&self, group: &NodeGroup, number: u32) -> Place {
+        let mut place = group.place.clone();
+        for (tree, every) in &group.place_every {
+            let Some(spec) = self.fabric.trees.iter().find(|spec| spec.name == *tree) else { continue };
+            let domain = |(level, every): (&Name, &u32)| {
+                let name = format!("{}-{level}-{}", group.name, number / every);
+                Name::new(name).unwrap_or_else(|_| level.clone())
+            };
+            place.insert(tree.clone(), spec.levels.iter().zip(every).map(domain).collect());
+        }
+        place
     }
 }
 
@@ -57,7 +112,7 @@ fn node_name(group: &NodeGroup, number: u32) -> Result<Name, String> {
     Name::new(format!("{}-{number}", group.name)).map_err(|error| format!("nodes `{}`: {error}", group.name))
 }
 
-fn registration(group: &NodeGroup, name: Name) -> Registration {
+fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
     let devices = (0..group.devices)
         .map(|slot| Device {
             uuid: format!("{name}-{slot}"),
@@ -78,7 +133,7 @@ fn registration(group: &NodeGroup, name: Name) -> Registration {
         links: alike_links(group.devices),
         nics: Vec::new(),
         labels: group.labels.clone(),
-        place: group.place.clone(),
+        place,
         hardware_id: name.to_string(),
         boot_id: "simulated".into(),
         agent_version: String::new(),

@@ -1,19 +1,25 @@
 //! The world file: which machines there are, and the rules by which time passes. What a policy
 //! may decide is never in here, and nothing in here is policy.
 
+pub mod failures;
 mod machines;
+pub mod planned;
+pub mod truth;
 
 use crate::SimError;
 use crate::trace::TraceJob;
+use failures::Failures;
 use muster_common::Name;
 use muster_common::job::{CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RetryBudget, Scheduling};
+use muster_common::resources::Share;
 use muster_common::topology::FabricSpec;
+use planned::{Cancellation, PlannedDrain, UserFailure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// An invented cluster and its clockwork.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct World {
     pub nodes: Vec<NodeGroup>,
@@ -25,6 +31,16 @@ pub struct World {
     pub preemption: Preemption,
     #[serde(default)]
     pub jobs: Jobs,
+    #[serde(default)]
+    pub delays: Delays,
+    #[serde(default)]
+    pub failures: Failures,
+    #[serde(default)]
+    pub drains: Vec<PlannedDrain>,
+    #[serde(default)]
+    pub cancellations: Vec<Cancellation>,
+    #[serde(default)]
+    pub user_failures: Vec<UserFailure>,
 }
 
 /// So many machines of one kind.
@@ -48,6 +64,10 @@ pub struct NodeGroup {
     /// Where all of them stand: per fabric tree, the domain at each level, widest first.
     #[serde(default)]
     pub place: BTreeMap<Name, Vec<Name>>,
+    /// In place of `place`: per fabric tree, how many nodes follow each other in one domain of
+    /// each level, widest first. Domains are called by their level and a number.
+    #[serde(default)]
+    pub place_every: BTreeMap<Name, Vec<u32>>,
 }
 
 fn node() -> Name {
@@ -91,18 +111,37 @@ pub enum CycleAfter {
 pub struct Preemption {
     /// Added to the run time for each time it was stopped.
     pub cost_ms: u64,
-    /// The next attempt goes on where the last one stopped, instead of from the start.
+    /// The next attempt goes on where the last one stopped, instead of from its last checkpoint.
     pub keeps_work: bool,
+    /// Between the warning and the end; a checkpoint that takes longer is not finished.
+    pub grace_ms: u64,
 }
 
 impl Default for Preemption {
     fn default() -> Self {
-        Self { cost_ms: 0, keeps_work: true }
+        Self { cost_ms: 0, keeps_work: true, grace_ms: CheckpointSpec::default().grace_ms }
     }
 }
 
+/// Time that is not work. None of it by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delays {
+    /// From placement until the ranks run: images, data.
+    pub start_ms: u64,
+    /// At the start of every attempt but a job's first, before it gets on: reading the checkpoint,
+    /// warming up.
+    pub restart_ms: u64,
+    /// From the order to stop until the devices are free.
+    pub stop_ms: u64,
+    /// Work between two checkpoints; 0 = none are made, and a failure takes all work.
+    pub checkpoint_every_ms: u64,
+    /// How long each one stops the work.
+    pub checkpoint_ms: u64,
+}
+
 /// How a job of a trace becomes a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jobs {
     pub request: Request,
@@ -110,11 +149,24 @@ pub struct Jobs {
     pub step: u32,
     /// May be stopped for others, where the policy does that.
     pub preemptible: bool,
+    /// Attempts after failures that are not the job's own, and after its own.
+    pub retry_infra: u32,
+    pub retry_app: u32,
+    /// A job that is recorded as failed fails at the end of its run time, instead of succeeding.
+    pub recorded_ends: bool,
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self { request: Request::Total, step: 1, preemptible: true }
+        let RetryBudget { infra, app, .. } = RetryBudget::default();
+        Self {
+            request: Request::Total,
+            step: 1,
+            preemptible: true,
+            retry_infra: infra,
+            retry_app: app,
+            recorded_ends: false,
+        }
     }
 }
 
@@ -131,11 +183,14 @@ impl World {
     pub fn read(path: &Path) -> Result<(Self, String), SimError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
-        let world = toml::from_str(&text)
-            .map_err(|error| error.to_string())
-            .and_then(|world: World| world.checked())
-            .map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
+        let world = Self::parse(&text).map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
         Ok((world, text))
+    }
+
+    /// # Errors
+    /// What is wrong with the text, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string()).and_then(|world: World| world.checked())
     }
 
     pub fn devices(&self) -> u64 {
@@ -157,7 +212,9 @@ impl World {
     /// What is submitted for a job of the trace. The engine may know the run time exactly
     /// (`exact`) and as its user said (`expected`); which of them it uses is policy.
     pub(crate) fn scheduling(&self, job: &TraceJob) -> Scheduling {
+        let one_share = Count::Nodes { nodes: 1, per_node: job.devices.min(1) };
         let count = match self.jobs.request {
+            _ if job.devices == 0 || job.share_milli < Share::WHOLE.0 => one_share,
             Request::Total => Count::Total(DeviceTotal {
                 devices: job.devices,
                 per_node_min: 1,
@@ -167,16 +224,23 @@ impl World {
             }),
             Request::Nodes => Count::Nodes { nodes: job.devices, per_node: 1 },
         };
+        let group = GroupRequest {
+            models: job.models.clone(),
+            share: Share(job.share_milli),
+            cpu_milli_per_node: job.cpu_milli,
+            memory_bytes_per_node: job.memory_bytes,
+            ..GroupRequest::of(count)
+        };
         Scheduling {
             queue: Name::literal("default"),
-            account: Name::literal("default"),
+            account: job.account.clone().unwrap_or_else(|| Name::literal("default")),
             class: Name::literal("normal"),
-            groups: vec![GroupRequest::of(count)],
+            groups: vec![group],
             together: Vec::new(),
             array: None,
             limits: Limits { expected_ms: Some(job.requested_ms), exact_ms: Some(job.run_ms), ..Limits::default() },
-            retry: RetryBudget::default(),
-            checkpoint: CheckpointSpec::default(),
+            retry: RetryBudget { infra: self.jobs.retry_infra, app: self.jobs.retry_app, ..RetryBudget::default() },
+            checkpoint: CheckpointSpec { grace_ms: self.preemption.grace_ms, ..CheckpointSpec::default() },
             preemptible: self.jobs.preemptible,
             fence_after_ms: None,
             begin_at_ms: None,

@@ -34,3 +34,16 @@ fn ticks_round_up() {
     world.events.tick_ms = 1_000;
     assert_eq!((world.on_tick(1_001), world.on_tick(2_000)), (2_000, 2_000));
 }
+
+#[test]
+fn examples_are_sound() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = |name: &str| std::fs::read_dir(folder.join(name)).unwrap().map(|file| file.unwrap().path());
+    for path in files("worlds") {
+        World::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let (world, _) = World::read(&folder.join("worlds/32x8-failing.toml")).unwrap();
+    for path in files("prices") {
+        crate::prices::Prices::read(&path, &world).unwrap_or_else(|error| panic!("{error}"));
+    }
+}

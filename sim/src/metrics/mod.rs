@@ -1,8 +1,21 @@
 //! What users of a scheduler feel, in figures: per job and over all of them.
 
+pub mod fairness;
+pub mod groups;
+pub mod usage;
+
+use fairness::Fairness;
+use groups::Group;
+use usage::Usage;
+
+use crate::faults::Faults;
+use crate::meter::Meter;
+use crate::prices::Bill;
 use crate::trace::TraceJob;
 use muster_common::Time;
+use muster_engine::state::gang::{Allocation, AttemptRecord, Cause};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A run shorter than this counts as this long in the bounded slowdown.
 pub const BSLD_BOUND_S: f64 = 10.0;
@@ -34,6 +47,92 @@ impl JobState {
     }
 }
 
+/// How the running time of attempts was spent. The parts sum to the time served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Starting up again and writing checkpoints.
+    pub overhead_ms: u64,
+    /// Work that did not have to be done again.
+    pub kept_ms: u64,
+    /// Work that was lost with an attempt.
+    pub lost_ms: u64,
+    /// Nothing was done any more, and the scheduler did not know yet.
+    pub stalled_ms: u64,
+}
+
+impl Used {
+    pub(crate) fn add(&mut self, attempt: &AttemptResult) {
+        self.overhead_ms += attempt.overhead_ms;
+        self.kept_ms += attempt.kept_ms;
+        self.lost_ms += attempt.lost_ms;
+        self.stalled_ms += attempt.stalled_ms;
+    }
+}
+
+/// One attempt, from its placement to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptResult {
+    /// Position of the job in the trace.
+    pub job: usize,
+    pub number: u32,
+    pub placed: Time,
+    pub started: Option<Time>,
+    pub stopping: Option<Time>,
+    pub ended: Time,
+    pub cause: &'static str,
+    /// Positions of nodes, and devices on each.
+    pub nodes: Vec<(u32, u16)>,
+    pub overhead_ms: u64,
+    pub kept_ms: u64,
+    pub lost_ms: u64,
+    pub stalled_ms: u64,
+    /// 1 = as fast as recorded.
+    pub slowdown: f64,
+}
+
+impl AttemptResult {
+    pub(crate) fn new(job: usize, record: &AttemptRecord, faults: &Faults) -> Self {
+        let attempt = &record.attempt;
+        let node = |part: &Allocation| {
+            let at = faults.position(part.node).expect("nodes of the world are all known");
+            (at as u32, part.devices.len() as u16)
+        };
+        Self {
+            job,
+            number: attempt.number.0,
+            placed: attempt.placed_at,
+            started: attempt.started_at,
+            stopping: attempt.stopping_at,
+            ended: record.ended_at,
+            cause: cause_word(&record.cause),
+            nodes: attempt.parts.iter().map(node).collect(),
+            overhead_ms: 0,
+            kept_ms: 0,
+            lost_ms: 0,
+            stalled_ms: 0,
+            slowdown: 1.0,
+        }
+    }
+}
+
+/// Why an attempt ended, for tables.
+const fn cause_word(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Completed => "COMPLETED",
+        Cause::RankFailed { .. } => "RANK_FAILED",
+        Cause::Cancelled { .. } => "CANCELLED",
+        Cause::TimeLimit => "TIME_LIMIT",
+        Cause::Preempted { .. } => "PREEMPTED",
+        Cause::Drained { .. } => "DRAINED",
+        Cause::NodeLost { .. } => "NODE_LOST",
+        Cause::LeaseLost { .. } => "LEASE_LOST",
+        Cause::DeviceFailed { .. } => "DEVICE_FAILED",
+        Cause::PrepareFailed { .. } => "PREPARE_FAILED",
+        Cause::StartTimeout { .. } => "START_TIMEOUT",
+        Cause::Vanished { .. } => "VANISHED",
+    }
+}
+
 /// One job's way through the run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobResult {
@@ -42,6 +141,7 @@ pub struct JobResult {
     pub end: Option<Time>,
     /// Time its attempts ran, all together.
     pub served_ms: u64,
+    pub used: Used,
     pub preemptions: u32,
     pub attempts: u32,
     pub state: JobState,
@@ -54,10 +154,24 @@ impl JobResult {
             first_start: None,
             end: None,
             served_ms: 0,
+            used: Used::default(),
             preemptions: 0,
             attempts: 0,
             state: JobState::Unfinished,
         }
+    }
+
+    /// Devices, a share of one counted as that share.
+    pub fn gpus(&self) -> f64 {
+        f64::from(self.job.devices) * f64::from(self.job.share_milli) / 1000.0
+    }
+
+    pub fn gpu_h(&self, ms: u64) -> f64 {
+        seconds(ms) / 3600.0 * self.gpus()
+    }
+
+    pub fn account(&self) -> String {
+        self.job.account.as_ref().map_or_else(|| "default".to_owned(), ToString::to_string)
     }
 
     /// From submit to end.
@@ -115,6 +229,8 @@ impl Spread {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     pub schema: &'static str,
+    /// False when the run was stopped before its end.
+    pub complete: bool,
     pub jobs: u64,
     pub succeeded: u64,
     /// Failed, cancelled or timed out.
@@ -129,6 +245,25 @@ pub struct Summary {
     pub makespan_s: f64,
     pub utilisation: Utilisation,
     pub preemptions: u64,
+    pub attempts: u64,
+    /// Of attempts, by what ended them.
+    pub causes: BTreeMap<&'static str, u64>,
+    pub failures: Failures,
+    pub usage: Usage,
+    pub fairness: Fairness,
+    pub by_size: Vec<Group>,
+    pub by_account: Vec<Group>,
+    /// Where there is a price list.
+    pub cost: Option<Bill>,
+}
+
+/// What the world broke, whether or not a job noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Failures {
+    pub gpu: u64,
+    pub node: u64,
+    pub software: u64,
+    pub leaf: u64,
 }
 
 /// Work done over devices times a span that begins with the first submit.
@@ -141,7 +276,19 @@ pub struct Utilisation {
 }
 
 impl Summary {
-    pub(crate) fn of(results: &[JobResult], devices: u64) -> Self {
+    pub(crate) fn of(results: &[JobResult], attempts: &[AttemptResult], meter: &Meter, faults: &Faults) -> Self {
+        let devices = faults.machines.iter().map(|machine| u64::from(machine.devices)).sum();
+        let mut summary = Self::of_jobs(results, devices);
+        for attempt in attempts {
+            *summary.causes.entry(attempt.cause).or_default() += 1;
+        }
+        let [gpu, node, software, leaf] = faults.counts;
+        summary.failures = Failures { gpu, node, software, leaf };
+        summary.usage = Usage::of(results, meter);
+        summary
+    }
+
+    fn of_jobs(results: &[JobResult], devices: u64) -> Self {
         let count = |wanted: &[JobState]| {
             let found = results.iter().filter(|result| wanted.contains(&result.state));
             found.count() as u64
@@ -151,13 +298,15 @@ impl Summary {
         let since_first = |time: Option<Time>| time.map_or(0.0, |time| seconds(time.since_ms(Time(first_ms))));
         let makespan_s = since_first(ended().filter_map(|result| result.end).max());
         let last_start_s = since_first(results.iter().filter_map(|result| result.first_start).max());
-        let work_s: f64 = ended().map(|result| seconds(result.job.run_ms) * f64::from(result.job.devices)).sum();
+        let work_s: f64 = ended().map(|result| seconds(result.job.run_ms) * result.gpus()).sum();
         let share = |span_s: f64| {
             let capacity = span_s * devices as f64;
             if capacity > 0.0 { work_s / capacity } else { 0.0 }
         };
         Self {
             schema: "muster.sim.summary/1",
+            complete: true,
+            cost: None,
             jobs: results.len() as u64,
             succeeded: count(&[JobState::Succeeded]),
             ended_otherwise: count(&[JobState::Failed, JobState::Cancelled, JobState::TimedOut]),
@@ -170,6 +319,13 @@ impl Summary {
             makespan_s,
             utilisation: Utilisation { until_last_start: share(last_start_s), full_span: share(makespan_s) },
             preemptions: results.iter().map(|result| u64::from(result.preemptions)).sum(),
+            attempts: results.iter().map(|result| u64::from(result.attempts)).sum(),
+            causes: BTreeMap::new(),
+            failures: Failures::default(),
+            usage: Usage::default(),
+            fairness: Fairness::of(results, devices),
+            by_size: groups::by_size(results),
+            by_account: groups::by_account(results),
         }
     }
 }
@@ -185,6 +341,7 @@ mod tests {
             run_ms: run_s * 1000,
             requested_ms: run_s * 1000,
             devices,
+            ..TraceJob::default()
         };
         JobResult {
             first_start: Some(Time(start_s * 1000)),
@@ -206,7 +363,7 @@ mod tests {
     #[test]
     fn utilisation_is_given_over_both_spans() {
         let results = [result(0, 0, 10, 2), result(5, 10, 30, 1)];
-        let summary = Summary::of(&results, 2);
+        let summary = Summary::of_jobs(&results, 2);
         assert_eq!(summary.makespan_s, 40.0);
         assert_eq!(summary.utilisation.until_last_start, 50.0 / 20.0);
         assert_eq!(summary.utilisation.full_span, 50.0 / 80.0);
@@ -218,7 +375,7 @@ mod tests {
         let mut never = result(0, 0, 10, 64);
         never.state = JobState::Unplaceable;
         (never.first_start, never.end) = (None, None);
-        let summary = Summary::of(&[never, result(0, 0, 10, 1)], 1);
+        let summary = Summary::of_jobs(&[never, result(0, 0, 10, 1)], 1);
         assert_eq!((summary.jobs, summary.succeeded, summary.unplaceable), (2, 1, 1));
         assert_eq!(summary.turnaround_s.mean, 10.0);
         assert_eq!(summary.utilisation.full_span, 1.0);

@@ -1,0 +1,111 @@
+//! `muster sim run`: one policy on one trace.
+
+use super::{SimSceneArgs, Teller, failed, interrupts, said};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::table::cell;
+use clap::Args;
+use muster_sim::{Manifest, RunArgs, Summary};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct SimRunArgs {
+    /// TOML file with the policy
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    #[command(flatten)]
+    pub scene: SimSceneArgs,
+    /// Of failures, repairs and whatever else is drawn at random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Write every event to events.ndjson too
+    #[arg(long)]
+    pub events: bool,
+    /// Folder for tables, summary and manifest; empty, or not there yet
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+pub fn run(context: &Context, args: SimRunArgs) -> Result<u8, CliError> {
+    let args = RunArgs {
+        policy: args.policy,
+        scene: args.scene.scene(),
+        seed: args.seed,
+        output: args.output,
+        events: args.events,
+    };
+    let stop = interrupts()?;
+    let mut teller = Teller::new(context);
+    let report = muster_sim::run(&args, &mut |progress| teller.ended(progress, &stop)).map_err(failed)?;
+    context.printer.say(&said(&report.card));
+    context
+        .printer
+        .answer(|| document(&report.summary, &report.manifest), || render(&report.summary, &report.manifest))?;
+    context.printer.say(&format!("results in {}", args.output.display()));
+    if !report.summary.complete {
+        context.printer.say("it was stopped before its end; what had happened until then was kept");
+        return Ok(super::INTERRUPTED);
+    }
+    Ok(0)
+}
+
+pub fn render(summary: &Summary, manifest: &Manifest) -> String {
+    let wait = &summary.wait_s;
+    format!(
+        "{} on {}\n  jobs         {} succeeded, {} ended otherwise, {} unplaceable, {} unfinished\n  \
+         wait         mean {:.1} s, median {:.1} s, p95 {:.1} s, p99 {:.1} s, max {:.1} s\n  \
+         turnaround   mean {:.1} s\n  slowdown     mean {:.3} (bounded at {} s)\n  \
+         utilisation  {:.4}, until the last start {:.4}\n  makespan     {:.1} s\n  preemptions  {}\n  \
+         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}",
+        cell(&manifest.policy_file.name),
+        cell(&manifest.trace_file.name),
+        summary.succeeded,
+        summary.ended_otherwise,
+        summary.unplaceable,
+        summary.unfinished,
+        wait.mean,
+        wait.median,
+        wait.p95,
+        wait.p99,
+        wait.max,
+        summary.turnaround_s.mean,
+        summary.bsld.mean,
+        summary.bsld_bound_s,
+        summary.utilisation.full_span,
+        summary.utilisation.until_last_start,
+        summary.makespan_s,
+        summary.preemptions,
+        manifest.load,
+        summary.usage.goodput * 100.0,
+        summary.usage.allocated * 100.0,
+        spent(summary),
+        cost(summary),
+    )
+}
+
+/// What the rest went to, the most first.
+fn spent(summary: &Summary) -> String {
+    let mut parts: Vec<_> = summary.usage.parts[1..].iter().filter(|part| part.percent >= 0.05).collect();
+    parts.sort_by(|a, b| b.percent.total_cmp(&a.percent));
+    let word = |part: &&muster_sim::metrics::usage::Part| {
+        format!("{:.1} % {}", part.percent, part.category.word().replace('_', " "))
+    };
+    parts.iter().take(4).map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn cost(summary: &Summary) -> String {
+    let Some(bill) = &summary.cost else { return String::new() };
+    format!(
+        "  cost         ${:.2}, ${:.2} for each GPU-hour of kept work; {:.1} kWh\n",
+        bill.total_usd, bill.usd_per_kept_gpu_h, bill.energy_kwh
+    )
+}
+
+pub fn document(summary: &Summary, manifest: &Manifest) -> Value {
+    json!({
+        "schema": "muster.sim/1",
+        "summary": serde_json::to_value(summary).unwrap_or_default(),
+        "manifest": serde_json::to_value(manifest).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,293 @@
+//! Policies against each other on the same work and the same failures: paired by seed, with
+//! bootstrap intervals, and a verdict in words.
+
+use crate::draw::Draw;
+use crate::figures::{Better, FIGURES, figures};
+use crate::metrics::Summary;
+use crate::output::{self, Input};
+use crate::run::{Going, Scene, SceneArgs, read_policy};
+use crate::{SimError, batch};
+use muster_engine::policy::Policy;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug, Clone)]
+pub struct CompareArgs {
+    /// The first one is what the others are measured against.
+    pub policies: Vec<PathBuf>,
+    pub scene: SceneArgs,
+    /// Seeds from 0.
+    pub seeds: u64,
+    pub threads: usize,
+    pub output: PathBuf,
+}
+
+/// Most runs of one comparison or sweep.
+pub const RUNS_MAX: usize = 10_000;
+const RESAMPLES: usize = 2_000;
+
+/// One policy against the first, in one figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    pub figure: &'static str,
+    pub better: Better,
+    pub base_mean: f64,
+    pub mean: f64,
+    /// Mean over the seeds of this policy's figure less the first one's.
+    pub difference: f64,
+    /// 95 % of resampled means lie between. `None` where nothing differs between seeds.
+    pub interval: Option<(f64, f64)>,
+    /// Of the base's mean; `None` where that is 0.
+    pub percent: Option<f64>,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Better,
+    Worse,
+    /// The interval holds 0.
+    NoClearDifference,
+    Equal,
+}
+
+/// Who gains and who loses: mean wait of an account, over the seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AccountChange {
+    pub account: String,
+    pub base_wait_s: f64,
+    pub wait_s: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Against {
+    pub policy: String,
+    pub differences: Vec<Difference>,
+    /// Of all accounts, the worst hit first.
+    pub accounts: Vec<AccountChange>,
+    pub verdict: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    pub schema: &'static str,
+    /// False when it was stopped: only seeds that every policy has run are compared.
+    pub complete: bool,
+    pub base: String,
+    pub seeds: Vec<u64>,
+    /// Does anything differ between seeds?
+    pub random: bool,
+    pub against: Vec<Against>,
+    pub policies: Vec<Input>,
+    pub world: Input,
+    pub trace: Input,
+}
+
+/// Runs everything and writes `compare.json`, `runs.csv` and `report.html`.
+///
+/// # Errors
+/// Whatever is wrong with an input, before anything is run; a run that breaks off.
+pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, usize)) -> Result<Comparison, SimError> {
+    let [_, _, ..] = args.policies.as_slice() else {
+        return Err(SimError::Arguments("a comparison needs at least two policies".into()));
+    };
+    let runs = args.policies.len().saturating_mul(args.seeds as usize);
+    if args.seeds == 0 || runs > RUNS_MAX {
+        return Err(SimError::Arguments(format!("{runs} runs; there must be from 1 to {RUNS_MAX}")));
+    }
+    output::check_output(&args.output)?;
+    let read = |path: &PathBuf| {
+        let (policy, text) = read_policy(path)?;
+        Ok((policy, output::input(path, text.as_bytes())))
+    };
+    let policies: Vec<(Policy, Input)> = args.policies.iter().map(read).collect::<Result<_, SimError>>()?;
+    let scene = Scene::read(&args.scene)?;
+    let summaries = play_all(&scene, &policies, args, stop, told)?;
+    let random = scene.is_random();
+    let comparison = Comparison {
+        schema: "muster.sim.compare/1",
+        complete: !stop.load(Ordering::Relaxed),
+        base: policies[0].1.name.clone(),
+        seeds: summaries.iter().map(|(seed, _)| *seed).collect(),
+        random,
+        against: (1..policies.len()).map(|which| against(which, &policies[which].1.name, &summaries)).collect(),
+        policies: policies.iter().map(|(_, input)| input.clone()).collect(),
+        world: scene.world_file.clone(),
+        trace: scene.trace_file.clone(),
+    };
+    output::create(&args.output)?;
+    output::write_file(args.output.join("runs.csv"), &runs_csv(&policies, &summaries))?;
+    output::write_file(args.output.join("report.html"), crate::report::comparison(&comparison).as_bytes())?;
+    output::write_file(args.output.join("compare.json"), &output::json(&comparison))?;
+    Ok(comparison)
+}
+
+type BySeed = Vec<(u64, Vec<Summary>)>;
+
+/// Summaries of all policies, by seed; only seeds that all have finished.
+fn play_all(
+    scene: &Scene,
+    policies: &[(Policy, Input)],
+    args: &CompareArgs,
+    stop: &AtomicBool,
+    mut told: impl FnMut(usize, usize),
+) -> Result<BySeed, SimError> {
+    let count = policies.len() * args.seeds as usize;
+    let going = || if stop.load(Ordering::Relaxed) { Going::Stop } else { Going::On };
+    let work = |number: usize| {
+        let (seed, which) = (number / policies.len(), number % policies.len());
+        scene.play(&policies[which].0, seed as u64, None, &mut |_| going()).map(|(_, summary)| summary)
+    };
+    let results = batch::all(count, args.threads, stop, work, |done| told(done, count));
+    let mut by_seed: BySeed = Vec::new();
+    for (seed, of_seed) in results.chunks(policies.len()).enumerate() {
+        let mut summaries = Vec::new();
+        for result in of_seed.iter().flatten() {
+            match result {
+                Ok(summary) if summary.complete => summaries.push(summary.clone()),
+                Ok(_) => {}
+                Err(error) => return Err(SimError::Play(error.to_string())),
+            }
+        }
+        if summaries.len() == policies.len() {
+            by_seed.push((seed as u64, summaries));
+        }
+    }
+    if by_seed.is_empty() {
+        return Err(SimError::Arguments("it was stopped before one seed was through with every policy".into()));
+    }
+    Ok(by_seed)
+}
+
+fn against(which: usize, name: &str, summaries: &BySeed) -> Against {
+    let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries)).collect();
+    let accounts = accounts(which, summaries);
+    let verdict = in_words(&differences, &accounts);
+    Against { policy: name.to_owned(), differences, accounts, verdict }
+}
+
+fn difference(at: usize, which: usize, summaries: &BySeed) -> Difference {
+    let figure = &FIGURES[at];
+    let pairs: Vec<(f64, f64)> =
+        summaries.iter().map(|(_, of)| ((figure.of)(&of[0]), (figure.of)(&of[which]))).collect();
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / pairs.len() as f64;
+    let (base_mean, own_mean) =
+        (mean(&mut pairs.iter().map(|pair| pair.0)), mean(&mut pairs.iter().map(|pair| pair.1)));
+    let differences: Vec<f64> = pairs.iter().map(|pair| pair.1 - pair.0).collect();
+    let difference = differences.iter().sum::<f64>() / differences.len() as f64;
+    let interval = interval(&differences, at as u64);
+    let good = |difference: f64| (difference < 0.0) == (figure.better == Better::Lower);
+    let verdict = match interval {
+        Some((low, high)) if low <= 0.0 && high >= 0.0 && (low, high) != (0.0, 0.0) => Verdict::NoClearDifference,
+        _ if difference == 0.0 => Verdict::Equal,
+        _ if good(difference) => Verdict::Better,
+        _ => Verdict::Worse,
+    };
+    Difference {
+        figure: figure.name,
+        better: figure.better,
+        base_mean,
+        mean: own_mean,
+        difference,
+        interval,
+        percent: (base_mean != 0.0).then(|| 100.0 * difference / base_mean.abs()),
+        verdict,
+    }
+}
+
+/// Percentile bootstrap of the mean; `None` for one value, or where all are equal.
+fn interval(differences: &[f64], stream: u64) -> Option<(f64, f64)> {
+    if differences.len() < 2 || differences.windows(2).all(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let mut draw = Draw::of(0, "bootstrap", stream);
+    let count = differences.len();
+    let mut resampled = |_| {
+        let sum: f64 = (0..count).map(|_| differences[draw.below(count as u64) as usize]).sum();
+        sum / count as f64
+    };
+    let mut means: Vec<f64> = (0..RESAMPLES).map(&mut resampled).collect();
+    means.sort_by(f64::total_cmp);
+    Some((means[RESAMPLES * 25 / 1000], means[RESAMPLES * 975 / 1000 - 1]))
+}
+
+fn accounts(which: usize, summaries: &BySeed) -> Vec<AccountChange> {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (_, of) in summaries {
+        for group in &of[0].by_account {
+            sums.entry(&group.name).or_default().0 += group.wait_s.mean;
+        }
+        for group in &of[which].by_account {
+            sums.entry(&group.name).or_default().1 += group.wait_s.mean;
+        }
+    }
+    let count = summaries.len() as f64;
+    let change = |(account, (base, own)): (&str, (f64, f64))| AccountChange {
+        account: account.to_owned(),
+        base_wait_s: base / count,
+        wait_s: own / count,
+    };
+    let mut changes: Vec<AccountChange> = sums.into_iter().map(change).collect();
+    changes.sort_by(|a, b| (b.wait_s - b.base_wait_s).total_cmp(&(a.wait_s - a.base_wait_s)));
+    changes
+}
+
+fn in_words(differences: &[Difference], accounts: &[AccountChange]) -> String {
+    let told = |figure: &str| {
+        let known = differences.iter().find(|difference| difference.figure == figure)?;
+        let name = figure.trim_end_matches("_s").replace('_', " ");
+        Some(match (known.verdict, known.percent, known.interval) {
+            (Verdict::Equal, ..) => format!("{name} equal"),
+            (Verdict::NoClearDifference, ..) => format!("{name} no clear difference"),
+            (_, Some(percent), Some((low, high))) => {
+                let of = |value: f64| 100.0 * value / known.base_mean.abs();
+                format!("{name} {percent:+.1} % [{:+.1}, {:+.1}]", of(low), of(high))
+            }
+            (_, Some(percent), None) => format!("{name} {percent:+.1} %"),
+            (_, None, _) => format!("{name} {:+.3}", known.difference),
+        })
+    };
+    let mut parts: Vec<String> = ["wait_mean_s", "wait_p95_s", "wait_max_s", "utilisation", "goodput", "cost_usd"]
+        .into_iter()
+        .filter_map(told)
+        .collect();
+    if let Some(hit) = accounts.first().filter(|hit| accounts.len() > 1 && hit.wait_s > hit.base_wait_s) {
+        let more = crate::report::svg::span(hit.wait_s - hit.base_wait_s);
+        parts.push(format!("worst hit: {}, +{more} of mean wait", hit.account));
+    }
+    parts.join("; ")
+}
+
+fn runs_csv(policies: &[(Policy, Input)], summaries: &BySeed) -> Vec<u8> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let head = ["policy", "seed"].into_iter().chain(FIGURES.iter().map(|figure| figure.name));
+    writer.write_record(head).expect("memory takes every record");
+    for (seed, of) in summaries {
+        for ((_, input), summary) in policies.iter().zip(of) {
+            let row = [input.name.clone(), seed.to_string()];
+            let row = row.into_iter().chain(figures(summary).into_iter().map(|value| value.to_string()));
+            writer.write_record(row).expect("memory takes every record");
+        }
+    }
+    writer.into_inner().expect("memory takes every record")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_hold_the_mean_and_shrink_with_more_seeds() {
+        let mut draw = Draw::of(5, "test", 0);
+        let values: Vec<f64> = (0..200).map(|_| 3.0 + draw.normal()).collect();
+        let (low, high) = interval(&values, 0).unwrap();
+        let (few_low, few_high) = interval(&values[..10], 0).unwrap();
+        assert!(low < 3.2 && high > 2.8 && high - low < 0.4, "{low} {high}");
+        assert!(few_high - few_low > high - low);
+        assert_eq!(interval(&[1.0, 1.0, 1.0], 0), None);
+        assert_eq!(interval(&[1.0], 0), None);
+    }
+}

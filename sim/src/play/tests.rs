@@ -1,0 +1,237 @@
+use super::*;
+use crate::meter::Use;
+use crate::metrics::Used;
+use crate::world::failures::Kind;
+
+fn world(text: &str) -> World {
+    World::parse(text).unwrap()
+}
+
+fn job(id: u32, submit_s: u64, run_s: u64, devices: u32) -> TraceJob {
+    TraceJob {
+        id: id.to_string(),
+        submit_ms: submit_s * 1000,
+        run_ms: run_s * 1000,
+        requested_ms: run_s * 1000,
+        devices,
+        ..TraceJob::default()
+    }
+}
+
+fn policy() -> Policy {
+    toml::from_str("order = \"fifo\"\nadmission = \"skip\"\n[backfill]\nreserve_depth = 0\n").unwrap()
+}
+
+fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Played {
+    let policy = policy();
+    let play = Play { world, truth, policy: &policy, throughputs: None, seed, bounds: Vec::new(), check: true };
+    let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
+    assert_books_balance(&played);
+    played
+}
+
+/// Every thousandth of a device has one use at each moment, and what ran is what attempts did.
+fn assert_books_balance(played: &Played) {
+    let time = &played.meter.total.device_time;
+    assert_eq!(time.iter().sum::<u128>(), played.meter.paid());
+    let cells = played.meter.cells.iter().map(|cell| cell.device_time.iter().sum::<u128>()).sum::<u128>();
+    assert_eq!(cells, played.meter.paid());
+    let job_time = |result: &JobResult| {
+        let Used { overhead_ms, kept_ms, lost_ms, stalled_ms } = result.used;
+        let milli = u128::from(result.job.devices) * u128::from(result.job.share_milli);
+        u128::from(overhead_ms + kept_ms + lost_ms + stalled_ms) * milli
+    };
+    let ran: u128 = played.results.iter().map(job_time).sum();
+    assert_eq!(ran, time[Use::Running as usize]);
+}
+
+const TWO_NODES: &str = "[[nodes]]\ncount = 2\ndevices = 8\n";
+
+#[test]
+fn delays_are_held_and_not_worked() {
+    let text = format!(
+        "{TWO_NODES}[delays]\nstart_ms = 2000\nstop_ms = 3000\ncheckpoint_every_ms = 10000\ncheckpoint_ms = 1000\n"
+    );
+    let played = played(&world(&text), &Truth::default(), 0, vec![job(1, 0, 35, 16), job(2, 0, 5, 8)]);
+    let [first, second] = &played.results[..] else { panic!() };
+    // 2 s to start, 35 s of work, three checkpoints.
+    assert_eq!((first.first_start, first.end), (Some(Time(2_000)), Some(Time(40_000))));
+    assert_eq!(second.first_start, Some(Time(42_000)));
+    let used = Used { overhead_ms: 3_000, kept_ms: 35_000, lost_ms: 0, stalled_ms: 0 };
+    assert_eq!(first.used, used);
+    assert_eq!(played.meter.total.device_time[Use::Starting as usize], 2_000 * (16 + 8) * 1000);
+}
+
+#[test]
+fn a_lost_node_costs_the_fencing_wait_and_the_work_since_the_checkpoint() {
+    let text = format!(
+        "{TWO_NODES}[delays]\ncheckpoint_every_ms = 60000\nrestart_ms = 5000\n\
+         [jobs]\nretry_infra = 1000\n[failures]\nnode = {{ per_1000_days = 400.0, repair_mean_s = 86400 }}\n"
+    );
+    let played = played(&world(&text), &Truth::default(), 3, vec![job(1, 0, 20 * 86_400, 8)]);
+    let lost: Vec<&AttemptResult> = played.attempts.iter().filter(|attempt| attempt.cause == "NODE_LOST").collect();
+    assert!(!lost.is_empty(), "seed 3 makes no failure");
+    for attempt in &lost {
+        // Either the wait was sat out, or the node was back with another boot before.
+        assert!(attempt.stalled_ms <= 300_000 && attempt.lost_ms < 60_000, "{attempt:?}");
+    }
+    assert!(lost.iter().any(|attempt| attempt.stalled_ms == 300_000));
+    assert_eq!(played.results[0].state, JobState::Succeeded);
+    assert_eq!(played.results[0].used.kept_ms, 20 * 86_400_000);
+    let again: u64 = played.attempts[1..].iter().map(|attempt| attempt.overhead_ms).sum();
+    assert_eq!(again, 5_000 * (played.attempts.len() as u64 - 1));
+}
+
+#[test]
+fn a_broken_device_is_out_until_it_is_repaired() {
+    let text = "[[nodes]]\ncount = 1\ndevices = 1\n[jobs]\nretry_infra = 1000\n\
+         [failures]\ngpu = { per_1000_days = 1000.0, repair_mean_s = 3600 }\n";
+    let played = played(&world(text), &Truth::default(), 1, vec![job(1, 0, 86_400, 1)]);
+    let failed = played.attempts.iter().filter(|attempt| attempt.cause == "DEVICE_FAILED").count() as u64;
+    assert!(failed > 0 && failed <= played.faults.counts[Kind::Gpu as usize]);
+    assert!(played.meter.total.device_time[Use::Down as usize] > 0);
+    assert_eq!(played.results[0].state, JobState::Succeeded);
+}
+
+#[test]
+fn software_failures_are_charged_to_the_job() {
+    let text = "[[nodes]]\ncount = 4\ndevices = 8\n[jobs]\nretry_app = 1\n\
+         [failures]\nsoftware = { per_1000_days = 5000.0 }\n";
+    let played = played(&world(text), &Truth::default(), 1, vec![job(1, 0, 86_400, 32)]);
+    assert_eq!((played.results[0].state, played.results[0].attempts), (JobState::Failed, 2));
+    assert!(played.attempts.iter().all(|attempt| attempt.cause == "RANK_FAILED"));
+}
+
+#[test]
+fn a_leaf_takes_all_its_nodes_and_gives_them_back() {
+    let text = "[[nodes]]\ncount = 8\ndevices = 1\nplace_every = { network = [4] }\n\
+         [fabric]\ntrees = [{ name = \"network\", levels = [\"leaf\"] }]\n[jobs]\nretry_infra = 1000\n\
+         [failures]\nleaf_level = \"leaf\"\nleaf = { per_1000_days = 1000.0, repair_mean_s = 1800 }\n";
+    let jobs = (0..8).map(|id| job(id, 0, 3 * 86_400, 1)).collect();
+    let played = played(&world(text), &Truth::default(), 5, jobs);
+    let outages = played.faults.counts[Kind::Leaf as usize];
+    assert!(outages > 0);
+    let touched: u64 = played.faults.machines.iter().map(|machine| machine.failures[Kind::Leaf as usize]).sum();
+    assert_eq!(touched, 4 * outages);
+    assert!(played.results.iter().all(|result| result.state == JobState::Succeeded));
+    assert!(played.attempts.len() > 8);
+}
+
+#[test]
+fn planned_things_happen_at_their_times() {
+    let text = format!(
+        "{TWO_NODES}[[drains]]\nnode = \"node-0\"\nat_s = 10\ndeadline_s = 5\nuntil_s = 100\n\
+         [[cancellations]]\njob = \"2\"\nat_s = 30\n\
+         [[user_failures]]\njob = \"3\"\nafter_s = 4\nexit = 3\n"
+    );
+    let jobs = vec![job(1, 0, 50, 8), job(2, 0, 100, 8), job(3, 31, 20, 8)];
+    let played = played(&world(&text), &Truth::default(), 0, jobs);
+    let [moved, cancelled, failed] = &played.results[..] else { panic!() };
+    assert_eq!((moved.attempts, moved.state), (2, JobState::Succeeded));
+    // Moved at 15 s with its work, to the node that the cancelled job leaves at 30 s.
+    assert_eq!((moved.used.kept_ms, moved.end), (50_000, Some(Time(65_000))));
+    assert_eq!((cancelled.state, cancelled.end), (JobState::Cancelled, Some(Time(30_000))));
+    assert_eq!(
+        (failed.state, failed.first_start, failed.end),
+        (JobState::Failed, Some(Time(65_000)), Some(Time(69_000)))
+    );
+}
+
+#[test]
+fn what_waits_for_ever_does_not_hang_the_run() {
+    let text = format!("{TWO_NODES}[[drains]]\nnode = \"node-0\"\nat_s = 10\n");
+    let jobs = vec![job(1, 0, 50, 17), job(2, 0, 20, 16), job(3, 60, 5, 16)];
+    let played = played(&world(&text), &Truth::default(), 0, jobs);
+    let states: Vec<JobState> = played.results.iter().map(|result| result.state).collect();
+    assert_eq!(states, [JobState::Unplaceable, JobState::Succeeded, JobState::Unfinished]);
+}
+
+#[test]
+fn spreading_and_models_slow_work_down() {
+    let text = "[[nodes]]\nname = \"a\"\ncount = 1\ndevices = 4\nmodel = \"fast\"\n\
+         [[nodes]]\nname = \"b\"\ncount = 1\ndevices = 4\nmodel = \"slow\"\n";
+    let truth: Truth =
+        toml::from_str("spread = [{ level = \"node\", percent = 150 }]\nmodels = { slow = 200 }\n").unwrap();
+    let played = played(&world(text), &truth, 0, vec![job(1, 0, 10, 8), job(2, 31, 10, 4), job(3, 31, 10, 4)]);
+    let ends: Vec<u64> = played.results.iter().map(|result| result.end.unwrap().0 / 1000).collect();
+    assert_eq!(ends, [30, 41, 51]);
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let text = "[[nodes]]\ncount = 8\ndevices = 8\n[failures]\nprofile = \"meta-rsc1\"\n";
+    let truth = Truth { run_time_sigma_percent: 30, ..Truth::default() };
+    let run = |seed| {
+        let jobs = (0..40).map(|id| job(id, u64::from(id) * 1000, 30 * 86_400, 1 + id % 16)).collect();
+        played(&world(text), &truth, seed, jobs).state.hash()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// Counts within four standard deviations of a Poisson count.
+fn assert_count(what: &str, got: u64, expected: f64) {
+    let sigma = expected.sqrt();
+    assert!((got as f64 - expected).abs() < 4.0 * sigma, "{what}: {got}, expected {expected:.0} +- {sigma:.0}");
+}
+
+/// Proof: failures per node-day are those of the profile, for each kind.
+#[test]
+fn failures_per_node_day_are_the_given_rates() {
+    let text = "[[nodes]]\ncount = 1000\ndevices = 1\n[failures]\nprofile = \"meta-rsc1\"\n\
+        gpu = { per_1000_days = 4.2 }\n[jobs]\nretry_infra = 4000000000\nretry_app = 4000000000\n\
+        [delays]\ncheckpoint_every_ms = 60000\n";
+    let world = world(text);
+    let policy = policy();
+    let truth = Truth::default();
+    let play = Play {
+        world: &world,
+        truth: &truth,
+        policy: &policy,
+        throughputs: None,
+        seed: 11,
+        bounds: Vec::new(),
+        check: false,
+    };
+    let days = 400;
+    let played = play.run(vec![job(1, 0, days * 86_400, 1)], None, &mut |_| Going::On).unwrap();
+    let end_ms = played.state.now().0;
+    let down_ms: u64 = played.faults.machines.iter().map(|machine| machine.down_ms).sum();
+    let node_days = (end_ms * 1000 - down_ms) as f64 / 86_400_000.0;
+    assert!(node_days > 390_000.0);
+    let rates = world.failures.rates().unwrap();
+    for kind in [Kind::Gpu, Kind::Node, Kind::Software] {
+        let expected = node_days * rates.of(kind).unwrap().per_1000_days / 1000.0;
+        assert_count(kind.word(), played.faults.counts[kind as usize], expected);
+    }
+}
+
+/// Proof: the mean time to failure of a job on N nodes is 1 / (N r) (Kokolis et al., HPCA 2025).
+#[test]
+fn mean_time_to_failure_falls_with_the_number_of_nodes() {
+    for nodes in [1u64, 4, 16, 64] {
+        let text = format!(
+            "[[nodes]]\ncount = {nodes}\ndevices = 8\n[jobs]\nretry_infra = 4000000000\nretry_app = 4000000000\n\
+             [delays]\ncheckpoint_every_ms = 60000\n\
+             [failures]\ngpu = {{ per_1000_days = 20.0 }}\nnode = {{ per_1000_days = 10.0 }}\n\
+             software = {{ per_1000_days = 10.0 }}\n"
+        );
+        let world = world(&text);
+        let policy = policy();
+        let truth = Truth::default();
+        let play = Play {
+            world: &world,
+            truth: &truth,
+            policy: &policy,
+            throughputs: None,
+            seed: nodes,
+            bounds: Vec::new(),
+            check: false,
+        };
+        let days = 40_000 / nodes;
+        let played = play.run(vec![job(1, 0, days * 86_400, nodes as u32 * 8)], None, &mut |_| Going::On).unwrap();
+        let failures = played.attempts.iter().filter(|attempt| attempt.cause != "COMPLETED").count() as u64;
+        let running_days = played.results[0].served_ms as f64 / 86_400_000.0;
+        assert_count(&format!("{nodes} nodes"), failures, running_days * nodes as f64 * 0.040);
+    }
+}

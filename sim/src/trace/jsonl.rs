@@ -1,0 +1,138 @@
+//! Our own format, `muster.trace/1`: a first line with the schema, then one job a line. Times are
+//! whole milliseconds.
+
+use super::fields::{devices, id};
+use super::input::each_line;
+use super::rows::{Row, Rows};
+use super::{RecordedEnd, TraceJob, Work};
+use muster_common::Name;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, Write};
+
+pub const SCHEMA: &str = "muster.trace/1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    schema: String,
+    /// Of the machine it was recorded on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    devices: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    job_id: String,
+    submit_ms: u64,
+    run_ms: u64,
+    /// The run time, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requested_ms: Option<u64>,
+    devices: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share_milli: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cpu_milli: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    models: Vec<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<Name>,
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    recorded_end: RecordedEnd,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    work: Option<Work>,
+}
+
+fn is_unknown(end: &RecordedEnd) -> bool {
+    *end == RecordedEnd::Unknown
+}
+
+pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
+    let mut rows = Rows::new("muster");
+    let mut result = Ok(());
+    each_line(input, |number, line| {
+        if result.is_err() || line == Ok("") {
+            return;
+        }
+        if number == 1 {
+            result = line.and_then(header).map(|header| rows.recorded_devices = header.devices);
+            return;
+        }
+        result = rows.add(number, line.and_then(row));
+    })?;
+    result.map(|()| rows)
+}
+
+fn header(line: &str) -> Result<Header, String> {
+    let header: Header =
+        serde_json::from_str(line).map_err(|error| format!("line 1 must be {{\"schema\":\"{SCHEMA}\"}}: {error}"))?;
+    if header.schema != SCHEMA {
+        return Err(format!("its schema is `{}`; this version reads {SCHEMA}", super::fields::short(&header.schema)));
+    }
+    Ok(header)
+}
+
+fn row(line: &str) -> Result<Row, String> {
+    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    if line.run_ms == 0 {
+        return Ok(Row::Dropped("run time 0"));
+    }
+    if line.submit_ms.max(line.run_ms) > 1_000_000_000_000_000 {
+        return Err("a time is beyond what a trace can hold".into());
+    }
+    if line.devices > 0 {
+        devices(i64::from(line.devices))?;
+    }
+    let share_milli = line.share_milli.unwrap_or(1000);
+    if !(1..=1000).contains(&share_milli) || (share_milli < 1000 && line.devices != 1) {
+        return Err("share_milli is from 1 to 1000, and less than 1000 only of one device".into());
+    }
+    Ok(Row::job(TraceJob {
+        id: id(&line.job_id)?,
+        submit_ms: line.submit_ms,
+        run_ms: line.run_ms,
+        requested_ms: line.requested_ms.unwrap_or(line.run_ms),
+        devices: line.devices,
+        share_milli,
+        cpu_milli: line.cpu_milli,
+        memory_bytes: line.memory_bytes,
+        models: line.models,
+        user: line.user,
+        account: line.account,
+        recorded_end: line.recorded_end,
+        work: line.work,
+    }))
+}
+
+/// Writes jobs in this format.
+///
+/// # Errors
+/// Those of the output.
+pub fn write(output: &mut dyn Write, jobs: &[TraceJob], recorded_devices: Option<u32>) -> io::Result<()> {
+    let header = Header { schema: SCHEMA.into(), devices: recorded_devices };
+    writeln!(output, "{}", serde_json::to_string(&header)?)?;
+    for job in jobs {
+        let line = Line {
+            job_id: job.id.clone(),
+            submit_ms: job.submit_ms,
+            run_ms: job.run_ms,
+            requested_ms: Some(job.requested_ms).filter(|ms| *ms != job.run_ms),
+            devices: job.devices,
+            share_milli: Some(job.share_milli).filter(|milli| *milli != 1000),
+            cpu_milli: job.cpu_milli,
+            memory_bytes: job.memory_bytes,
+            models: job.models.clone(),
+            user: job.user.clone(),
+            account: job.account.clone(),
+            recorded_end: job.recorded_end,
+            work: job.work.clone(),
+        };
+        writeln!(output, "{}", serde_json::to_string(&line)?)?;
+    }
+    output.flush()
+}

@@ -1,0 +1,71 @@
+//! What happens at given times: drains, cancellations, failures of users' own.
+
+use super::World;
+use muster_common::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A node taken out of service for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedDrain {
+    pub node: Name,
+    /// On the trace's clock.
+    pub at_s: u64,
+    /// What still runs so long after is moved; without it, it may end by itself.
+    pub deadline_s: Option<u64>,
+    /// When the node is back; without it, never.
+    pub until_s: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancellation {
+    /// As the trace names it.
+    pub job: String,
+    pub at_s: u64,
+}
+
+/// A job that exits other than with 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserFailure {
+    pub job: String,
+    /// Of running, in each attempt that fails.
+    pub after_s: u64,
+    /// Attempts that fail, the first ones.
+    #[serde(default = "one")]
+    pub attempts: u32,
+    #[serde(default = "exit")]
+    pub exit: i32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn exit() -> i32 {
+    1
+}
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let names: BTreeSet<Name> = world.registrations().map(|registration| registration.name).collect();
+    for drain in &world.drains {
+        if !names.contains(&drain.node) {
+            return Err(format!("drains: there is no node `{}`", drain.node));
+        }
+        if drain.until_s.is_some_and(|until_s| until_s <= drain.at_s) {
+            return Err(format!("drains: node `{}` is back before it goes", drain.node));
+        }
+    }
+    let mut failing = BTreeSet::new();
+    for failure in &world.user_failures {
+        if failure.exit == 0 {
+            return Err(format!("user_failures: job {} exits with 0, which is no failure", failure.job));
+        }
+        if !failing.insert(&failure.job) {
+            return Err(format!("user_failures: job {} is named twice", failure.job));
+        }
+    }
+    Ok(())
+}
