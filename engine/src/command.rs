@@ -260,7 +260,7 @@ pub enum PlanStep {
 }
 
 /// For the sake of what a running gang is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StopFor {
     /// The order is filled again, and this falls out.
     Order,
@@ -321,6 +321,7 @@ pub enum NodeAction {
     },
 }
 
+#[allow(clippy::large_enum_variant, reason = "it only travels boxed, in `Configure`")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ConfigChange {
     Policy(Policy),

@@ -5,6 +5,7 @@ use crate::plan::backfill::{self, Booking};
 use crate::plan::explain::Reason;
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::order::Scorer;
+use crate::plan::quota::Quotas;
 use crate::plan::round::{Ever, Round, Tried};
 use crate::plan::steps;
 use crate::plan::waiting::{Item, Waiting};
@@ -95,7 +96,8 @@ impl Kept {
         let scorer = Scorer::new(state, now);
         let mut waiting = Waiting::of(state, &scorer, now);
         waiting.by_order.set_ranks(scorer.lanes());
-        let ledger = Ledger::of(state, Suppose::default());
+        let mut ledger = Ledger::of(state, Suppose::default());
+        ledger.quotas = Quotas::of(state, &waiting.running);
         Self { upto: state.applied_index(), scorer, waiting, ledger, ever: Ever::default() }
     }
 
@@ -121,10 +123,12 @@ impl Kept {
             }
         }
         let moved = self.scorer.sync(state, now, !jobs.is_empty());
+        let mut inventory = false;
         for node in nodes {
             let before = self.ledger.node(node).map(|view| view.facts.epoch);
             if before != state.node(node).map(|record| record.epoch) {
                 self.ever.clear();
+                inventory = true;
                 // What its devices are called may have changed.
                 gangs.extend(state.node(node).map_or_else(Vec::new, |record| record.gangs.iter().copied().collect()));
             }
@@ -132,6 +136,10 @@ impl Kept {
         }
         jobs.iter().for_each(|&job| self.waiting.refresh_job(state, &self.scorer, job, now));
         gangs.iter().for_each(|&gang| self.waiting.refresh_gang(state, &self.scorer, gang, now));
+        gangs.iter().for_each(|gang| self.ledger.quotas.refresh(*gang, self.waiting.running.get(*gang)));
+        if inventory && self.ledger.quotas.is_on() {
+            self.ledger.quotas = Quotas::of(state, &self.waiting.running);
+        }
         if moved.all {
             self.waiting.rescore(state, &self.scorer, now);
         } else if let Some(range) = moved.ripened {
@@ -250,7 +258,7 @@ fn offer(
     if tried == Tried::Placed || round.take_back(gang, item, &booked_nodes(blocked)) {
         return Offered::Next;
     }
-    if blocked.is_none() && round.could_ever(item) {
+    if blocked.is_none() && !round.is_over_quota(item) && round.could_ever(item) {
         let idle = fills && nothing_to_fill(round, gang);
         let booking = if fills && !idle { round.book(gang, item) } else { None };
         let stop = idle || strict && booking.is_none();

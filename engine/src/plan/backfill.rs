@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
     /// The earliest moment at which the gang fits, by what is known of those that run. `None` when
     /// no such moment can be foreseen.
     pub fn book(&mut self, gang: GangId, item: &Item) -> Option<Booking> {
-        if self.no_booking.contains(&item.wanted()) {
+        if self.is_over_quota(item) || self.no_booking.contains(&item.wanted()) {
             return None;
         }
         let mut events: BTreeMap<Time, Vec<PlacedPart>> = BTreeMap::new();

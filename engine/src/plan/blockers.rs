@@ -7,7 +7,9 @@ use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
 use super::limits;
 use super::never::{NeverFits, fits_on};
+use super::quota::{self, Quotas};
 use super::round::not_eligible;
+use super::running::Running;
 use crate::command::{Command, PlanStep};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
@@ -28,6 +30,7 @@ pub(super) struct Blockers<'a> {
     truncated: bool,
     capacity: Capacity<'a>,
     empty: Option<Ledger>,
+    quotas: Option<Quotas>,
     never: BTreeMap<Hash, Option<NeverFits>>,
 }
 
@@ -37,7 +40,7 @@ impl<'a> Blockers<'a> {
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
         let capacity = Capacity::new(state);
-        Self { state, now, placed, reserved, truncated, capacity, empty: None, never: BTreeMap::new() }
+        Self { state, now, placed, reserved, truncated, capacity, empty: None, quotas: None, never: BTreeMap::new() }
     }
 
     /// Does the cycle start it?
@@ -79,6 +82,10 @@ impl<'a> Blockers<'a> {
             None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
             None => {}
         }
+        if let Some(over) = self.over_quota(&scheduling) {
+            found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
+            found.push(over);
+        }
         let depth = self.state.policy().budget.depth;
         if self.truncated && position.is_some_and(|at| at > depth) {
             let detail = format!("the policy looks at {depth} gangs a cycle, and this one comes after them");
@@ -91,6 +98,17 @@ impl<'a> Blockers<'a> {
         }
         found.sort_by_key(|known| known.reason);
         found
+    }
+
+    fn over_quota(&mut self, scheduling: &Scheduling) -> Option<Blocker> {
+        let state = self.state;
+        let quotas = self.quotas.get_or_insert_with(|| {
+            let mut running = Running::default();
+            state.gangs().values().for_each(|gang| running.put(state, gang));
+            Quotas::of(state, &running)
+        });
+        let short = quota::allowed(quotas, scheduling).err()?;
+        Some(super::quota::told(quotas, scheduling, &short))
     }
 
     /// What is kept for it already, or will be by this cycle, is all that it waits for.

@@ -22,6 +22,8 @@ pub enum Reason {
     AccountLimit,
     Cancelled,
     Parked,
+    /// The quota of its account does not allow it now.
+    Quota,
     /// Others have been stopped for it, and leave.
     Victims,
     /// It lost a node, keeps the others, and waits for one in its place.
@@ -56,6 +58,7 @@ impl Reason {
             Reason::AccountLimit => "account-limit",
             Reason::Cancelled => "cancelled",
             Reason::Parked => "parked",
+            Reason::Quota => "quota",
             Reason::Victims => "victims",
             Reason::Wounded => "wounded",
             Reason::NeverFits => "never-fits",

@@ -3,6 +3,7 @@
 
 use super::fragment::Workload;
 use super::islands::{self, Islands};
+use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
 use crate::policy::{DeviceChoice, Score};
 use crate::state::State;
@@ -29,6 +30,8 @@ pub struct Ledger {
     partial: BTreeSet<NodeId>,
     /// Open nodes with a wholly free device.
     with_free: BTreeSet<NodeId>,
+    /// What accounts hold, and may.
+    pub quotas: Quotas,
     undo: Vec<Undo>,
     workload: Arc<Workload>,
 }
@@ -88,7 +91,13 @@ pub struct Pool {
 }
 
 #[derive(Debug, Clone)]
-struct Undo {
+enum Undo {
+    Node(Before),
+    Held { at: AccountAt, model: usize, firm: bool, more: Milli },
+}
+
+#[derive(Debug, Clone)]
+struct Before {
     node: NodeId,
     sizes: u64,
     free: Vec<u16>,
@@ -244,19 +253,23 @@ impl Ledger {
     /// Changes a node so that it can be taken back.
     pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
         let Some(mut view) = self.nodes.remove(&id) else { return };
-        self.undo.push(Undo {
-            node: id,
-            sizes: view.sizes,
-            free: view.free.clone(),
-            amount: view.amount,
-            ports: view.ports,
-        });
+        let before =
+            Before { node: id, sizes: view.sizes, free: view.free.clone(), amount: view.amount, ports: view.ports };
+        self.undo.push(Undo::Node(before));
         self.unlist(&view);
         change(&mut view);
-        view.note_sizes(&self.undo.last().expect("pushed just now").free);
+        if let Some(Undo::Node(before)) = self.undo.last() {
+            view.note_sizes(&before.free);
+        }
         view.whole = whole(&view.facts, &view.free);
         self.list(&view);
         self.nodes.insert(id, view);
+    }
+
+    /// Charges an account with so much more, until it is rolled back.
+    pub fn hold(&mut self, at: AccountAt, model: usize, firm: bool, more: Milli) {
+        self.quotas.hold(at, model, firm, more);
+        self.undo.push(Undo::Held { at, model, firm, more });
     }
 
     pub fn mark(&self) -> usize {
@@ -265,7 +278,13 @@ impl Ledger {
 
     pub fn rollback(&mut self, mark: usize) {
         while self.undo.len() > mark {
-            let undo = self.undo.pop().expect("longer than the mark");
+            let undo = match self.undo.pop().expect("longer than the mark") {
+                Undo::Node(before) => before,
+                Undo::Held { at, model, firm, more } => {
+                    self.quotas.hold(at, model, firm, -more);
+                    continue;
+                }
+            };
             let Some(mut view) = self.nodes.remove(&undo.node) else { continue };
             self.unlist(&view);
             view.sizes = undo.sizes;

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod never;
 pub mod order;
 pub mod place;
+pub mod quota;
 pub mod replan;
 mod request;
 pub mod round;

@@ -101,6 +101,7 @@ impl<'a> Round<'a> {
                 let of_job = counted.entry(gang.job).or_default();
                 if not_eligible(self.state, job, gang, &item.scheduling, *of_job, self.now).is_some()
                     || !self.could_ever(item)
+                    || self.is_over_quota(item)
                 {
                     break;
                 }

@@ -5,6 +5,7 @@ use super::explain::Reason;
 use super::ledger::{Ledger, Suppose};
 use super::limits::{Over, Room};
 use super::place::{Request, place};
+use super::quota;
 use super::take::TakingBack;
 use super::waiting::{Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
@@ -13,7 +14,9 @@ use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
 use muster_common::job::{Hash, Scheduling};
 use muster_common::{AttemptNo, GangId, JobId, Time};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub struct Round<'a> {
     pub state: &'a State,
@@ -136,6 +139,7 @@ impl<'a> Round<'a> {
 
     /// Parts for the gang on the ledger as it is.
     pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        let item = &*self.within_quota(item)?;
         let wanted = item.wanted();
         if self.no_fit.contains(&wanted) {
             return None;
@@ -154,8 +158,32 @@ impl<'a> Round<'a> {
 
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.
     pub fn search(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        let item = self.within_quota(item)?;
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
         place(self.ledger, self.state.fabric(), self.state.policy(), request, &mut self.spent)
+    }
+
+    /// The item with the models that its account may have; `None` = it may have none.
+    fn within_quota<'i>(&self, item: &'i Item) -> Option<Cow<'i, Item>> {
+        match quota::allowed(&self.ledger.quotas, &item.scheduling).ok()? {
+            None => Some(Cow::Borrowed(item)),
+            Some(left) => Some(Cow::Owned(Item { scheduling: Arc::new(left), ..item.clone() })),
+        }
+    }
+
+    /// Does the quota of its account keep it from starting, whatever is free?
+    pub fn is_over_quota(&self, item: &Item) -> bool {
+        quota::allowed(&self.ledger.quotas, &item.scheduling).is_err()
+    }
+
+    /// Charges an account with what parts hold (`sign` 1), or no longer (-1), until the ledger is rolled back.
+    pub fn charge(&mut self, gang: GangId, parts: &[PlacedPart], sign: i64) {
+        let Some(job) = self.state.job(gang.job).filter(|_| self.ledger.quotas.is_on()) else { return };
+        let scheduling = self.state.scheduling(job);
+        let at = self.ledger.quotas.place(&scheduling.account);
+        let sums = quota::in_parts(self.state, &self.ledger.quotas, parts);
+        let firm = !scheduling.preemptible;
+        sums.into_iter().for_each(|(model, more)| self.ledger.hold(at, model, firm, sign * more));
     }
 
     fn excluded(&self, gang: GangId) -> &'a [muster_common::NodeId] {
@@ -190,6 +218,7 @@ impl<'a> Round<'a> {
     pub fn place(&mut self, gang: GangId, parts: Vec<PlacedPart>) {
         let attempt = self.state.gang(gang).map_or(1, |record| record.attempt.0 + 1);
         let revision = self.state.job(gang.job).map_or(1, |job| job.revision().number);
+        self.charge(gang, &parts, 1);
         self.placed.insert(gang);
         *self.placed_of.entry(gang.job).or_default() += 1;
         self.count_against_limits(gang);

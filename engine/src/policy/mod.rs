@@ -9,7 +9,7 @@ mod score;
 mod taking;
 
 pub use order::{Gittins, Las, Multifactor, Order, Stability};
-pub use taking::{PER_HOUR_MAX, Preempt, Taking};
+pub use taking::{PER_HOUR_MAX, Preempt, Reclaim, Taking};
 
 use muster_common::Name;
 use serde::{Deserialize, Serialize};

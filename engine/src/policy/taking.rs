@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Taking {
     /// Gangs of lower classes are stopped for one that waits. Absent = never.
     pub preempt: Option<Preempt>,
+    pub reclaim: Reclaim,
     /// What a stop costs beside the work since the last checkpoint, in ms on each device.
     pub restart_ms: u64,
     /// How much longer than their grace victims may take to go before the hold for their sake ends.
@@ -20,7 +21,29 @@ pub struct Taking {
 
 impl Default for Taking {
     fn default() -> Self {
-        Self { preempt: None, restart_ms: 5 * MINUTE_MS, release_ms: MINUTE_MS, wounded_ms: 5 * MINUTE_MS }
+        Self {
+            preempt: None,
+            reclaim: Reclaim::default(),
+            restart_ms: 5 * MINUTE_MS,
+            release_ms: MINUTE_MS,
+            wounded_ms: 5 * MINUTE_MS,
+        }
+    }
+}
+
+/// Taking back quota that was lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reclaim {
+    /// A gang within its account's quota has gangs stopped of accounts that hold more than theirs.
+    pub on: bool,
+    /// What has run for less is left alone.
+    pub min_run_ms: u64,
+}
+
+impl Default for Reclaim {
+    fn default() -> Self {
+        Self { on: true, min_run_ms: 0 }
     }
 }
 

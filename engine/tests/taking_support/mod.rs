@@ -6,12 +6,14 @@ use muster_common::job::Scheduling;
 use muster_common::{AttemptNo, GangId, NodeId, Time};
 use muster_engine::command::{Command, ConfigChange, Entry, NodeReport, PlanStep, ReportBody, StopFor};
 use muster_engine::forecast::{Hooks, Player, World};
+use muster_engine::organisation::{Account, Caps, Organisation, Quota};
 use muster_engine::outcome::{Event, Outcome, Response};
 use muster_engine::plan::explain::{Explanation, explain};
 use muster_engine::policy::{Policy, Preempt, Taking};
 use muster_engine::state::gang::Cause;
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::{Cycle, Memo, State, cycle};
+use std::sync::Arc;
 
 #[derive(Default)]
 pub struct Watch {
@@ -187,5 +189,36 @@ impl Cluster {
             _ => None,
         });
         plans.flatten().collect()
+    }
+}
+
+/// An account by name, parent, and what it owns of H100: nominal, borrow limit, lend limit.
+pub fn account(
+    account: &str,
+    parent: Option<&str>,
+    (nominal, borrow_limit, lend_limit): (u32, Option<u32>, Option<u32>),
+) -> Account {
+    Account {
+        name: name(account),
+        parent: parent.map(name),
+        priority: Default::default(),
+        weight: 1,
+        quota: [(name("H100"), Quota { nominal, borrow_limit, lend_limit })].into(),
+        limits: Caps::default(),
+        user_limits: Caps::default(),
+        users: Default::default(),
+    }
+}
+
+pub fn charged(mut job: Scheduling, account: &str) -> Scheduling {
+    job.account = name(account);
+    job
+}
+
+impl Cluster {
+    pub fn organise(&mut self, accounts: Vec<Account>) {
+        let organisation = Organisation { accounts, queues: Vec::new() };
+        let outcome = self.commit(configure(ConfigChange::Organisation(Arc::new(organisation))));
+        assert_eq!(outcome.response, Response::Done);
     }
 }

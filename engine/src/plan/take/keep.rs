@@ -46,6 +46,17 @@ impl Round<'_> {
         let job = self.state.job(known.gang.job);
         let groups = job.map_or(&[][..], |job| &self.state.scheduling(job).groups);
         let mut masked = Vec::new();
+        let part = |(node, slots): (&NodeId, &Vec<u16>)| PlacedPart {
+            group: 0,
+            node: *node,
+            epoch: 0,
+            devices: slots.iter().map(|slot| (*slot, 1000)).collect(),
+            amount: Amount::default(),
+        };
+        // The quota is kept with the devices, or others would borrow it while they come free.
+        let parts: Vec<PlacedPart> = by_node.iter().map(part).map(|part| self.free_of(part)).collect();
+        self.charge(known.gang, &parts, 1);
+        self.taking.charged.insert(known.gang, parts);
         for (node, slots) in by_node {
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;
@@ -70,7 +81,19 @@ impl Round<'_> {
         self.taking.masked.insert(known.gang, masked);
     }
 
+    /// The devices of a part that nobody holds now: what is still held counts for its holder.
+    pub(super) fn free_of(&self, mut part: PlacedPart) -> PlacedPart {
+        let node = self.state.node(part.node);
+        let is_free =
+            |slot: u16| node.and_then(|node| node.devices.get(usize::from(slot))).is_some_and(DeviceState::is_free);
+        part.devices.retain(|(slot, _)| is_free(*slot));
+        part
+    }
+
     fn unmask(&mut self, gang: GangId) {
+        if let Some(parts) = self.taking.charged.get(&gang).cloned() {
+            self.charge(gang, &parts, -1);
+        }
         let Some(masked) = self.taking.masked.get(&gang) else { return };
         for Masked { node, slots, amount } in masked {
             self.ledger.change(*node, |view| {

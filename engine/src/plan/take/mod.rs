@@ -5,8 +5,10 @@
 mod choose;
 mod keep;
 mod preempt;
+mod reclaim;
 mod trim;
 
+use super::quota::{AccountAt, Milli};
 use super::round::Round;
 use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep, StopFor};
@@ -31,6 +33,25 @@ pub struct Offers {
     pub leaving: BTreeSet<GangId>,
     /// How many may be stopped.
     pub victims_max: usize,
+    /// Of gangs that go because their account holds more than it owns: that account, and how much of
+    /// it they hold.
+    pub borrowed: BTreeMap<GangId, (AccountAt, Milli)>,
+    /// How much more than it owns each of those accounts holds.
+    pub beyond: BTreeMap<AccountAt, Milli>,
+}
+
+impl Offers {
+    /// No account is brought below what it owns by more than the last of its victims.
+    fn are_fair(&self, victims: &[GangId]) -> bool {
+        let mut taken: BTreeMap<AccountAt, Vec<Milli>> = BTreeMap::new();
+        for (at, milli) in victims.iter().filter_map(|victim| self.borrowed.get(victim)) {
+            taken.entry(*at).or_default().push(*milli);
+        }
+        taken.iter().all(|(at, taken)| {
+            let last = taken.iter().max().copied().unwrap_or(0);
+            taken.iter().sum::<Milli>() - last < self.beyond.get(at).copied().unwrap_or(0)
+        })
+    }
 }
 
 /// Who has to go, and where the gang will be then.
@@ -52,9 +73,10 @@ pub struct TakingBack {
     victims: BTreeSet<GangId>,
     /// What was set aside on the ledger, by whose it is.
     masked: BTreeMap<GangId, Vec<Masked>>,
+    charged: BTreeMap<GangId, Vec<PlacedPart>>,
     masked_slots: BTreeSet<DeviceId>,
-    /// Requests for which nobody can be stopped, in this cycle.
-    in_vain: BTreeSet<Hash>,
+    /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
+    in_vain: BTreeSet<(Hash, StopFor)>,
     tries: u32,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
@@ -74,11 +96,15 @@ impl Round<'_> {
         if item.scheduling.devices() == 0 || !self.could_ever(item) {
             return false;
         }
-        let offers = match self.priority_offers(gang, item) {
-            Some(offers) => offers,
-            None => return false,
-        };
-        self.take_from(gang, item, &offers, avoid, StopFor::Priority)
+        if let Some(offers) = self.reclaim_offers(item)
+            && self.take_from(gang, item, &offers, avoid, StopFor::Reclaim)
+        {
+            return true;
+        }
+        match self.priority_offers(gang, item) {
+            Some(offers) => self.take_from(gang, item, &offers, avoid, StopFor::Priority),
+            None => false,
+        }
     }
 
     fn take_from(
@@ -89,13 +115,13 @@ impl Round<'_> {
         avoid: &BTreeSet<NodeId>,
         why: StopFor,
     ) -> bool {
-        if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&item.shape) {
+        if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
             return false;
         }
         let Some(taken) = self.choose(gang, item, offers, avoid) else {
             self.taking.tries += 1;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
-                self.taking.in_vain.insert(item.shape);
+                self.taking.in_vain.insert((item.shape, why));
             }
             return false;
         };
@@ -129,6 +155,8 @@ impl Round<'_> {
         self.taking.masked_slots.extend(taken.parts.iter().flat_map(devices));
         self.taking.waiting.insert(gang);
         self.take(&taken.parts);
+        let free: Vec<PlacedPart> = taken.parts.iter().map(|part| self.free_of(part.clone())).collect();
+        self.charge(gang, &free, 1);
     }
 
     pub(super) fn running(&self, gang: GangId) -> Option<&super::running::Runs> {

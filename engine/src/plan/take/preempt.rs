@@ -30,7 +30,11 @@ impl Round<'_> {
         for (other, runs) in self.waiting.running.iter() {
             if runs.leaving || self.taking.victims.contains(&other) {
                 offers.leaving.insert(other);
-            } else if left > 0 && i64::from(runs.class) <= below && runs.may_be_stopped() {
+            } else if left > 0
+                && i64::from(runs.class) <= below
+                && runs.may_be_stopped()
+                && self.is_fair_game(item, other, &mut offers)
+            {
                 match stoppable_at(preempt, runs, self.now) {
                     Some(at) if at <= self.now => {
                         let loss = runs.loss(&state.policy().taking, self.now);

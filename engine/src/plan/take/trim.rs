@@ -27,7 +27,10 @@ impl Round<'_> {
         let is_victim = |gang: &GangId| !offers.leaving.contains(gang);
         let taken = found.map(|(gone, parts)| Taken { victims: gone.into_iter().filter(is_victim).collect(), parts });
         // Where nobody has to be stopped, those that leave anyway make the room.
-        taken.filter(|taken| !taken.victims.is_empty() && taken.victims.len() <= offers.victims_max)
+        taken.filter(|taken| {
+            let many = taken.victims.len();
+            many > 0 && many <= offers.victims_max && offers.are_fair(&taken.victims)
+        })
     }
 
     fn proven(
@@ -79,6 +82,7 @@ impl Round<'_> {
         for part in self.parts_of(gang) {
             give_back(self.state, self.ledger, &part);
         }
+        self.uncharge(gang, -1);
     }
 
     /// The opposite.
@@ -97,6 +101,13 @@ impl Round<'_> {
                 view.ports = view.ports.saturating_sub(1);
             });
         }
+        self.uncharge(gang, 1);
+    }
+
+    /// What its account will no longer hold, or will again.
+    fn uncharge(&mut self, gang: GangId, sign: i64) {
+        let Some(charge) = self.ledger.quotas.held_by(gang).cloned() else { return };
+        charge.held.iter().for_each(|(model, milli)| self.ledger.hold(charge.at, *model, charge.firm, sign * milli));
     }
 
     fn parts_of(&self, gang: GangId) -> Vec<PlacedPart> {

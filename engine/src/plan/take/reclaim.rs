@@ -1,0 +1,131 @@
+//! Taking back lent quota: from accounts that hold more than they own, those that went furthest
+//! beyond it first, and in each the gangs whose end loses least.
+
+use super::{Offers, Price};
+use crate::plan::quota::{AccountAt, Milli, Quotas, wanted};
+use crate::plan::round::Round;
+use crate::plan::running::Runs;
+use crate::plan::waiting::Item;
+use muster_common::{GangId, Name};
+use std::collections::BTreeMap;
+
+/// A gang that may go, and the accounts from its own up to the one that borrows from the other side.
+struct Borrower {
+    gang: GangId,
+    milli: Milli,
+    loss: u64,
+    way: Vec<AccountAt>,
+}
+
+impl Round<'_> {
+    /// Gangs on borrowed quota that somebody within their own may have stopped.
+    pub(super) fn reclaim_offers(&mut self, item: &Item) -> Option<Offers> {
+        let taking = &self.state.policy().taking;
+        let quotas = &self.ledger.quotas;
+        if !taking.reclaim.on || !quotas.is_on() {
+            return None;
+        }
+        let ours = quotas.place(&item.scheduling.account);
+        let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
+        for (model, number) in quotas.models() {
+            let need = wanted(&item.scheduling, model);
+            if need == 0 {
+                continue;
+            }
+            let mut by_account: BTreeMap<AccountAt, Vec<Borrower>> = BTreeMap::new();
+            for (gang, runs) in self.waiting.running.iter() {
+                if runs.leaving || self.taking.victims.contains(&gang) {
+                    offers.leaving.insert(gang);
+                    continue;
+                }
+                if !runs.may_be_stopped() {
+                    continue;
+                }
+                let Some(borrower) = borrower(quotas, ours, number, need, gang, runs, model) else { continue };
+                let until = runs.started_at.map_or(self.now, |at| at.plus_ms(taking.reclaim.min_run_ms));
+                if until > self.now {
+                    self.taking.retry_at = self.taking.retry_at.into_iter().chain([until]).min();
+                    continue;
+                }
+                let top = *borrower.way.last().expect("it begins with its own account");
+                let loss = runs.loss(taking, self.now);
+                by_account.entry(top).or_default().push(Borrower { loss, ..borrower });
+            }
+            for (top, gangs) in by_account {
+                offers.beyond.insert(top, -quotas.left(top, number));
+                unwind(quotas, number, top, gangs, &mut offers);
+            }
+        }
+        self.spent += self.waiting.active.len() as u64;
+        (!offers.prices.is_empty()).then_some(offers)
+    }
+
+    /// May a gang be stopped for a higher class? Of its own account always; of another only while that
+    /// holds more than it owns.
+    pub(super) fn is_fair_game(&self, item: &Item, other: GangId, offers: &mut Offers) -> bool {
+        let quotas = &self.ledger.quotas;
+        if !quotas.is_on() {
+            return true;
+        }
+        let ours = quotas.place(&item.scheduling.account);
+        let Some(charge) = quotas.held_by(other) else { return true };
+        if charge.at == ours || charge.held.is_empty() {
+            return true;
+        }
+        let ways = charge.held.iter().map(|(model, milli)| (*model, *milli, way(quotas, ours, charge.at)));
+        let ways: Option<Vec<_>> = ways.map(|(model, milli, way)| Some((model, milli, way?))).collect();
+        let Some(ways) = ways else { return false };
+        let beyond =
+            |(model, _, way): &(usize, Milli, Vec<AccountAt>)| way.iter().all(|at| quotas.left(*at, *model) < 0);
+        if !ways.iter().all(beyond) {
+            return false;
+        }
+        if let Some((model, milli, way)) = ways.first() {
+            let top = *way.last().expect("it begins with its own account");
+            offers.borrowed.insert(other, (top, *milli));
+            offers.beyond.insert(top, -quotas.left(top, *model));
+        }
+        true
+    }
+}
+
+/// From an account up to where it parts from ours.
+fn way(quotas: &Quotas, ours: AccountAt, theirs: AccountAt) -> Option<Vec<AccountAt>> {
+    let (_, top) = quotas.sides(ours, theirs)?;
+    let mut way: Vec<AccountAt> = quotas.upward(theirs).collect();
+    let end = way.iter().position(|at| *at == top)?;
+    way.truncate(end + 1);
+    Some(way)
+}
+
+fn borrower(
+    quotas: &Quotas,
+    ours: AccountAt,
+    model: usize,
+    need: Milli,
+    gang: GangId,
+    runs: &Runs,
+    name: &Name,
+) -> Option<Borrower> {
+    let milli = runs.held.get(name).copied().filter(|milli| *milli > 0)? as Milli;
+    let theirs = quotas.place(&runs.scheduling.account);
+    let (side, _) = quotas.sides(ours, theirs)?;
+    let way = way(quotas, ours, theirs)?;
+    // Ours stays within its own, and everybody from there to here holds more than they own.
+    let entitled = quotas.left(side, model) >= need;
+    let beyond = way.iter().all(|at| quotas.left(*at, model) < 0);
+    (entitled && beyond).then_some(Borrower { gang, milli, loss: 0, way })
+}
+
+/// Prices as if the gangs went one after the other, the cheapest first: each costs what its account
+/// would still be beyond its own, against its weight. The more that is, the sooner it goes.
+fn unwind(quotas: &Quotas, model: usize, top: AccountAt, mut gangs: Vec<Borrower>, offers: &mut Offers) {
+    gangs.sort_by_key(|gang| (gang.loss / (gang.milli.max(1) as u64), gang.gang));
+    let mut gone = 0;
+    for gang in gangs {
+        let rank = -quotas.excess_after(top, model, gone);
+        gone += gang.milli;
+        offers.prices.insert(gang.gang, Price { rank, loss: gang.loss });
+        offers.borrowed.insert(gang.gang, (top, gang.milli));
+    }
+}
