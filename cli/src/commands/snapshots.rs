@@ -1,6 +1,7 @@
 //! How every command's answer looks, as text and as JSON, from made-up messages: no server needed.
 //! A changed snapshot is a changed promise.
 
+mod operate;
 mod surface;
 
 use super::*;

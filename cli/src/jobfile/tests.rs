@@ -45,8 +45,9 @@ fn each_mistake_is_a_typed_error_at_its_line() {
         ("[gang]\nrun = 'x'\ntopology = { within = 'leaf', at_most = 0 }", SpecValue, 3),
         ("[gang]\nrun = 'x'\n[env]\nRANK = '0'", SpecValue, 4),
         ("[gang]\nrun = 'x'\n[replicas]\ncount = 2", NotThereYet, 3),
-        ("[gang]\nrun = 'x'\n[[group]]\nname = 'head'", NotThereYet, 3),
+        ("[gang]\nrun = 'x'\n[[group]]\nname = 'head'\nnodes = 0", SpecValue, 5),
         ("[gang]\nrun = 'x'\n[hooks]\npreflight = 'x'", NotThereYet, 3),
+        ("[gang]\nrun = 'x'\n[files]\ncode = 'x'", NotThereYet, 3),
         ("[gang]\nrun = 'x'\n[array]\nlines = 'no-such-file.txt'", FileNotFound, 4),
     ];
     for (text, code, line) in table {
