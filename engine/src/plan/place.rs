@@ -8,7 +8,7 @@ use super::ledger::{DomainId, Ledger};
 use super::scope::{self, Scope};
 use super::search::{Ground, Models, Search};
 use crate::command::PlacedPart;
-use crate::policy::{Domains, Policy};
+use crate::policy::{Domains, Policy, Score};
 use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::topology::{FabricSpec, TopologyRequest};
 use muster_common::{GangId, NodeId};
@@ -44,7 +44,19 @@ pub fn place(
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     *steps += 1;
-    let gang = Gang { ledger, fabric, policy, request };
+    let found = find(Gang { ledger, fabric, policy, request }, steps);
+    // Chance may set groups in each other's way. One draw is everybody's, so that what fits at all is not left to chance.
+    let fixed = request.for_gang(GangId::default());
+    match policy.score {
+        Score::Random { .. } if found.is_none() && request.gang != fixed.gang => {
+            find(Gang { ledger, fabric, policy, request: fixed }, steps)
+        }
+        _ => found,
+    }
+}
+
+fn find(gang: Gang, steps: &mut u64) -> Option<Vec<PlacedPart>> {
+    let request = gang.request;
     if let ([group], []) = (request.groups, request.together) {
         return gang.group(group, 0, &Scope::default(), &BTreeSet::new(), steps);
     }

@@ -8,6 +8,7 @@
 mod checks;
 mod checks_checked;
 mod clock;
+mod entropy;
 mod faults;
 mod network;
 mod people;

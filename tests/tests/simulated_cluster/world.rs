@@ -206,6 +206,7 @@ impl World {
     pub fn with(seed: u64, nodes: usize, planted: Planted) -> Self {
         muster_runtime::aside::at_once_on_this_thread();
         muster_scheduler::consensus::seed_this_thread(seed);
+        crate::entropy::draw_from(seed);
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .tick_duration(Duration::from_millis(TICK_MS))
