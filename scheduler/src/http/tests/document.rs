@@ -48,6 +48,8 @@ async fn every_real_reply_is_what_its_schema_says() {
     let mut seen = BTreeSet::new();
     let settings = web.get("/v1/configuration/settings").await.json()["value"].clone();
     let spec = serde_json::from_str::<Value>(super::client::JOB).unwrap();
+    let member = web.get("/v1/cluster").await.json()["members"][0].clone();
+    let (server, address) = (member["name"].as_str().expect("a name"), &member["address"]);
     let asked: Vec<(Method, &str, String, Value)> = vec![
         (Method::Get, "/v1/jobs", "/v1/jobs?ended=true&all_users=true".into(), Value::Null),
         (
@@ -77,6 +79,25 @@ async fn every_real_reply_is_what_its_schema_says() {
         (Method::Post, "/v1/nodes/{node}/undrain", "/v1/nodes/n1/undrain".into(), json!({})),
         (Method::Post, "/v1/node-tokens", "/v1/node-tokens".into(), json!({"node": "n9"})),
         (Method::Get, "/v1/cluster", "/v1/cluster".into(), Value::Null),
+        (
+            Method::Post,
+            "/v1/cluster/members/{server}/add",
+            format!("/v1/cluster/members/{server}/add"),
+            json!({"request_id": "m-add", "address": address}),
+        ),
+        (
+            Method::Post,
+            "/v1/cluster/members/{server}/promote",
+            format!("/v1/cluster/members/{server}/promote"),
+            json!({"request_id": "m-promote"}),
+        ),
+        (
+            Method::Post,
+            "/v1/cluster/members/{server}/remove",
+            "/v1/cluster/members/s9/remove".into(),
+            json!({"request_id": "m-remove"}),
+        ),
+        (Method::Post, "/v1/cluster/transfer", "/v1/cluster/transfer".into(), json!({"request_id": "t", "to": server})),
         (Method::Get, "/v1/configuration/{kind}", "/v1/configuration/policy".into(), Value::Null),
         (Method::Put, "/v1/configuration/{kind}", "/v1/configuration/settings".into(), json!({"value": settings})),
         (Method::Get, "/v1/version", "/v1/version".into(), Value::Null),
