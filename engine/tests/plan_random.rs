@@ -30,7 +30,12 @@ struct Watch {
     /// Compare with the plain model: only where the policy starts whatever fits.
     complete: bool,
     wrong: Option<String>,
+    /// The moment of the last cycle, and how many there were at it.
+    cycles_at: (Time, u32),
 }
+
+/// Most cycles at one instant before the policy is said not to settle: far more than there are gangs.
+const ROUNDS_MAX: u32 = 500;
 
 impl Hooks for Watch {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
@@ -45,6 +50,12 @@ impl Hooks for Watch {
     }
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
+        let (at, rounds) = self.cycles_at;
+        self.cycles_at = (now, if at == now { rounds + 1 } else { 1 });
+        if rounds > ROUNDS_MAX {
+            self.wrong = Some(format!("more than {ROUNDS_MAX} cycles at {now}; the last decided {decided:?}"));
+            return;
+        }
         let fresh = cycle(state, &mut Memo::default(), now);
         if fresh != *decided {
             self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
@@ -274,7 +285,7 @@ proptest! {
             cycle_every: if every_event { CycleEvery::Event } else { CycleEvery::Instant },
             kept_work: true,
         };
-        let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, complete, wrong: None };
+        let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, complete, wrong: None, cycles_at: (Time::ZERO, 0) };
         watch.exact.lenient = true;
         let mut player = build(policy, world, &mut watch);
         disturb(&mut player, &disturbances);

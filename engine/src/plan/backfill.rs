@@ -40,8 +40,8 @@ struct Slack {
 
 /// When a gang that holds devices is expected to let go of them.
 ///
-/// A gang past its expected end ends in a minute, again and again; one without any known run time
-/// never ends.
+/// A gang past its expected end is given a minute more, then twice as much each time: what is booked behind
+/// it moves seldom, not with every cycle. One without any known run time never ends.
 pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
     let Some(job) = state.job(gang.id.job) else { return Time::NEVER };
     let Some(attempt) = gang.current() else { return now };
@@ -59,7 +59,14 @@ pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
             None => return Time::NEVER,
         },
     };
-    if end < now { now.plus_ms(MINUTE_MS) } else { end }
+    if end < now { put_off(end, now) } else { end }
+}
+
+/// The next end to expect of what should have ended before `now`.
+fn put_off(end: Time, now: Time) -> Time {
+    let late = now.since_ms(end);
+    let more = std::iter::successors(Some(MINUTE_MS), |more| more.checked_mul(2)).find(|more| *more > late);
+    more.map_or(Time::NEVER, |more| end.plus_ms(more))
 }
 
 /// What is given back when, and how far the ledger has been moved along it.
@@ -368,4 +375,17 @@ pub(super) fn common_domain(state: &State, parts: &[PlacedPart]) -> Option<(u16,
         });
     }
     common.map(|path| (0, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_late_is_put_off_ever_more_seldom() {
+        let end = Time(1_000_000);
+        let late = |ms| put_off(end, end.plus_ms(ms)).since_ms(end) / MINUTE_MS;
+        assert_eq!([1, 59_999, 60_000, 119_999, 120_000, 3_600_000].map(late), [1, 1, 2, 2, 4, 64]);
+        assert_eq!(put_off(Time(0), Time(u64::MAX)), Time::NEVER, "nothing overflows");
+    }
 }

@@ -95,9 +95,14 @@ impl Round<'_> {
             self.charge(gang, &parts, -1);
         }
         let Some(masked) = self.taking.masked.get(&gang) else { return };
+        // A device that leaves one gang may be kept for another, and that one's node be lost meanwhile: both then keep it.
+        let others =
+            self.state.reservations().values().filter(|known| known.gang != gang && known.kind.keeps_devices());
+        let of_others: BTreeSet<DeviceId> = others.flat_map(|known| known.witness.iter().copied()).collect();
         for Masked { node, slots, amount } in masked {
+            let own = slots.iter().filter(|(slot, _)| !of_others.contains(&DeviceId { node: *node, slot: *slot }));
             self.ledger.change(*node, |view| {
-                slots.iter().for_each(|(slot, free)| view.free[usize::from(*slot)] = *free);
+                own.for_each(|(slot, free)| view.free[usize::from(*slot)] = *free);
                 view.amount = view.amount.plus(amount);
             });
         }
