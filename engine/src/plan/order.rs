@@ -116,7 +116,7 @@ impl Scorer {
                     return Moved { lanes: ranks, ..Moved::default() };
                 };
                 // Those that have reached the full age since.
-                let ripe = |at: Time| Time(at.0.saturating_sub(factors.max_age_ms).saturating_add(1));
+                let ripe = |at: Time| Time(at.0.saturating_add(1).saturating_sub(factors.max_age_ms));
                 let aged = before != self.at;
                 Moved {
                     lanes: ranks || aged,
