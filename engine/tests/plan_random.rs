@@ -25,6 +25,9 @@ use std::collections::BTreeMap;
 /// One job: submit time, shape, two sizes, run time, class, and oddities.
 type Given = (u64, u8, u32, u32, u64, u8, u8);
 
+/// The oddity of running until somebody stops it.
+const ENDLESS: u8 = 7;
+
 struct Watch {
     exact: Exact,
     /// Compare with the plain model: only where the policy starts whatever fits.
@@ -158,7 +161,7 @@ fn wish((_, shape, a, b, run_s, class, odd): Given) -> muster_common::job::Sched
         4 => group.cpu_milli_per_node = Some(20_000 + u64::from(b % 3) * 20_000),
         5 if shape == 0 => group.share = Share(300 + 100 * (b % 4) as u16),
         6 => wish.begin_at_ms = Some(run_s * 700),
-        7 => wish.limits.exact_ms = None,
+        ENDLESS => wish.limits.exact_ms = None,
         8 => wish.limits.wait_ms = Some(run_s * 300),
         _ => {}
     }
@@ -279,10 +282,16 @@ fn play(
 ) -> Result<(), String> {
     let exact = Exact { check: true, lenient: true, ..Exact::default() };
     let mut watch = Watch { exact, complete, wrong: None, cycles_at: (Time::ZERO, 0) };
+    // Work without an end takes turns for ever under such an order.
+    let takes_turns = matches!(policy.order, Order::Las(Las { promote_after: Some(_), .. }))
+        && matches!(policy.replan, Replan::Refill { .. });
     let mut player = build(policy, world, &mut watch);
     disturb(&mut player, disturbances);
-    for (at, given) in given.iter().enumerate() {
-        player.at(Time(given.0 * 1000), submit(&format!("job-{at}"), wish(*given)));
+    for (at, mut given) in given.iter().copied().enumerate() {
+        if takes_turns && given.6 == ENDLESS {
+            given.6 = 15;
+        }
+        player.at(Time(given.0 * 1000), submit(&format!("job-{at}"), wish(given)));
     }
     player.run(&mut watch, 50_000).map_err(|error| error.to_string())?;
     if let Some(wrong) = watch.wrong {
@@ -311,6 +320,25 @@ fn what_is_submitted_at_the_beginning_of_time_grows_old_too() {
     let world = World { at_one_instant: InstantOrder::EndsFirst, cycle_every: CycleEvery::Event, kept_work: true };
     let given = [(0, 6, 0, 0, 1, 0, 7), (0, 0, 42, 8, 1, 0, 1), (1, 0, 0, 0, 1, 1, 0)];
     play(policy, false, world, &given, &[]).unwrap();
+}
+
+#[test]
+fn a_device_kept_for_a_share_is_kept_whole() {
+    let preempt = Preempt { settle_ms: 20_000, min_run_ms: 2000, ..Preempt::default() };
+    let policy = Policy {
+        order: Order::Gittins(Gittins { quantum: 10, services: vec![10, 20, 80, 300] }),
+        taking: Taking { preempt: Some(preempt), ..Taking::default() },
+        ..Policy::default()
+    };
+    let world = World { at_one_instant: InstantOrder::ArrivalsFirst, cycle_every: CycleEvery::Event, kept_work: true };
+    let given = [
+        (33, 0, 6, 0, 1, 1, 5),
+        (11, 0, 37, 17, 21, 0, 5),
+        (20, 2, 9, 2, 28, 0, 0),
+        (33, 5, 1, 19, 3, 0, 9),
+        (32, 4, 20, 0, 22, 1, 4),
+    ];
+    play(policy, false, world, &given, &[(0, 2, 3), (0, 2, 0)]).unwrap();
 }
 
 proptest! {

@@ -169,7 +169,10 @@ impl Hooks for Exact {
         }
         match &outcome.response {
             Response::Plan { rejected, .. } if !rejected.is_empty() => {
-                return Err(format!("a plan was refused on the state it was made from: {rejected:?}"));
+                return Err(format!(
+                    "a plan was refused on the state it was made from: {rejected:?}, {:?}",
+                    entry.command
+                ));
             }
             Response::Refused(why) if !self.lenient => return Err(format!("refused: {why}")),
             _ => {}

@@ -155,8 +155,18 @@ impl Round<'_> {
         self.taking.masked_slots.extend(taken.parts.iter().flat_map(devices));
         self.taking.waiting.insert(gang);
         self.take(&taken.parts);
+        self.keep_whole(&taken.parts);
         let free: Vec<PlacedPart> = taken.parts.iter().map(|part| self.free_of(part.clone())).collect();
         self.charge(gang, &free, 1);
+    }
+
+    /// What is kept is kept as whole devices: of one that is kept for a share nobody else gets the rest.
+    fn keep_whole(&mut self, parts: &[PlacedPart]) {
+        for part in parts {
+            self.ledger.change(part.node, |view| {
+                part.devices.iter().for_each(|(slot, _)| view.free[usize::from(*slot)] = 0);
+            });
+        }
     }
 
     pub(super) fn running(&self, gang: GangId) -> Option<&super::running::Runs> {
