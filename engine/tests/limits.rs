@@ -2,6 +2,7 @@
 //! cycle never plans what a limit then rejects.
 
 mod plan_support;
+mod property;
 
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Time};
@@ -12,6 +13,7 @@ use muster_engine::plan::explain::{Reason, explain};
 use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan};
 use muster_engine::{Memo, cycle};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -181,7 +183,7 @@ fn a_plan_beyond_a_limit_is_rejected_when_it_is_committed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
     /// `Exact` refuses a plan that the state it was made from rejects; `check` runs after each entry.
     #[test]
     fn no_plan_goes_beyond_a_limit(

@@ -1,6 +1,7 @@
 //! Filling around the first gang that cannot start, and never in its way.
 
 mod plan_support;
+mod property;
 
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, Time};
@@ -11,6 +12,7 @@ use muster_engine::policy::{Admission, Backfill, Domains, Edge, FillerOrder, Ord
 use muster_engine::state::reservation::ReservationKind;
 use muster_engine::{Cycle, State};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -142,7 +144,7 @@ impl Hooks for Promises {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
     /// With exact run times and an order that newcomers cannot upset.
     #[test]
     fn no_booked_gang_starts_later_than_it_was_promised(

@@ -1,12 +1,14 @@
 //! Who goes first, judged against orders written down a second time, in floats and by hand.
 
 mod plan_support;
+mod property;
 
 use muster_common::{GangId, Time};
 use muster_engine::command::{Command, PlanStep};
 use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan};
 use muster_engine::{Memo, cycle};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 
 fn no_backfill() -> Backfill {
@@ -62,7 +64,7 @@ fn orders() -> impl Strategy<Value = Order> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(cases(500))]
     #[test]
     fn gangs_are_placed_in_the_order_of_the_policy(
         order in orders(),

@@ -2,6 +2,7 @@
 //! from, and nothing waits that a plain model could place.
 
 mod plan_support;
+mod property;
 
 use muster_common::job::{Count, GroupRequest};
 use muster_common::resources::Share;
@@ -19,6 +20,7 @@ use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
 use muster_engine::{Cycle, Memo, State, cycle};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -341,8 +343,38 @@ fn a_device_kept_for_a_share_is_kept_whole() {
     play(policy, false, world, &given, &[(0, 2, 3), (0, 2, 0)]).unwrap();
 }
 
+#[test]
+fn at_one_instant_nothing_that_is_placed_changes_the_ranks() {
+    let factors =
+        Multifactor { class: 10, age: 50, fair: 20, size: 5, max_age_ms: 1000, full_size: 8, ..Multifactor::default() };
+    let mut policy = Policy {
+        order: Order::Multifactor(factors),
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        replan: Replan::Refill { min_run_ms: 0, max_victims_per_cycle: 3 },
+        ..Policy::default()
+    };
+    policy.taking.wounded_ms = 20_000;
+    let world = World { at_one_instant: InstantOrder::EndsFirst, cycle_every: CycleEvery::Instant, kept_work: true };
+    let given = [
+        (13, 0, 37, 94, 20, 0, 3),
+        (15, 6, 11, 0, 13, 0, 3),
+        (12, 6, 69, 0, 16, 1, 3),
+        (0, 6, 20, 0, 8, 0, 6),
+        (0, 1, 11, 0, 1, 1, 7),
+        (12, 6, 38, 0, 22, 0, 1),
+        (41, 5, 0, 57, 3, 0, 10),
+        (41, 6, 74, 0, 1, 0, 10),
+        (39, 4, 90, 0, 1, 0, 7),
+        (29, 5, 43, 21, 3, 0, 2),
+        (28, 6, 13, 0, 22, 0, 5),
+        (23, 7, 84, 0, 11, 0, 15),
+        (29, 5, 57, 44, 9, 0, 11),
+    ];
+    play(policy, false, world, &given, &[(0, 2, 44), (35, 0, 45), (30, 0, 4)]).unwrap();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(cases(500))]
     #[test]
     fn cycles_are_pure_sound_and_complete(
         (policy, complete) in policies(),

@@ -2,6 +2,7 @@
 //! nodes, instances, and machines that lost a link.
 
 mod plan_support;
+mod property;
 
 use muster_common::job::{GroupRequest, RanksPerNode, Scheduling};
 use muster_common::node::{Inventory, Link};
@@ -16,6 +17,7 @@ use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::{DeviceChoice, Domains, Policy, Score};
 use muster_engine::{Memo, desired};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 
 fn group(called: &str, count: muster_common::job::Count) -> GroupRequest {
@@ -492,7 +494,7 @@ fn random_cluster(policy: Policy, machines: &[[u8; 4]]) -> Cluster {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
     /// Whatever is wished on whatever fabric: no plan is refused by the state it was made from, every
     /// invariant holds, and two clusters decide alike.
     #[test]

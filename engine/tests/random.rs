@@ -1,10 +1,12 @@
 //! Random commands against State: no invariant breaks, nothing panics, and a snapshot with the tail
 //! of the log gives the same state as the whole log.
 
+mod property;
 mod support;
 
 use muster_common::{GangId, Time};
 use muster_engine::{Command, Entry, State, apply};
+use property::cases;
 use proptest::prelude::*;
 use support::steps::{Op, random_scheduling, step};
 use support::*;
@@ -18,7 +20,7 @@ fn replayed(log: &[Entry]) -> State {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn no_sequence_of_commands_breaks_an_invariant(
@@ -39,10 +41,6 @@ proptest! {
 }
 
 /// 300 unless MUSTER_CASES says otherwise.
-fn cases() -> u32 {
-    std::env::var("MUSTER_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
-}
-
 #[test]
 fn time_that_jumps_to_the_end_of_its_range_never_overflows() {
     let mut cluster = Cluster::new(1, 1);

@@ -2,6 +2,7 @@
 //! and what was stopped stops nobody when it comes again at once.
 
 mod plan_support;
+mod property;
 
 use muster_common::job::Hash;
 use muster_common::topology::TopologyMode::Required;
@@ -13,6 +14,7 @@ use muster_engine::policy::{Policy, Preempt, Taking};
 use muster_engine::state::gang::Cause;
 use muster_engine::{Cycle, Memo, State, cycle};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +102,7 @@ fn wish((shape, a, b, run_s, level): (u8, u32, u32, u64, u8)) -> muster_common::
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn preemption_helps_whom_it_is_for_and_settles(

@@ -8,7 +8,8 @@ use crate::state::State;
 use muster_common::{Name, Time};
 use std::collections::BTreeMap;
 
-/// Ranks follow time in steps of this: within one, only entries change them.
+/// Ranks follow time in steps of this: within one, only entries change them, and at one instant
+/// nothing that is placed or stopped does.
 pub const STEP_MS: u64 = 60_000;
 
 /// The moment whose use counts at `now`.
@@ -65,7 +66,7 @@ impl Standing {
         }
         self.at = Some(at);
         let usage = state.usage();
-        let forward = usage.forward(at);
+        let forward = usage.forward(at.max(usage.latest()));
         for (branch, row) in self.branches.iter().zip(usage.payers().values()) {
             self.tree[*branch].usage = usage.weighted_at(row, forward);
         }

@@ -23,6 +23,8 @@ pub const PAYERS_MAX: u64 = 50_000;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Usage {
     decay: Decay,
+    /// When something was last placed or charged.
+    latest: Time,
     payers: Table<Payer, PayerUse>,
     accounts: Table<Name, Held>,
 }
@@ -97,6 +99,11 @@ impl Usage {
         self.decay.forward(at)
     }
 
+    /// Before it, what was placed since would count as less than nothing.
+    pub fn latest(&self) -> Time {
+        self.latest
+    }
+
     pub fn half_life_ms(&self) -> u64 {
         self.decay.half_life_ms()
     }
@@ -148,6 +155,7 @@ impl Usage {
 
     pub(crate) fn take(&mut self, accounts: &Accounts, payer: &Payer, holding: Holding) {
         let since = self.since(holding);
+        self.latest = self.latest.max(holding.placed_at);
         let row = self.change(accounts, payer, |held| {
             held.milli += holding.milli;
             held.running += 1;
@@ -159,6 +167,7 @@ impl Usage {
     pub(crate) fn charge(&mut self, accounts: &Accounts, payer: &Payer, holding: Holding, now: Time, device_ms: u64) {
         let since = self.since(holding);
         let until = self.since(Holding { placed_at: now, ..holding });
+        self.latest = self.latest.max(now);
         let row = self.change(accounts, payer, |held| {
             held.milli -= holding.milli;
             held.running -= 1;
