@@ -2,6 +2,7 @@
 
 mod support;
 
+use muster_common::node::Inventory;
 use muster_common::{GangId, Time};
 use muster_engine::command::*;
 use muster_engine::desired::{Phase, desired};
@@ -279,6 +280,30 @@ fn a_restarted_agent_that_still_holds_the_token_keeps_its_ranks() {
     again.held = vec![HeldToken { gang, attempt, token, live: None }];
     c.apply(Command::RegisterNode(Box::new(again)));
     assert_eq!((c.word(gang), desired(&c.state, c.node(0)).parts[0].phase), ("RUNNING", Phase::Run));
+}
+
+#[test]
+fn a_node_that_comes_back_smaller_has_nothing_free_until_what_it_runs_has_ended() {
+    let mut c = Cluster::new(1, 2);
+    let mut wish = scheduling(1, 1);
+    wish.groups[0].cpu_milli_per_node = Some(20_000);
+    let gang = GangId::new(c.submit(wish), 0);
+    c.start(gang);
+    let (attempt, token) = c.token(gang);
+    let held = vec![HeldToken { gang, attempt, token, live: None }];
+    let mut smaller = registration("n0", 2);
+    let inventory = Inventory { cpu_milli: 1000, memory_bytes: 1 << 30, ..(*smaller.inventory).clone() };
+    (smaller.inventory, smaller.held) = (inventory.into(), held);
+    c.apply(Command::RegisterNode(Box::new(smaller.clone())));
+    assert_eq!(c.word(gang), "RUNNING");
+    let node = c.state.node(c.node(0)).unwrap();
+    assert_eq!(node.used.cpu_milli, 20_000);
+    assert_eq!(node.free_amount().cpu_milli, 0);
+    c.exit(gang, c.node(0), 0, Exit::Code(0));
+    c.release_all(gang);
+    smaller.held.clear();
+    c.apply(Command::RegisterNode(Box::new(smaller)));
+    assert_eq!(c.state.node(c.node(0)).unwrap().inventory.cpu_milli, 1000);
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Applying<'_> {
         record.from_backup = false;
         let same_devices = uuids(&record.inventory).eq(uuids(&registration.inventory));
         if same_devices {
-            record.inventory = registration.inventory.clone();
+            record.inventory = no_smaller(&registration.inventory, record.used);
             return;
         }
         if idle {
@@ -200,7 +200,7 @@ impl Applying<'_> {
         let mut kept = (**inventory).clone();
         kept.devices = record.inventory.devices.clone();
         kept.links = record.inventory.links.clone();
-        record.inventory = Arc::new(kept);
+        record.inventory = no_smaller(&Arc::new(kept), record.used);
         for slot in missing {
             let holders =
                 self.state.nodes.get(&node).map(|record| record.devices[usize::from(slot)].holders().to_vec());
@@ -239,6 +239,17 @@ fn quarantine_kept(record: &NodeRecord, inventory: &Inventory) -> Vec<DeviceStat
         _ => DeviceState::Ok(Vec::new()),
     };
     uuids(inventory).map(state).collect()
+}
+
+/// A node that comes back with less than its work was given has nothing free; what it really has counts from the
+/// registration that finds it with less used.
+fn no_smaller(inventory: &Arc<Inventory>, used: Amount) -> Arc<Inventory> {
+    if inventory.amount().covers(&used) {
+        return inventory.clone();
+    }
+    let cpu_milli = inventory.cpu_milli.max(used.cpu_milli);
+    let memory_bytes = inventory.memory_bytes.max(used.memory_bytes);
+    Arc::new(Inventory { cpu_milli, memory_bytes, ..(**inventory).clone() })
 }
 
 fn holds(held: &[HeldToken], gang: GangId, token: Token) -> bool {
