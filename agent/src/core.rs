@@ -12,7 +12,6 @@ use crate::launcher::Launcher;
 use crate::reconcile::Progress;
 use crate::runner::{Beginning, Fact, Orders, Runner, Witness, Workplace};
 use crate::store::{Held, Report, ReportBody, Store};
-use muster_common::{AttemptNo, GangId};
 use muster_runtime::actor::{ActorError, Inbox, Mailbox, mailbox};
 use muster_runtime::clock::Clock;
 use muster_runtime::durable::DurableError;
@@ -32,14 +31,14 @@ const SAID_MAX: usize = 10_000;
 
 /// Reports that wait for a server, by number.
 pub type Pending = Arc<BTreeMap<u64, Report>>;
-/// Attempts with something left on this node.
-pub type Live = Arc<BTreeSet<(GangId, AttemptNo)>>;
+/// Allocations with something left on this node.
+pub type Live = Arc<BTreeSet<Key>>;
 
 /// What a server is told when the agent connects.
 #[derive(Debug, Clone)]
 pub struct Introduction {
     pub seen: Position,
-    /// With what each occupies, unless it is proven gone.
+    /// With what each occupies, unless it is proven gone. Ends that are remembered are among them.
     pub held: Vec<(Key, &'static str, Option<Occupied>)>,
     pub store_lost: bool,
     pub first_report: u64,
@@ -165,6 +164,8 @@ pub struct Core {
     refused: BTreeSet<Key>,
     /// The desired state at which a release was acknowledged: only a newer one asks for it again.
     released_at: BTreeMap<Key, Position>,
+    /// Told once to the servers of this generation.
+    ends_told: BTreeSet<Key>,
     runners: JoinSet<()>,
 }
 
@@ -194,6 +195,7 @@ impl Core {
             swept: false,
             refused: BTreeSet::new(),
             released_at: BTreeMap::new(),
+            ends_told: BTreeSet::new(),
             runners: JoinSet::new(),
         };
         (core, handle)
@@ -248,13 +250,13 @@ impl Core {
             Some(Progress::Ending) => "ending",
             Some(Progress::Gone) => "gone",
         };
+        let held = store.held().iter();
+        let held = held.map(|(key, held)| (*key, word(key), (!held.gone).then(|| Occupied::of(held))));
+        // Else a server that believes they run would take them for vanished.
+        let ended = store.ends().keys().map(|key| (key, "ended", None));
         Introduction {
             seen: store.seen(),
-            held: store
-                .held()
-                .iter()
-                .map(|(key, held)| (*key, word(key), (!held.gone).then(|| Occupied::of(held))))
-                .collect(),
+            held: held.chain(ended).collect(),
             store_lost: store.is_lost(),
             first_report: store.first_report(),
             store_id: store.id().to_owned(),
@@ -290,9 +292,10 @@ impl Core {
         }
         self.desired = Some(desired);
         // Only memory of what was said: at worst something is said twice.
-        if self.refused.len() + self.released_at.len() > SAID_MAX {
+        if self.refused.len() + self.released_at.len() + self.ends_told.len() > SAID_MAX {
             self.refused.clear();
             self.released_at.clear();
+            self.ends_told.clear();
         }
         self.reconcile().await
     }
@@ -338,7 +341,7 @@ impl Core {
 
     /// Makes the store's changes durable, and only then shows them.
     fn save(&mut self) -> Result<(), CoreError> {
-        let store = &self.parts.store;
+        let store = &mut self.parts.store;
         // A slow disk must hold up neither renewals nor logs; a runtime of one thread has no other to give them to.
         let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         if alone {
@@ -349,8 +352,7 @@ impl Core {
         if **self.pending.borrow() != *store.reports() {
             self.pending.send_replace(Arc::new(store.reports().clone()));
         }
-        let live = store.held().iter().filter(|(_, held)| !held.gone).map(|(key, _)| (key.gang, key.attempt));
-        let live: BTreeSet<_> = live.collect();
+        let live: BTreeSet<Key> = store.held().iter().filter(|(_, held)| !held.gone).map(|(key, _)| *key).collect();
         if **self.live.borrow() != live {
             self.live.send_replace(Arc::new(live));
         }

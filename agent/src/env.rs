@@ -13,7 +13,7 @@
 //! | `MUSTER_GROUP_RANKS`, `MUSTER_GROUP_NODES`, `MUSTER_GROUP_NODE_RANK`, `MUSTER_GROUP_NODE_LIST` | ranks and nodes of the group; which of its nodes this is; their names |
 //! | `MUSTER_NUMA_NODES`, `MUSTER_NICS` | NUMA nodes of the devices and the NICs nearest to them, where the machine says |
 //! | `MUSTER_GPUS_PER_NODE`, `MUSTER_RANKS_PER_NODE` | devices and ranks of the gang on this node |
-//! | `MUSTER_RDZV_ID` | `<job>_<ordinal>@<attempt>`: ranks of an old attempt cannot join under it |
+//! | `MUSTER_RDZV_ID` | `<job>_<ordinal>@<attempt>-<token>`: ranks of an old attempt cannot join under it |
 //! | `MUSTER_TOKEN` | the attempt's fencing token |
 //! | `MUSTER_OUTPUT_DIR` | this attempt's own folder |
 //! | `MUSTER_USER` | who submitted |
@@ -80,7 +80,7 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, a
     set_group(run, launch, group, &mut set);
     set("MUSTER_GPUS_PER_NODE", run.devices.len().to_string());
     set("MUSTER_RANKS_PER_NODE", run.ranks.to_string());
-    set("MUSTER_RDZV_ID", format!("{}@{}", key.gang, key.attempt));
+    set("MUSTER_RDZV_ID", key.to_string());
     set("MUSTER_TOKEN", key.token.to_string());
     set("MUSTER_OUTPUT_DIR", output_dir.display().to_string());
     set("MUSTER_USER", run.user.clone());
@@ -195,7 +195,7 @@ mod tests {
             ("MUSTER_GROUP_NODE_LIST", "a,b"),
             ("MUSTER_GPUS_PER_NODE", "2"),
             ("MUSTER_RANKS_PER_NODE", "2"),
-            ("MUSTER_RDZV_ID", "7_0@1"),
+            ("MUSTER_RDZV_ID", "7_0@1-1.50"),
             ("MUSTER_TOKEN", "1.50"),
             ("MUSTER_OUTPUT_DIR", "/out"),
             ("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-0"),

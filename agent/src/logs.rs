@@ -1,9 +1,10 @@
 //! Streams ranks' output to whoever asked, as it was written, and as it is being written.
 
+use crate::assignment::Key;
 use crate::core::Live;
 use crate::paths::Paths;
 use crate::shim::pump::stream_file;
-use crate::store::rank_logs::{ranks_in, read_at, tail_offset};
+use crate::store::rank_logs::{newest_attempt, ranks_in, read_at, tail_offset};
 use muster_common::{AttemptNo, GangId};
 use muster_proto::agent::{LogChunk, LogRequest};
 use muster_runtime::clock::Clock;
@@ -42,18 +43,22 @@ impl Streamer {
     async fn stream(&self, request: &LogRequest) -> io::Result<()> {
         let gang = GangId::from(request.gang.unwrap_or_default());
         let attempt = AttemptNo(request.attempt);
-        let folder = self.paths.logs(gang, attempt);
+        let absent = || {
+            let why = format!("this node has no logs of attempt {attempt} of {gang}; they may have been removed");
+            io::Error::new(io::ErrorKind::NotFound, why)
+        };
+        let key = self.named(request, gang, attempt).ok_or_else(absent)?;
+        let folder = self.paths.logs(&key);
         let mut offsets: BTreeMap<(u32, u32), u64> = BTreeMap::new();
         loop {
             // Looked at before reading: what was written by the end is then read by the end.
-            let live = self.live.borrow().contains(&(gang, attempt));
+            let live = self.live.borrow().contains(&key);
             let mut ranks = ranks_in(&folder);
             if !request.ranks.is_empty() {
                 ranks.retain(|rank| request.ranks.contains(rank));
             }
             if ranks.is_empty() && !live {
-                let why = format!("this node has no logs of attempt {attempt} of {gang}; they may have been removed");
-                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+                return Err(absent());
             }
             let mut more = false;
             for rank in ranks {
@@ -70,6 +75,15 @@ impl Streamer {
             }
             self.clock.sleep_ms(LOOK_AGAIN_MS).await;
         }
+    }
+
+    /// The attempt that is asked for; without a token it is the newest with the number.
+    fn named(&self, request: &LogRequest, gang: GangId, attempt: AttemptNo) -> Option<Key> {
+        if let Some(token) = request.token {
+            return Some(Key { gang, attempt, token: token.into() });
+        }
+        let live = self.live.borrow().iter().filter(|key| (key.gang, key.attempt) == (gang, attempt)).max().copied();
+        live.max(newest_attempt(self.paths.log_root(), gang, attempt))
     }
 
     /// False when there is nothing new.
@@ -120,7 +134,7 @@ mod tests {
     use crate::config::Config;
     use crate::shim::pump::StreamWriter;
     use muster_common::job::LogLimits;
-    use muster_common::{JobId, Name};
+    use muster_common::{JobId, Name, Token};
     use muster_proto::agent::Gang;
     use muster_runtime::clock::SystemClock;
     use std::collections::BTreeSet;
@@ -137,12 +151,32 @@ mod tests {
         LogRequest { request: 5, gang: Some(Gang { job: 1, ordinal: 0 }), attempt: 2, follow, ..LogRequest::default() }
     }
 
+    fn key(generation: u32) -> Key {
+        Key { gang: GangId::new(JobId(1), 0), attempt: AttemptNo(2), token: Token { generation, index: 50 } }
+    }
+
+    #[tokio::test]
+    async fn a_number_that_restored_servers_gave_again_does_not_mix_two_attempts_logs() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        for (generation, text) in [(2, "second"), (1, "first")] {
+            let logs = streamer(folder.path(), Live::default()).0.paths.logs(&key(generation));
+            fs::create_dir_all(&logs).expect("made");
+            let out = StreamWriter::create(stream_file(&logs, 0, "out"), LogLimits::default());
+            out.expect("it is not the other's").write(text.as_bytes());
+        }
+        for (token, text) in [(Some(1), "first"), (Some(2), "second"), (None, "second")] {
+            let token = token.map(|generation| key(generation).token.into());
+            let (streamer, mut chunks, _live) = streamer(folder.path(), Live::default());
+            tokio::spawn(streamer.serve(LogRequest { token, ..request(false) }));
+            assert_eq!(chunks.recv().await.expect("a chunk").data, text);
+        }
+    }
+
     #[tokio::test]
     async fn a_followed_log_ends_when_the_attempt_is_gone_and_has_all_of_it() {
         let folder = tempfile::tempdir().expect("a temp folder");
-        let gang = GangId::new(JobId(1), 0);
-        let (streamer, mut chunks, live) = streamer(folder.path(), Arc::new(BTreeSet::from([(gang, AttemptNo(2))])));
-        let logs = streamer.paths.logs(gang, AttemptNo(2));
+        let (streamer, mut chunks, live) = streamer(folder.path(), Arc::new(BTreeSet::from([key(1)])));
+        let logs = streamer.paths.logs(&key(1));
         fs::create_dir_all(&logs).expect("made");
         let limits = LogLimits::default();
         let mut out = StreamWriter::create(stream_file(&logs, 0, "out"), limits).expect("made");

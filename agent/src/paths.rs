@@ -2,7 +2,7 @@
 
 use crate::assignment::Key;
 use crate::config::Config;
-use muster_common::{AttemptNo, GangId};
+use muster_common::{AttemptNo, Token};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -41,16 +41,16 @@ impl Paths {
         self.state_dir.join("launches")
     }
 
-    pub fn logs(&self, gang: GangId, attempt: AttemptNo) -> PathBuf {
-        self.log_root.join(gang.to_string()).join(format!("attempt-{attempt}"))
+    pub fn logs(&self, key: &Key) -> PathBuf {
+        self.log_root.join(key.gang.to_string()).join(attempt_folder(key))
     }
 
     pub fn log_root(&self) -> &std::path::Path {
         &self.log_root
     }
 
-    pub fn output(&self, gang: GangId, attempt: AttemptNo) -> PathBuf {
-        self.output_root.join(gang.to_string()).join(format!("attempt-{attempt}"))
+    pub fn output(&self, key: &Key) -> PathBuf {
+        self.output_root.join(key.gang.to_string()).join(attempt_folder(key))
     }
 
     /// Start of the mark of every process below this agent's shims.
@@ -64,10 +64,23 @@ impl Paths {
     }
 }
 
+/// The token as well as the number: servers that are restored give a number again that has been here already.
+fn attempt_folder(key: &Key) -> String {
+    format!("attempt-{}-{}", key.attempt, key.token)
+}
+
+/// The attempt and the token that [`attempt_folder`] wrote.
+pub fn read_attempt_folder(name: &str) -> Option<(AttemptNo, Token)> {
+    let (attempt, token) = name.strip_prefix("attempt-")?.split_once('-')?;
+    let (generation, index) = token.split_once('.')?;
+    let token = Token { generation: generation.parse().ok()?, index: index.parse().ok()? };
+    Some((AttemptNo(attempt.parse().ok()?), token))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_common::{JobId, Name, Token};
+    use muster_common::{GangId, JobId, Name};
 
     #[test]
     fn no_allocations_mark_begins_anothers() {
@@ -86,10 +99,24 @@ mod tests {
     fn rule_13_each_attempt_has_its_own_output_and_log_folder() {
         let config = Config::new(vec!["a:1".to_owned()], Name::literal("n"), PathBuf::from("/state"));
         let paths = Paths::of(&config);
-        let gang = GangId::new(JobId(7), 0);
-        let (first, second) = (AttemptNo(1), AttemptNo(2));
-        assert_ne!(paths.output(gang, first), paths.output(gang, second));
-        assert_ne!(paths.logs(gang, first), paths.logs(gang, second));
-        assert_ne!(paths.output(gang, first), paths.output(GangId::new(JobId(7), 1), first));
+        let key = |ordinal, attempt, generation| {
+            let token = Token { generation, index: 50 };
+            Key { gang: GangId::new(JobId(7), ordinal), attempt: AttemptNo(attempt), token }
+        };
+        let first = key(0, 1, 1);
+        for other in [key(0, 2, 1), key(1, 1, 1), key(0, 1, 2)] {
+            assert_ne!(paths.output(&first), paths.output(&other), "{other}");
+            assert_ne!(paths.logs(&first), paths.logs(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_attempts_folder_says_whose_it_is() {
+        let token = Token { generation: 3, index: 100_000_042 };
+        let key = Key { gang: GangId::new(JobId(7), 0), attempt: AttemptNo(12), token };
+        assert_eq!(read_attempt_folder(&attempt_folder(&key)), Some((key.attempt, token)));
+        for nonsense in ["attempt-1", "attempt-1-", "attempt-1-3", "attempt--3.4", "1-3.4", "attempt-1-3.4x"] {
+            assert_eq!(read_attempt_folder(nonsense), None, "{nonsense}");
+        }
     }
 }

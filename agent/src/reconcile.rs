@@ -2,7 +2,7 @@
 //! and nothing is done here, so a step that cannot be taken yet simply comes again.
 
 use crate::assignment::{Assignment, Desired, Key, Position, RunPart, Wanted};
-use crate::store::{Held, Ledger, Refusal};
+use crate::store::{Ends, Held, Ledger, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far an allocation of the store is.
@@ -25,6 +25,8 @@ pub struct Observed<'a> {
     pub seen: Position,
     pub ledger: &'a Ledger,
     pub held: &'a BTreeMap<Key, Held>,
+    /// How allocations ended that are no longer held.
+    pub ends: &'a Ends,
     pub progress: &'a BTreeMap<Key, Progress>,
     /// Everything that ran before this agent and is not in its store was found and killed.
     pub swept: bool,
@@ -48,6 +50,8 @@ pub enum Step<'a> {
     Stop(&'a Assignment),
     /// Say that nothing of it is here, and never take it.
     ConfirmReleased(&'a Assignment),
+    /// It has ended, which a server from a backup does not know: say how.
+    TellEnd(Key),
     /// The server knows all there is to know of it.
     Forget(Key),
 }
@@ -70,6 +74,9 @@ pub fn reconcile<'a>(desired: &'a Desired, observed: &Observed<'_>) -> Vec<Step<
             (Wanted::Forget, Some(held)) if held.gone => ends.push(Step::Forget(assignment.key)),
             (Wanted::Forget, _) => {}
             (Wanted::Prepare | Wanted::Run, Some(held)) => begins.extend(go_on(assignment, held, observed)),
+            (Wanted::Prepare | Wanted::Run, None) if observed.ends.told(&assignment.key).is_some() => {
+                ends.push(Step::TellEnd(assignment.key));
+            }
             (Wanted::Prepare, None) => begins.extend(begin(assignment, observed)),
             (Wanted::Run, None) => begins.push(Step::Refuse(assignment, Refusal::NeverPrepared)),
         }

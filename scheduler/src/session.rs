@@ -227,6 +227,7 @@ async fn admit(
             }
             return Ok((record.id, record.epoch));
         }
+        keep_what_matters(&state, record, &mut registration);
         registration.old_boot_silent = !sessions.other_boot_connected(record.id, &registration.inventory.boot_id);
     }
     // In this term or not at all: a registration is evidence only while its stream lives.
@@ -254,6 +255,16 @@ async fn raise_above(sessions: &SessionsHandle, term: u64, state: &State, seen: 
         Response::Refused(why) => Err(SessionError::Refused(why.to_string())),
         _ => Ok(()),
     }
+}
+
+/// Agents also name what is over and done with. Unless State still believes in it, that is nothing to write in the log.
+fn keep_what_matters(state: &State, record: &NodeRecord, registration: &mut Registration) {
+    registration.held.retain(|held| {
+        let attempt = state.gang(held.gang).and_then(|gang| gang.current());
+        let believed = attempt.is_some_and(|attempt| attempt.token == held.token)
+            || record.orphans.iter().any(|orphan| orphan.gang == held.gang && orphan.token == held.token);
+        held.live.is_some() || believed
+    });
 }
 
 /// The same agent process on the same boot, connected again.

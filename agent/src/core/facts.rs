@@ -36,39 +36,36 @@ impl Core {
     /// was acknowledged since is not in it.
     pub(super) fn tell_again(&mut self) {
         let store = &mut self.parts.store;
-        let waits = |key: &Key, body: &ReportBody| {
-            store.reports().values().any(|report| report.key == Some(*key) && report.body == *body)
-        };
         let all: Vec<(Key, ReportBody)> = store
             .held()
             .iter()
-            .flat_map(|(key, held)| told(held).into_iter().map(|body| (*key, body)))
-            .filter(|(key, body)| !waits(key, body))
+            .flat_map(|(key, held)| held.told().into_iter().map(|body| (*key, body)))
+            .filter(|(key, body)| !store.is_waiting(key, body))
             .collect();
         tracing::warn!(reports = all.len(), "the servers were restored from a backup; telling them what happened here");
         for (key, body) in all {
             store.report(Some(key), body);
         }
         self.released_at.clear();
+        self.ends_told.clear();
     }
-}
 
-/// What servers were told of an allocation, in the order in which it happened.
-fn told(held: &Held) -> Vec<ReportBody> {
-    let mut told = Vec::new();
-    told.extend(held.prepared_reported.then_some(ReportBody::Prepared));
-    let succeeded = held.exits.len() == held.run.ranks as usize && held.exits.values().all(|exit| exit.code == 0);
-    // How ranks end that were told to is not the job's doing, and those who told them are forgotten.
-    let by_itself = succeeded || !(held.stop_wanted || held.lease_expired);
-    if by_itself {
-        told.extend(held.exits.values().cloned().map(ReportBody::Exited));
+    /// Tells a server that believes it runs how it ended. Once: the report is kept until it is applied, and the server
+    /// may wait for others' ends.
+    pub(super) fn tell_end(&mut self, key: Key) -> Result<(), CoreError> {
+        if !self.ends_told.insert(key) {
+            return Ok(());
+        }
+        tracing::warn!(allocation = %key, "it ended before the servers were restored; telling its end again");
+        let store = &mut self.parts.store;
+        let told = store.ends().told(&key).unwrap_or_default().to_vec();
+        for body in told {
+            if !store.is_waiting(&key, &body) {
+                store.report(Some(key), body);
+            }
+        }
+        self.save()
     }
-    // Of an end by itself the release is asked for once the server knows of it.
-    let asked_for = by_itself && !held.exits.is_empty();
-    if held.gone && !asked_for {
-        told.push(ReportBody::Released { lease_expired: held.lease_expired });
-    }
-    told
 }
 
 fn progress_of(fact: &Fact) -> Option<Progress> {

@@ -20,6 +20,7 @@ enum Task {
     Go(Key),
     Stop(Key, StopRules),
     ConfirmReleased(Key, Option<RunPart>),
+    TellEnd(Key),
     Forget(Key),
 }
 
@@ -44,6 +45,7 @@ impl Core {
             seen: store.seen(),
             ledger: store.ledger(),
             held: store.held(),
+            ends: store.ends(),
             progress: &self.progress,
             swept: self.swept,
             has_lease: self.renewed_ms.is_some(),
@@ -100,6 +102,7 @@ impl Core {
             }
             Task::Stop(key, rules) => self.stop(key, rules),
             Task::ConfirmReleased(key, run) => self.confirm_released(key, run),
+            Task::TellEnd(key) => self.tell_end(key),
             Task::Forget(key) => {
                 self.parts.store.forget(&key);
                 self.progress.remove(&key);
@@ -179,10 +182,10 @@ impl Core {
         prune_files(&self.parts.workplace.paths.launches(), KEPT_LAUNCHES);
         let live = self.live.borrow().clone();
         let mut ended = kept_attempts(self.parts.workplace.paths.log_root());
-        ended.retain(|(gang, attempt)| !live.contains(&(*gang, *attempt)));
+        ended.retain(|key| !live.contains(key));
         let excess = ended.len().saturating_sub(self.parts.kept_logs);
-        for (gang, attempt) in ended.into_iter().take(excess) {
-            remove_logs(&self.parts.workplace.paths.logs(gang, attempt));
+        for key in ended.into_iter().take(excess) {
+            remove_logs(&self.parts.workplace.paths.logs(&key));
         }
     }
 }
@@ -195,6 +198,7 @@ impl From<Step<'_>> for Task {
             Step::Go(key) => Task::Go(key),
             Step::Stop(assignment) => Task::Stop(assignment.key, assignment.stop.clone()),
             Step::ConfirmReleased(assignment) => Task::ConfirmReleased(assignment.key, assignment.run.clone()),
+            Step::TellEnd(key) => Task::TellEnd(key),
             Step::Forget(key) => Task::Forget(key),
         }
     }

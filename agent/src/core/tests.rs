@@ -28,6 +28,7 @@ struct Rig {
     shutdown: Shutdown,
     task: tokio::task::JoinHandle<Result<(), CoreError>>,
     applied_index: u64,
+    generation: u32,
 }
 
 /// Awaits a condition while tasks go on; real time only bounds a failure.
@@ -74,16 +75,26 @@ impl Rig {
         });
         let shutdown = Shutdown::new();
         let task = tokio::spawn(core.run(shutdown.clone()));
-        Self { folder, time, launcher, probe: control, core: handle, shutdown, task, applied_index: 1_000 }
+        Self {
+            folder,
+            time,
+            launcher,
+            probe: control,
+            core: handle,
+            shutdown,
+            task,
+            applied_index: 1_000,
+            generation: 1,
+        }
     }
 
     /// The agent dies; shims and files stay.
     async fn restart(self, boot_id: &str) -> Self {
         self.shutdown.trigger();
         self.task.await.expect("no panic").expect("a clean end");
-        let applied_index = self.applied_index;
+        let (applied_index, generation) = (self.applied_index, self.generation);
         let rig = Self::start_in(self.folder, self.time, self.launcher, boot_id).await;
-        Self { applied_index, ..rig }
+        Self { applied_index, generation, ..rig }
     }
 
     fn launch(&self, kind: &str) -> Hash {
@@ -103,7 +114,8 @@ impl Rig {
 
     async fn desire(&mut self, assignments: Vec<Assignment>) {
         self.applied_index += 1;
-        let position = Position { generation: 1, term: 1, applied_index: self.applied_index };
+        let Self { generation, applied_index, .. } = *self;
+        let position = Position { generation, term: 1, applied_index };
         let desired = Desired { cluster_id: "c".to_owned(), position, epoch: 1, assignments };
         self.core.desired(desired).await.expect("the centre lives");
     }
@@ -141,6 +153,12 @@ impl Rig {
         work
     }
 
+    async fn acknowledge_all(&self) {
+        let last = self.core.pending.borrow().last_key_value().map(|(number, _)| *number);
+        self.core.acknowledged(last.expect("something was reported")).await.expect("the centre lives");
+        until("the acknowledgement", || self.reports().is_empty().then_some(())).await;
+    }
+
     /// Lets everything that is due without more time happen.
     async fn settle(&self) {
         for _ in 0..20 {
@@ -176,6 +194,41 @@ async fn a_gangs_part_goes_from_preparation_to_release() {
     rig.desire(Vec::new()).await;
     rig.settle().await;
     assert_eq!(rig.core.introduce().await.expect("lives").held, []);
+}
+
+#[tokio::test]
+async fn an_end_that_restored_servers_do_not_know_is_told_again_and_only_told() {
+    let mut rig = Rig::start().await;
+    let work = rig.running(1, 50, &[0], "run").await;
+    for rank in [2, 3] {
+        rig.launcher.end_rank(&rig.dir(&work), rank, 0);
+    }
+    until("the end", || rig.core.live.borrow().is_empty().then_some(())).await;
+    rig.desire(vec![rig.work(1, 50, Stop, &[0], "run")]).await;
+    rig.await_report("1:released").await;
+    rig.acknowledge_all().await;
+    rig.desire(Vec::new()).await;
+    rig.settle().await;
+    let mut rig = rig.restart("boot-1").await;
+    rig.renew().await;
+    assert_eq!(rig.core.introduce().await.expect("lives").held, [(work.key, "ended", None)]);
+    let again = ["1:prepared", "1:exited", "1:exited"];
+    rig.generation = 2;
+    for _ in 0..2 {
+        rig.desire(vec![rig.work(1, 50, Run, &[0], "run")]).await;
+        rig.settle().await;
+        assert_eq!(rig.reports(), again);
+    }
+    rig.acknowledge_all().await;
+    rig.desire(vec![rig.work(1, 50, Run, &[0], "run")]).await;
+    rig.settle().await;
+    assert_eq!(rig.reports(), [""; 0], "others of the gang are awaited");
+    rig.generation = 3;
+    rig.desire(vec![rig.work(1, 50, Run, &[0], "run")]).await;
+    rig.settle().await;
+    assert_eq!(rig.reports(), again, "restored a second time");
+    rig.desire(vec![rig.work(1, 50, Stop, &[0], "run")]).await;
+    rig.await_report("1:released").await;
 }
 
 #[tokio::test]
@@ -271,7 +324,7 @@ async fn rule_9b_an_agent_restart_does_not_extend_a_lease() {
     let work = rig.running(1, 50, &[0], "stubborn").await;
     rig.time.advance(LEASE_MS - 1);
     let rig = rig.restart("boot-1").await;
-    until("adoption", || rig.core.live.borrow().contains(&(work.key.gang, work.key.attempt)).then_some(())).await;
+    until("adoption", || rig.core.live.borrow().contains(&work.key).then_some(())).await;
     rig.settle().await;
     let status = rig.launcher.status(&rig.dir(&work)).expect("the shim lived on");
     assert_eq!((status.phase, status.deadline_ms), (ShimPhase::Running, 1_000_000 + LEASE_MS));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::assignment::tests::assignment;
-use crate::store::test_held;
+use crate::store::{test_exit, test_held};
 use muster_proto::agent::Phase::{self, Forget, Prepare, Run, Stop};
 
 const AT: Position = Position { generation: 1, term: 3, applied_index: 100 };
@@ -11,6 +11,7 @@ struct Node {
     seen: Position,
     ledger: Ledger,
     held: BTreeMap<Key, Held>,
+    ends: Ends,
     progress: BTreeMap<Key, Progress>,
     swept: bool,
     has_lease: bool,
@@ -25,6 +26,7 @@ impl Node {
             seen: AT,
             ledger: Ledger::default(),
             held: BTreeMap::new(),
+            ends: Ends::default(),
             progress: BTreeMap::new(),
             swept: true,
             has_lease: true,
@@ -49,6 +51,7 @@ impl Node {
             seen: self.seen,
             ledger: &self.ledger,
             held: &self.held,
+            ends: &self.ends,
             progress: &self.progress,
             swept: self.swept,
             has_lease: self.has_lease,
@@ -71,6 +74,7 @@ fn word(step: &Step<'_>) -> String {
         Step::Go(key) => format!("go {}", key.gang.job),
         Step::Stop(assignment) => format!("stop {}", assignment.key.gang.job),
         Step::ConfirmReleased(assignment) => format!("released {}", assignment.key.gang.job),
+        Step::TellEnd(key) => format!("tell {}", key.gang.job),
         Step::Forget(key) => format!("forget {}", key.gang.job),
     }
 }
@@ -194,6 +198,24 @@ fn rule_8d_an_unknown_token_is_released_only_when_swept_and_empty() {
     assert_eq!(node.steps(&unknown_devices), ["released 5"], "another gang's devices are its own");
     let node = Node::idle().with(5, 30, &[2], Progress::Ending);
     assert_eq!(node.steps(&unknown_devices), [""; 0], "an earlier attempt is not gone");
+}
+
+#[test]
+fn rule_3b_what_has_ended_never_runs_again_and_its_end_is_told_to_who_asks() {
+    let (key, mut held) = test_held(1, 50, &[0]);
+    held.gone = true;
+    held.exits = (2..4).map(|rank| (rank, test_exit(rank, 0))).collect();
+    let mut node = Node::idle();
+    node.ends.note(key, &held);
+    for phase in [Prepare, Run] {
+        assert_eq!(node.steps(&desired(&[(1, 50, phase, &[0])])), ["tell 1"], "{phase:?}");
+    }
+    assert_eq!(node.steps(&desired(&[(1, 50, Stop, &[0])])), ["released 1"]);
+    assert_eq!(node.steps(&desired(&[])), [""; 0], "nobody asks");
+    assert_eq!(node.steps(&desired(&[(1, 60, Prepare, &[0])])), ["accept 1"], "a later attempt");
+    let mut older = desired(&[(1, 50, Run, &[0])]);
+    older.position.generation = 0;
+    assert_eq!(node.steps(&older), [""; 0], "an older server");
 }
 
 #[test]

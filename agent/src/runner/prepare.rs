@@ -36,7 +36,7 @@ impl Workplace {
 
     /// All a shim needs to know.
     pub fn spec(&self, key: Key, run: &RunPart, launch: &Launch, deadline_ms: u64) -> Spec {
-        let output = self.paths.output(key.gang, key.attempt);
+        let output = self.paths.output(&key);
         let argv = match launch.run_of(run.group()) {
             Run::Script(script) => vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()],
             Run::Argv(argv) => argv.clone(),
@@ -47,7 +47,7 @@ impl Workplace {
             marker: self.mark(&key),
             boot_id: self.boot_id.clone(),
             deadline_ms,
-            log_dir: self.paths.logs(key.gang, key.attempt),
+            log_dir: self.paths.logs(&key),
             logs: launch.logs,
             make_workdir: launch.workdir.is_none(),
             workdir: launch.workdir.as_ref().map_or_else(|| output.clone(), PathBuf::from),
@@ -65,7 +65,7 @@ impl<W: Witness> Runner<W> {
         let launch = self.launch_part(deadline_ms).await?;
         let spec = self.workplace.spec(self.key, &self.run, &launch, deadline_ms);
         let infra = |why: String| Some(Failure { infra: true, why });
-        let output = self.workplace.paths.output(self.key.gang, self.key.attempt);
+        let output = self.workplace.paths.output(&self.key);
         durable::create_folder(&output).map_err(|error| infra(error.to_string()))?;
         let started = self.launcher.start(&self.dir(), &spec).await;
         started.map_err(|error| infra(error.to_string()))

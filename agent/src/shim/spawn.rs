@@ -136,8 +136,11 @@ pub fn start_rank(spec: &Spec, rank: &RankSpec, init: Option<&Init>, pump: &Pump
     let (program, arguments) = spec.argv.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
     let (out_read, out_write) = io::pipe()?;
     let (err_read, err_write) = io::pipe()?;
-    pump.add(OwnedFd::from(out_read), stream_file(&spec.log_dir, rank.rank, "out"), spec.logs)?;
-    pump.add(OwnedFd::from(err_read), stream_file(&spec.log_dir, rank.rank, "err"), spec.logs)?;
+    for (pipe, stream) in [(out_read, "out"), (err_read, "err")] {
+        let path = stream_file(&spec.log_dir, rank.rank, stream);
+        let explain = |error: io::Error| io::Error::other(format!("its log {}: {error}", path.display()));
+        pump.add(OwnedFd::from(pipe), path.clone(), spec.logs).map_err(explain)?;
+    }
     let workdir = CString::new(spec.workdir.as_os_str().as_encoded_bytes())?;
     let mounts = init.and_then(|init| init.mounts.as_ref()).map(AsRawFd::as_raw_fd);
     let parent = if init.is_some() { OUTSIDE } else { std::process::id() as i32 };

@@ -1,12 +1,15 @@
 //! What an agent must not forget: tokens, allocations, reports nobody has acknowledged.
 //!
-//! One sealed file, replaced as a whole and synced at every change that matters. A file that is
+//! One sealed file, replaced as a whole and synced at every change that matters; how dropped
+//! allocations ended is in another beside it. A file that is
 //! missing or damaged is never taken for an empty one: it is moved aside, the store gets a new id,
 //! and whoever opens it is told that it was lost.
 
+mod ends;
 mod ledger;
 pub mod rank_logs;
 
+pub use ends::Ends;
 pub use ledger::{Ledger, Refusal};
 
 use crate::assignment::{Key, Position, RunPart, StopRules};
@@ -66,6 +69,35 @@ impl Held {
             exits: BTreeMap::new(),
         }
     }
+
+    /// What servers were told of it, in the order in which it happened, as far as it is the work's own doing.
+    pub fn told(&self) -> Vec<ReportBody> {
+        let mut told = Vec::new();
+        told.extend(self.prepared_reported.then_some(ReportBody::Prepared));
+        if self.ended_by_itself() {
+            told.extend(self.exits.values().cloned().map(ReportBody::Exited));
+        }
+        // Of an end that the work came to by itself the release is asked for once the server knows of it.
+        if self.gone && !self.is_concluded() {
+            told.push(ReportBody::Released { lease_expired: self.lease_expired });
+        }
+        told
+    }
+
+    /// Whether a server that hears of its ranks' ends knows that no more of it runs.
+    pub fn is_concluded(&self) -> bool {
+        let failed = self.exits.values().any(|exit| exit.code != 0);
+        self.has_succeeded() || (failed && self.ended_by_itself())
+    }
+
+    fn has_succeeded(&self) -> bool {
+        self.exits.len() == self.run.ranks as usize && self.exits.values().all(|exit| exit.code == 0)
+    }
+
+    /// How ranks end that were told to is not the job's doing, and those who told them may be forgotten.
+    fn ended_by_itself(&self) -> bool {
+        self.has_succeeded() || !(self.stop_wanted || self.lease_expired)
+    }
 }
 
 /// A report, as it will be sent until it is acknowledged.
@@ -119,6 +151,7 @@ impl Image {
 pub struct Store {
     path: PathBuf,
     image: Image,
+    ends: Ends,
     /// The store's absence or damage was noticed at opening.
     lost: bool,
 }
@@ -139,7 +172,8 @@ impl Store {
             Err(error) => return Err(error),
         };
         if let Some(image) = decoded.filter(Image::is_sound) {
-            return Ok(Self { path, image, lost: false });
+            let ends = Ends::open(&state_dir.join(ends::FILE), &image.store_id)?;
+            return Ok(Self { path, image, ends, lost: false });
         }
         move_aside(&path);
         let image = Image {
@@ -151,13 +185,16 @@ impl Store {
             reports: BTreeMap::new(),
             next_report: 1,
         };
-        let store = Self { path, image, lost: true };
+        let ends = Ends::open(&state_dir.join(ends::FILE), &image.store_id)?;
+        let mut store = Self { path, image, ends, lost: true };
         store.save()?;
         Ok(store)
     }
 
     /// Makes every change so far survive a power cut.
-    pub fn save(&self) -> Result<(), DurableError> {
+    pub fn save(&mut self) -> Result<(), DurableError> {
+        // First: an allocation that is dropped from the one is in the other.
+        self.ends.save(&self.path.with_file_name(ends::FILE))?;
         let bytes = postcard::to_stdvec(&self.image).expect("plain data encodes");
         durable::write_sealed(&self.path, VERSION, &bytes)
     }
@@ -213,10 +250,16 @@ impl Store {
         self.image.held.insert(key, held);
     }
 
-    /// Drops an allocation that is gone; its token stays spent.
+    /// How allocations ended that were dropped.
+    pub fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// Drops an allocation that is gone; its token stays spent, and its end is remembered for a while.
     pub fn forget(&mut self, key: &Key) {
         if let Some(held) = self.image.held.remove(key) {
             self.image.ledger.spend(*key, &held.run);
+            self.ends.note(*key, &held);
         }
     }
 
@@ -233,6 +276,11 @@ impl Store {
     /// What no server's applied index covers yet, by number.
     pub fn reports(&self) -> &BTreeMap<u64, Report> {
         &self.image.reports
+    }
+
+    /// Whether this very report has its number and no acknowledgement yet.
+    pub fn is_waiting(&self, key: &Key, body: &ReportBody) -> bool {
+        self.image.reports.values().any(|report| report.key == Some(*key) && report.body == *body)
     }
 
     /// The lowest number that is still here, or the next one.
@@ -293,4 +341,4 @@ fn move_aside(path: &Path) {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub use tests::held as test_held;
+pub use tests::{exit as test_exit, held as test_held};

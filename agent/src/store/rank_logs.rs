@@ -1,10 +1,13 @@
 //! Ranks' output as files: reads it back across rotation, and finds what may go.
 
+use crate::assignment::Key;
+use crate::paths::read_attempt_folder;
 use crate::shim::pump::{dropped_file, part_file};
 use muster_common::{AttemptNo, GangId, JobId};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A rotation between two looks at a folder is tried again so often.
@@ -89,21 +92,29 @@ pub fn tail_offset(stream: &Path, tail_bytes: u64) -> io::Result<u64> {
 }
 
 /// Attempts with logs here, the oldest first.
-pub fn kept_attempts(log_root: &Path) -> Vec<(GangId, AttemptNo)> {
+pub fn kept_attempts(log_root: &Path) -> Vec<Key> {
     let mut found = Vec::new();
     for gang_folder in fs::read_dir(log_root).into_iter().flatten().flatten() {
         let Some(gang) = gang_of(&gang_folder.file_name().to_string_lossy()) else { continue };
-        for folder in fs::read_dir(gang_folder.path()).into_iter().flatten().flatten() {
-            let name = folder.file_name();
-            let attempt = name.to_str().and_then(|name| name.strip_prefix("attempt-")?.parse().ok());
-            let changed = folder.metadata().and_then(|data| data.modified());
-            if let (Some(attempt), Ok(changed)) = (attempt, changed) {
-                found.push((changed, gang, AttemptNo(attempt)));
-            }
-        }
+        found.extend(attempts_in(&gang_folder.path(), gang));
     }
     found.sort_unstable();
-    found.into_iter().map(|(_, gang, attempt)| (gang, attempt)).collect()
+    found.into_iter().map(|(_, key)| key).collect()
+}
+
+/// With when each was last changed, in seconds and nanoseconds.
+fn attempts_in(gang_folder: &Path, gang: GangId) -> impl Iterator<Item = ((i64, i64), Key)> + use<> {
+    fs::read_dir(gang_folder).into_iter().flatten().flatten().filter_map(move |folder| {
+        let (attempt, token) = read_attempt_folder(folder.file_name().to_str()?)?;
+        let about = folder.metadata().ok()?;
+        Some(((about.mtime(), about.mtime_nsec()), Key { gang, attempt, token }))
+    })
+}
+
+/// The newest of the attempts with this number that have logs here: restored servers give a number again.
+pub fn newest_attempt(log_root: &Path, gang: GangId, attempt: AttemptNo) -> Option<Key> {
+    let all = attempts_in(&log_root.join(gang.to_string()), gang).map(|(_, key)| key);
+    all.filter(|key| key.attempt == attempt).max()
 }
 
 fn gang_of(text: &str) -> Option<GangId> {

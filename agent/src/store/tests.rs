@@ -9,6 +9,10 @@ pub fn held(job: u64, index: u64, slots: &[u32]) -> (Key, Held) {
     (assignment.key, held)
 }
 
+pub fn exit(rank: u32, code: i32) -> RankExit {
+    RankExit { rank, code, signal: 0, why: String::new(), wall_ms: 1_000 }
+}
+
 fn open(dir: &Path) -> Store {
     Store::open(dir, || "fresh".to_owned()).expect("a usable folder")
 }
@@ -91,6 +95,39 @@ fn a_forgotten_allocation_leaves_its_token_spent() {
     let again = assignment(1, 50, Prepare, &[0]);
     let refusal = store.ledger().check(&again, again.run.as_ref().expect("it runs"));
     assert!(matches!(refusal, Err(Refusal::Spent { .. })), "{refusal:?}");
+}
+
+#[test]
+fn what_a_restored_server_is_told_again_ends_in_something_that_it_can_conclude() {
+    let (_, mut record) = held(1, 50, &[0]);
+    let ranks = |exits: &[(u32, i32)]| exits.iter().map(|(rank, code)| (*rank, exit(*rank, *code))).collect();
+    record.gone = true;
+    let released = ReportBody::Released { lease_expired: false };
+    for (exits, concluded) in
+        [(&[][..], false), (&[(2, 0)], false), (&[(2, 0), (3, 0)], true), (&[(2, 0), (3, 9)], true), (&[(3, 9)], true)]
+    {
+        record.exits = ranks(exits);
+        let told = record.told();
+        assert_eq!(told.contains(&released), !concluded, "a shim vanished after {exits:?}: {told:?}");
+        assert_eq!(told.len(), exits.len() + usize::from(!concluded));
+    }
+}
+
+#[test]
+fn a_forgotten_allocations_end_is_remembered() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = open(dir.path());
+    let (key, mut record) = held(1, 50, &[0]);
+    record.gone = true;
+    record.exits = (2..4).map(|rank| (rank, exit(rank, 0))).collect();
+    let told = record.told();
+    store.accept(key, record);
+    store.forget(&key);
+    store.save().expect("saved");
+    assert_eq!(open(dir.path()).ends().told(&key), Some(&told[..]));
+    fs::remove_file(dir.path().join(FILE)).expect("it was there");
+    let lost = Store::open(dir.path(), || "another".to_owned()).expect("a usable folder");
+    assert_eq!(lost.ends().told(&key), None, "a lost store's word");
 }
 
 #[test]

@@ -106,8 +106,15 @@ impl Rig {
         self.leader.desire(index + 2, vec![self.allocation(job, index, Run, script)]);
     }
 
+    /// The only attempt's folder below `logs` or `output`.
+    fn attempt(&self, kind: &str, job: u64) -> PathBuf {
+        let gang = self.folder.path().join(kind).join(format!("{job}_0"));
+        let first = fs::read_dir(&gang).into_iter().flatten().flatten().next();
+        first.map_or_else(|| gang.join("none-yet"), |entry| entry.path())
+    }
+
     fn log(&self, job: u64, rank: u32) -> PathBuf {
-        self.folder.path().join(format!("logs/{job}_0/attempt-1/rank-{rank}.out"))
+        self.attempt("logs", job).join(format!("rank-{rank}.out"))
     }
 
     async fn await_log(&self, job: u64, rank: u32, wanted: &str) {
@@ -159,7 +166,7 @@ async fn rule_11_ranks_outlive_their_agent_and_the_next_one_learns_all() {
     rig.running(1, 50, script).await;
     rig.await_log(1, 1, "up").await;
     rig.stop_agent().await;
-    fs::write(rig.folder.path().join("output/1_0/attempt-1/go-on"), "").expect("written");
+    fs::write(rig.attempt("output", 1).join("go-on"), "").expect("written");
     rig.await_log(1, 0, "done").await;
     rig.await_log(1, 1, "done").await;
     rig.start_agent().await;
@@ -171,6 +178,20 @@ async fn rule_11_ranks_outlive_their_agent_and_the_next_one_learns_all() {
     assert_eq!(last.held.len(), 1);
     let twice = rig.leader.with(|world| world.arrivals.get(&1).copied());
     assert!(twice >= Some(2), "an unacknowledged report was not told again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempts_number_that_restored_servers_give_again_runs_beside_what_it_left_behind() {
+    let rig = Rig::start().await;
+    let told = |what: &str| rig.leader.told().iter().filter(|told| told.starts_with(what)).count();
+    for (times, index) in [(1, 50), (2, 70)] {
+        rig.running(1, index, "echo here").await;
+        until("the ends of both ranks", || (told("1:exited") == 2 * times).then_some(())).await;
+        rig.leader.desire(index + 3, vec![rig.allocation(1, index, Stop, "echo here")]);
+        until("the release", || (told("1:released") == times).then_some(())).await;
+    }
+    let ends = rig.leader.told();
+    assert_eq!((told("1:exited(0,0,0)"), told("1:exited(1,0,0)")), (2, 2), "{ends:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +309,7 @@ async fn logs_stream_live_and_end_with_the_attempt() {
         })
     };
     until("the first line", || text().contains("first").then_some(())).await;
-    fs::write(rig.folder.path().join("output/1_0/attempt-1/go-on"), "").expect("written");
+    fs::write(rig.attempt("output", 1).join("go-on"), "").expect("written");
     let end = until("the end", || rig.leader.with(|world| world.chunks.iter().find(|chunk| chunk.end).cloned())).await;
     assert_eq!((end.error.as_str(), text().as_str()), ("", "first\nlast\n"));
     assert!(rig.leader.with(|world| world.chunks.iter().all(|chunk| chunk.end || chunk.rank == 1)));

@@ -81,7 +81,7 @@ fn seal(version: u8, payload: &[u8]) -> Vec<u8> {
 
 fn seeds_sealed() -> Vec<Vec<u8>> {
     let folder = folder();
-    let store = Store::open(folder.path(), || "store".into()).expect("a folder");
+    let mut store = Store::open(folder.path(), || "store".into()).expect("a folder");
     store.save().expect("memory");
     let whole = std::fs::read(folder.path().join("store")).expect("just saved");
     let payload = durable::read_sealed(&folder.path().join("store"), 1 << 20).expect("just saved").bytes;

@@ -6,7 +6,7 @@ use super::limits::Ticket;
 use super::render::words::node_name;
 use super::subject::Subject;
 use super::{Inner, Streamed, errors};
-use muster_common::{GangId, NodeId};
+use muster_common::{GangId, NodeId, Token};
 use muster_engine::state::gang::{Attempt, GangState};
 use muster_proto::agent as wire;
 use muster_proto::client as pb;
@@ -36,6 +36,7 @@ const RETRY_MS: u64 = 200;
 struct Target {
     gang: GangId,
     attempt: u32,
+    token: Token,
     world_size: u32,
     /// By node: its name and the ranks asked of it.
     nodes: BTreeMap<NodeId, (String, Vec<u32>)>,
@@ -102,7 +103,7 @@ fn target(subject: &Subject, request: &pb::LogsRequest) -> Result<Target, ErrorI
         let message = format!("the ranks are on {} nodes; at most {NODES_MAX} are read at once", nodes.len());
         return Err(errors::usage(message).hint("choose some with `--rank`"));
     }
-    Ok(Target { gang, attempt: attempt.number.0, world_size: attempt.world_size, nodes })
+    Ok(Target { gang, attempt: attempt.number.0, token: attempt.token, world_size: attempt.world_size, nodes })
 }
 
 fn ranks(attempt: &Attempt, request: &pb::LogsRequest) -> Result<Vec<u32>, ErrorInfo> {
@@ -209,6 +210,7 @@ impl NodeReader {
         let request = wire::LogRequest {
             gang: Some(self.target.gang.into()),
             attempt: self.target.attempt,
+            token: Some(self.target.token.into()),
             ranks: ranks.to_vec(),
             follow: self.follow,
             tail_bytes: self.tail_bytes,

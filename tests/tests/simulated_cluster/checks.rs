@@ -212,7 +212,7 @@ impl RankObserver {
 
 fn part_of(node: &str, seen: &Seen) -> Part {
     let env = &seen.spec.env;
-    let (gang, attempt) = env["MUSTER_RDZV_ID"].split_once('@').expect("gang@attempt");
-    let attempt = attempt.parse().expect("a number");
+    let (gang, attempt) = env["MUSTER_RDZV_ID"].split_once('@').expect("gang@attempt-token");
+    let attempt = attempt.split('-').next().expect("never empty").parse().expect("a number");
     Part { gang: gang.to_owned(), attempt, token: env["MUSTER_TOKEN"].clone(), node: node.to_owned() }
 }
