@@ -3,6 +3,7 @@
 mod plan_support;
 mod taking_support;
 
+use muster_common::node::Inventory;
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId};
 use muster_engine::command::{Command, NodeAction, PlanStep, Principal, ReportBody, StopFor};
@@ -336,6 +337,26 @@ fn a_wounded_gang_without_a_replacement_lets_go_in_the_end_and_waits_like_others
     cluster.pass(2);
     assert!(cluster.kept(wide, ReservationKind::Wounded).is_none());
     assert!(cluster.runs(small), "all or nothing: three of four nodes are of no use to it");
+}
+
+#[test]
+fn a_kept_node_that_comes_back_too_small_is_of_no_use() {
+    let mut cluster = Cluster::new(Policy::default());
+    let racks = cluster.racks(1, 2, 8);
+    let mut wide = forever(nodes(2, 8));
+    wide.groups[0].cpu_milli_per_node = Some(2000);
+    let wide = cluster.submit(wide);
+    lose(&mut cluster, racks[0][1]);
+    cluster.pass(1);
+    assert!(cluster.kept(wide, ReservationKind::Wounded).is_some());
+    let whole = inventory("H100", 8, &["r0"]);
+    cluster.node("r0n0", Inventory { cpu_milli: 1000, ..whole.clone() });
+    cluster.node("r0n2", whole.clone());
+    cluster.decide();
+    assert!(!cluster.runs(wide));
+    let new = cluster.node("r0n3", whole);
+    cluster.decide();
+    assert!(cluster.runs(wide) && cluster.nodes_of(wide).contains(&new));
 }
 
 #[test]

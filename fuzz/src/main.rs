@@ -6,13 +6,14 @@ use muster_fuzz::engine::{corpus, supervise};
 use muster_fuzz::targets::{ALL, Target};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const HELP: &str = "\
 Usage: muster-fuzz list
-       muster-fuzz TARGET --seconds N [--seed N]     run; new inputs and crashes go to target/fuzz/TARGET
-       muster-fuzz TARGET --input FILE               run one input and let it panic
-       muster-fuzz TARGET --minimise                 rewrite fuzz/corpus/TARGET from all inputs known
+       muster-fuzz TARGET --seconds N [--executions N] [--seed N]
+                                          run; new inputs and crashes go to target/fuzz/TARGET
+       muster-fuzz TARGET --input FILE    run one input and let it panic
+       muster-fuzz TARGET --minimise      rewrite fuzz/corpus/TARGET from all inputs known
 ";
 
 fn main() -> ExitCode {
@@ -29,7 +30,6 @@ fn main() -> ExitCode {
 
 fn start(args: &[String]) -> Result<bool> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let number = |text: &str| text.parse::<u64>().with_context(|| format!("`{text}` is not a number"));
     match words.as_slice() {
         ["list"] => {
             ALL.iter().for_each(|target| println!("{:<12} {}", target.name, target.what));
@@ -41,10 +41,43 @@ fn start(args: &[String]) -> Result<bool> {
             Ok(true)
         }
         [name, "--minimise"] => minimise(find(name)?),
-        [name, "--seconds", seconds] => supervised(find(name)?, number(seconds)?, now_ns()),
-        [name, "--seconds", seconds, "--seed", seed] => supervised(find(name)?, number(seconds)?, number(seed)?),
-        ["run", name, seconds, seed] => worker(find(name)?, number(seconds)?, number(seed)?),
-        _ => bail!("cannot read the command line"),
+        ["run", name, rest @ ..] => worker(find(name)?, Bounds::read(rest)?),
+        [name, rest @ ..] => supervised(find(name)?, Bounds::read(rest)?),
+        [] => bail!("no target is named"),
+    }
+}
+
+/// How far a run goes, and what it draws from.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    seconds: u64,
+    executions: Option<u64>,
+    seed: u64,
+}
+
+impl Bounds {
+    fn read(words: &[&str]) -> Result<Self> {
+        let mut bounds = Self { seconds: 0, executions: None, seed: now_ns() };
+        for pair in words.chunks(2) {
+            let [option, value] = pair else { bail!("`{}` needs a number", pair[0]) };
+            let number = value.parse::<u64>().with_context(|| format!("`{value}` is not a number"))?;
+            match *option {
+                "--seconds" => bounds.seconds = number,
+                "--executions" => bounds.executions = Some(number),
+                "--seed" => bounds.seed = number,
+                other => bail!("there is no option `{other}`"),
+            }
+        }
+        if bounds.seconds == 0 {
+            bail!("--seconds needs a number above 0");
+        }
+        Ok(bounds)
+    }
+
+    fn words(&self) -> Vec<String> {
+        let mut words = vec![format!("--seconds={}", self.seconds), format!("--seed={}", self.seed)];
+        words.extend(self.executions.map(|executions| format!("--executions={executions}")));
+        words.iter().flat_map(|word| word.split('=').map(str::to_owned)).collect()
     }
 }
 
@@ -64,10 +97,9 @@ fn work(target: &Target) -> PathBuf {
 }
 
 /// Runs a worker process and keeps the input it dies of.
-fn supervised(target: &Target, seconds: u64, seed: u64) -> Result<bool> {
+fn supervised(target: &Target, bounds: Bounds) -> Result<bool> {
     let this = std::env::current_exe().context("cannot find this program")?;
-    let (seconds, seed) = (seconds.to_string(), seed.to_string());
-    let output = Command::new(this).args(["run", target.name, &seconds, &seed]).output();
+    let output = Command::new(this).args(["run", target.name]).args(bounds.words()).output();
     let output = output.context("cannot start a worker")?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     if matches!(output.status.code(), Some(0 | 1)) {
@@ -75,16 +107,18 @@ fn supervised(target: &Target, seconds: u64, seed: u64) -> Result<bool> {
     }
     let path = write_crash(&work(target), &supervise::last_input(&work(target))?)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    println!("{}: FAILED, seed {seed}: {}: {}", target.name, output.status, said.trim());
+    println!("{}: FAILED, seed {}: {}: {}", target.name, bounds.seed, output.status, said.trim());
     println!("    muster-fuzz {} --input {}", target.name, path.display());
     Ok(false)
 }
 
-fn worker(target: &Target, seconds: u64, seed: u64) -> Result<bool> {
-    let options = Options { time: Duration::from_secs(seconds), seed, work: work(target) };
+fn worker(target: &Target, bounds: Bounds) -> Result<bool> {
+    let Bounds { seconds, executions, seed } = bounds;
+    let options = Options { time: Duration::from_secs(seconds), executions, seed, work: work(target) };
+    let started = Instant::now();
     let summary = run(target, &options)?;
     let Summary { executions, inputs, edges, edges_total, panics } = &summary;
-    let per_second = executions / seconds.max(1);
+    let per_second = executions / started.elapsed().as_secs().max(1);
     println!(
         "{:<12} {executions} executions ({per_second}/s), {edges} of {edges_total} edges, {inputs} inputs, {} panics, \
          seed {seed}",

@@ -31,6 +31,8 @@ const FLAGS: &[&str] = &[
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
     seconds: u64,
+    /// A run of so many at most is repeatable: it begins with the inputs under version control only.
+    executions: Option<u64>,
     /// Another one at every run, if none is given.
     seed: Option<u64>,
     minimise: bool,
@@ -42,13 +44,24 @@ pub struct Options {
 impl Options {
     /// Reads the arguments after `fuzz`; the error says what is wrong with them.
     pub fn parse(args: &[String]) -> Result<Options, String> {
-        let mut options = Options { seconds: SECONDS, seed: None, minimise: false, list: false, targets: Vec::new() };
+        let mut options = Options {
+            seconds: SECONDS,
+            executions: None,
+            seed: None,
+            minimise: false,
+            list: false,
+            targets: Vec::new(),
+        };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--seconds" => {
                     let seconds = args.next().and_then(|value| value.parse().ok()).filter(|seconds| *seconds > 0);
                     options.seconds = seconds.ok_or("--seconds needs a number above 0")?;
+                }
+                "--executions" => {
+                    let executions = args.next().and_then(|value| value.parse().ok());
+                    options.executions = Some(executions.ok_or("--executions needs a number")?);
                 }
                 "--seed" => {
                     let seed = args.next().and_then(|value| value.parse().ok());
@@ -80,10 +93,11 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let wanted = if options.targets.is_empty() { all } else { options.targets.clone() };
     let seconds = options.seconds.to_string();
-    let seed = options.seed.map(|seed| seed.to_string());
+    let given = [("--executions", options.executions), ("--seed", options.seed)];
+    let given = given.map(|(option, value)| (option, value.map(|value| value.to_string())));
     let mut args: Vec<&str> = if options.minimise { vec!["--minimise"] } else { vec!["--seconds", &seconds] };
-    if let Some(seed) = seed.as_deref().filter(|_| !options.minimise) {
-        args.extend(["--seed", seed]);
+    for (option, value) in given.iter().filter(|_| !options.minimise) {
+        args.extend(value.iter().flat_map(|value| [*option, value.as_str()]));
     }
     let queue = Mutex::new(wanted);
     let clean: Vec<Result<bool>> = std::thread::scope(|scope| {
@@ -152,9 +166,10 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read() {
-        let options = Options::parse(&words("--seconds 5 --seed 7 entry apply")).expect("right");
-        assert_eq!((options.seconds, options.seed, options.targets), (5, Some(7), words("entry apply")));
-        for wrong in ["--seconds", "--seconds 0", "--second 5", "--seed", "--seed x"] {
+        let options = Options::parse(&words("--seconds 5 --executions 9 --seed 7 entry apply")).expect("right");
+        assert_eq!((options.seconds, options.executions), (5, Some(9)));
+        assert_eq!((options.seed, options.targets), (Some(7), words("entry apply")));
+        for wrong in ["--seconds", "--seconds 0", "--second 5", "--seed", "--seed x", "--executions x"] {
             assert!(Options::parse(&words(wrong)).is_err(), "{wrong}");
         }
     }

@@ -21,6 +21,8 @@ const PANICS_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Options {
     pub time: Duration,
+    /// Ends the run sooner, and begins it with the inputs under version control only: such a run is repeatable.
+    pub executions: Option<u64>,
     pub seed: u64,
     /// Inputs found and crashes noted in this target's runs.
     pub work: PathBuf,
@@ -86,12 +88,14 @@ pub fn run(target: &Target, options: &Options) -> Result<Summary> {
         bail!("this program was built without coverage; `cargo xtask fuzz` builds it right");
     }
     let found = options.work.join("found");
-    let known = [(target.seeds)(), corpus::read(&corpus::folder().join(target.name))?, corpus::read(&found)?].concat();
+    let earlier = if options.executions.is_none() { corpus::read(&found)? } else { Vec::new() };
+    let known = [(target.seeds)(), corpus::read(&corpus::folder().join(target.name))?, earlier].concat();
     for input in known {
         run.step(input)?;
     }
     let end = Instant::now() + options.time;
-    while Instant::now() < end && run.summary.panics.len() < PANICS_MAX {
+    let enough = options.executions.unwrap_or(u64::MAX);
+    while Instant::now() < end && run.summary.executions < enough && run.summary.panics.len() < PANICS_MAX {
         for _ in 0..64 {
             let input = run.next();
             run.step(input)?;

@@ -52,11 +52,11 @@ fn decide(cluster: &mut Cluster) {
     let decided = cycle(&state, &mut Memo::default(), now);
     let expiring = decided.commands.iter().any(|command| matches!(command, Command::Expire { .. }));
     for command in decided.commands {
-        let response = cluster.respond(command);
+        let response = cluster.respond(command.clone());
         if let Response::Plan { rejected, .. } = response
             && !expiring
         {
-            assert!(rejected.is_empty(), "a plan was refused by the state it was made from: {rejected:?}");
+            assert!(rejected.is_empty(), "a plan was refused by the state it was made from: {rejected:?}, {command:?}");
         }
     }
 }

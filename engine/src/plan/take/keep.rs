@@ -9,7 +9,7 @@ use crate::plan::shape::check_placement_shape;
 use crate::plan::waiting::Item;
 use crate::state::State;
 use crate::state::gang::GangState;
-use crate::state::node::DeviceState;
+use crate::state::node::{DeviceState, NodeRecord};
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::Count;
 use muster_common::resources::Amount;
@@ -151,11 +151,10 @@ impl Round<'_> {
                 free && milli == 1000 && kept.contains(&DeviceId { node: part.node, slot })
             };
             let whole = part.devices.iter().all(is_free) && part.devices.len() as u32 == per_node;
-            parts.push(node.filter(|_| whole).map(|node| PlacedPart {
-                epoch: node.epoch,
-                amount: part_amount(group, node, per_node),
-                ..placed(part)
-            }));
+            let amount = node.map(|node| part_amount(group, node, per_node)).unwrap_or_default();
+            let affords = self.ledger.node(part.node).is_some_and(|view| view.amount.covers(&amount));
+            let mended = |node: &NodeRecord| PlacedPart { epoch: node.epoch, amount, ..placed(part) };
+            parts.push(node.filter(|_| whole && affords).map(mended));
         }
         let missing = parts.iter().filter(|part| part.is_none()).count() as u32;
         if missing as usize == parts.len() {
