@@ -45,7 +45,12 @@ fn package(program: &Path) -> PathBuf {
 }
 
 fn check_fresh_install(root: &Path) {
-    for path in ["usr/bin/muster", "etc/muster/server.toml.example", "etc/muster/agent.toml.example"] {
+    for path in [
+        "usr/bin/muster",
+        "usr/libexec/muster/muster-shim",
+        "etc/muster/server.toml.example",
+        "etc/muster/agent.toml.example",
+    ] {
         assert!(root.join(path).exists(), "{path}");
     }
     for kind in ["server", "agent"] {

@@ -28,6 +28,23 @@ struct Shared {
     answered: Mutex<Answered>,
 }
 
+impl Shared {
+    fn note(&self, key: String, id: u64, at_us: u64) {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.at_us.push(at_us);
+        answered.jobs.insert(key, id);
+    }
+}
+
+/// What a flood submits.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub spec: serde_json::Value,
+    pub hold: bool,
+    /// In each lane, between an answer and the next submit.
+    pub pause: Duration,
+}
+
 /// What was acknowledged.
 #[derive(Debug, Clone, Default)]
 pub struct Answered {
@@ -48,9 +65,18 @@ impl Answered {
 impl Flood {
     /// Submits held jobs under keys that begin with `prefix`, one after the other in each lane.
     pub fn start(user: &Person, prefix: &str, lanes: usize) -> Self {
+        Self::start_with(user, prefix, lanes, Work { spec: spec(), hold: true, pause: Duration::ZERO })
+    }
+
+    /// Submits `work` in place of held jobs.
+    pub fn start_with(user: &Person, prefix: &str, lanes: usize, work: Work) -> Self {
+        let work = Arc::new(work);
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), answered: Mutex::default() });
         let began = Instant::now();
-        let lane = |lane| tokio::spawn(one_lane(shared.clone(), user.clone(), format!("{prefix}-{lane}"), lane, began));
+        let lane = |lane| {
+            let prefix = format!("{prefix}-{lane}");
+            tokio::spawn(one_lane(shared.clone(), work.clone(), user.clone(), prefix, lane, began))
+        };
         let lanes = (0..lanes).map(lane).collect();
         Self { shared, lanes, began }
     }
@@ -87,19 +113,19 @@ impl Flood {
     }
 }
 
-/// What the flood submits.
+/// What a flood submits when nothing else is said.
 pub fn spec() -> serde_json::Value {
     json!({"name": "flood", "gang": {"nodes": 1, "gpus_per_node": 1, "run": "true"}})
 }
 
-async fn one_lane(shared: Arc<Shared>, user: Person, prefix: String, lane: usize, began: Instant) {
+async fn one_lane(shared: Arc<Shared>, work: Arc<Work>, user: Person, prefix: String, lane: usize, began: Instant) {
     let servers = user.servers.clone();
     let apis: Vec<_> = servers.iter().map(|server| user.api(server)).collect();
     let mut at = lane % servers.len();
     for count in 0_u64.. {
         let key = format!("{prefix}-{count}");
-        let request =
-            SubmitRequest { spec_json: spec().to_string(), key: key.clone(), hold: true, ..SubmitRequest::default() };
+        let spec_json = work.spec.to_string();
+        let request = SubmitRequest { spec_json, key: key.clone(), hold: work.hold, ..SubmitRequest::default() };
         let id = loop {
             if shared.stop.load(Ordering::Acquire) {
                 return;
@@ -118,9 +144,10 @@ async fn one_lane(shared: Arc<Shared>, user: Person, prefix: String, lane: usize
                 }
             }
         };
-        let mut answered = shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.at_us.push(began.elapsed().as_micros() as u64);
-        answered.jobs.insert(key, id);
+        shared.note(key, id, began.elapsed().as_micros() as u64);
+        if !work.pause.is_zero() {
+            tokio::time::sleep(work.pause).await;
+        }
     }
 }
 

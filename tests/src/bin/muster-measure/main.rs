@@ -3,9 +3,11 @@
 //!
 //! `cargo run --release -p muster-tests --bin muster-measure [start] [submit] [drain] [gangs] [array] [kills] [transfers] [memory]`;
 //! all of them when none is named. `hold` starts the cluster, says where it is and keeps it until its input ends, so that
-//! another program can put loads on it and on something else in turn.
+//! another program can put loads on it and on something else in turn. `idle [AGENTS] [SECONDS]` says what agents without
+//! work cost the leader.
 
 mod hold;
+mod idle;
 mod kills;
 mod memory;
 mod transfers;
@@ -39,9 +41,12 @@ async fn main() {
     let named: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|argument| argument == name);
     let options = Options { fence_after_ms: 60_000, calm_elections: false, ..Options::default() };
+    if named.first().is_some_and(|name| name == "idle") {
+        return idle::agents(&named[1..]).await;
+    }
     let mut cluster = TestCluster::start(3, 8, options).await;
     if named.iter().any(|name| name == "hold") {
-        return hold::until_input_ends(&cluster).await;
+        return hold::until_input_ends(&mut cluster).await;
     }
     println!("3 servers, 8 agents, one machine");
     for (_, runs) in LOADS.iter().filter(|(name, _)| wanted(name)) {
@@ -56,7 +61,7 @@ async fn main() {
         transfers::of_leadership(&cluster).await;
     }
     if wanted("kills") {
-        kills::of_the_leader(&mut cluster).await;
+        kills::of_the_leader(&mut cluster, kills::KILLS).await.print();
     }
 }
 

@@ -3,8 +3,10 @@
  *     gcc -O2 -o flood slurm_flood.c -lslurm -lpthread
  *     ./flood JOBS THREADS NODES GPUS_PER_NODE hold|run
  *
- * Prints one line of JSON: how many a second were acknowledged, and how many failed. */
+ * Prints one line of JSON: how many a second were acknowledged, and how many failed. With 0 JOBS it goes on until SIGTERM,
+ * repeats what failed, and prints the id of each job that was acknowledged. */
 #include <pthread.h>
+#include <signal.h>
 #include <slurm/slurm.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,6 +20,14 @@ struct load {
     char gpus[32];
     atomic_int next, failed;
 };
+
+static atomic_int stopped;
+
+static void stop(int signal)
+{
+    (void)signal;
+    atomic_store(&stopped, 1);
+}
 
 static void describe(const struct load *load, job_desc_msg_t *job, char **environment)
 {
@@ -42,14 +52,21 @@ static void *submit(void *argument)
 {
     struct load *load = argument;
     char *environment[] = {"PATH=/usr/bin:/bin", NULL};
-    while (atomic_fetch_add(&load->next, 1) < load->jobs) {
+    while (!atomic_load(&stopped) && (load->jobs == 0 || atomic_fetch_add(&load->next, 1) < load->jobs)) {
         job_desc_msg_t job;
         submit_response_msg_t *answer = NULL;
         describe(load, &job, environment);
-        if (slurm_submit_batch_job(&job, &answer) != SLURM_SUCCESS)
+        if (slurm_submit_batch_job(&job, &answer) != SLURM_SUCCESS) {
             atomic_fetch_add(&load->failed, 1);
-        else
-            slurm_free_submit_response_response_msg(answer);
+            usleep(5000);
+            continue;
+        }
+        if (load->jobs == 0) {
+            /* One call, so that lines of several threads do not mix. */
+            printf("%u\n", answer->job_id);
+            fflush(stdout);
+        }
+        slurm_free_submit_response_response_msg(answer);
     }
     return NULL;
 }
@@ -66,6 +83,7 @@ int main(int count, char **words)
     load.hold = strcmp(words[5], "hold") == 0;
     if (atoi(words[4]) > 0)
         snprintf(load.gpus, sizeof load.gpus, "gres:gpu:%d", atoi(words[4]));
+    signal(SIGTERM, stop);
     slurm_init(NULL);
     clock_gettime(CLOCK_MONOTONIC, &began);
     for (int at = 0; at < atoi(words[2]); at++)
@@ -74,6 +92,7 @@ int main(int count, char **words)
         pthread_join(threads[at], NULL);
     clock_gettime(CLOCK_MONOTONIC, &ended);
     double seconds = (ended.tv_sec - began.tv_sec) + (ended.tv_nsec - began.tv_nsec) / 1e9;
-    printf("{\"per_second\": %.1f, \"failed\": %d}\n", load.jobs / seconds, atomic_load(&load.failed));
+    if (load.jobs > 0)
+        printf("{\"per_second\": %.1f, \"failed\": %d}\n", load.jobs / seconds, atomic_load(&load.failed));
     return 0;
 }

@@ -1,0 +1,1 @@
+"""What `peers.py` measures: Muster, and each peer beside it."""
