@@ -9,21 +9,28 @@ use support::{Busy, easy, tell};
 fn one_end(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_end");
     group.sample_size(10).measurement_time(Duration::from_secs(3));
-    for waiting in [1_000, 10_000, 100_000] {
+    let easy_of = [1_000, 10_000, 100_000, 1_000_000].map(|waiting| ("easy", 1, waiting));
+    let booked_of = [8, 32, 128].map(|depth| ("booked", depth, 100_000));
+    for (name, depth, waiting) in easy_of.into_iter().chain(booked_of) {
         // Building such a cluster takes longer than measuring it: only when it is asked for.
         let mut busy: Option<Busy> = None;
         let mut samples = Vec::new();
-        group.bench_function(BenchmarkId::new("easy", waiting), |b| {
-            let busy = busy.get_or_insert_with(|| Busy::new(10_000, waiting, easy(1)));
+        let id = if depth == 1 { format!("{waiting}") } else { format!("{depth}/{waiting}") };
+        group.bench_function(BenchmarkId::new(name, &id), |b| {
+            let busy = busy.get_or_insert_with(|| Busy::new(10_000, waiting, easy(depth)));
             b.iter_custom(|rounds| {
                 let from = samples.len();
                 samples.extend((0..rounds).map(|_| busy.decide_one()));
                 samples[from..].iter().sum()
             });
         });
-        tell(&format!("one_end/easy/{waiting}"), &mut samples);
+        tell(&format!("one_end/{name}/{id}"), &mut samples);
         if let Some(busy) = busy {
-            println!("{} steps a cycle", busy.spent / busy.cycles.max(1));
+            println!(
+                "{} steps a cycle, {} booked",
+                busy.spent / busy.cycles.max(1),
+                busy.player.state.reservations().len()
+            );
         }
     }
     group.finish();

@@ -1,14 +1,18 @@
 //! One decision round: from State to the commands that should follow.
 
 use crate::command::{Command, PlanStep, TIMERS_MAX};
-use crate::plan::backfill::{self, Booking};
+use crate::plan::backfill;
+use crate::plan::bookings::Booking;
 use crate::plan::explain::Reason;
+use crate::plan::lanes::Sought;
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::order::Scorer;
 use crate::plan::quota::Quotas;
 use crate::plan::round::{Ever, Round, Tried};
 use crate::plan::steps;
+use crate::plan::timeline::Timelines;
 use crate::plan::waiting::{Item, Waiting};
+use crate::plan::walk::Walk;
 use crate::policy::{Admission, FillerOrder, Replan};
 use crate::state::State;
 use crate::state::change::Key;
@@ -29,9 +33,12 @@ pub struct Memo {
 #[derive(Debug)]
 struct Kept {
     upto: u64,
+    /// The moment to which what runs is known.
+    at: Time,
     scorer: Scorer,
     waiting: Waiting,
     ledger: Ledger,
+    times: Timelines,
     ever: Ever,
 }
 
@@ -55,16 +62,18 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     let (mut commands, expiring) = expire(state, now);
     // 2. The order, and what is free.
     let kept = memo.sync(state, now);
-    let Kept { scorer, waiting, ledger, ever, .. } = kept;
-    let mut round = Round::new(state, now, waiting, ledger, ever);
+    let Kept { scorer, waiting, ledger, times, ever, .. } = kept;
+    let mut round = Round::new(state, now, waiting, ledger, times, ever);
     round.expiring = expiring;
+    round.take_over_fixed();
     round.serve_kept();
     // 3. to 6. Admission and placement, backfill; or the whole order again.
     match state.policy().replan {
         Replan::Keep => start_in_order(&mut round),
         Replan::Refill { min_run_ms, max_victims_per_cycle } => {
+            round.withhold_fixed();
             round.refill(scorer, min_run_ms, max_victims_per_cycle);
-            forget_bookings(&mut round, None);
+            forget_bookings(&mut round, &BTreeSet::new());
         }
     }
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
@@ -98,12 +107,16 @@ impl Kept {
         waiting.by_order.set_ranks(scorer.lanes());
         let mut ledger = Ledger::of(state, Suppose::default());
         ledger.quotas = Quotas::of(state, &waiting.running);
-        Self { upto: state.applied_index(), scorer, waiting, ledger, ever: Ever::default() }
+        let times = match foresees(state) {
+            true => Timelines::of(state, &ledger, &waiting, now),
+            false => Timelines::default(),
+        };
+        Self { upto: state.applied_index(), at: now, scorer, waiting, ledger, times, ever: Ever::default() }
     }
 
     /// False when everything has to be derived anew.
     fn catch_up(&mut self, state: &State, now: Time) -> bool {
-        if state.applied_index() < self.upto {
+        if state.applied_index() < self.upto || now < self.at {
             return false;
         }
         let Some(changes) = state.changes().since(self.upto) else { return false };
@@ -124,7 +137,7 @@ impl Kept {
         }
         let moved = self.scorer.sync(state, now, !jobs.is_empty());
         let mut inventory = false;
-        for node in nodes {
+        for &node in &nodes {
             let before = self.ledger.node(node).map(|view| view.facts.epoch);
             if before != state.node(node).map(|record| record.epoch) {
                 self.ever.clear();
@@ -134,7 +147,12 @@ impl Kept {
             }
             self.ledger.refresh(state, node);
         }
-        jobs.iter().for_each(|&job| self.waiting.refresh_job(state, &self.scorer, job, now));
+        for &job in &jobs {
+            if self.waiting.refresh_job(state, &self.scorer, job, now) {
+                // Another revision may end at another time.
+                gangs.extend(self.waiting.active_of(job));
+            }
+        }
         gangs.iter().for_each(|&gang| self.waiting.refresh_gang(state, &self.scorer, gang, now));
         gangs.iter().for_each(|gang| self.ledger.quotas.refresh(*gang, self.waiting.running.get(*gang)));
         if inventory && self.ledger.quotas.is_on() {
@@ -148,9 +166,17 @@ impl Kept {
         if moved.lanes {
             self.waiting.by_order.set_ranks(self.scorer.lanes());
         }
-        self.upto = state.applied_index();
+        if foresees(state) {
+            self.times.follow(state, &self.ledger, gangs.into_iter(), nodes, now);
+        }
+        (self.upto, self.at) = (state.applied_index(), now);
         true
     }
+}
+
+/// Does the policy ask when what waits could start?
+fn foresees(state: &State) -> bool {
+    state.policy().backfill.reserve_depth > 0 && state.policy().replan == Replan::Keep
 }
 
 /// Due timers as commands, and the jobs that will have given up waiting.
@@ -185,62 +211,86 @@ fn wake_at(state: &State, scorer: &Scorer, waiting: &Waiting, now: Time) -> Opti
     timer.into_iter().chain(protected).chain(demoted).min()
 }
 
-/// The first gang that cannot start, and what is known of its start.
-struct Blocked {
-    gang: GangId,
-    booking: Option<Booking>,
+/// How far the order has been gone through.
+struct Front {
+    /// Nothing behind the first gang that cannot start is started, except where it fills.
+    strict: bool,
+    depth: usize,
+    /// The first gang that cannot start.
+    head: Option<GangId>,
+    /// Gangs whose start is booked.
+    booked: Vec<GangId>,
+    /// Nobody else is to be told when it could start.
+    closed: bool,
+    /// What is booked stays as it is.
+    idle: bool,
 }
 
 fn start_in_order(round: &mut Round) {
     let policy = round.state.policy().clone();
     let strict = matches!(policy.admission, Admission::HeadOfLine { .. });
-    let fills = policy.backfill.reserve_depth > 0;
+    let depth = policy.backfill.reserve_depth as usize;
+    let by_submit = depth > 0 && policy.backfill.filler_order == FillerOrder::Submit;
+    let mut front = Front { strict, depth, head: None, booked: Vec::new(), closed: false, idle: false };
     let waiting = round.waiting;
-    let mut blocked: Option<Blocked> = None;
-    let head = sticky_head(round);
-    let first = head.iter().map(|(gang, item)| (item, Some(*gang)));
-    let rest = waiting.by_order.values().map(|item| (item, None));
-    'order: for (item, only) in first.chain(rest) {
-        let gangs: Box<dyn Iterator<Item = GangId>> = match only {
-            Some(gang) => Box::new(std::iter::once(gang)),
-            None => item.gangs(round.state),
-        };
-        for gang in gangs {
-            match offer(round, gang, item, &mut blocked, strict, fills) {
-                Offered::Next => {}
-                Offered::NextItem => break,
-                Offered::Stop => break 'order,
+    round.take_over_bookings();
+    let first = sticky_head(round);
+    let stopped = first.is_some_and(|(gang, item)| matches!(offer(round, gang, &item, &mut front), Offered::Stop));
+    let mut walk = waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX });
+    while let Some(item) = walk.next() {
+        if stopped || front.closed && by_submit {
+            break;
+        }
+        match offer_item(round, item, &mut front, by_submit) {
+            Offered::Stop => {
+                round.cut_off(item);
+                break;
             }
-            if blocked.is_some() && fills && policy.backfill.filler_order == FillerOrder::Submit {
-                break 'order;
-            }
+            Offered::Unfit => leave(round, item, &front, &mut walk),
+            Offered::Barred if round.is_at_limit(item) => walk.leave_payer(),
+            Offered::Barred | Offered::Next => {}
         }
     }
-    if fills && policy.backfill.filler_order == FillerOrder::Submit {
-        fill_by_submit(round, &mut blocked);
+    if !front.idle {
+        round.forget_unseen();
     }
-    finish_bookings(round, blocked, strict);
+    if front.closed && by_submit {
+        fill_by_submit(round);
+    }
+    finish_bookings(round, &front);
 }
 
 enum Offered {
     Next,
-    NextItem,
+    /// It may not start now, whatever is free.
+    Barred,
+    /// It finds no room, or would be in the way of others.
+    Unfit,
     Stop,
 }
 
+/// Offers the cluster to the gangs of one place in the order, until one of them shows that no other will do.
+fn offer_item(round: &mut Round, item: &Arc<Item>, front: &mut Front, by_submit: bool) -> Offered {
+    let mut last = Offered::Next;
+    for gang in item.gangs(round.state) {
+        last = offer(round, gang, item, front);
+        // Elements of a lane are alike: what one lacks, all lack.
+        let go_on = match last {
+            Offered::Next => true,
+            Offered::Unfit => !item.lane && !round.does_not_fit(item),
+            Offered::Barred | Offered::Stop => false,
+        };
+        if !go_on || front.closed && by_submit {
+            break;
+        }
+    }
+    last
+}
+
 /// Offers the cluster to one gang of the order.
-fn offer(
-    round: &mut Round,
-    gang: GangId,
-    item: &Arc<Item>,
-    blocked: &mut Option<Blocked>,
-    strict: bool,
-    fills: bool,
-) -> Offered {
-    if round.placed.contains(&gang)
-        || round.waits_for_kept(gang)
-        || blocked.as_ref().is_some_and(|blocked| blocked.gang == gang)
-    {
+fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -> Offered {
+    let told = front.head == Some(gang) || front.booked.contains(&gang);
+    if told || round.placed.contains(&gang) || round.waits_for_kept(gang) {
         return Offered::Next;
     }
     if !round.may_look() {
@@ -249,46 +299,88 @@ fn offer(
     match round.not_eligible(gang, item) {
         None => {}
         Some(Reason::Parked) => return Offered::Next,
-        Some(_) => return Offered::NextItem,
+        Some(_) => return Offered::Barred,
     }
-    let tried = match blocked {
-        Some(Blocked { booking: Some(booking), .. }) => round.try_fill(gang, item, booking),
-        _ => round.try_start(gang, item),
-    };
-    if tried == Tried::Placed || round.take_back(gang, item, &booked_nodes(blocked)) {
+    let own = round.seen(gang);
+    if round.try_beside_bookings(gang, item, own.as_ref()) == Tried::Placed || round.take_back(gang, item) {
         return Offered::Next;
     }
-    if blocked.is_none() && !round.is_over_quota(item) && round.could_ever(item) {
-        let idle = fills && nothing_to_fill(round, gang);
-        let booking = if fills && !idle { round.book(gang, item) } else { None };
-        let stop = idle || strict && booking.is_none();
-        if stop || booking.is_some() {
-            *blocked = Some(Blocked { gang, booking });
-            return if stop { Offered::Stop } else { Offered::Next };
+    // Whoever has a window of time of its own waits for that.
+    let has_window = || !round.booked.fixed_for(gang.job).is_empty();
+    if !front.closed && !has_window() && !round.is_over_quota(item) {
+        return hold_back(round, gang, item, own, front);
+    }
+    Offered::Unfit
+}
+
+/// Tells a gang that cannot start when it will, as far as the policy does.
+fn hold_back(round: &mut Round, gang: GangId, item: &Arc<Item>, own: Option<Booking>, front: &mut Front) -> Offered {
+    round.put_back();
+    if front.depth > 0 && nothing_to_fill(round, gang, front.depth) {
+        own.into_iter().for_each(|own| round.booked.insert(own));
+        front.head = front.head.or(Some(gang));
+        (front.idle, front.closed) = (true, true);
+        return Offered::Stop;
+    }
+    let booked = front.depth > 0 && round.book_or_improve(gang, item, own);
+    // What can be foreseen could run here; nobody waits behind what never can.
+    if !booked && (!front.strict || !round.could_ever(item)) {
+        return Offered::Unfit;
+    }
+    front.head = front.head.or(Some(gang));
+    front.booked.extend(booked.then_some(gang));
+    if !booked || front.booked.len() >= front.depth {
+        (front.closed, round.fills) = (true, true);
+        round.forget_unseen();
+    }
+    if booked { Offered::Next } else { Offered::Stop }
+}
+
+/// Tells the walk what need not be looked at any more, now that this item was tried in vain.
+fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
+    if front.closed && !round.state.policy().backfill.spare && !round.takes() && !round.booked.any_fixed() {
+        match round.longest_beside(0) {
+            Some(most_ms) => walk.leave_all_longer(most_ms),
+            None => return walk.leave_all(),
         }
     }
-    // Elements of a lane are alike: what one lacks, all lack.
-    if round.does_not_fit(item) || item.lane { Offered::NextItem } else { Offered::Next }
+    let books = !front.closed && front.depth > 0 && !round.no_booking.contains(&item.wanted());
+    if round.may_preempt(item) {
+        return;
+    }
+    if round.is_over_quota(item) {
+        return walk.leave_payer();
+    }
+    if books {
+        return;
+    }
+    if round.may_reclaim() {
+        if round.excluded(item.key.gang).is_empty() && round.does_not_fit_within_quota(item) {
+            walk.leave_payer();
+        }
+    } else if round.does_not_fit(item) {
+        walk.leave_kind();
+    } else if round.does_not_fit_within_quota(item) {
+        walk.leave_payer();
+    } else if let Some(most_ms) = round.no_spare_fit.get(&item.wanted()) {
+        walk.leave_longer(*most_ms);
+    }
 }
 
-/// Where a start is booked for another.
-fn booked_nodes(blocked: &Option<Blocked>) -> BTreeSet<NodeId> {
-    let booking = blocked.as_ref().and_then(|blocked| blocked.booking.as_ref());
-    booking.map_or_else(BTreeSet::new, |booking| booking.witness.iter().map(|device| device.node).collect())
-}
-
-/// With nothing free and a booking already written, there is nothing to work out.
-fn nothing_to_fill(round: &Round, gang: GangId) -> bool {
+/// With nothing free and bookings already written, there is nothing to work out.
+fn nothing_to_fill(round: &Round, gang: GangId, depth: usize) -> bool {
     let full = round.ledger.with_free().is_empty() && round.ledger.partial().is_empty();
-    full && round.waiting.cpu_only == 0 && round.state.reservations().contains_key(&gang)
+    let known = round.state.reservations();
+    let ours = |kind| matches!(kind, ReservationKind::Head | ReservationKind::Booked);
+    let all = || depth == 1 || known.values().filter(|known| ours(known.kind)).count() >= depth;
+    full && round.waiting.cpu_only == 0 && known.contains_key(&gang) && all()
 }
 
-fn fill_by_submit(round: &mut Round, blocked: &mut Option<Blocked>) {
+fn fill_by_submit(round: &mut Round) {
     let waiting = round.waiting;
-    let Some(Blocked { gang: head, booking: Some(booking) }) = blocked else { return };
     for item in waiting.by_submit.values() {
         for gang in item.gangs(round.state) {
-            if gang == *head || round.placed.contains(&gang) || round.waits_for_kept(gang) {
+            if round.booked.get(gang).is_some() || round.placed.contains(&gang) || round.waits_for_kept(gang) {
                 continue;
             }
             if !round.may_look() {
@@ -299,7 +391,7 @@ fn fill_by_submit(round: &mut Round, blocked: &mut Option<Blocked>) {
                 Some(Reason::Parked) => continue,
                 Some(_) => break,
             }
-            if round.try_fill(gang, item, booking) != Tried::Placed && item.lane {
+            if round.try_fill(gang, item) != Tried::Placed && item.lane {
                 break;
             }
         }
@@ -319,27 +411,35 @@ fn sticky_head(round: &mut Round) -> Option<(GangId, Arc<Item>)> {
 }
 
 /// Writes what a later cycle must honour, and takes back what no longer holds.
-fn finish_bookings(round: &mut Round, blocked: Option<Blocked>, strict: bool) {
+fn finish_bookings(round: &mut Round, front: &Front) {
+    if front.idle && front.depth > 1 {
+        return;
+    }
     let sticky = round.state.policy().admission == (Admission::HeadOfLine { sticky: true });
-    let holder = blocked.as_ref().map(|blocked| blocked.gang);
-    forget_bookings(round, holder);
-    match blocked {
-        Some(Blocked { booking: Some(booking), .. }) => round.write_booking(&booking),
-        // A head without a foreseeable start is committed to all the same.
-        Some(Blocked { gang, booking: None })
-            if strict && sticky && !round.state.reservations().contains_key(&gang) =>
-        {
-            round.steps.push(PlanStep::Reserve(backfill::head_without_start(gang)));
+    let kept: BTreeSet<GangId> = front.booked.iter().copied().chain(front.head).collect();
+    forget_bookings(round, &kept);
+    for gang in &front.booked {
+        let kind = if sticky && front.head == Some(*gang) { ReservationKind::Head } else { ReservationKind::Booked };
+        if let Some(booking) = round.booked.get(*gang).cloned() {
+            round.write_booking(&booking, kind);
         }
-        _ => {}
+    }
+    // A head without a foreseeable start is committed to all the same.
+    if let Some(gang) = front.head
+        && front.strict
+        && sticky
+        && !front.booked.contains(&gang)
+        && !round.state.reservations().contains_key(&gang)
+    {
+        round.steps.push(PlanStep::Reserve(backfill::head_without_start(gang)));
     }
 }
 
-fn forget_bookings(round: &mut Round, unless: Option<GangId>) {
+fn forget_bookings(round: &mut Round, kept: &BTreeSet<GangId>) {
     for reservation in round.state.reservations().values() {
         let ours = matches!(reservation.kind, ReservationKind::Head | ReservationKind::Booked);
         let settled = round.placed.contains(&reservation.gang) || round.waits_for_kept(reservation.gang);
-        if ours && Some(reservation.gang) != unless && !settled {
+        if ours && !kept.contains(&reservation.gang) && !settled {
             round.steps.push(PlanStep::Unreserve { gang: reservation.gang });
         }
     }

@@ -155,12 +155,13 @@ proptest! {
         spare in any::<bool>(),
         anywhere in any::<bool>(),
         every_event in any::<bool>(),
+        reserve_depth in prop_oneof![Just(1u32), 2u32..8],
     ) {
         let policy = Policy {
             order: Order::Fifo,
             admission: if strict { Admission::HeadOfLine { sticky: true } } else { Admission::Skip },
             backfill: Backfill {
-                reserve_depth: 1,
+                reserve_depth,
                 filler_order: if policy_order { FillerOrder::Policy } else { FillerOrder::Submit },
                 edge: if before { Edge::Before } else { Edge::AtOrBefore },
                 spare,

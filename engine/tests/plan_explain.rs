@@ -133,7 +133,8 @@ fn beyond_the_depth_of_the_policy_is_a_reason_of_its_own() {
     };
     policy.budget.depth = 2;
     let (mut cluster, _) = half_full(policy);
-    let gangs = [4, 4, 4, 1].map(|count| cluster.submit(exact(nodes(count, 8), 10)));
+    let gangs = [4, 4, 3, 1].map(|count| cluster.submit(exact(nodes(count, 8), 10)));
+    // The second asks for what the first lacks: it need not be looked at.
     assert_eq!(reasons(&cluster, gangs[3]), [Reason::BeyondDepth]);
     assert_eq!(reasons(&cluster, gangs[0]), [Reason::Nodes]);
 }

@@ -249,7 +249,7 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
         Just(Order::Wfp3),
     ];
     let domains = prop_oneof![Just(Domains::LowestFit), Just(Domains::Anywhere), Just(Domains::NodeThenLevel)];
-    (orders, domains, 0u8..4, any::<bool>(), 0u32..2, any::<bool>()).prop_map(
+    (orders, domains, 0u8..4, any::<bool>(), prop_oneof![0u32..2, 2u32..6], any::<bool>()).prop_map(
         |(order, domains, kind, sticky, depth, spread)| {
             let mut policy = Policy {
                 order,

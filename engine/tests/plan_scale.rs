@@ -8,7 +8,7 @@ use muster_engine::command::ConfigChange;
 use muster_engine::forecast::{Player, World};
 use muster_engine::plan::brief::briefs;
 use muster_engine::plan::explain::Reason;
-use muster_engine::policy::Policy;
+use muster_engine::policy::{Backfill, Policy};
 use muster_engine::{Memo, State, cycle};
 use plan_support::*;
 
@@ -64,6 +64,31 @@ fn one_end_on_a_full_cluster_touches_the_nodes_it_frees() {
     assert!(after.cycles > before.cycles && seen.ends.len() == 1);
     let each = (after.spent - before.spent) / (after.cycles - before.cycles);
     assert!(each < 10_000, "{each} steps a cycle with 2000 waiting");
+}
+
+#[test]
+fn a_longer_queue_that_asks_for_the_same_costs_no_more_steps() {
+    let each = |waiting: u64, depth: u32| {
+        let (mut player, mut seen) = full_cluster(8);
+        let backfill = Backfill { reserve_depth: depth, ..Backfill::default() };
+        let policy = Policy { backfill, ..Policy::default() };
+        player.commit(Time(0), configure(ConfigChange::Policy(policy)), &mut seen).unwrap();
+        for at in 0..waiting {
+            // None of them is short enough to fill, and some may not begin yet.
+            let mut wish = exact(nodes(5 + at as u32 % 4, 8), 100_000 + at);
+            wish.begin_at_ms = (at % 3 == 1).then_some(1_000_000_000);
+            player.commit(Time(0), submit(&format!("wait-{at}"), wish), &mut seen).unwrap();
+        }
+        player.decide(Time(0), &mut seen).unwrap();
+        player.step(&mut seen).unwrap();
+        let again = cycle(&player.state, &mut player.memo, player.state.now());
+        assert_eq!(again, cycle(&player.state, &mut Memo::default(), player.state.now()));
+        again.spent
+    };
+    for depth in [0, 1, 8] {
+        let (short, long) = (each(200, depth), each(4000, depth));
+        assert!(long <= short + 20, "depth {depth}: {short} steps with 200 waiting, {long} with 4000");
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) struct Blockers<'a> {
     /// What this very cycle reserves.
     reserved: BTreeMap<GangId, Reservation>,
     truncated: bool,
+    /// Places in the order that the cycle came to.
+    reached: u32,
     capacity: Capacity<'a>,
     empty: Option<Ledger>,
     quotas: Option<Quotas>,
@@ -35,12 +37,15 @@ pub(super) struct Blockers<'a> {
 }
 
 impl<'a> Blockers<'a> {
-    pub fn new(state: &'a State, decided: &Cycle, now: Time) -> Self {
+    /// `waiting`: places in the order.
+    pub fn new(state: &'a State, decided: &Cycle, waiting: usize, now: Time) -> Self {
         let placed = placed(decided).collect();
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
+        let reached = (waiting as u32).saturating_sub(decided.truncated);
         let capacity = Capacity::new(state);
-        Self { state, now, placed, reserved, truncated, capacity, empty: None, quotas: None, never: BTreeMap::new() }
+        let (empty, quotas, never) = (None, None, BTreeMap::new());
+        Self { state, now, placed, reserved, truncated, reached, capacity, empty, quotas, never }
     }
 
     /// Does the cycle start it?
@@ -86,8 +91,8 @@ impl<'a> Blockers<'a> {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(over);
         }
-        let depth = self.state.policy().budget.depth;
-        if self.truncated && position.is_some_and(|at| at > depth) {
+        if self.truncated && position.is_some_and(|at| at > self.reached) {
+            let depth = self.state.policy().budget.depth;
             let detail = format!("the policy looks at {depth} gangs a cycle, and this one comes after them");
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill | Reason::BeyondDepth));
             found.push(blocker(Reason::BeyondDepth, detail).help("raise `budget.depth` in the policy"));

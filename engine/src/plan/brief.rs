@@ -50,7 +50,7 @@ impl Briefs {
 pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
     let decided = cycle(state, memo, now);
     let waiting = memo.waiting(state, now);
-    let mut blockers = Blockers::new(state, &decided, now);
+    let mut blockers = Blockers::new(state, &decided, waiting.by_order.len(), now);
     let mut briefs = Briefs::default();
     for (position, item) in (1u32..).zip(waiting.by_order.values()) {
         let gang = item.key.gang;

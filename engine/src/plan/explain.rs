@@ -128,13 +128,13 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
     let waiting = memo.waiting(state, now);
     let item = waiting.item_of(state, gang);
     explanation.position = item.map(|item| {
-        let before = waiting.by_order.before(item.key).count() as u32;
+        let before = waiting.by_order.count_before(&item.key) as u32;
         (before + 1, waiting.by_order.len() as u32)
     });
     let ahead = item.map_or_else(Vec::new, |item| {
         waiting.by_order.before(item.key).take(NAMED_MAX).map(|ahead| ahead.key.gang).collect()
     });
-    let mut blockers = Blockers::new(state, &decided, now);
+    let mut blockers = Blockers::new(state, &decided, waiting.by_order.len(), now);
     explanation.starts_now = blockers.places(gang);
     if !explanation.starts_now {
         explanation.blockers = blockers.of(gang, explanation.position.map(|(at, _)| at), &ahead);

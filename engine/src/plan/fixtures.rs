@@ -1,6 +1,7 @@
 //! Machines for the unit tests of this folder.
 
 use super::ledger::{Facts, NodeView, ROOT};
+use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::{Name, NodeId};
 use std::collections::BTreeMap;
@@ -58,5 +59,24 @@ pub fn view_of(inventory: Inventory) -> NodeView {
         sizes: 0,
         whole: devices as u32,
         facts: Arc::new(facts),
+    }
+}
+
+pub fn scheduling(group: GroupRequest) -> Scheduling {
+    Scheduling {
+        queue: Name::literal("main"),
+        account: Name::literal("me"),
+        class: Name::literal("normal"),
+        groups: vec![group],
+        together: Vec::new(),
+        array: None,
+        limits: Default::default(),
+        retry: Default::default(),
+        checkpoint: Default::default(),
+        preemptible: true,
+        fence_after_ms: None,
+        begin_at_ms: None,
+        deadline_at_ms: None,
+        after: Default::default(),
     }
 }

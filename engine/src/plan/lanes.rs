@@ -1,11 +1,17 @@
-//! Waiting items in order, by lane: inside a lane the order never moves, and lanes are put before and
-//! behind each other as a whole. A rank that changes moves a lane, not what waits in it.
+//! Waiting items in order, those that ask for the same kept together: what one lacks, all lack, so a
+//! cycle walks the first of each kind and not everybody behind it.
+//!
+//! Inside a lane the order never moves, and lanes are put before and behind each other as a whole: a
+//! rank that changes moves a lane, not what waits in it.
 
 use super::order::{OrderKey, number_of, ordered_bits};
-use super::waiting::Item;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use super::stream::Stream;
+use super::waiting::{Item, Payer, Wanted};
+use super::walk::Walk;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use super::stream::Sought;
 
 /// Where a lane stands: first by place, then by score, to which its items' scores are added.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -17,17 +23,94 @@ pub struct LaneRank {
 /// Compares as the order goes.
 pub type Place = (u32, u64, OrderKey);
 
+/// By which an item is found again.
+#[derive(Debug, Clone, Copy)]
+pub struct Handle {
+    kind: usize,
+    stream: usize,
+    pub key: OrderKey,
+}
+
 #[derive(Debug, Default)]
 pub struct Lanes {
-    lanes: BTreeMap<u32, BTreeMap<OrderKey, Arc<Item>>>,
-    /// Lanes that hold something, by place.
-    places: BTreeSet<(u32, u32)>,
+    /// By number; those that nothing waits in are used again.
+    pub(super) kinds: Vec<Kind>,
+    by_wanted: BTreeMap<Wanted, usize>,
+    unused: Vec<usize>,
+    payers: BTreeMap<Payer, u32>,
     /// By lane; a lane beyond has place 0 and score 0.
     ranks: Vec<LaneRank>,
     len: usize,
 }
 
-type Walk<'a> = std::collections::btree_map::Values<'a, OrderKey, Arc<Item>>;
+/// Everything that waits for the same.
+#[derive(Debug, Default)]
+pub(super) struct Kind {
+    pub(super) streams: Vec<Part>,
+    by_key: BTreeMap<(u32, u32), usize>,
+    unused: Vec<usize>,
+    /// Where the first of each stream stands.
+    pub(super) heads: BTreeSet<(Place, usize)>,
+}
+
+/// One lane's share of a kind, of one payer.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    lane: u32,
+    pub(super) payer: u32,
+    pub(super) items: Stream,
+}
+
+/// Where a key stands among ranks.
+fn place_of(ranks: &[LaneRank], key: &OrderKey) -> Place {
+    let rank = ranks.get(key.lane as usize).copied().unwrap_or_default();
+    // A lane without a score of its own leaves the bits as they are, those of no number too.
+    let score = if rank.score == 0.0 { key.score } else { ordered_bits(number_of(key.score) + rank.score) };
+    (rank.place, score, *key)
+}
+
+impl Kind {
+    fn stream(&mut self, lane: u32, payer: u32) -> usize {
+        if let Some(&known) = self.by_key.get(&(lane, payer)) {
+            return known;
+        }
+        let part = Part { lane, payer, items: Stream::default() };
+        let at = match self.unused.pop() {
+            Some(at) => {
+                self.streams[at] = part;
+                at
+            }
+            None => {
+                self.streams.push(part);
+                self.streams.len() - 1
+            }
+        };
+        self.by_key.insert((lane, payer), at);
+        at
+    }
+
+    fn head(&self, stream: usize) -> Option<OrderKey> {
+        self.streams[stream].items.first().map(|item| item.key)
+    }
+
+    fn move_head(&mut self, ranks: &[LaneRank], stream: usize, before: Option<OrderKey>) {
+        let after = self.head(stream);
+        if before == after {
+            return;
+        }
+        if let Some(key) = before {
+            self.heads.remove(&(place_of(ranks, &key), stream));
+        }
+        match after {
+            Some(key) => _ = self.heads.insert((place_of(ranks, &key), stream)),
+            None => {
+                let Part { lane, payer, .. } = self.streams[stream];
+                self.by_key.remove(&(lane, payer));
+                self.unused.push(stream);
+            }
+        }
+    }
+}
 
 impl Lanes {
     pub fn len(&self) -> usize {
@@ -38,118 +121,81 @@ impl Lanes {
         self.len == 0
     }
 
-    pub fn get(&self, key: &OrderKey) -> Option<&Arc<Item>> {
-        self.lanes.get(&key.lane)?.get(key)
+    pub fn get(&self, handle: &Handle) -> Option<&Arc<Item>> {
+        self.kinds.get(handle.kind)?.streams.get(handle.stream)?.items.get(&handle.key)
     }
 
-    pub fn insert(&mut self, item: Arc<Item>) {
-        let lane = item.key.lane;
-        let items = self.lanes.entry(lane).or_default();
-        self.len += usize::from(items.insert(item.key, item).is_none());
-        self.places.insert((self.rank(lane).place, lane));
+    pub fn insert(&mut self, item: Arc<Item>, payer: Payer) -> Handle {
+        let wanted = item.wanted();
+        let kind = match self.by_wanted.get(&wanted) {
+            Some(kind) => *kind,
+            None => {
+                let kind = self.unused.pop().unwrap_or_else(|| {
+                    self.kinds.push(Kind::default());
+                    self.kinds.len() - 1
+                });
+                self.by_wanted.insert(wanted, kind);
+                kind
+            }
+        };
+        let next = self.payers.len() as u32;
+        let payer = *self.payers.entry(payer).or_insert(next);
+        let key = item.key;
+        let known = &mut self.kinds[kind];
+        let stream = known.stream(key.lane, payer);
+        let before = known.head(stream);
+        self.len += usize::from(known.streams[stream].items.insert(item));
+        known.move_head(&self.ranks, stream, before);
+        Handle { kind, stream, key }
     }
 
-    pub fn remove(&mut self, key: &OrderKey) -> Option<Arc<Item>> {
-        let items = self.lanes.get_mut(&key.lane)?;
-        let item = items.remove(key)?;
+    pub fn remove(&mut self, handle: &Handle) -> Option<Arc<Item>> {
+        let kind = self.kinds.get_mut(handle.kind)?;
+        let before = kind.head(handle.stream);
+        let item = kind.streams[handle.stream].items.remove(&handle.key)?;
+        kind.move_head(&self.ranks, handle.stream, before);
         self.len -= 1;
-        if items.is_empty() {
-            self.lanes.remove(&key.lane);
-            self.places.remove(&(self.rank(key.lane).place, key.lane));
+        if kind.heads.is_empty() {
+            *kind = Kind::default();
+            self.by_wanted.remove(&item.wanted());
+            self.unused.push(handle.kind);
         }
         Some(item)
-    }
-
-    fn rank(&self, lane: u32) -> LaneRank {
-        self.ranks.get(lane as usize).copied().unwrap_or_default()
     }
 
     /// Puts the lanes in another order.
     pub fn set_ranks(&mut self, ranks: Vec<LaneRank>) {
         self.ranks = ranks;
-        self.places = self.lanes.keys().map(|lane| (self.rank(*lane).place, *lane)).collect();
+        for kind in &mut self.kinds {
+            let heads = kind.by_key.values().filter_map(|stream| Some((kind.head(*stream)?, *stream)));
+            kind.heads = heads.map(|(key, stream)| (place_of(&self.ranks, &key), stream)).collect();
+        }
     }
 
     /// Where a key stands, or would.
     pub fn place(&self, key: &OrderKey) -> Place {
-        let rank = self.rank(key.lane);
-        // A lane without a score of its own leaves the bits as they are, those of no number too.
-        let score = if rank.score == 0.0 { key.score } else { ordered_bits(number_of(key.score) + rank.score) };
-        (rank.place, score, *key)
+        place_of(&self.ranks, key)
+    }
+
+    /// How many stand before a key.
+    pub fn count_before(&self, key: &OrderKey) -> usize {
+        let place = self.place(key);
+        let parts = self.kinds.iter().flat_map(|kind| &kind.streams);
+        parts.map(|part| part.items.before(|other| self.place(other) < place)).sum()
     }
 
     /// All items, the first first.
-    pub fn values(&self) -> Values<'_> {
-        Values { lanes: self, places: self.places.iter(), waiting: None, heads: BinaryHeap::new(), walks: Vec::new() }
+    pub fn values(&self) -> Walk<'_> {
+        self.walk(Sought::ANYTHING)
+    }
+
+    /// Those that are sought, the first first.
+    pub fn walk(&self, sought: Sought) -> Walk<'_> {
+        Walk::new(self, sought)
     }
 
     /// Items before one, the first first.
     pub fn before(&self, key: OrderKey) -> impl Iterator<Item = &Arc<Item>> {
         self.values().take_while(move |item| item.key != key)
-    }
-}
-
-/// Walks lanes of one place at a time, the heads of all of them merged.
-pub struct Values<'a> {
-    lanes: &'a Lanes,
-    places: std::collections::btree_set::Iter<'a, (u32, u32)>,
-    /// The first lane of the next place.
-    waiting: Option<(u32, u32)>,
-    heads: BinaryHeap<Reverse<(Place, usize)>>,
-    walks: Vec<(Walk<'a>, Option<&'a Arc<Item>>)>,
-}
-
-impl<'a> Values<'a> {
-    /// Opens all lanes of the next place.
-    fn open(&mut self) {
-        self.walks.clear();
-        let Some((place, lane)) = self.waiting.take().or_else(|| self.places.next().copied()) else { return };
-        self.walk(lane);
-        while let Some(&(other, lane)) = self.places.next() {
-            if other != place {
-                self.waiting = Some((other, lane));
-                break;
-            }
-            self.walk(lane);
-        }
-        if self.walks.len() > 1 {
-            (0..self.walks.len()).for_each(|at| self.advance(at));
-        }
-    }
-
-    fn walk(&mut self, lane: u32) {
-        if let Some(items) = self.lanes.lanes.get(&lane) {
-            self.walks.push((items.values(), None));
-        }
-    }
-
-    fn advance(&mut self, at: usize) {
-        let (walk, head) = &mut self.walks[at];
-        *head = walk.next();
-        if let Some(item) = head {
-            self.heads.push(Reverse((self.lanes.place(&item.key), at)));
-        }
-    }
-}
-
-impl<'a> Iterator for Values<'a> {
-    type Item = &'a Arc<Item>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let [(walk, _)] = self.walks.as_mut_slice() {
-                if let Some(item) = walk.next() {
-                    return Some(item);
-                }
-            } else if let Some(Reverse((_, at))) = self.heads.pop() {
-                let item = self.walks[at].1;
-                self.advance(at);
-                return item;
-            }
-            if self.waiting.is_none() && self.places.len() == 0 {
-                return None;
-            }
-            self.open();
-        }
     }
 }

@@ -221,49 +221,40 @@ impl Ledger {
     }
 
     fn list(&mut self, view: &NodeView) {
-        let id = view.facts.id;
-        if !view.open || view.ports == 0 {
-            return;
-        }
-        for &domain in &view.facts.domains {
-            self.domains[domain].pools.entry(view.facts.class).or_default().add(view.whole, id);
-        }
-        if view.whole > 0 {
-            self.with_free.insert(id);
-        }
-        if view.free.iter().any(|&milli| milli > 0 && milli < 1000) {
-            self.partial.insert(id);
-        }
+        self.relist(&view.facts, None, view.listing());
     }
 
     fn unlist(&mut self, view: &NodeView) {
-        let id = view.facts.id;
-        if !view.open || view.ports == 0 {
-            return;
-        }
-        for &domain in &view.facts.domains {
-            if let Some(pool) = self.domains[domain].pools.get_mut(&view.facts.class) {
-                pool.remove(view.whole, id);
+        self.relist(&view.facts, view.listing(), None);
+    }
+
+    fn relist(&mut self, facts: &Facts, before: Option<Listing>, after: Option<Listing>) {
+        let id = facts.id;
+        let whole = |listing: Option<Listing>| listing.map(|listing| listing.whole);
+        if whole(before) != whole(after) {
+            for &domain in &facts.domains {
+                let pool = self.domains[domain].pools.entry(facts.class).or_default();
+                whole(before).into_iter().for_each(|whole| pool.remove(whole, id));
+                whole(after).into_iter().for_each(|whole| pool.add(whole, id));
             }
         }
-        self.with_free.remove(&id);
-        self.partial.remove(&id);
+        mark(&mut self.with_free, id, whole(before) > Some(0), whole(after) > Some(0));
+        let partial = |listing: Option<Listing>| listing.is_some_and(|listing| listing.partial);
+        mark(&mut self.partial, id, partial(before), partial(after));
     }
 
     /// Changes a node so that it can be taken back.
     pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
-        let Some(mut view) = self.nodes.remove(&id) else { return };
+        let Some(view) = self.nodes.get_mut(&id) else { return };
+        let listed = view.listing();
         let before =
             Before { node: id, sizes: view.sizes, free: view.free.clone(), amount: view.amount, ports: view.ports };
+        change(view);
+        view.note_sizes(&before.free);
+        view.count_whole();
+        let (facts, lists) = (view.facts.clone(), view.listing());
+        self.relist(&facts, listed, lists);
         self.undo.push(Undo::Node(before));
-        self.unlist(&view);
-        change(&mut view);
-        if let Some(Undo::Node(before)) = self.undo.last() {
-            view.note_sizes(&before.free);
-        }
-        view.whole = whole(&view.facts, &view.free);
-        self.list(&view);
-        self.nodes.insert(id, view);
     }
 
     /// Charges an account with so much more, until it is rolled back.
@@ -285,15 +276,15 @@ impl Ledger {
                     continue;
                 }
             };
-            let Some(mut view) = self.nodes.remove(&undo.node) else { continue };
-            self.unlist(&view);
+            let Some(view) = self.nodes.get_mut(&undo.node) else { continue };
+            let listed = view.listing();
             view.sizes = undo.sizes;
             view.free = undo.free;
             view.amount = undo.amount;
             view.ports = undo.ports;
-            view.whole = whole(&view.facts, &view.free);
-            self.list(&view);
-            self.nodes.insert(undo.node, view);
+            view.count_whole();
+            let (facts, lists) = (view.facts.clone(), view.listing());
+            self.relist(&facts, listed, lists);
         }
     }
 
@@ -406,7 +397,29 @@ fn sizes(record: &NodeRecord) -> u64 {
     parts.values().fold(0, |sizes, &(devices, milli)| sizes | size_bit(devices, milli))
 }
 
+/// How a node that may be placed on is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listing {
+    whole: u32,
+    /// Some share of a device is taken and some is free.
+    partial: bool,
+}
+
+fn mark(set: &mut BTreeSet<NodeId>, id: NodeId, before: bool, after: bool) {
+    match (before, after) {
+        (false, true) => _ = set.insert(id),
+        (true, false) => _ = set.remove(&id),
+        _ => {}
+    }
+}
+
 impl NodeView {
+    /// `None` while nothing may be placed here.
+    fn listing(&self) -> Option<Listing> {
+        let partial = || self.free.iter().any(|&milli| milli > 0 && milli < 1000);
+        (self.open && self.ports > 0).then(|| Listing { whole: self.whole, partial: partial() })
+    }
+
     /// What was just taken is one part; on an idle node nothing is left.
     fn note_sizes(&mut self, before: &[u16]) {
         let lost = before.iter().zip(&self.free).filter(|(before, now)| before > now).map(|(before, now)| before - now);
@@ -416,6 +429,11 @@ impl NodeView {
         } else if self.free.iter().zip(&self.facts.usable).all(|(free, usable)| !usable || *free == 1000) {
             self.sizes = 0;
         }
+    }
+
+    /// Counts `whole` anew after `free` has been changed.
+    pub fn count_whole(&mut self) {
+        self.whole = whole(&self.facts, &self.free);
     }
 
     pub fn is_in(&self, domain: DomainId) -> bool {

@@ -171,7 +171,7 @@ impl<'a> Gang<'a> {
 }
 
 /// What is tried in turn.
-fn models_of(group: &GroupRequest) -> Vec<Models<'_>> {
+pub(super) fn models_of(group: &GroupRequest) -> Vec<Models<'_>> {
     let mut choices: Vec<Models> = group.models.iter().map(Models::One).collect();
     if choices.is_empty() {
         choices.push(Models::Any);

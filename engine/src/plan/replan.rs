@@ -180,7 +180,7 @@ impl<'a> Round<'a> {
                 if let Some(parts) = self.search(gang, item) {
                     occupy(empty, &parts);
                     self.take(&parts);
-                    self.place(gang, parts);
+                    self.place(gang, item, parts);
                     return true;
                 }
                 std::mem::swap(self.ledger, empty);

@@ -1,19 +1,21 @@
 //! One cycle's working state: what has been decided so far, on a ledger that is rolled back at the
 //! end, and the steps that are to be committed.
 
+use super::bookings::Bookings;
 use super::explain::Reason;
 use super::ledger::{Ledger, Suppose};
-use super::limits::{Over, Room};
+use super::limits::{Of, Over, Room};
 use super::place::{Request, place};
 use super::quota;
 use super::take::TakingBack;
+use super::timeline::Timelines;
 use super::waiting::{Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
-use muster_common::job::{Hash, Scheduling};
-use muster_common::{AttemptNo, GangId, JobId, Time};
+use muster_common::job::Scheduling;
+use muster_common::{AttemptNo, GangId, JobId, NodeId, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,9 +34,21 @@ pub struct Round<'a> {
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
     no_fit: BTreeSet<Wanted>,
-    pub no_spare_fit: BTreeSet<Wanted>,
+    /// Requests that did not fit beside what is booked, and the longest run that might.
+    pub no_spare_fit: BTreeMap<Wanted, u64>,
     /// Requests whose start nobody could foresee in this cycle.
     pub no_booking: BTreeSet<Wanted>,
+    pub times: &'a mut Timelines,
+    /// Starts that nothing in this cycle may delay.
+    pub booked: Bookings,
+    /// Whoever is looked at fills around those whose start is booked.
+    pub fills: bool,
+    /// Gangs with a booking that the order has not come to.
+    pub unseen: BTreeSet<GangId>,
+    /// Marks of the ledger, one for each booking that is set aside on it at present.
+    pub aside: Vec<usize>,
+    /// Parts placed in this cycle, by node, and when they are given back.
+    pub own: BTreeMap<NodeId, Vec<(Time, PlacedPart)>>,
     pub spent: u64,
     looked: u32,
     pub truncated: u32,
@@ -45,7 +59,7 @@ pub struct Round<'a> {
 #[derive(Debug, Default)]
 pub struct Ever {
     empty: Option<Ledger>,
-    fits: BTreeMap<Hash, bool>,
+    fits: BTreeMap<Wanted, bool>,
 }
 
 impl Ever {
@@ -53,14 +67,15 @@ impl Ever {
         *self = Self::default();
     }
 
-    pub fn fits(&mut self, state: &State, shape: Hash, scheduling: &Scheduling) -> bool {
-        if let Some(&known) = self.fits.get(&shape) {
+    pub fn fits(&mut self, state: &State, item: &Item) -> bool {
+        let wanted = item.wanted();
+        if let Some(&known) = self.fits.get(&wanted) {
             return known;
         }
         let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
         let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
-        let fits = super::never::fits_on(state, scheduling, empty).is_ok();
-        self.fits.insert(shape, fits);
+        let fits = super::never::fits_on(state, &item.scheduling, empty).is_ok();
+        self.fits.insert(wanted, fits);
         fits
     }
 }
@@ -73,7 +88,14 @@ pub enum Tried {
 }
 
 impl<'a> Round<'a> {
-    pub fn new(state: &'a State, now: Time, waiting: &'a Waiting, ledger: &'a mut Ledger, ever: &'a mut Ever) -> Self {
+    pub fn new(
+        state: &'a State,
+        now: Time,
+        waiting: &'a Waiting,
+        ledger: &'a mut Ledger,
+        times: &'a mut Timelines,
+        ever: &'a mut Ever,
+    ) -> Self {
         ledger.learn(state);
         Self {
             state,
@@ -87,12 +109,26 @@ impl<'a> Round<'a> {
             room: Room::default(),
             expiring: BTreeSet::new(),
             no_fit: BTreeSet::new(),
-            no_spare_fit: BTreeSet::new(),
+            no_spare_fit: BTreeMap::new(),
             no_booking: BTreeSet::new(),
+            times,
+            booked: Bookings::default(),
+            fills: false,
+            unseen: BTreeSet::new(),
+            aside: Vec::new(),
+            own: BTreeMap::new(),
             spent: 0,
             looked: 0,
             truncated: 0,
             taking: TakingBack::default(),
+        }
+    }
+
+    /// The order ends before this item, for this cycle.
+    pub fn cut_off(&mut self, item: &Item) {
+        if self.truncated > 0 {
+            let before = self.waiting.by_order.count_before(&item.key);
+            self.truncated = (self.waiting.by_order.len() - before) as u32;
         }
     }
 
@@ -127,10 +163,11 @@ impl<'a> Round<'a> {
 
     /// Starts the gang if it fits on what is free.
     pub fn try_start(&mut self, gang: GangId, item: &Item) -> Tried {
+        self.put_back();
         match self.find(gang, item) {
             Some(parts) => {
                 self.take(&parts);
-                self.place(gang, parts);
+                self.place(gang, item, parts);
                 Tried::Placed
             }
             None => Tried::Waits(Reason::Nodes),
@@ -156,6 +193,18 @@ impl<'a> Round<'a> {
         self.no_fit.contains(&item.wanted())
     }
 
+    /// Is it known that nobody else on the same account fits with the same request?
+    pub fn does_not_fit_within_quota(&self, item: &Item) -> bool {
+        let left = self.within_quota(item);
+        left.is_none_or(|left| self.no_fit.contains(&left.wanted()))
+    }
+
+    /// Is its account, or its user in it, at a limit of what may run at a time?
+    pub fn is_at_limit(&mut self, item: &Item) -> bool {
+        let over = self.over_limit(item.key.gang, item);
+        over.is_some_and(|over| matches!(over.of, Of::Gpus { .. } | Of::Running { .. }))
+    }
+
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.
     pub fn search(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let item = self.within_quota(item)?;
@@ -164,7 +213,7 @@ impl<'a> Round<'a> {
     }
 
     /// The item with the models that its account may have; `None` = it may have none.
-    fn within_quota<'i>(&self, item: &'i Item) -> Option<Cow<'i, Item>> {
+    pub fn within_quota<'i>(&self, item: &'i Item) -> Option<Cow<'i, Item>> {
         match quota::allowed(&self.ledger.quotas, &item.scheduling).ok()? {
             None => Some(Cow::Borrowed(item)),
             Some(left) => Some(Cow::Owned(Item { scheduling: Arc::new(left), ..item.clone() })),
@@ -186,12 +235,12 @@ impl<'a> Round<'a> {
         sums.into_iter().for_each(|(model, more)| self.ledger.hold(at, model, firm, sign * more));
     }
 
-    fn excluded(&self, gang: GangId) -> &'a [muster_common::NodeId] {
+    pub fn excluded(&self, gang: GangId) -> &'a [NodeId] {
         self.state.gang(gang).map_or(&[], |gang| &gang.excluded)
     }
 
     pub fn could_ever(&mut self, item: &Item) -> bool {
-        self.ever.fits(self.state, item.shape, &item.scheduling)
+        self.ever.fits(self.state, item)
     }
 
     /// Occupies the parts on the ledger.
@@ -215,13 +264,17 @@ impl<'a> Round<'a> {
         }
     }
 
-    pub fn place(&mut self, gang: GangId, parts: Vec<PlacedPart>) {
+    pub fn place(&mut self, gang: GangId, item: &Item, parts: Vec<PlacedPart>) {
         let attempt = self.state.gang(gang).map_or(1, |record| record.attempt.0 + 1);
         let revision = self.state.job(gang.job).map_or(1, |job| job.revision().number);
         self.charge(gang, &parts, 1);
         self.placed.insert(gang);
         *self.placed_of.entry(gang.job).or_default() += 1;
         self.count_against_limits(gang);
+        if let Some(left_ms) = item.left_ms.filter(|_| self.state.policy().backfill.reserve_depth > 0) {
+            let end = self.now.plus_ms(left_ms);
+            parts.iter().for_each(|part| self.own.entry(part.node).or_default().push((end, part.clone())));
+        }
         self.steps.push(PlanStep::Place(Placement { gang, attempt: AttemptNo(attempt), revision, parts }));
     }
 }

@@ -64,6 +64,13 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// `None` when no node can be meant, or too few in the base.
     pub fn new(ground: Ground<'a>, group: &'a GroupRequest, models: Models<'a>, base: &Scope) -> Option<Self> {
+        let search = Self::of(ground, group, models);
+        let room: u64 = base.bases.iter().map(|&domain| search.bound(domain)).sum();
+        (room >= search.kind.need()).then_some(search)
+    }
+
+    /// Whatever is free.
+    pub fn of(ground: Ground<'a>, group: &'a GroupRequest, models: Models<'a>) -> Self {
         let Ground { ledger, fabric, policy, .. } = ground;
         let kind = Kind::of(group);
         let cpu_only = matches!(kind, Kind::CpuOnly { .. });
@@ -79,9 +86,7 @@ impl<'a> Search<'a> {
         };
         let weights = classes.iter().map(weight).collect();
         let cut = Cut::of(group, fabric);
-        let search = Self { ledger, fabric, policy, ground, group, models, classes, weights, kind, cut };
-        let room: u64 = base.bases.iter().map(|&domain| search.bound(domain)).sum();
-        (room >= search.kind.need()).then_some(search)
+        Self { ledger, fabric, policy, ground, group, models, classes, weights, kind, cut }
     }
 
     /// How often the group fits a domain, in thousandths and at most.
@@ -294,7 +299,7 @@ impl<'a> Search<'a> {
     }
 
     /// Wholly free slots of the wanted models.
-    fn free_slots(&self, view: &NodeView) -> Vec<u16> {
+    pub fn free_slots(&self, view: &NodeView) -> Vec<u16> {
         let devices = &view.facts.inventory.devices;
         let wanted = |slot: usize| view.free[slot] == 1000 && self.wants(&devices[slot]);
         (0..view.free.len()).filter(|&slot| wanted(slot)).map(|slot| slot as u16).collect()
@@ -356,7 +361,11 @@ impl<'a> Search<'a> {
     }
 
     fn part(&self, id: NodeId, count: u32, number: u16, steps: &mut u64) -> PlacedPart {
-        let view = self.view(id);
+        self.part_on(self.view(id), count, number, steps)
+    }
+
+    /// A part on a node, be it as the ledger has it or as it will be.
+    pub fn part_on(&self, view: &NodeView, count: u32, number: u16, steps: &mut u64) -> PlacedPart {
         let milli = self.group.share.0.min(1000);
         let slots = match self.kind {
             Kind::CpuOnly { .. } => Vec::new(),
@@ -365,7 +374,7 @@ impl<'a> Search<'a> {
         };
         PlacedPart {
             group: number,
-            node: id,
+            node: view.facts.id,
             epoch: view.facts.epoch,
             devices: slots.into_iter().map(|slot| (slot, milli)).collect(),
             amount: amount_on(self.group, &view.facts.inventory, count),

@@ -1,15 +1,17 @@
 //! The waiting gangs in order, and those that hold devices: kept up from the ring of changes.
 
-use super::lanes::Lanes;
+use super::lanes::{Handle, Lanes};
 use super::order::{OrderKey, Scorer};
 use super::running::Running;
 use super::runtime::run_ms;
+use crate::command::Principal;
+use crate::policy::{FillerOrder, Order};
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
 use muster_common::job::{Count, GroupRequest, Hash, RanksPerNode, Scheduling};
 use muster_common::topology::TopologyRequest;
-use muster_common::{GangId, JobId, Time};
+use muster_common::{GangId, JobId, Name, Time};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,14 +25,61 @@ pub struct Item {
     pub scheduling: Arc<Scheduling>,
     pub shape: Hash,
     pub run_ms: Option<u64>,
+    /// What is left of its run, as far as that is known.
+    pub left_ms: Option<u64>,
+    /// It does not start before; never = only after somebody has changed something of its job.
+    pub ripe_at: Time,
+}
+
+/// On whose account, as far as that decides what may start.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Payer {
+    account: Option<Name>,
+    user: Option<Principal>,
+    /// It may not be stopped.
+    firm: bool,
+    class: i32,
+}
+
+/// What of a payer counts, as things are set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    quota: bool,
+    caps: bool,
+    class: bool,
+    submit: bool,
+}
+
+impl Counts {
+    fn of(state: &State) -> Self {
+        let (policy, accounts) = (state.policy(), state.accounts());
+        Self {
+            quota: accounts.document().accounts.iter().any(|account| !account.quota.is_empty()),
+            caps: accounts.have_caps(),
+            class: policy.taking.preempt.is_some(),
+            submit: policy.backfill.filler_order == FillerOrder::Submit
+                || matches!(policy.order, Order::Multifactor(_)),
+        }
+    }
+
+    fn payer(self, state: &State, job: &JobRecord, scheduling: &Scheduling) -> Payer {
+        Payer {
+            account: (self.quota || self.caps).then(|| scheduling.account.clone()),
+            user: self.caps.then(|| job.principal.clone()),
+            firm: self.quota && !scheduling.preemptible,
+            class: if self.class { state.policy().class_rank(&scheduling.class).unwrap_or(0) } else { 0 },
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct Waiting {
     pub by_order: Lanes,
+    /// Kept only for those who ask for it.
     pub by_submit: BTreeMap<(Time, GangId), Arc<Item>>,
-    queued: BTreeMap<GangId, OrderKey>,
-    lanes: BTreeMap<JobId, OrderKey>,
+    counts: Counts,
+    queued: BTreeMap<GangId, Handle>,
+    lanes: BTreeMap<JobId, Handle>,
     /// Gangs with a present attempt.
     pub active: BTreeSet<GangId>,
     /// What they hold, and what stopping them would lose.
@@ -43,7 +92,7 @@ pub struct Waiting {
 
 impl Waiting {
     pub fn of(state: &State, scorer: &Scorer, now: Time) -> Self {
-        let mut waiting = Self::default();
+        let mut waiting = Self { counts: Counts::of(state), ..Self::default() };
         for job in state.jobs().values() {
             waiting.seen.insert(job.id, seen(state, job));
             waiting.put_lane(state, scorer, job, now);
@@ -54,20 +103,29 @@ impl Waiting {
         waiting
     }
 
-    pub fn refresh_job(&mut self, state: &State, scorer: &Scorer, id: JobId, now: Time) {
+    /// True when all gangs of the job had to be looked at again.
+    pub fn refresh_job(&mut self, state: &State, scorer: &Scorer, id: JobId, now: Time) -> bool {
         self.drop_lane(id);
         let Some(job) = state.job(id) else {
             self.seen.remove(&id);
-            return self.drop_gangs(id);
+            self.drop_gangs(id);
+            return false;
         };
         self.put_lane(state, scorer, job, now);
-        if self.seen.insert(id, seen(state, job)).is_some_and(|before| before != seen(state, job)) {
+        let again = self.seen.insert(id, seen(state, job)).is_some_and(|before| before != seen(state, job));
+        if again {
             self.drop_gangs(id);
             let from = GangId::new(id, 0);
             for (_, gang) in state.gangs().range_from(&from).take_while(|(gang, _)| gang.job == id) {
                 self.put_gang(state, scorer, gang, now);
             }
         }
+        again
+    }
+
+    /// Gangs of a job with a present attempt.
+    pub fn active_of(&self, job: JobId) -> impl Iterator<Item = GangId> + '_ {
+        self.active.range(GangId::new(job, 0)..=GangId::new(job, u32::MAX)).copied()
     }
 
     pub fn refresh_gang(&mut self, state: &State, scorer: &Scorer, id: GangId, now: Time) {
@@ -82,7 +140,7 @@ impl Waiting {
         let queued: Vec<GangId> = self.queued.keys().copied().collect();
         let lanes: Vec<JobId> = self.lanes.keys().copied().collect();
         queued.into_iter().for_each(|gang| self.refresh_gang(state, scorer, gang, now));
-        lanes.into_iter().for_each(|job| self.refresh_job(state, scorer, job, now));
+        lanes.into_iter().for_each(|job| _ = self.refresh_job(state, scorer, job, now));
     }
 
     /// Looks again at what was submitted in a half-open range.
@@ -94,7 +152,7 @@ impl Waiting {
         };
         for (gang, lane) in items {
             match lane {
-                true => self.refresh_job(state, scorer, gang.job, now),
+                true => _ = self.refresh_job(state, scorer, gang.job, now),
                 false => self.refresh_gang(state, scorer, gang, now),
             }
         }
@@ -103,8 +161,8 @@ impl Waiting {
     fn put_lane(&mut self, state: &State, scorer: &Scorer, job: &JobRecord, now: Time) {
         let Some(first) = job.unstarted.first().filter(|_| !state.is_idle(job)) else { return };
         let item = self.item(state, scorer, job, (GangId::new(job.id, first), None), now);
-        self.lanes.insert(job.id, item.key);
-        self.insert(item);
+        let handle = self.insert(state, job, item);
+        self.lanes.insert(job.id, handle);
     }
 
     fn put_gang(&mut self, state: &State, scorer: &Scorer, gang: &GangRecord, now: Time) {
@@ -115,8 +173,8 @@ impl Waiting {
         }
         let Some(job) = state.job(gang.id.job).filter(|job| !state.is_idle(job)) else { return };
         let item = self.item(state, scorer, job, (gang.id, Some(gang)), now);
-        self.queued.insert(gang.id, item.key);
-        self.insert(item);
+        let handle = self.insert(state, job, item);
+        self.queued.insert(gang.id, handle);
     }
 
     fn item(
@@ -128,61 +186,89 @@ impl Waiting {
         now: Time,
     ) -> Item {
         let scheduling = state.scheduling(job).clone();
+        let run_ms = run_ms(state.policy(), job, &scheduling.limits);
+        let served_ms = match gang.1 {
+            // Only an exact run time says what is left after earlier attempts.
+            Some(record) if scheduling.limits.exact_ms == run_ms => record.served_ms,
+            _ => 0,
+        };
         Item {
             key: scorer.key(state.policy(), job, &scheduling, gang, state, now),
             lane: gang.1.is_none(),
             shape: job.revision().scheduling,
-            run_ms: run_ms(state.policy(), job, &scheduling.limits),
+            run_ms,
+            left_ms: run_ms.map(|run| run.saturating_sub(served_ms)),
+            ripe_at: ripe_at(job, &scheduling, gang.1),
             scheduling,
         }
     }
 
-    fn insert(&mut self, item: Item) {
+    fn insert(&mut self, state: &State, job: &JobRecord, item: Item) -> Handle {
         let item = Arc::new(item);
         self.cpu_only += usize::from(item.is_cpu_only());
-        self.by_submit.insert((item.key.submitted_at, item.key.gang), item.clone());
-        self.by_order.insert(item);
+        if self.counts.submit {
+            self.by_submit.insert((item.key.submitted_at, item.key.gang), item.clone());
+        }
+        let payer = self.counts.payer(state, job, &item.scheduling);
+        self.by_order.insert(item, payer)
     }
 
-    fn remove(&mut self, key: OrderKey) {
-        self.by_submit.remove(&(key.submitted_at, key.gang));
-        if let Some(item) = self.by_order.remove(&key) {
+    fn remove(&mut self, handle: Handle) {
+        if self.counts.submit {
+            self.by_submit.remove(&(handle.key.submitted_at, handle.key.gang));
+        }
+        if let Some(item) = self.by_order.remove(&handle) {
             self.cpu_only -= usize::from(item.is_cpu_only());
         }
     }
 
     fn drop_lane(&mut self, job: JobId) {
-        if let Some(key) = self.lanes.remove(&job) {
-            self.remove(key);
+        if let Some(handle) = self.lanes.remove(&job) {
+            self.remove(handle);
         }
     }
 
     fn drop_gang(&mut self, gang: GangId) {
         self.active.remove(&gang);
         self.running.remove(gang);
-        if let Some(key) = self.queued.remove(&gang) {
-            self.remove(key);
+        if let Some(handle) = self.queued.remove(&gang) {
+            self.remove(handle);
         }
     }
 
     fn drop_gangs(&mut self, job: JobId) {
         let range = GangId::new(job, 0)..=GangId::new(job, u32::MAX);
-        let known: Vec<GangId> = self.queued.range(range.clone()).map(|(gang, _)| *gang).collect();
-        let active: Vec<GangId> = self.active.range(range).copied().collect();
+        let known: Vec<GangId> = self.queued.range(range).map(|(gang, _)| *gang).collect();
+        let active: Vec<GangId> = self.active_of(job).collect();
         known.into_iter().chain(active).for_each(|gang| self.drop_gang(gang));
     }
 
     /// The item in which a gang waits.
     pub fn item_of(&self, state: &State, gang: GangId) -> Option<&Arc<Item>> {
-        let key = match self.queued.get(&gang) {
-            Some(key) => key,
+        let handle = match self.queued.get(&gang) {
+            Some(handle) => handle,
             None => self
                 .lanes
                 .get(&gang.job)
                 .filter(|_| state.job(gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)))?,
         };
-        self.by_order.get(key)
+        self.by_order.get(handle)
     }
+}
+
+/// Before which moment nothing of it starts, whatever is free.
+fn ripe_at(job: &JobRecord, scheduling: &Scheduling, gang: Option<&GangRecord>) -> Time {
+    let array = scheduling.array.as_ref();
+    let full = array.and_then(|array| array.at_once).is_some_and(|most| job.gangs_active >= most);
+    let failed = array.and_then(|array| array.stop_after_failures).is_some_and(|most| job.tally.failed >= most);
+    if (full || failed) && gang.is_none() {
+        return Time::NEVER;
+    }
+    let backoff = gang.map_or(Time::ZERO, |record| match &record.state {
+        GangState::Queued { not_before } => *not_before,
+        _ => Time::ZERO,
+    });
+    backoff.max(Time(scheduling.begin_at_ms.unwrap_or(0)))
 }
 
 /// What gangs ask of the cluster: equal for equal requests, whatever else differs between their jobs.
@@ -218,6 +304,11 @@ impl Eq for Wanted {}
 impl Item {
     pub fn wanted(&self) -> Wanted {
         Wanted(self.scheduling.clone())
+    }
+
+    /// What is left of its run; without end when nobody knows.
+    pub fn left(&self) -> u64 {
+        self.left_ms.unwrap_or(u64::MAX)
     }
 
     pub fn is_cpu_only(&self) -> bool {

@@ -52,11 +52,16 @@ pub enum Admission {
     HeadOfLine { sticky: bool },
 }
 
+/// Most bookings at a time.
+pub const RESERVE_DEPTH_MAX: u32 = 128;
+
 /// Filling around gangs that wait, without delaying them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Backfill {
-    /// How many blocked gangs hold a booking. 0 = no backfill; 1 = EASY.
+    /// How many blocked gangs hold a booking, at most [`RESERVE_DEPTH_MAX`]. 0 = no backfill; 1 = EASY,
+    /// whose one booking is worked out anew by every cycle; with more, a booking stays where it is until
+    /// a better one is found.
     pub reserve_depth: u32,
     pub filler_order: FillerOrder,
     pub edge: Edge,
@@ -127,7 +132,7 @@ pub enum RuntimeSource {
 #[serde(deny_unknown_fields, default)]
 pub struct Budget {
     pub steps: u64,
-    /// Gangs looked at from the top of the order.
+    /// Gangs looked at from the top of the order; those that ask for what one before them lacked are not.
     pub depth: u32,
 }
 
@@ -142,7 +147,7 @@ impl Default for Budget {
 pub enum PolicyError {
     #[error("order.formula: {0}")]
     Formula(#[from] formula::FormulaError),
-    #[error("backfill.reserve_depth is {0}; at most 1 is built so far")]
+    #[error("backfill.reserve_depth is {0}; it must be between 0 and {RESERVE_DEPTH_MAX}")]
     Depth(u32),
     #[error(
         "workload: at most {WORKLOAD_MAX} shapes, each with a share from 1 to 1000 thousandths, at most 1024 devices and a weight"
@@ -164,7 +169,7 @@ pub enum PolicyError {
 impl Policy {
     pub fn validate(&self) -> Result<(), PolicyError> {
         self.order.validate()?;
-        if self.backfill.reserve_depth > 1 {
+        if self.backfill.reserve_depth > RESERVE_DEPTH_MAX {
             return Err(PolicyError::Depth(self.backfill.reserve_depth));
         }
         self.taking.validate()?;

@@ -120,6 +120,7 @@ impl Round<'_> {
         if self.not_eligible(gang, &item).is_some() {
             return;
         }
+        self.set_aside_for(&item);
         let mark = self.ledger.mark();
         self.unmask(gang);
         let parts = match known.kind {
@@ -128,9 +129,10 @@ impl Round<'_> {
         };
         let parts = parts.or_else(|| self.search(gang, &item));
         self.ledger.rollback(mark);
+        self.put_back();
         if let Some(parts) = parts {
             self.take(&parts);
-            self.place(gang, parts);
+            self.place(gang, &item, parts);
         }
     }
 

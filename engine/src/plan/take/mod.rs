@@ -90,12 +90,32 @@ struct Masked {
 }
 
 impl Round<'_> {
-    /// Makes room for a gang that does not fit, if the policy lets others be stopped for it. `avoid`:
-    /// nodes on which a start is booked for another. True when it now waits for its victims to go.
-    pub fn take_back(&mut self, gang: GangId, item: &Item, avoid: &BTreeSet<NodeId>) -> bool {
-        if item.scheduling.devices() == 0 || !self.could_ever(item) {
+    /// Could others be stopped for any gang of the item's class, whosever it is?
+    pub fn may_preempt(&self, item: &Item) -> bool {
+        let policy = self.state.policy();
+        let Some(preempt) = &policy.taking.preempt else { return false };
+        let class = policy.class_rank(&item.scheduling.class).unwrap_or(0);
+        self.waiting.running.has_class_upto(i64::from(class) - i64::from(preempt.class_gap))
+    }
+
+    /// Could anybody be stopped for anybody?
+    pub fn takes(&self) -> bool {
+        self.may_reclaim() || self.state.policy().taking.preempt.is_some()
+    }
+
+    /// Could others be stopped because their accounts hold more than they own?
+    pub fn may_reclaim(&self) -> bool {
+        self.state.policy().taking.reclaim.on && self.ledger.quotas.is_on()
+    }
+
+    /// Makes room for a gang that does not fit, if the policy lets others be stopped for it, away from
+    /// nodes on which a start is booked. True when it now waits for its victims to go.
+    pub fn take_back(&mut self, gang: GangId, item: &Item) -> bool {
+        if !self.may_reclaim() && !self.may_preempt(item) || item.scheduling.devices() == 0 || !self.could_ever(item) {
             return false;
         }
+        self.put_back();
+        let avoid = &self.booked.nodes();
         if let Some(offers) = self.reclaim_offers(item)
             && self.take_from(gang, item, &offers, avoid, StopFor::Reclaim)
         {

@@ -1,0 +1,337 @@
+//! The least moment at which one admissible domain has room for a gang, from what is known of each
+//! node's future: nodes are taken up in the order in which they could be ready at the soonest.
+
+use super::cells::Cut;
+use super::feasible::per_node_max;
+use super::fill::Kind;
+use super::ledger::{DomainId, NodeView};
+use super::place::models_of;
+use super::round::Round;
+use super::scope::Wish;
+use super::search::{Ground, Search};
+use super::waiting::{Item, is_fungible};
+use crate::command::PlacedPart;
+use crate::policy::{Domains, Policy};
+use muster_common::job::GroupRequest;
+use muster_common::topology::FabricSpec;
+use muster_common::{DeviceId, GangId, Name, NodeId, Time};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// A start that can be had, and the nodes as they will be then, without the gang and without others that
+/// are booked.
+pub struct Start {
+    pub at: Time,
+    pub parts: Vec<PlacedPart>,
+    pub views: Vec<NodeView>,
+}
+
+/// A request whose room adds up from what each node of a domain gives.
+struct Plain {
+    need: u64,
+    /// Devices by which nodes are listed.
+    listed: u32,
+    unit: Unit,
+    homes: Vec<(usize, usize)>,
+}
+
+/// What one node gives.
+#[derive(Clone, Copy)]
+enum Unit {
+    /// 1, when it has so many whole devices.
+    Whole(u32),
+    /// 1, when it has such shares of so many devices.
+    Shares(u32, u16),
+    /// As many whole devices as it has, up to so many.
+    Devices(u32),
+}
+
+impl Plain {
+    /// `None` for a request that has to be searched for.
+    fn of(group: &GroupRequest, fabric: &FabricSpec, policy: &Policy) -> Option<Self> {
+        let wish = Wish::of(group, fabric);
+        if Cut::of(group, fabric).is_some() || wish.few.is_some() {
+            return None;
+        }
+        let kind = Kind::of(group);
+        let (need, listed, unit) = match &kind {
+            Kind::Whole { per_node, .. } => (kind.need(), *per_node, Unit::Whole(*per_node)),
+            Kind::Shared { per_node, .. } => (kind.need(), 0, Unit::Shares(*per_node, group.share.0.min(1000))),
+            Kind::CpuOnly { .. } => (kind.need(), 0, Unit::Whole(0)),
+            Kind::Total(total) if policy.domains == Domains::NodeThenLevel || total.step > 1 => return None,
+            Kind::Total(total) if wish.one_node && kind.fits_one_node() => {
+                (1, total.devices, Unit::Whole(total.devices))
+            }
+            Kind::Total(total) if total.per_node_min <= 1 => (kind.need(), 1, Unit::Devices(per_node_max(total))),
+            Kind::Total(_) => return None,
+        };
+        // More than one node's worth on one node: never.
+        let need = if wish.one_node && need > 1 { u64::MAX } else { need };
+        Some(Self { need, listed, unit, homes: wish.homes })
+    }
+
+    fn gives(&self, search: &Search, view: &NodeView, steps: &mut u64) -> u64 {
+        match self.unit {
+            Unit::Whole(devices) => u64::from(search.gives(view, devices, steps)),
+            Unit::Shares(devices, milli) => u64::from(search.shared_slots(view, devices, milli, steps).is_some()),
+            Unit::Devices(most) => {
+                let most = most.min(self.need.min(u64::from(u32::MAX)) as u32);
+                u64::from(search.gives_up_to(view, most, steps))
+            }
+        }
+    }
+}
+
+/// What one node of the sweep gives now, and since when it gives anything.
+struct Given {
+    id: NodeId,
+    domain: Vec<DomainId>,
+    gives: u64,
+    since: Time,
+}
+
+impl Round<'_> {
+    /// Can the request's room be added up from nodes?
+    pub(super) fn is_plain(&self, item: &Item) -> bool {
+        let ([group], []) = (item.scheduling.groups.as_slice(), item.scheduling.together.as_slice()) else {
+            return false;
+        };
+        Plain::of(group, self.state.fabric(), self.state.policy()).is_some()
+    }
+
+    /// The earliest start of a plain request before some moment that leaves all bookings as they are.
+    pub(super) fn earliest(&mut self, gang: GangId, item: &Item, before: Time) -> Option<Start> {
+        let group = item.scheduling.groups.first()?;
+        let plain = Plain::of(group, self.state.fabric(), self.state.policy())?;
+        let none = BTreeSet::new();
+        let classes: Vec<_> = models_of(group)
+            .into_iter()
+            .map(|models| Search::of(self.ground(gang, &none), group, models).classes)
+            .collect();
+        for class in classes.into_iter().flatten() {
+            self.times.list(class, plain.listed);
+        }
+        let mut steps = 0;
+        let mut best: Option<Start> = None;
+        for models in models_of(group) {
+            let until = best.as_ref().map_or(before, |start| start.at);
+            let search = Search::of(self.ground(gang, &none), group, models);
+            best = self.sweep(&plain, &search, item, until, &mut steps).or(best);
+        }
+        self.spent += steps;
+        best
+    }
+
+    fn ground<'g>(&'g self, gang: GangId, taken: &'g BTreeSet<NodeId>) -> Ground<'g> {
+        Ground {
+            ledger: self.ledger,
+            fabric: self.state.fabric(),
+            policy: self.state.policy(),
+            excluded: self.excluded(gang),
+            taken,
+            gang,
+        }
+    }
+
+    /// Takes up nodes and what changes on them, moment by moment, until one domain has enough.
+    fn sweep(&self, plain: &Plain, search: &Search, item: &Item, until: Time, steps: &mut u64) -> Option<Start> {
+        let ready = search.classes.iter().map(|class| self.times.ready(*class, plain.listed).peekable());
+        let mut ready: Vec<_> = ready.collect();
+        let mut nodes: Vec<Given> = Vec::new();
+        let mut events: BinaryHeap<Reverse<(Time, usize, u64)>> = BinaryHeap::new();
+        let mut sums: BTreeMap<Vec<DomainId>, u64> = BTreeMap::new();
+        loop {
+            let soonest = ready.iter_mut().filter_map(|nodes| nodes.peek()).map(|(at, _)| (*at).max(self.now)).min();
+            let next = events.peek().map(|Reverse((at, ..))| *at);
+            let at = soonest.into_iter().chain(next).min().filter(|at| *at < until)?;
+            for list in &mut ready {
+                while let Some((_, id)) = list.next_if(|(soonest, _)| *soonest <= at) {
+                    *steps += 1;
+                    let Some(domain) = self.homes_of(id, &plain.homes) else { continue };
+                    let node = nodes.len();
+                    let gives = self.gives_when(id, plain, search, item, steps);
+                    events.extend(gives.into_iter().map(|(at, gives)| Reverse((at, node, gives))));
+                    nodes.push(Given { id, domain, gives: 0, since: Time::NEVER });
+                }
+            }
+            let mut reached: BTreeSet<Vec<DomainId>> = BTreeSet::new();
+            while let Some(Reverse((_, node, gives))) = events.peek().copied().filter(|Reverse((when, ..))| *when <= at)
+            {
+                events.pop();
+                let node = &mut nodes[node];
+                if node.gives == 0 {
+                    node.since = at;
+                }
+                let sum = sums.entry(node.domain.clone()).or_default();
+                *sum = *sum - node.gives + gives;
+                node.gives = gives;
+                if *sum >= plain.need {
+                    reached.insert(node.domain.clone());
+                }
+            }
+            let path = |domain: &Vec<DomainId>| -> Vec<Vec<Name>> {
+                domain.iter().map(|domain| self.ledger.domain_view(*domain).path.clone()).collect()
+            };
+            reached.retain(|domain| sums.get(domain).is_some_and(|sum| *sum >= plain.need));
+            if let Some(domain) = reached.into_iter().min_by_key(path) {
+                nodes.retain(|node| node.gives > 0 && node.domain == domain);
+                return Some(self.start_at(at, nodes, plain, search, item, steps));
+            }
+        }
+    }
+
+    /// The domains of a node in which all of the gang must be; `None` where it is in none.
+    fn homes_of(&self, id: NodeId, homes: &[(usize, usize)]) -> Option<Vec<DomainId>> {
+        let domains = &self.ledger.node(id)?.facts.domains;
+        let home = |(tree, depth): &(usize, usize)| {
+            domains.iter().copied().find(|domain| {
+                let view = self.ledger.domain_view(*domain);
+                view.tree == *tree && view.depth == *depth
+            })
+        };
+        homes.iter().map(home).collect()
+    }
+
+    /// From when on a node gives how much to a gang that starts then, each change of it.
+    fn gives_when(&self, id: NodeId, plain: &Plain, search: &Search, item: &Item, steps: &mut u64) -> Vec<(Time, u64)> {
+        let mut changes: Vec<(Time, u64)> = Vec::new();
+        let mut moments: BTreeSet<Time> = BTreeSet::new();
+        let counts = matches!(plain.unit, Unit::Devices(_));
+        let mut booked = false;
+        for (booking, _) in self.booked.on(id) {
+            booked = true;
+            // Whoever starts then reaches into the booking; from its end on nobody does.
+            let too_late = Time(booking.start.0.saturating_sub(item.left())).plus_ms(1);
+            moments.extend([too_late, booking.end].into_iter().filter(|at| *at > self.now && *at < Time::NEVER));
+        }
+        self.futures(id, moments, &mut |at, view| {
+            let gives = match self.beside_bookings(id, at, item, view) {
+                Some(left) => plain.gives(search, &left, steps),
+                None => plain.gives(search, view, steps),
+            };
+            if changes.last().map_or(0, |(_, before)| *before) != gives {
+                changes.push((at, gives));
+            }
+            // What is freed later takes no room away, and one node gives no more than once.
+            gives == 0 || counts || booked
+        });
+        changes
+    }
+
+    /// Shows a node as it will be now and at each moment at which somebody lets go of something, for as
+    /// long as anybody cares to see more.
+    fn futures(&self, id: NodeId, moments: BTreeSet<Time>, see: &mut dyn FnMut(Time, &NodeView) -> bool) {
+        let (Some(view), Some(line)) = (self.ledger.node(id), self.times.line(id)) else { return };
+        let mut view = view.clone();
+        let own: &[(Time, PlacedPart)] = self.own.get(&id).map_or(&[], Vec::as_slice);
+        let all = line.releases().iter().map(|release| release.at).chain(own.iter().map(|(at, _)| *at));
+        let later: BTreeSet<Time> = all.filter(|at| *at > self.now).chain(moments).collect();
+        let mut releases = line.releases().iter().peekable();
+        for at in std::iter::once(self.now).chain(later) {
+            while let Some(release) = releases.next_if(|release| release.at <= at) {
+                line.give_back(&mut view, release);
+            }
+            own.iter()
+                .filter(|(end, _)| *end == at)
+                .for_each(|(_, part)| line.give(&mut view, &part.devices, &part.amount));
+            view.count_whole();
+            if !see(at, &view) {
+                return;
+            }
+        }
+    }
+
+    /// What bookings leave of a node to a gang that starts then; `None` = all of it.
+    fn beside_bookings(&self, id: NodeId, start: Time, item: &Item, view: &NodeView) -> Option<NodeView> {
+        let end = start.plus_ms(item.left());
+        let mut left: Option<NodeView> = None;
+        for (_, share) in self.booked.on(id).filter(|(booking, _)| booking.start < end && start < booking.end) {
+            let left = left.get_or_insert_with(|| view.clone());
+            for &(slot, milli) in &share.devices {
+                let free = &mut left.free[usize::from(slot)];
+                *free = free.saturating_sub(milli);
+            }
+            left.amount = left.amount.minus(&share.amount).unwrap_or_default();
+        }
+        if let Some(left) = &mut left {
+            left.count_whole();
+        }
+        left
+    }
+
+    /// The node as it will be then, and the same less what is booked of it meanwhile.
+    pub(super) fn view_at(&self, id: NodeId, start: Time, item: &Item) -> Option<(NodeView, NodeView)> {
+        let mut found = None;
+        self.futures(id, BTreeSet::from([start]), &mut |at, view| {
+            if at == start {
+                found = Some(view.clone());
+            }
+            at < start
+        });
+        let view = found?;
+        let beside = self.beside_bookings(id, start, item, &view).unwrap_or_else(|| view.clone());
+        Some((view, beside))
+    }
+
+    /// One set of devices that will do. Nodes that come free last are taken first: what is free now
+    /// stays for fillers.
+    fn start_at(
+        &self,
+        at: Time,
+        mut nodes: Vec<Given>,
+        plain: &Plain,
+        search: &Search,
+        item: &Item,
+        steps: &mut u64,
+    ) -> Start {
+        let anywhere = is_fungible(&item.scheduling) && self.state.policy().domains == Domains::Anywhere;
+        nodes.sort_unstable_by_key(|node| (Reverse(node.since), node.id));
+        let views = nodes.iter().filter_map(|node| Some((node.gives, self.view_at(node.id, at, item)?)));
+        let (mut parts, mut kept) = (Vec::new(), Vec::new());
+        if anywhere {
+            let views = views.map(|(_, views)| views).collect();
+            return self.any_devices(at, views, search, plain.need as usize);
+        }
+        let mut left = plain.need;
+        for (gives, (view, beside)) in views {
+            if left == 0 {
+                break;
+            }
+            let (count, used) = match plain.unit {
+                Unit::Devices(_) => (gives.min(left), gives.min(left)),
+                Unit::Whole(devices) | Unit::Shares(devices, _) => (u64::from(devices), 1),
+            };
+            left -= used;
+            parts.push(search.part_on(&beside, count as u32, 0, steps));
+            kept.push(view);
+        }
+        Start { at, parts, views: kept }
+    }
+
+    /// Any so many devices, those that are busy now before the others.
+    fn any_devices(&self, at: Time, views: Vec<(NodeView, NodeView)>, search: &Search, need: usize) -> Start {
+        let mut slots: Vec<(bool, Reverse<DeviceId>)> = Vec::new();
+        for (view, beside) in &views {
+            let node = view.facts.id;
+            let now = self.ledger.node(node).map_or(&[][..], |view| &view.free);
+            for slot in search.free_slots(beside) {
+                slots.push((now.get(usize::from(slot)) == Some(&1000), Reverse(DeviceId { node, slot })));
+            }
+        }
+        slots.sort_unstable();
+        slots.truncate(need);
+        let mut by_node: BTreeMap<NodeId, Vec<(u16, u16)>> = BTreeMap::new();
+        for (_, Reverse(device)) in slots {
+            by_node.entry(device.node).or_default().push((device.slot, 1000));
+        }
+        let (mut parts, mut kept) = (Vec::new(), Vec::new());
+        for (view, _) in views {
+            let Some(devices) = by_node.remove(&view.facts.id) else { continue };
+            let amount = super::feasible::amount_on(search.group, &view.facts.inventory, devices.len() as u32);
+            let (node, epoch) = (view.facts.id, view.facts.epoch);
+            parts.push(PlacedPart { group: 0, node, epoch, devices, amount });
+            kept.push(view);
+        }
+        Start { at, parts, views: kept }
+    }
+}

@@ -1,0 +1,220 @@
+//! Who lets go of what when, by node, and from when on each node could have so many whole devices
+//! free. Kept up from the ring of changes, so a start is foreseen without looking at all that runs.
+
+use super::backfill::{expected_end, held_parts};
+use super::ledger::{ClassId, Ledger, NodeView};
+use super::waiting::Waiting;
+use crate::command::PlacedPart;
+use crate::state::State;
+use crate::state::gang::GangRecord;
+use crate::state::node::{DeviceState, NodeRecord};
+use muster_common::resources::Amount;
+use muster_common::{GangId, JobId, NodeId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
+
+#[derive(Debug, Default)]
+pub struct Timelines {
+    lines: BTreeMap<NodeId, Line>,
+    gangs: BTreeMap<GangId, Holds>,
+    by_end: BTreeSet<(Time, GangId)>,
+    /// Open nodes by the first moment at which so many whole devices could be free, as far as anybody
+    /// has asked; with no devices, at any moment.
+    ready: BTreeMap<(ClassId, u32), BTreeSet<(Time, NodeId)>>,
+}
+
+#[derive(Debug)]
+struct Holds {
+    end: Time,
+    nodes: Vec<NodeId>,
+}
+
+/// One node's future.
+#[derive(Debug, Default)]
+pub struct Line {
+    class: ClassId,
+    open: bool,
+    /// By slot: what is given back here can be used again.
+    sound: Vec<bool>,
+    ports: u32,
+    releases: Vec<Release>,
+    /// From when on 1, 2, ... devices could be free.
+    ready: Vec<Time>,
+}
+
+/// What one gang gives back on a node.
+#[derive(Debug)]
+pub struct Release {
+    pub at: Time,
+    gang: GangId,
+    devices: Vec<(u16, u16)>,
+    amount: Amount,
+}
+
+impl Timelines {
+    pub fn of(state: &State, ledger: &Ledger, waiting: &Waiting, now: Time) -> Self {
+        let mut times = Self::default();
+        for gang in waiting.active.iter().filter_map(|id| state.gang(*id)) {
+            times.put_gang(state, gang, now, &mut BTreeSet::new());
+        }
+        for view in ledger.nodes() {
+            times.put_node(state, view);
+        }
+        times
+    }
+
+    /// Follows gangs and nodes that were touched, and what should have ended by now.
+    pub fn follow(
+        &mut self,
+        state: &State,
+        ledger: &Ledger,
+        gangs: impl Iterator<Item = GangId>,
+        nodes: BTreeSet<NodeId>,
+        now: Time,
+    ) {
+        let mut dirty = nodes;
+        let late = self.by_end.range(..=(now, LAST)).map(|(_, gang)| *gang);
+        let touched: BTreeSet<GangId> = gangs.chain(late).collect();
+        for id in touched {
+            self.drop_gang(id, &mut dirty);
+            if let Some(gang) = state.gang(id).filter(|gang| gang.current().is_some()) {
+                self.put_gang(state, gang, now, &mut dirty);
+            }
+        }
+        for id in dirty {
+            self.drop_node(id);
+            match ledger.node(id) {
+                Some(view) => self.put_node(state, view),
+                None => _ = self.lines.remove(&id),
+            }
+        }
+    }
+
+    fn put_gang(&mut self, state: &State, gang: &GangRecord, now: Time, dirty: &mut BTreeSet<NodeId>) {
+        let end = expected_end(state, gang, now);
+        let mut nodes = Vec::new();
+        for PlacedPart { node, devices, amount, .. } in held_parts(gang) {
+            nodes.push(node);
+            dirty.insert(node);
+            if end < Time::NEVER {
+                let releases = &mut self.lines.entry(node).or_default().releases;
+                let at = releases.partition_point(|other| (other.at, other.gang) < (end, gang.id));
+                releases.insert(at, Release { at: end, gang: gang.id, devices, amount });
+            }
+        }
+        self.by_end.insert((end, gang.id));
+        self.gangs.insert(gang.id, Holds { end, nodes });
+    }
+
+    fn drop_gang(&mut self, id: GangId, dirty: &mut BTreeSet<NodeId>) {
+        let Some(Holds { end, nodes }) = self.gangs.remove(&id) else { return };
+        self.by_end.remove(&(end, id));
+        for node in nodes {
+            if let Some(line) = self.lines.get_mut(&node) {
+                line.releases.retain(|release| release.gang != id);
+            }
+            dirty.insert(node);
+        }
+    }
+
+    fn put_node(&mut self, state: &State, view: &NodeView) {
+        let id = view.facts.id;
+        let Some(record) = state.node(id) else { return };
+        let line = self.lines.entry(id).or_default();
+        line.learn(record, view);
+        if !line.open {
+            return;
+        }
+        for ((class, devices), nodes) in &mut self.ready {
+            if *class == line.class
+                && let Some(at) = line.ready_for(*devices)
+            {
+                nodes.insert((at, id));
+            }
+        }
+    }
+
+    fn drop_node(&mut self, id: NodeId) {
+        let Some(line) = self.lines.get(&id) else { return };
+        for ((class, devices), nodes) in &mut self.ready {
+            if *class == line.class
+                && let Some(at) = line.ready_for(*devices)
+            {
+                nodes.remove(&(at, id));
+            }
+        }
+    }
+
+    /// Makes sure that nodes of a class are listed by so many devices.
+    pub fn list(&mut self, class: ClassId, devices: u32) {
+        if self.ready.contains_key(&(class, devices)) {
+            return;
+        }
+        let lines = self.lines.iter().filter(|(_, line)| line.open && line.class == class);
+        let nodes = lines.filter_map(|(id, line)| Some((line.ready_for(devices)?, *id))).collect();
+        self.ready.insert((class, devices), nodes);
+    }
+
+    /// The nodes of a class that was listed, the first ready first. None has so many devices any sooner.
+    pub fn ready(&self, class: ClassId, devices: u32) -> impl Iterator<Item = (Time, NodeId)> + '_ {
+        self.ready.get(&(class, devices)).into_iter().flatten().copied()
+    }
+
+    pub fn line(&self, id: NodeId) -> Option<&Line> {
+        self.lines.get(&id)
+    }
+
+    /// Those that hold something, by when they are expected to let go of it.
+    pub fn by_end(&self) -> impl Iterator<Item = (Time, GangId)> + '_ {
+        self.by_end.iter().copied().take_while(|(end, _)| *end < Time::NEVER)
+    }
+}
+
+impl Line {
+    fn learn(&mut self, record: &NodeRecord, view: &NodeView) {
+        self.class = view.facts.class;
+        self.open = view.open;
+        self.ports = u32::from(record.inventory.port_count);
+        let sound = record.devices.iter().zip(&view.facts.usable);
+        self.sound = sound.map(|(device, usable)| *usable && matches!(device, DeviceState::Ok(_))).collect();
+        let mut free = view.free.clone();
+        self.ready.clear();
+        self.ready.extend(free.iter().filter(|milli| **milli == 1000).map(|_| Time::ZERO));
+        for release in &self.releases {
+            for &(slot, milli) in release.devices.iter().filter(|(slot, _)| self.sound[usize::from(*slot)]) {
+                let free = &mut free[usize::from(slot)];
+                let before = std::mem::replace(free, free.saturating_add(milli).min(1000));
+                if before < 1000 && *free == 1000 {
+                    self.ready.push(release.at);
+                }
+            }
+        }
+    }
+
+    fn ready_for(&self, devices: u32) -> Option<Time> {
+        match devices.checked_sub(1) {
+            None => Some(Time::ZERO),
+            Some(at) => self.ready.get(at as usize).copied(),
+        }
+    }
+
+    pub fn releases(&self) -> &[Release] {
+        &self.releases
+    }
+
+    /// The node once a gang has let go of its part. `whole` is left to whoever has seen all of it.
+    pub fn give_back(&self, view: &mut NodeView, release: &Release) {
+        self.give(view, &release.devices, &release.amount);
+    }
+
+    /// As [`Self::give_back`], of what is placed in this very cycle.
+    pub fn give(&self, view: &mut NodeView, devices: &[(u16, u16)], amount: &Amount) {
+        for &(slot, milli) in devices.iter().filter(|(slot, _)| self.sound[usize::from(*slot)]) {
+            let free = &mut view.free[usize::from(slot)];
+            *free = free.saturating_add(milli).min(1000);
+        }
+        view.amount = view.amount.plus(amount);
+        view.ports = (view.ports + 1).min(self.ports);
+    }
+}
