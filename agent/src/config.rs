@@ -60,7 +60,7 @@ pub struct Config {
     /// or `grpc` (the control stream only).
     #[serde(default)]
     pub heartbeat: Heartbeat,
-    /// How to start a shim; `--dir FOLDER` is added. Left out: this binary with `shim`.
+    /// How to start a shim; `--dir FOLDER` is added. Left out: `muster-shim` beside this program, or this program with `shim`.
     #[serde(default)]
     pub shim_command: Option<Vec<String>>,
 }

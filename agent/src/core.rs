@@ -2,6 +2,7 @@
 //! and what runs, and makes every fact durable before it is told.
 
 mod facts;
+mod saving;
 mod startup;
 mod steps;
 
@@ -17,15 +18,19 @@ use muster_runtime::clock::Clock;
 use muster_runtime::durable::DurableError;
 use muster_runtime::reply::Reply;
 use muster_runtime::shutdown::Shutdown;
+use saving::{Effect, Unsaved};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const MAILBOX: usize = 256;
+/// Messages handled between two writes of the store.
+const AT_ONCE: usize = 64;
+/// What need not be saved at once is saved after so long without a message.
+const SAVE_WHEN_IDLE_MS: u64 = 100;
 /// Remembered refusals and releases.
 const SAID_MAX: usize = 10_000;
 
@@ -167,6 +172,11 @@ pub struct Core {
     /// Told once to the servers of this generation.
     ends_told: BTreeSet<Key>,
     runners: JoinSet<()>,
+    unsaved: Unsaved,
+    /// What is done once the store is saved, in order.
+    effects: Vec<Effect>,
+    /// Allocations that ended since old logs were last looked for.
+    ended: usize,
 }
 
 /// The centre can no longer be trusted with its promises.
@@ -197,48 +207,60 @@ impl Core {
             released_at: BTreeMap::new(),
             ends_told: BTreeSet::new(),
             runners: JoinSet::new(),
+            unsaved: Unsaved::Nothing,
+            effects: Vec::new(),
+            ended: 0,
         };
         (core, handle)
     }
 
     /// Ends with `shutdown`, leaving every rank as it is, or with the first failed write.
+    ///
+    /// Messages that wait are handled together and saved by one write; what depends on it comes after.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<(), CoreError> {
         self.start_up()?;
+        let clock = self.parts.clock.clone();
         loop {
             let message = tokio::select! {
                 biased;
-                () = shutdown.triggered() => return Ok(()),
+                () = shutdown.triggered() => return self.save(),
                 message = self.inbox.recv() => message,
                 Some(_) = self.runners.join_next() => continue,
+                () = clock.sleep_ms(SAVE_WHEN_IDLE_MS), if self.unsaved != Unsaved::Nothing => {
+                    self.save()?;
+                    continue;
+                }
             };
-            match message {
-                Some(message) => self.handle(message).await?,
-                None => return Ok(()),
+            let Some(message) = message else { return self.save() };
+            self.handle(message).await;
+            for _ in 1..AT_ONCE {
+                let Some(message) = self.inbox.try_recv() else { break };
+                self.handle(message).await;
             }
+            self.settle()?;
         }
     }
 
-    async fn handle(&mut self, message: Message) -> Result<(), CoreError> {
+    async fn handle(&mut self, message: Message) {
         match message {
-            Message::Introduce(reply) => reply.send(self.introduction()),
-            Message::Joined { cluster_id, reply } => reply.send(self.handle_joined(&cluster_id)?),
-            Message::Desired(desired) => self.handle_desired(*desired).await?,
-            Message::LeaseExtended { sent_ms } => self.handle_lease_extended(sent_ms).await?,
-            Message::Acknowledged { number } => self.handle_acknowledged(number).await?,
+            Message::Introduce(reply) => self.effects.push(Effect::Introduce(reply)),
+            Message::Joined { cluster_id, reply } => self.handle_joined(&cluster_id, reply),
+            Message::Desired(desired) => self.handle_desired(*desired).await,
+            Message::LeaseExtended { sent_ms } => self.handle_lease_extended(sent_ms).await,
+            Message::Acknowledged { number } => self.handle_acknowledged(number).await,
             Message::Happened { key, fact, reply } => {
-                self.handle_fact(key, fact).await?;
-                reply.send(());
+                self.handle_fact(key, fact).await;
+                self.effects.push(Effect::Told(reply));
             }
             Message::Node(body) => {
                 self.parts.store.report(None, body);
-                self.save()?;
+                self.must_save();
             }
             Message::Swept => {
                 self.swept = true;
-                self.reconcile().await?;
+                self.reconcile().await;
             }
         }
-        Ok(())
     }
 
     fn introduction(&self) -> Introduction {
@@ -263,23 +285,21 @@ impl Core {
         }
     }
 
-    fn handle_joined(&mut self, cluster_id: &str) -> Result<bool, CoreError> {
-        match self.parts.store.cluster_id() {
-            Some(known) => Ok(known == cluster_id),
-            None => {
-                self.parts.store.set_cluster_id(cluster_id);
-                self.save()?;
-                Ok(true)
-            }
+    fn handle_joined(&mut self, cluster_id: &str, reply: Reply<bool>) {
+        let ours = self.parts.store.cluster_id().is_none_or(|known| known == cluster_id);
+        if self.parts.store.cluster_id().is_none() {
+            self.parts.store.set_cluster_id(cluster_id);
+            self.must_save();
         }
+        self.effects.push(Effect::Joined(reply, ours));
     }
 
-    async fn handle_desired(&mut self, desired: Desired) -> Result<(), CoreError> {
+    async fn handle_desired(&mut self, desired: Desired) {
         let store = &mut self.parts.store;
         let other_cluster = store.cluster_id().is_some_and(|id| id != desired.cluster_id);
         if other_cluster || desired.position < store.seen() {
             tracing::info!(position = ?desired.position, seen = ?store.seen(), "an outdated desired state is ignored");
-            return Ok(());
+            return;
         }
         let known = store.seen().generation;
         let registered = store.ledger_mut().raise_floor(desired.floor());
@@ -288,7 +308,7 @@ impl Core {
             self.tell_again();
         }
         if moved || registered {
-            self.save()?;
+            self.must_save();
         }
         self.desired = Some(desired);
         // Only memory of what was said: at worst something is said twice.
@@ -297,21 +317,22 @@ impl Core {
             self.released_at.clear();
             self.ends_told.clear();
         }
-        self.reconcile().await
+        self.reconcile().await;
     }
 
-    async fn handle_acknowledged(&mut self, number: u64) -> Result<(), CoreError> {
+    async fn handle_acknowledged(&mut self, number: u64) {
         let store = &mut self.parts.store;
         let covered = store.reports().range(..=number).map(|(_, report)| report);
         let released = covered.filter(|report| matches!(report.body, ReportBody::Released { .. }));
         let released: Vec<Key> = released.filter_map(|report| report.key).collect();
         if !store.acknowledge(number) {
-            return Ok(());
+            return;
         }
         let seen = store.seen();
         self.released_at.extend(released.into_iter().map(|key| (key, seen)));
-        self.save()?;
-        self.reconcile().await
+        // A report that comes back is said twice, which servers are used to.
+        self.may_save();
+        self.reconcile().await;
     }
 
     /// Whether a server still has to be told of a release that it asks for.
@@ -325,10 +346,10 @@ impl Core {
     }
 
     /// Leases run from when the renewal was *sent*: the leader may have heard it any time later.
-    async fn handle_lease_extended(&mut self, sent_ms: u64) -> Result<(), CoreError> {
+    async fn handle_lease_extended(&mut self, sent_ms: u64) {
         let first = self.renewed_ms.is_none();
         if self.renewed_ms.is_some_and(|before| before >= sent_ms) {
-            return Ok(());
+            return;
         }
         self.renewed_ms = Some(sent_ms);
         for (key, orders) in &self.orders {
@@ -336,28 +357,9 @@ impl Core {
             let deadline_ms = sent_ms.saturating_add(held.run.lease_ms);
             orders.send_modify(|orders| orders.deadline_ms = orders.deadline_ms.max(deadline_ms));
         }
-        if first { self.reconcile().await } else { Ok(()) }
-    }
-
-    /// Makes the store's changes durable, and only then shows them.
-    fn save(&mut self) -> Result<(), CoreError> {
-        let store = &mut self.parts.store;
-        // A slow disk must hold up neither renewals nor logs; a runtime of one thread has no other to give them to.
-        let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        if alone {
-            store.save()?
-        } else {
-            tokio::task::block_in_place(|| store.save())?
+        if first {
+            self.reconcile().await;
         }
-        if **self.pending.borrow() != *store.reports() {
-            self.pending.send_replace(Arc::new(store.reports().clone()));
-        }
-        let live: BTreeSet<Key> = store.held().iter().filter(|(_, held)| !held.gone).map(|(key, _)| *key).collect();
-        if **self.live.borrow() != live {
-            self.live.send_replace(Arc::new(live));
-        }
-        self.load.send_replace(Arc::new(load_of(store)));
-        Ok(())
     }
 
     fn start_runner(&mut self, key: Key, held: &Held, beginning: Beginning) {
@@ -382,15 +384,6 @@ impl Core {
         self.progress.insert(key, Progress::Preparing);
         self.runners.spawn(runner.run(beginning));
     }
-}
-
-/// What is not proven gone still loads its devices.
-fn load_of(store: &Store) -> BTreeMap<u16, u32> {
-    let mut load = BTreeMap::new();
-    for device in store.held().values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
-        *load.entry(device.slot).or_default() += u32::from(device.milli);
-    }
-    load
 }
 
 #[cfg(test)]

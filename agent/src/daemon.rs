@@ -13,11 +13,10 @@ use crate::link::{Backoff, Link};
 use crate::paths::Paths;
 use crate::procfs;
 use crate::runner::Workplace;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use muster_common::node::Inventory;
 use muster_runtime::actor::ActorError;
 use muster_runtime::clock::{Clock, SystemClock, boot_id};
-use muster_runtime::durable::DurableError;
 use muster_runtime::identity::{Credentials, Identity, IdentityError, Network, Role, TlsNetwork};
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::supervisor::{Cause, Supervisor};
@@ -39,7 +38,7 @@ pub enum AgentError {
     #[error(transparent)]
     Inventory(#[from] InventoryError),
     #[error("the agent's state cannot be kept: {0}")]
-    Store(#[from] DurableError),
+    Store(#[from] StoreError),
     #[error("the kernel does not tell {what}: {cause}")]
     Kernel { what: &'static str, cause: std::io::Error },
     #[error("a part of the agent failed; running ranks are not touched: {0}")]

@@ -2,7 +2,7 @@
 
 use crate::assignment::Desired;
 use crate::shim::wire::{self, Request, Status};
-use crate::{Config, launches};
+use crate::{Config, launches, store};
 use muster_common::job::Hash;
 use muster_runtime::config::{self, ConfigError};
 use prost::Message;
@@ -13,6 +13,11 @@ use std::io;
 pub fn launch_part(bytes: &[u8]) -> bool {
     let hash = Hash(Sha256::digest(bytes).into());
     launches::decode(hash, bytes).is_ok()
+}
+
+/// A store's file, right in its frame, with any content.
+pub fn store_file(payload: &[u8]) -> Vec<u8> {
+    store::file_of(payload)
 }
 
 /// What a server wants of this node.

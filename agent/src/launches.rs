@@ -82,9 +82,10 @@ impl Launches {
     }
 }
 
+/// Not synced: a copy that a power cut damaged is fetched again.
 fn keep(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    durable::create_folder(folder)?;
-    durable::write_private(path, bytes)
+    durable::make_folder(folder)?;
+    durable::write_for_boot(path, bytes)
 }
 
 pub(crate) fn decode(hash: Hash, bytes: &[u8]) -> Result<Launch, LaunchError> {

@@ -1,4 +1,7 @@
 //! Small files that survive a power cut: written aside, synced, renamed, and the folder synced. All calls block.
+//!
+//! Beside them the same for what means nothing after a power cut (`write_for_boot`, `make_folder`): other processes see it
+//! whole or not at all, and nobody waits for the disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -103,6 +106,14 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     replace(path, bytes, PRIVATE_MODE)
 }
 
+/// Like [`write_private`], for readers of this boot only: nothing is synced, so a power cut may leave the old file, the new
+/// one, or one that is torn.
+pub fn write_for_boot(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let failed = |cause| DurableError::from_io(path, "write", cause);
+    let (aside, mut file) = create_aside(path, PRIVATE_MODE).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| fs::rename(&aside, path)).map_err(failed)
+}
+
 /// Writes `bytes` with a version, a length and a checksum (mode 0600), so that a reader can tell damage from absence.
 pub fn write_sealed(path: &Path, version: u8, bytes: &[u8]) -> Result<(), DurableError> {
     let mut whole = Vec::with_capacity(HEADER_BYTES + bytes.len() + CRC_BYTES);
@@ -154,13 +165,25 @@ pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DurableErr
 
 /// Makes a folder (mode 0700) and its missing parents, each synced into its parent. An existing folder is left as it is.
 pub fn create_folder(path: &Path) -> Result<(), DurableError> {
+    make_with_parents(path, &mut |parent| sync_folder(parent))
+}
+
+/// Like [`create_folder`], but nothing is synced: a power cut may take the folder away.
+pub fn make_folder(path: &Path) -> Result<(), DurableError> {
+    make_with_parents(path, &mut |_| Ok(()))
+}
+
+fn make_with_parents(
+    path: &Path,
+    settle: &mut dyn FnMut(&Path) -> Result<(), DurableError>,
+) -> Result<(), DurableError> {
     let failed = |cause| DurableError::from_io(path, "create the folder", cause);
     if path.is_dir() {
         return Ok(());
     }
     let parent = folder_of(path);
     if parent != path && !parent.is_dir() {
-        create_folder(parent)?;
+        make_with_parents(parent, settle)?;
     }
     match fs::create_dir(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?,
@@ -168,7 +191,7 @@ pub fn create_folder(path: &Path) -> Result<(), DurableError> {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(cause) => return Err(failed(cause)),
     }
-    sync_folder(parent)
+    settle(parent)
 }
 
 /// Removes a file for good; one that is not there is no error.
@@ -182,18 +205,24 @@ pub fn remove(path: &Path) -> Result<(), DurableError> {
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableError> {
     let failed = |cause| DurableError::from_io(path, "write", cause);
+    let (aside, mut file) = create_aside(path, mode).map_err(failed)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.and_then(|()| fs::rename(&aside, path)).map_err(failed)?;
+    sync_folder(folder_of(path))
+}
+
+/// The file that will be renamed to `path`, and its own path.
+fn create_aside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let aside = PathBuf::from(aside);
     // A leftover of a crash may have another mode, so it is never written into.
     match fs::remove_file(&aside) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.and_then(|()| fs::rename(&aside, path)).map_err(failed)?;
-    sync_folder(folder_of(path))
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+    Ok((aside, file))
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -234,6 +263,20 @@ mod tests {
         remove(&path).expect("gone already");
         assert!(read_limited(&path, LIMIT).expect_err("gone").is_missing());
         assert!(matches!(write_atomic(&folder.path().join("no/x"), b""), Err(DurableError::Missing { .. })));
+    }
+
+    #[test]
+    fn what_is_for_this_boot_is_replaced_whole_and_private_too() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let path = folder.path().join("a/b/value");
+        make_folder(path.parent().expect("has one")).expect("made");
+        assert_eq!(mode(path.parent().expect("has one")), 0o700);
+        fs::write(path.with_file_name("value.new"), "left by a crash").expect("written");
+        for text in [b"one".as_slice(), b"three"] {
+            write_for_boot(&path, text).expect("written");
+            assert_eq!((read_limited(&path, LIMIT).expect("read"), mode(&path)), (text.to_vec(), 0o600));
+        }
+        assert_eq!(fs::read_dir(folder.path().join("a/b")).expect("listed").count(), 1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Options {
 enum Program {
     /// Built with this profile.
     Profile(String),
-    /// Built before: a package for a check, packed fast rather than small.
+    /// `muster`, built before, with `muster-shim` beside it: a package for a check, packed fast rather than small.
     File(PathBuf),
 }
 
@@ -47,9 +47,12 @@ pub fn run(options: &Options) -> Result<bool> {
         Program::Profile(profile) => build(&root, profile)?,
         Program::File(file) => file.clone(),
     };
-    let program = staged.join("muster");
-    std::fs::copy(&built, &program).with_context(|| format!("cannot copy {}", built.display()))?;
-    done(Command::new("strip").arg(&program), "strip, of binutils")?;
+    for name in ["muster", "muster-shim"] {
+        // Both come from one build, so that they speak one version of the shim's protocol.
+        let (built, program) = (built.with_file_name(name), staged.join(name));
+        std::fs::copy(&built, &program).with_context(|| format!("cannot copy {}", built.display()))?;
+        done(Command::new("strip").arg(&program), "strip, of binutils")?;
+    }
     let output = root.join("target/debian");
     let mut pack = Command::new("cargo");
     pack.current_dir(&root).args(["deb", "--no-build", "--no-strip", "--package", "muster-cli", "--quiet"]);
@@ -63,7 +66,8 @@ pub fn run(options: &Options) -> Result<bool> {
 /// The path of the program.
 fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     let mut build = Command::new("cargo");
-    build.current_dir(root).args(["build", "--locked", "--package", "muster-cli", "--bin", "muster", "--profile"]);
+    build.current_dir(root).args(["build", "--locked", "--package", "muster-cli", "--bin", "muster"]);
+    build.args(["--package", "muster-agent", "--bin", "muster-shim", "--profile"]);
     done(build.arg(profile), "cargo")?;
     // Cargo's name of the folder differs for this one.
     let folder = if profile == "dev" { "debug" } else { profile };

@@ -1,6 +1,6 @@
 //! What becomes of a fact: durable, reported, and the next step.
 
-use super::{Core, CoreError};
+use super::Core;
 use crate::assignment::Key;
 use crate::reconcile::Progress;
 use crate::runner::Fact;
@@ -8,11 +8,12 @@ use crate::store::{Held, ReportBody};
 use std::collections::btree_map::Entry;
 
 impl Core {
-    pub(super) async fn handle_fact(&mut self, key: Key, fact: Fact) -> Result<(), CoreError> {
+    pub(super) async fn handle_fact(&mut self, key: Key, fact: Fact) {
         let progress = progress_of(&fact);
-        let Some(held) = self.parts.store.held_mut(&key) else { return Ok(()) };
+        let Some(held) = self.parts.store.held_mut(&key) else { return };
         if let Some(report) = note(held, fact) {
             self.parts.store.report(Some(key), report);
+            self.must_save();
         }
         if let Some(progress) = progress {
             tracing::info!(allocation = %key, ?progress, "an allocation went on");
@@ -24,10 +25,10 @@ impl Core {
             if let Some(run) = store.held().get(&key).map(|held| held.run.clone()) {
                 store.ledger_mut().spend(key, &run);
             }
-            self.prune();
+            self.must_save();
+            self.prune_sometimes();
         }
-        self.save()?;
-        self.reconcile().await
+        self.reconcile().await;
     }
 }
 
@@ -52,9 +53,9 @@ impl Core {
 
     /// Tells a server that believes it runs how it ended. Once: the report is kept until it is applied, and the server
     /// may wait for others' ends.
-    pub(super) fn tell_end(&mut self, key: Key) -> Result<(), CoreError> {
+    pub(super) fn tell_end(&mut self, key: Key) {
         if !self.ends_told.insert(key) {
-            return Ok(());
+            return;
         }
         tracing::warn!(allocation = %key, "it ended before the servers were restored; telling its end again");
         let store = &mut self.parts.store;
@@ -64,7 +65,7 @@ impl Core {
                 store.report(Some(key), body);
             }
         }
-        self.save()
+        self.must_save();
     }
 }
 

@@ -33,7 +33,9 @@ impl Core {
                 store.report(Some(key), ReportBody::Released { lease_expired: false });
             }
         }
+        self.must_save();
         self.save()?;
+        self.prune();
         self.start_sweep(kept);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Takes the steps that `reconcile` finds.
 
-use super::{Core, CoreError};
+use super::Core;
+use super::saving::Effect;
 use crate::assignment::{Assignment, Desired, Key, RunPart, StopRules, Wanted};
-use crate::reconcile::{Observed, Step, reconcile};
+use crate::reconcile::{Observed, Progress, Step, reconcile};
 use crate::runner::Beginning;
 use crate::store::rank_logs::{kept_attempts, remove_logs};
-use crate::store::{Held, Refusal, ReportBody, prune_files, remove_folder};
+use crate::store::{Held, Refusal, ReportBody, prune_files};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A driver that does not answer must not keep leases from being passed on.
@@ -26,15 +27,14 @@ enum Task {
 
 impl Core {
     /// Takes every step between the newest desired state and what is here.
-    pub(super) async fn reconcile(&mut self) -> Result<(), CoreError> {
-        let Some(desired) = self.desired.take() else { return Ok(()) };
+    pub(super) async fn reconcile(&mut self) {
+        let Some(desired) = self.desired.take() else { return };
         let foreign = self.foreign(&desired).await;
         let tasks = self.tasks(&desired, &foreign);
         self.desired = Some(desired);
         for task in tasks {
-            self.take(task)?;
+            self.take(task);
         }
-        Ok(())
     }
 
     fn tasks(&self, desired: &Desired, foreign: &BTreeMap<u16, Option<u32>>) -> Vec<Task> {
@@ -90,16 +90,11 @@ impl Core {
         foreign
     }
 
-    fn take(&mut self, task: Task) -> Result<(), CoreError> {
+    fn take(&mut self, task: Task) {
         match task {
             Task::Accept(key, run, stop) => self.accept(key, run, stop),
             Task::Refuse(key, run, refusal) => self.refuse(key, run, &refusal),
-            Task::Go(key) => {
-                if let Some(orders) = self.orders.get(&key) {
-                    orders.send_if_modified(|orders| !std::mem::replace(&mut orders.go, true));
-                }
-                Ok(())
-            }
+            Task::Go(key) => self.effects.push(Effect::Go(key)),
             Task::Stop(key, rules) => self.stop(key, rules),
             Task::ConfirmReleased(key, run) => self.confirm_released(key, run),
             Task::TellEnd(key) => self.tell_end(key),
@@ -107,28 +102,28 @@ impl Core {
                 self.parts.store.forget(&key);
                 self.progress.remove(&key);
                 self.released_at.remove(&key);
-                remove_folder(&self.parts.workplace.allocation(&key));
-                self.save()
+                // Read again from an older file it is forgotten again: it is known to be gone there.
+                self.may_save();
+                self.effects.push(Effect::Remove(key));
             }
         }
     }
 
     /// Rule 4: on disk before anything is created.
-    fn accept(&mut self, key: Key, run: RunPart, stop: StopRules) -> Result<(), CoreError> {
-        let Some(renewed_ms) = self.renewed_ms else { return Ok(()) };
+    fn accept(&mut self, key: Key, run: RunPart, stop: StopRules) {
+        let Some(renewed_ms) = self.renewed_ms else { return };
         let first_deadline_ms = renewed_ms.saturating_add(run.lease_ms);
         let boot_id = self.parts.workplace.boot_id.clone();
-        let held = Held::new(run, stop, first_deadline_ms, boot_id);
-        self.parts.store.accept(key, held.clone());
-        self.save()?;
+        self.parts.store.accept(key, Held::new(run, stop, first_deadline_ms, boot_id));
+        self.progress.insert(key, Progress::Preparing);
+        self.must_save();
         tracing::info!(allocation = %key, "accepted");
-        self.start_runner(key, &held, Beginning::Fresh { deadline_ms: first_deadline_ms });
-        Ok(())
+        self.effects.push(Effect::Start(key, Beginning::Fresh { deadline_ms: first_deadline_ms }));
     }
 
-    fn refuse(&mut self, key: Key, run: Option<RunPart>, refusal: &Refusal) -> Result<(), CoreError> {
+    fn refuse(&mut self, key: Key, run: Option<RunPart>, refusal: &Refusal) {
         if !self.refused.insert(key) {
-            return Ok(());
+            return;
         }
         tracing::warn!(allocation = %key, %refusal, "refused");
         let store = &mut self.parts.store;
@@ -137,44 +132,50 @@ impl Core {
             store.ledger_mut().spend(key, &run);
         }
         store.report(Some(key), ReportBody::Failed { infra: true, why: format!("refused: {refusal}") });
-        self.save()
+        self.must_save();
     }
 
-    fn stop(&mut self, key: Key, rules: StopRules) -> Result<(), CoreError> {
+    fn stop(&mut self, key: Key, rules: StopRules) {
         let must_tell = self.must_tell_release(&key);
         let store = &mut self.parts.store;
-        let Some(held) = store.held_mut(&key) else { return Ok(()) };
+        let Some(held) = store.held_mut(&key) else { return };
         if held.gone {
-            if !must_tell {
-                return Ok(());
+            if must_tell {
+                held.released_reported = true;
+                let lease_expired = held.lease_expired;
+                store.report(Some(key), ReportBody::Released { lease_expired });
+                self.must_save();
             }
-            held.released_reported = true;
-            let lease_expired = held.lease_expired;
-            store.report(Some(key), ReportBody::Released { lease_expired });
-            return self.save();
+            return;
         }
         if held.stop_wanted && held.stop == rules {
-            return Ok(());
+            return;
         }
         tracing::info!(allocation = %key, cause = %rules.cause, "stopping");
         (held.stop_wanted, held.stop) = (true, rules.clone());
-        self.save()?;
-        if let Some(orders) = self.orders.get(&key) {
-            orders.send_modify(|orders| orders.stop = Some(rules));
-        }
-        Ok(())
+        self.must_save();
+        self.effects.push(Effect::Stop(key, rules));
     }
 
-    fn confirm_released(&mut self, key: Key, run: Option<RunPart>) -> Result<(), CoreError> {
+    fn confirm_released(&mut self, key: Key, run: Option<RunPart>) {
         if !self.must_tell_release(&key) {
-            return Ok(());
+            return;
         }
         let store = &mut self.parts.store;
         if let Some(run) = run {
             store.ledger_mut().spend(key, &run);
         }
         store.report(Some(key), ReportBody::Released { lease_expired: false });
-        self.save()
+        self.must_save();
+    }
+
+    /// Once so many have ended that the limit may be passed by a sixteenth: looking for old logs means looking at all.
+    pub(super) fn prune_sometimes(&mut self) {
+        self.ended += 1;
+        if self.ended * 16 >= self.parts.kept_logs {
+            self.ended = 0;
+            self.prune();
+        }
     }
 
     /// Keeps the newest launch parts, and the newest logs of ended attempts up to the configured number.

@@ -46,7 +46,7 @@ pub enum LauncherError {
 /// Starts and finds shims.
 #[async_trait]
 pub trait Launcher: Send + Sync + Debug {
-    /// Writes `spec` durably into `dir` and starts a shim there.
+    /// Writes `spec` into `dir` and starts a shim there; waits a moment for it to listen.
     async fn start(&self, dir: &Path, spec: &Spec) -> Result<(), LauncherError>;
 
     /// Finds what became of the shim in `dir`; waits a bounded time for one that is just starting.

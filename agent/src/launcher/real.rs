@@ -12,40 +12,64 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 
 /// A starting shim answers within this, or counts as vanished.
 const ANSWER_WITHIN_MS: u64 = 10_000;
 const LOOK_AGAIN_MS: u64 = 10;
+/// So long a start waits for the shim's word that it listens.
+const READY_WITHIN_MS: u64 = 1_000;
 /// For so long a process that was just executed may show no mark.
 const UNMARKED_MS: u64 = 500;
+
+/// The program that holds the ranks of one allocation and nothing else: small, so that starting it is cheap.
+const SMALL_SHIM: &str = "muster-shim";
 
 /// Starts `command... --dir <folder>`.
 #[derive(Debug, Clone)]
 pub struct RealLauncher {
     command: Vec<OsString>,
     boot_id: String,
+    /// The small shim, held open: an upgrade that replaces it does not change what this agent starts.
+    small: Option<Arc<File>>,
 }
 
 impl RealLauncher {
-    /// `command` = `None` is this very binary with `shim`.
+    /// `command` = `None` is the small shim that was installed with this program, or without one this very program with
+    /// `shim`.
     pub fn new(command: Option<Vec<String>>, boot_id: String) -> Self {
-        let own = || ["/proc/self/exe", "shim"].map(OsString::from).to_vec();
-        let command = command.map_or_else(own, |words| words.into_iter().map(OsString::from).collect());
-        Self { command, boot_id }
+        if let Some(words) = command {
+            return Self { command: words.into_iter().map(OsString::from).collect(), boot_id, small: None };
+        }
+        match std::env::current_exe().ok().and_then(|own| small_shim(own.parent()?)) {
+            Some(program) => {
+                let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+                let command = [path.as_str(), "shim"].map(OsString::from).to_vec();
+                Self { command, boot_id, small: Some(Arc::new(program)) }
+            }
+            None => Self { command: ["/proc/self/exe", "shim"].map(OsString::from).to_vec(), boot_id, small: None },
+        }
     }
 
-    fn spawn(&self, dir: &Path, marker: &str) -> std::io::Result<()> {
+    /// Returns what the shim says when it listens.
+    fn spawn(&self, dir: &Path, marker: &str) -> std::io::Result<Option<ChildStdout>> {
         let log = OpenOptions::new().create(true).append(true).open(dir.join("shim.log"))?;
         let (program, arguments) = self.command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
         let mut command = tokio::process::Command::new(program);
+        if self.small.is_some() {
+            command.arg0(SMALL_SHIM);
+        }
         command.args(arguments).arg("--dir").arg(dir).current_dir("/");
         command.env_clear().env(MARKER, marker);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // A session of its own from the start: a terminal's Ctrl-C is not for ranks.
         // SAFETY: one system call that neither allocates nor locks.
         unsafe {
@@ -55,7 +79,7 @@ impl RealLauncher {
             })
         };
         // Dropped, not waited for: tokio reaps it when it ends.
-        command.spawn().map(drop)
+        command.spawn().map(|mut child| child.stdout.take())
     }
 
     fn identity(&self, dir: &Path) -> Option<ProcessIdentity> {
@@ -74,10 +98,19 @@ impl RealLauncher {
 #[async_trait]
 impl Launcher for RealLauncher {
     async fn start(&self, dir: &Path, spec: &Spec) -> Result<(), LauncherError> {
-        durable::create_folder(dir)?;
-        durable::write_private(&dir.join(wire::SPEC_FILE), &serde_json::to_vec(spec).expect("plain data encodes"))?;
+        durable::make_folder(dir)?;
+        durable::write_for_boot(&dir.join(wire::SPEC_FILE), &serde_json::to_vec(spec).expect("plain data encodes"))?;
         let failed = |cause| LauncherError::Start { dir: dir.to_owned(), cause };
-        self.spawn(dir, &spec.marker).map_err(failed)
+        let ready = self.spawn(dir, &spec.marker).map_err(failed)?;
+        if let Some(mut ready) = ready {
+            // One byte, or the end of a shim that failed. Without either, `find` looks for it.
+            let mut word = [0];
+            tokio::select! {
+                _ = ready.read(&mut word) => {}
+                () = SystemClock.sleep_ms(READY_WITHIN_MS) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn find(&self, dir: &Path, marker: &str) -> Found {
@@ -152,6 +185,19 @@ fn sweep_once(prefix: &str, keep: &BTreeSet<String>, boot_id: &str) -> usize {
     found
 }
 
+/// Beside the program, or where a package puts what nobody calls by hand.
+fn small_shim(folder: &Path) -> Option<File> {
+    let places = [folder.join(SMALL_SHIM), folder.join("../libexec/muster").join(SMALL_SHIM)];
+    places.iter().find_map(|path| open_program(path))
+}
+
+/// An executable file, if there is one.
+fn open_program(path: &Path) -> Option<File> {
+    let program = File::open(path).ok()?;
+    let about = program.metadata().ok()?;
+    (about.is_file() && about.permissions().mode() & 0o111 != 0).then_some(program)
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = durable::read_limited(path, wire::FRAME_BYTES_MAX as u64).ok()?;
     serde_json::from_slice(&bytes).ok()
@@ -206,5 +252,40 @@ async fn carry_in(read: &mut tokio::net::unix::OwnedReadHalf, inbox: mpsc::Sende
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn put(path: &Path, mode: u32) {
+        fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+        fs::write(path, path.to_string_lossy().as_bytes()).expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+
+    fn found(bin: &Path) -> Option<String> {
+        let mut file = small_shim(bin)?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut file, &mut text).expect("read");
+        Some(text)
+    }
+
+    #[test]
+    fn the_small_shim_is_found_beside_the_program_and_where_a_package_puts_it() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let bin = folder.path().join("bin");
+        put(&bin.join("muster"), 0o755);
+        assert_eq!(found(&bin), None);
+        let packaged = bin.join("../libexec/muster/muster-shim");
+        put(&packaged, 0o755);
+        assert_eq!(found(&bin), Some(packaged.to_string_lossy().into_owned()));
+        let beside = bin.join("muster-shim");
+        put(&beside, 0o644);
+        assert_eq!(found(&bin), Some(packaged.to_string_lossy().into_owned()), "what cannot be executed is no program");
+        put(&beside, 0o755);
+        assert_eq!(found(&bin), Some(beside.to_string_lossy().into_owned()));
     }
 }

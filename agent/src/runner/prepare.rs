@@ -66,7 +66,8 @@ impl<W: Witness> Runner<W> {
         let spec = self.workplace.spec(self.key, &self.run, &launch, deadline_ms);
         let infra = |why: String| Some(Failure { infra: true, why });
         let output = self.workplace.paths.output(&self.key);
-        durable::create_folder(&output).map_err(|error| infra(error.to_string()))?;
+        // Not synced: nothing is in it yet, and a file that a rank syncs takes its new parents to the disk with it.
+        durable::make_folder(&output).map_err(|error| infra(error.to_string()))?;
         let started = self.launcher.start(&self.dir(), &spec).await;
         started.map_err(|error| infra(error.to_string()))
     }

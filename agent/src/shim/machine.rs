@@ -86,9 +86,9 @@ pub enum Action {
     /// The ranks are gone: wait for what they left behind, without killing it yet.
     Drain,
     KillTree,
-    /// Durable before anyone is told.
+    /// In its file before anyone is told.
     WriteExit(RankExit),
-    /// The evidence that nothing is left. Durable before anyone is told; the shim ends after it.
+    /// The evidence that nothing is left. In its file before anyone is told; the shim ends after it.
     WriteReleased {
         lease_expired: bool,
     },

@@ -1,5 +1,5 @@
 //! The shim: one process per allocation that holds the ranks' output, reaps them, enforces the
-//! lease with a timer of its own and writes every end durably, so that ranks and the truth about
+//! lease with a timer of its own and writes down every end, so that ranks and the truth about
 //! them survive the agent.
 //!
 //! `machine` decides, `process` acts, `wire` is what an agent and a shim say to each other.

@@ -13,7 +13,7 @@ use muster_runtime::durable;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,6 +23,8 @@ const NAP_MS: u64 = 1_000;
 const LOGS_SETTLE_MS: u64 = 5_000;
 /// Tries at the last record, one a second: a full disk may empty.
 const RECORD_TRIES: u32 = 60;
+/// Said on standard output by a shim that listens.
+const READY: &[u8] = b".";
 /// Grace when a shim itself is told to end (machine shutdown).
 const OWN_STOP_GRACE_MS: u64 = 10_000;
 
@@ -51,6 +53,8 @@ fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> ShimError {
 /// life of the calling thread, and signals are taken by it alone.
 pub fn shim_main(dir: &Path) -> ExitCode {
     spawn::keep_inherited_files_to_self();
+    // Started through an open file it would be named by that file's number. A name is for people only.
+    let _ = nix::sys::prctl::set_name(c"muster-shim");
     if std::env::var_os(spawn::INIT_MARK).is_some() {
         spawn::init_main();
     }
@@ -101,10 +105,12 @@ impl Shim {
         let own = ProcessIdentity::of(std::process::id(), &boot_id)
             .ok_or_else(|| io_error("read its own start time")(io::Error::other("/proc is not there")))?;
         let identity = serde_json::to_vec(&own).expect("plain data encodes");
-        durable::write_private(&dir.join(wire::IDENTITY_FILE), &identity)?;
+        durable::write_for_boot(&dir.join(wire::IDENTITY_FILE), &identity)?;
         let init = if spec.pid_namespace { spawn::start_init(&spec.marker).ok() } else { None };
         // Bound last: who can connect can rely on the identity and on the fencing that is reported.
         let socket = Socket::bind(dir).map_err(io_error("bind its socket"))?;
+        // For the agent that waits to connect; one that has gone away needs no word.
+        let _ = io::stdout().write_all(READY).and_then(|()| io::stdout().flush());
         let machine = Machine::new(spec.ranks.iter().map(|rank| rank.rank), spec.deadline_ms);
         let (dir, running, weak_fencing) = (dir.to_owned(), BTreeMap::new(), init.is_none());
         Ok(Self { dir, spec, boot_id, machine, running, init, weak_fencing, pump, socket, signals, _lock: lock })
@@ -193,7 +199,7 @@ impl Shim {
             Action::WriteExit(exit) => {
                 let path = self.dir.join(wire::exit_file(exit.rank));
                 let bytes = serde_json::to_vec(&exit).expect("plain data encodes");
-                if let Err(error) = durable::write_private(&path, &bytes) {
+                if let Err(error) = durable::write_for_boot(&path, &bytes) {
                     // Ending here would kill the other ranks; the status and the last record have it too.
                     eprintln!("muster shim: {error}");
                 }
@@ -253,16 +259,16 @@ impl Shim {
         let bytes = serde_json::to_vec(&released).expect("plain data encodes");
         let path = self.dir.join(wire::RELEASED_FILE);
         for _ in 0..RECORD_TRIES {
-            match durable::write_private(&path, &bytes) {
+            match durable::write_for_boot(&path, &bytes) {
                 Ok(()) => return Ok(()),
                 Err(error) => eprintln!("muster shim: {error}; trying again"),
             }
             std::thread::sleep(std::time::Duration::from_millis(NAP_MS));
         }
-        Ok(durable::write_private(&path, &bytes)?)
+        Ok(durable::write_for_boot(&path, &bytes)?)
     }
 
-    /// Not synced: it matters only to a reader within this boot. The machine in memory is what kills.
+    /// For people and tools that look. The machine in memory is what kills.
     fn persist_lease(&self) {
         let lease = wire::Lease { boot_id: self.boot_id.clone(), deadline_ms: self.machine.deadline_ms };
         let aside = self.dir.join("lease.json.new");
@@ -329,9 +335,9 @@ fn open_signals() -> io::Result<nix::sys::signalfd::SignalFd> {
 fn check(spec: &Spec) -> Result<(), Failure> {
     let infra = |why: String| Failure { infra: true, why };
     let job = |why: String| Failure { infra: false, why };
-    durable::create_folder(&spec.log_dir).map_err(|error| infra(error.to_string()))?;
+    durable::make_folder(&spec.log_dir).map_err(|error| infra(error.to_string()))?;
     if spec.make_workdir {
-        durable::create_folder(&spec.workdir).map_err(|error| infra(error.to_string()))?;
+        durable::make_folder(&spec.workdir).map_err(|error| infra(error.to_string()))?;
     }
     if !spec.workdir.is_dir() {
         return Err(job(format!("the working directory {} is not on this node", spec.workdir.display())));

@@ -1,5 +1,9 @@
 //! What passes between an agent and its shims: files in the allocation's folder and length-prefixed
 //! JSON frames on its socket. Versioned, because a shim outlives the agent that started it.
+//!
+//! The files are whole or absent and are not synced: they speak of processes of this boot to readers in this boot. A power
+//! cut ends the processes, and the next agent goes by its own store, which names the boot (`core/startup.rs`), and opens
+//! none of these files. What was promised to a server is in that store, synced.
 
 use super::machine::{Failure, Machine, Phase, RankExit};
 use muster_common::job::LogLimits;
@@ -28,7 +32,7 @@ pub fn exit_file(rank: u32) -> String {
     format!("exit-{rank}.json")
 }
 
-/// All a shim needs; written durably by the agent before the shim starts.
+/// All a shim needs; written by the agent before the shim starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {

@@ -1,6 +1,6 @@
 //! What an agent must not forget: tokens, allocations, reports nobody has acknowledged.
 //!
-//! One sealed file, replaced as a whole and synced at every change that matters; how dropped
+//! One file of two slots that take turns, synced at every change that matters; how dropped
 //! allocations ended is in another beside it. A file that is
 //! missing or damaged is never taken for an empty one: it is moved aside, the store gets a new id,
 //! and whoever opens it is told that it was lost.
@@ -8,6 +8,7 @@
 mod ends;
 mod ledger;
 pub mod rank_logs;
+mod slots;
 
 pub use ends::Ends;
 pub use ledger::{Ledger, Refusal};
@@ -16,11 +17,15 @@ use crate::assignment::{Key, Position, RunPart, StopRules};
 use crate::shim::machine::RankExit;
 use muster_runtime::durable::{self, DurableError};
 use serde::{Deserialize, Serialize};
+use slots::{SlotError, SlotFile};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-const VERSION: u8 = 2;
+/// Versions below 3 were sealed files, replaced as a whole.
+const VERSION: u8 = 3;
+const SEALED_MAGIC: &[u8] = b"MSTR";
 const FILE: &str = "store";
 /// The largest store. An agent holds at most a few thousand small records.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -138,6 +143,10 @@ struct Image {
 }
 
 impl Image {
+    fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data encodes")
+    }
+
     /// Report numbers count on from here; one that was used already, or the last there is, was written by no agent.
     fn is_sound(&self) -> bool {
         let last = self.reports.last_key_value().map_or(0, |(number, _)| *number);
@@ -145,13 +154,27 @@ impl Image {
     }
 }
 
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    #[error(
+        "{} has format {have}, and this agent writes format {VERSION}\n  help: run the agent that wrote it until the node is \
+         drained and idle, then move the file away and start this one; without the file, processes it named are killed",
+        path.display()
+    )]
+    OtherFormat { path: PathBuf, have: u8 },
+}
+
 /// The open store. Changes are made in memory and made durable by [`Store::save`]; nothing that
 /// depends on a change may be done before it is saved.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
+    file: SlotFile,
     image: Image,
     ends: Ends,
+    ends_path: PathBuf,
     /// The store's absence or damage was noticed at opening.
     lost: bool,
 }
@@ -159,21 +182,15 @@ pub struct Store {
 impl Store {
     /// Opens the store in `state_dir`; `new_id` becomes its id if there is none to be read.
     ///
-    /// Errors: the folder cannot be used. A damaged store is no error: see [`Store::is_lost`].
-    pub fn open(state_dir: &Path, new_id: impl FnOnce() -> String) -> Result<Self, DurableError> {
+    /// Errors: the folder cannot be used, or the store is another release's. A damaged store is no error: see
+    /// [`Store::is_lost`].
+    pub fn open(state_dir: &Path, new_id: impl FnOnce() -> String) -> Result<Self, StoreError> {
         durable::create_folder(state_dir)?;
         let path = state_dir.join(FILE);
-        let read = durable::read_sealed(&path, BYTES_MAX);
-        let decoded: Option<Image> = match read {
-            Ok(sealed) if sealed.version == VERSION => postcard::from_bytes(&sealed.bytes).ok(),
-            Ok(_) | Err(DurableError::Missing { .. } | DurableError::Torn { .. } | DurableError::Damaged { .. }) => {
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        if let Some(image) = decoded.filter(Image::is_sound) {
-            let ends = Ends::open(&state_dir.join(ends::FILE), &image.store_id)?;
-            return Ok(Self { path, image, ends, lost: false });
+        let ends_path = state_dir.join(ends::FILE);
+        if let Some((file, image)) = read(&path)? {
+            let ends = Ends::open(&ends_path, &image.store_id)?;
+            return Ok(Self { file, image, ends, ends_path, lost: false });
         }
         move_aside(&path);
         let image = Image {
@@ -185,18 +202,17 @@ impl Store {
             reports: BTreeMap::new(),
             next_report: 1,
         };
-        let ends = Ends::open(&state_dir.join(ends::FILE), &image.store_id)?;
-        let mut store = Self { path, image, ends, lost: true };
-        store.save()?;
+        let ends = Ends::open(&ends_path, &image.store_id)?;
+        let file = SlotFile::create(&path, VERSION, &image.encode())?;
+        let store = Self { file, image, ends, ends_path, lost: true };
         Ok(store)
     }
 
-    /// Makes every change so far survive a power cut.
+    /// Makes every change so far survive a power cut. After an error nothing is known, and the store must not be used on.
     pub fn save(&mut self) -> Result<(), DurableError> {
         // First: an allocation that is dropped from the one is in the other.
-        self.ends.save(&self.path.with_file_name(ends::FILE))?;
-        let bytes = postcard::to_stdvec(&self.image).expect("plain data encodes");
-        durable::write_sealed(&self.path, VERSION, &bytes)
+        self.ends.save(&self.ends_path)?;
+        self.file.write(VERSION, &self.image.encode())
     }
 
     /// True when nothing may be concluded from what is not in the store.
@@ -298,6 +314,39 @@ impl Store {
         let dropped = std::mem::replace(&mut self.image.reports, kept);
         !dropped.is_empty()
     }
+}
+
+/// The store at `path`; `None` when it is missing, damaged, or cannot be true.
+fn read(path: &Path) -> Result<Option<(SlotFile, Image)>, StoreError> {
+    if let Some(have) = sealed_version(path) {
+        return Err(StoreError::OtherFormat { path: path.to_owned(), have });
+    }
+    let (file, value) = match SlotFile::open(path, BYTES_MAX) {
+        Ok(found) => found,
+        Err(SlotError::Durable(error)) if error.is_missing() => return Ok(None),
+        Err(SlotError::Durable(error)) => return Err(error.into()),
+        Err(error @ SlotError::Damaged { .. }) => {
+            tracing::error!(%error, "the agent's store cannot be believed");
+            return Ok(None);
+        }
+    };
+    if value.version != VERSION {
+        return Err(StoreError::OtherFormat { path: path.to_owned(), have: value.version });
+    }
+    let image = postcard::from_bytes::<Image>(&value.bytes).ok().filter(Image::is_sound);
+    Ok(image.map(|image| (file, image)))
+}
+
+/// The file of a store that holds this, whatever it is, for the fuzz targets.
+pub(crate) fn file_of(payload: &[u8]) -> Vec<u8> {
+    slots::lay_out(1, VERSION, payload).1
+}
+
+/// The version of a store from before there were slots.
+fn sealed_version(path: &Path) -> Option<u8> {
+    let mut start = [0; 5];
+    File::open(path).ok()?.read_exact(&mut start).ok()?;
+    start.starts_with(SEALED_MAGIC).then_some(start[4])
 }
 
 /// Removes a finished allocation's folder: it has nothing left to tell.

@@ -61,13 +61,33 @@ fn rule_8b_a_damaged_store_is_moved_aside_and_counts_as_lost() {
     store.save().expect("saved");
     let path = dir.path().join(FILE);
     let good = fs::read(&path).expect("there");
-    for (n, bad) in [&good[..good.len() - 1], &[], b"nonsense"].into_iter().enumerate() {
+    let mut flipped = good.clone();
+    // In the slot of the second value, the newest.
+    flipped[4096 + 30] ^= 1;
+    for (n, bad) in [flipped.as_slice(), &good[..4096], &[], b"nonsense"].into_iter().enumerate() {
         fs::write(&path, bad).expect("damaged");
         let opened = open(dir.path());
         assert!(opened.is_lost(), "damage {n} was taken for an empty store");
         assert_eq!((opened.id(), opened.held().len()), ("fresh", 0));
         assert_eq!(fs::read(path.with_extension(format!("damaged-{}", n + 1))).expect("kept"), bad);
     }
+}
+
+#[test]
+fn a_store_of_another_release_is_refused_with_what_to_do_and_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let path = dir.path().join(FILE);
+    let refused = || {
+        let before = fs::read(&path).expect("there");
+        let error = Store::open(dir.path(), || "fresh".to_owned()).expect_err("refused").to_string();
+        assert_eq!(fs::read(&path).expect("left alone"), before);
+        error
+    };
+    durable::write_sealed(&path, 2, b"an earlier one").expect("written");
+    let error = refused();
+    assert!(error.contains("format 2") && error.contains("move the file away"), "{error}");
+    SlotFile::create(&path, VERSION + 1, b"a later one").expect("written");
+    assert!(refused().contains("has format 4"));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What is read back from disks, and what passes between an agent and its shims.
 
 use super::{Target, choice, chosen};
-use muster_agent::fuzz::{shim_request, shim_status};
+use muster_agent::fuzz::{shim_request, shim_status, store_file};
 use muster_agent::shim::wire::{self, Request};
-use muster_agent::store::Store;
+use muster_agent::store::{Store, StoreError};
 use muster_runtime::durable;
 use muster_scheduler::fuzz;
 use std::io::Write;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 pub const SEALED: Target = Target {
     name: "sealed",
-    what: "sealed files, the agent's store in one, and history records",
+    what: "sealed files, the agent's store and its slots, and history records",
     run: run_sealed,
     seeds: seeds_sealed,
-    words: &[b"MSTR"],
+    words: &[b"MSTR", b"MSTH", b"MSTS"],
     length_max: 4 << 10,
 };
 
@@ -81,33 +81,59 @@ fn seal(version: u8, payload: &[u8]) -> Vec<u8> {
 
 fn seeds_sealed() -> Vec<Vec<u8>> {
     let folder = folder();
+    // The second value of a store is in its first slot.
     let mut store = Store::open(folder.path(), || "store".into()).expect("a folder");
     store.save().expect("memory");
     let whole = std::fs::read(folder.path().join("store")).expect("just saved");
-    let payload = durable::read_sealed(&folder.path().join("store"), 1 << 20).expect("just saved").bytes;
+    let used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let slot = &whole[SLOTS_AT..SLOTS_AT + SLOT_BYTES];
+    let slot = &slot[..used(slot)];
+    let payload = &slot[SLOT_HEAD_BYTES..slot.len() - 4];
+    let parts = [&whole[..HEAD_BYTES], slot].concat();
     // Time 5, then the smallest event there is.
-    vec![chosen(0, &whole), chosen(1, &payload), chosen(2, &[5, 0, 1, 1])]
+    vec![chosen(0, &seal(3, b"a value")), chosen(1, payload), chosen(2, &[5, 0, 1, 1]), chosen(3, &parts)]
 }
+
+/// Where a small store's file has its head and its slots.
+const HEAD_BYTES: usize = 24;
+const SLOTS_AT: usize = 4096;
+const SLOT_BYTES: usize = 64 << 10;
+const SLOT_HEAD_BYTES: usize = 21;
 
 fn run_sealed(input: &[u8]) {
     match choice(input) {
-        Some((kind, bytes)) if kind % 3 == 0 => {
+        Some((kind, bytes)) if kind % 4 == 0 => {
             let file = MemoryFile::new(bytes);
             if let Ok(sealed) = durable::read_sealed(&file.path(), 1 << 20) {
                 assert_eq!(seal(sealed.version, &sealed.bytes), bytes, "two files hold the same payload");
             }
         }
-        Some((kind, bytes)) if kind % 3 == 1 => open_store(bytes),
+        Some((kind, bytes)) if kind % 4 == 1 => open_store(&store_file(bytes)),
+        Some((kind, bytes)) if kind % 4 == 3 => open_store(&in_parts(bytes)),
         Some((_, bytes)) => drop(fuzz::history_record(1, bytes)),
         None => {}
     }
 }
 
-/// A store whose seal is right and whose content is anything.
-fn open_store(payload: &[u8]) {
+/// A store's file with any head and any first slot.
+fn in_parts(bytes: &[u8]) -> Vec<u8> {
+    let (head, slot) = bytes.split_at(bytes.len().min(HEAD_BYTES));
+    let mut whole = head.to_vec();
+    whole.resize(SLOTS_AT, 0);
+    whole.extend(slot);
+    whole.resize((SLOTS_AT + 2 * SLOT_BYTES).max(whole.len()), 0);
+    whole
+}
+
+/// A store in a file that may hold anything.
+fn open_store(file: &[u8]) {
     let folder = folder();
-    std::fs::write(folder.path().join("store"), seal(1, payload)).expect("memory");
-    let mut store = Store::open(folder.path(), || "fresh".into()).expect("a damaged store is no error");
+    std::fs::write(folder.path().join("store"), file).expect("memory");
+    let mut store = match Store::open(folder.path(), || "fresh".into()) {
+        Ok(store) => store,
+        Err(StoreError::OtherFormat { .. }) => return,
+        Err(error) => panic!("a damaged store is no error: {error}"),
+    };
     let (lost, held, first) = (store.is_lost(), store.held().clone(), store.first_report());
     store.report(None, muster_agent::store::ReportBody::Released { lease_expired: false });
     store.acknowledge(first);
