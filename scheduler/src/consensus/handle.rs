@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_proto::peer as pb;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::config::ConsensusConfig;
 use super::error::{ProposeError, ReadError};
+use super::gather::Gather;
 use super::log_store::LogStore;
 use super::machine::{Machine, Viewed};
 use super::network::{Lane, Net};
@@ -44,6 +45,7 @@ pub struct Applied<R> {
 /// Everything about a server's consensus that does not depend on the machine.
 pub(crate) struct Core {
     pub(crate) raft: Raft,
+    pub(crate) gather: Gather,
     pub(crate) net: Arc<Net>,
     pub(crate) disk_id: String,
     pub(crate) reads: Reads,
@@ -239,14 +241,14 @@ impl Core {
         let answer_by = start + Duration::from_millis(self.config.answer_wait_ms);
         let leader_by = start + Duration::from_millis(self.config.leader_wait_ms);
         loop {
-            let written = timeout_at(answer_by, self.raft.client_write(payload.clone())).await;
+            let written = timeout_at(answer_by, self.gather.write(payload.clone())).await;
             let Ok(written) = written else {
                 let why = format!("no quorum answered in {} ms", self.config.answer_wait_ms);
                 return Err(ProposeError::Unknown { why });
             };
             match written {
-                Ok(reply) => return Ok((LogPos::of(&reply.log_id), reply.data)),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Ok(Ok(reply)) => return Ok((LogPos::of(&reply.log_id), reply.response)),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
                     if let Some(leader) = self.other_leader(forward) {
                         return Err(ProposeError::NotLeader { leader });
                     }
@@ -256,15 +258,9 @@ impl Core {
                     }
                     sleep(Duration::from_millis(RETRY_MS)).await;
                 }
-                Err(RaftError::APIError(error)) => {
-                    return Err(ProposeError::Unknown { why: error.to_string() });
-                }
-                Err(RaftError::Fatal(_)) if self.stop.is_cancelled() => {
-                    return Err(ProposeError::ShuttingDown);
-                }
-                Err(RaftError::Fatal(error)) => {
-                    return Err(ProposeError::Unknown { why: error.to_string() });
-                }
+                Ok(Err(error)) => return Err(ProposeError::Unknown { why: error.to_string() }),
+                Err(_) if self.stop.is_cancelled() => return Err(ProposeError::ShuttingDown),
+                Err(why) => return Err(ProposeError::Unknown { why }),
             }
         }
     }

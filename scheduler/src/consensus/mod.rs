@@ -10,6 +10,7 @@ mod entry;
 mod error;
 mod founding;
 pub(crate) mod fuzz;
+mod gather;
 mod handle;
 mod identity;
 mod log_store;
@@ -128,10 +129,12 @@ async fn start_core(
     let leadership = watching::leadership(&raft, net.clone(), progress.clone(), stop.clone());
     watching::purging(raft.clone(), snapshots.clone(), config.keep_logs, stop.clone());
     let reads = reads::Reads::start(raft.clone(), stop.clone());
+    let gather = gather::Gather::start(raft.clone(), stop.clone());
     let disk_id = identity.disk_id();
     raft.run();
     Ok(handle::Core {
         raft,
+        gather,
         net,
         disk_id,
         reads,

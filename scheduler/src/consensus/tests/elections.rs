@@ -190,3 +190,19 @@ async fn an_entry_the_machine_cannot_read_stops_the_server() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_that_come_together_share_syncs_and_each_has_an_entry_of_its_own() {
+    const PROPOSALS: usize = 100;
+    let cluster = Cluster::start(3, |_| {}).await;
+    let handle = cluster.handle(cluster.leader().await);
+    let before = handle.instruments().recent_syncs_us().len();
+    let proposals = (0..PROPOSALS).map(|number| handle.propose(Bytes::from(format!("{number}"))));
+    let answers = futures::future::join_all(proposals).await;
+    let indexes: BTreeSet<u64> = answers.into_iter().map(|answer| answer.unwrap().index).collect();
+    assert_eq!(indexes.len(), PROPOSALS);
+    let state = cluster.agree(*indexes.last().unwrap()).await;
+    assert_eq!(state.count, PROPOSALS as u64);
+    let syncs = handle.instruments().recent_syncs_us().len() - before;
+    assert!(syncs < PROPOSALS / 4, "{syncs} syncs for {PROPOSALS} proposals that came at once");
+}
