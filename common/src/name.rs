@@ -1,17 +1,20 @@
 //! Names that people choose: short, printable, safe in a path, a log line and a terminal.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A name of at most 63 characters from `A-Z a-z 0-9 . _ -`, not starting with `.` or `-`.
 ///
 /// The character set rules out control characters, spaces and separators, so a name can stand in
 /// a file path, a URI, a metric label and a terminal without escaping.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+///
+/// A clone is cheap: names are keys of tables that are copied with every view of the cluster's state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Name(Arc<str>);
 
 /// Why a text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -45,7 +48,7 @@ impl Name {
         if matches!(first, '.' | '-') {
             return Err(NameError::Start(first));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// For names written in the source. Panics on a text that is not a name.
@@ -80,7 +83,13 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

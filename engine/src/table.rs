@@ -6,6 +6,7 @@
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -50,13 +51,19 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     /// The chunk that holds `key` or would: the last one that starts at or before it.
-    fn chunk_of(&self, key: &K) -> usize {
-        self.chunks.partition_point(|chunk| chunk[0].0 <= *key).saturating_sub(1)
+    fn chunk_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.chunks.partition_point(|chunk| Borrow::<Q>::borrow(&chunk[0].0) <= key).saturating_sub(1)
     }
 
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         let chunk = self.chunks.get(self.chunk_of(key))?;
-        let at = chunk.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+        let at = chunk.binary_search_by(|(k, _)| Borrow::<Q>::borrow(k).cmp(key)).ok()?;
         Some(&chunk[at].1)
     }
 

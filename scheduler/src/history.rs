@@ -110,8 +110,8 @@ impl HistoryStore {
         self.read().moved.clone()
     }
 
-    /// Writes the records of one entry. Writing an entry again replaces its records by equal ones. The write survives a
-    /// crash of the process, but only [`HistoryStore::flush_durable`] makes it survive a power cut.
+    /// Writes the records of one entry. Writing an entry again replaces its records by equal ones. Every later read sees the
+    /// write; only [`HistoryStore::flush_durable`] makes it survive the end of the process, and until then the log has it.
     pub fn append(&self, index: u64, records: &[Record]) -> io::Result<()> {
         let mut watermark = self.lock_watermark();
         if records.is_empty() {

@@ -29,7 +29,7 @@ impl Applying<'_> {
         let key = format!("{EDIT_KEY}{}", edit.request_id);
         let launch = digest::launch_hash(&edit.launch);
         let body_hash = digest::of(&(edit.job, edit.from_revision, &edit.name, &edit.scheduling, &launch));
-        if let Some(known) = self.state.keys.get(&key) {
+        if let Some(known) = self.state.keys.get(key.as_str()) {
             if known.body_hash != body_hash {
                 return Err(Refusal::KeyReused { job: known.job });
             }
@@ -51,7 +51,7 @@ impl Applying<'_> {
         let steady = !relaunched && runs_alike(&before, &asked);
         self.check_edit(job, &before, &asked, steady)?;
         let waits = self.edited_waits(job, &asked)?;
-        self.remember(key, KeyRecord { job: edit.job, body_hash, at: self.now() });
+        self.remember(&key, KeyRecord { job: edit.job, body_hash, at: self.now() });
         let number = revision.number + 1;
         self.rename(edit.job, &edit.name);
         self.revise(edit, &asked, number);

@@ -20,7 +20,7 @@ const LEARNED_FROM: u32 = 3;
 
 impl Applying<'_> {
     pub(super) fn submit(&mut self, submit: &Submit) -> Result {
-        if let Some(known) = self.state.keys.get(&submit.key) {
+        if let Some(known) = self.state.keys.get(submit.key.as_str()) {
             if known.body_hash != submit.body_hash {
                 return Err(Refusal::KeyReused { job: known.job });
             }
@@ -75,7 +75,7 @@ impl Applying<'_> {
         self.set_deadline(id, scheduling);
         waits.iter().for_each(|waits| self.add_dependent(id, waits));
         self.add_namesake(submit, id);
-        self.remember(submit.key.clone(), KeyRecord { job: id, body_hash: submit.body_hash, at: now });
+        self.remember(&submit.key, KeyRecord { job: id, body_hash: submit.body_hash, at: now });
         self.state.jobs.insert(
             id,
             JobRecord {
@@ -139,8 +139,8 @@ impl Applying<'_> {
     }
 
     /// Keeps what a key stands for, until the horizon.
-    pub(super) fn remember(&mut self, key: String, record: KeyRecord) {
-        let now = record.at;
+    pub(super) fn remember(&mut self, key: &str, record: KeyRecord) {
+        let (now, key): (Time, Arc<str>) = (record.at, key.into());
         if self.state.keys.is_empty() {
             self.set_timer(now.plus_ms(self.state.settings.key_horizon_ms), Timer::Keys);
         }

@@ -57,8 +57,8 @@ pub struct State {
     pub(crate) parked: BTreeMap<GangId, Parked>,
     /// Gangs stopped for a higher class within the last hour, and the scheduling part of each.
     pub(crate) preempted: BTreeMap<(Time, GangId), Hash>,
-    pub(crate) keys: Table<String, KeyRecord>,
-    pub(crate) key_ages: Table<(Time, String), ()>,
+    pub(crate) keys: Table<Arc<str>, KeyRecord>,
+    pub(crate) key_ages: Table<(Time, Arc<str>), ()>,
     /// (job waited for, job that waits), of every condition that does not hold yet.
     pub(crate) dependents: Table<(JobId, JobId), ()>,
     /// Live jobs by user and name.
@@ -230,7 +230,7 @@ impl State {
 
     /// What an idempotency key stands for, while it is kept.
     pub fn key(&self, key: &str) -> Option<&KeyRecord> {
-        self.keys.get(&key.to_owned())
+        self.keys.get(key)
     }
 
     pub fn changes(&self) -> &Changes {

@@ -10,6 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// The file sled syncs by itself would not reach the disk on Linux, so it is synced here.
 const MAIN_FILE: &str = "db";
 const CACHE_BYTES: u64 = 64 << 20;
+/// Rows and bytes that wait in memory. sled hands every batch to the disk and waits for it, so one for each log entry
+/// would cost more than all else that is done for the entry.
+const WAITING_ROWS: usize = 256;
+const WAITING_BYTES: usize = 128 << 10;
 
 pub(super) type Row = (Vec<u8>, Vec<u8>);
 pub(super) type RowIter<'a> = Box<dyn Iterator<Item = Result<Row, Failure>> + 'a>;
@@ -52,7 +56,8 @@ impl Batch {
     }
 }
 
-/// The seam under [`super::HistoryStore`]. A write survives a crash of the process; only a sync survives a power cut.
+/// The seam under [`super::HistoryStore`]. A write is seen by every later read; only a sync makes it survive the end of the
+/// process or a power cut. The log still holds what was not synced, and applying it again writes it again.
 pub(super) trait Rows: Send + Sync {
     fn write(&self, batch: Batch) -> Result<(), Failure>;
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
@@ -71,6 +76,15 @@ pub(super) fn scan<'a>(rows: &'a dyn Rows, prefix: &[u8]) -> RowIter<'a> {
 pub(super) struct SledRows {
     db: sled::Db,
     file: File,
+    waiting: Mutex<Waiting>,
+}
+
+/// Rows on their way to sled.
+#[derive(Default)]
+struct Waiting {
+    rows: sled::Batch,
+    count: usize,
+    bytes: usize,
 }
 
 impl SledRows {
@@ -87,7 +101,20 @@ impl SledRows {
         for path in [dir.join("conf"), dir.join(MAIN_FILE), dir.to_owned()] {
             File::open(path).and_then(|file| file.sync_all()).map_err(Failure::Io)?;
         }
-        Ok(Self { db, file })
+        Ok(Self { db, file, waiting: Mutex::default() })
+    }
+
+    /// Gives sled what waits. What it refuses is lost, and the error says so.
+    fn settle(&self, waiting: &mut Waiting) -> Result<(), Failure> {
+        if waiting.count == 0 {
+            return Ok(());
+        }
+        let Waiting { rows, .. } = std::mem::take(waiting);
+        Ok(self.db.apply_batch(rows)?)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Looks at what a crash could have hurt.
@@ -100,28 +127,42 @@ impl SledRows {
 
 impl Rows for SledRows {
     fn write(&self, batch: Batch) -> Result<(), Failure> {
-        let mut together = sled::Batch::default();
+        let mut waiting = self.waiting();
         for (key, value) in batch.0 {
+            waiting.count += 1;
+            waiting.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             match value {
-                Some(value) => together.insert(key, value),
-                None => together.remove(key),
+                Some(value) => waiting.rows.insert(key, value),
+                None => waiting.rows.remove(key),
             }
         }
-        Ok(self.db.apply_batch(together)?)
+        if waiting.count >= WAITING_ROWS || waiting.bytes >= WAITING_BYTES { self.settle(&mut waiting) } else { Ok(()) }
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.settle(&mut self.waiting())?;
         Ok(self.db.get(key)?.map(|value| value.to_vec()))
     }
 
     fn range(&self, from: Vec<u8>, to: Bound<Vec<u8>>) -> RowIter<'_> {
+        if let Err(failure) = self.settle(&mut self.waiting()) {
+            return Box::new(std::iter::once(Err(failure)));
+        }
         let rows = self.db.range((Bound::Included(from), to));
         Box::new(rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Failure::from)))
     }
 
     fn sync(&self) -> Result<(), Failure> {
+        self.settle(&mut self.waiting())?;
         self.db.flush()?;
         self.file.sync_data().map_err(Failure::Io)
+    }
+}
+
+impl Drop for SledRows {
+    /// Saves the next start from writing it again; a failure only loses that.
+    fn drop(&mut self) {
+        let _ = self.settle(&mut self.waiting());
     }
 }
 
