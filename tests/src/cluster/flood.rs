@@ -29,9 +29,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn note(&self, key: String, id: u64, at_us: u64) {
+    fn note(&self, key: String, id: u64, began: Instant) {
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.at_us.push(at_us);
+        // Read in turn: two lanes that look at the clock first may come here the other way round.
+        answered.at_us.push(began.elapsed().as_micros() as u64);
         answered.jobs.insert(key, id);
     }
 }
@@ -144,7 +145,7 @@ async fn one_lane(shared: Arc<Shared>, work: Arc<Work>, user: Person, prefix: St
                 }
             }
         };
-        shared.note(key, id, began.elapsed().as_micros() as u64);
+        shared.note(key, id, began);
         if !work.pause.is_zero() {
             tokio::time::sleep(work.pause).await;
         }
