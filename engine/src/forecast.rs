@@ -3,8 +3,10 @@
 
 mod agents;
 mod estimate;
+mod range;
 
 pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
+pub use range::{NoRange, RUNS, StartRange, start_range};
 
 use crate::apply::apply;
 use crate::command::{Command, Entry, Exit, NodeReport, STEP_MS_MAX};

@@ -13,6 +13,7 @@ pub mod organisation;
 pub mod outcome;
 pub mod plan;
 pub mod policy;
+pub mod remedy;
 pub mod state;
 pub mod table;
 

@@ -8,6 +8,7 @@ use muster_engine::command::{Command, NodeAction, Principal};
 use muster_engine::forecast;
 use muster_engine::plan::brief::briefs;
 use muster_engine::plan::explain::{Explanation, Reason, explain};
+use muster_engine::plan::groups::groups;
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::{Admission, Backfill, Order, Policy};
 use muster_engine::{Memo, State};
@@ -251,4 +252,31 @@ fn a_forecast_is_what_then_happens() {
     }
     assert_eq!((foreseen.starts[&behind], foreseen.ends[&endless]), (None, None));
     assert_eq!(foreseen.unplaceable.keys().copied().collect::<Vec<_>>(), [giant.job]);
+}
+
+#[test]
+fn a_queue_is_grouped_by_what_decides() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let mut other = job(nodes(1, 8));
+    other.groups[0].models = vec![name("A100")];
+    let first = cluster.submit(other.clone());
+    cluster.submit(array(other, 3, None));
+    let close = cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    let state = &cluster.player.state;
+    let all = groups(state, &briefs(state, &mut Memo::default(), cluster.now()));
+    let told: Vec<_> = all
+        .iter()
+        .map(|group| (group.reason, &*group.what, group.gangs, group.jobs, group.devices, group.example))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some(Reason::NeverFits), "A100", 4, 2, 32, first),
+            (Some(Reason::Hold), "", 1, 1, 32, held),
+            (Some(Reason::Topology), "leaf", 1, 1, 16, close),
+        ]
+    );
+    assert_eq!(all[1].detail, "the job is held");
 }

@@ -70,18 +70,48 @@ impl Prices {
         Ok((checked.map_err(|why| SimError::World { path: path.to_path_buf(), why })?, text))
     }
 
+    /// A list without a world: of clusters whose machines are not described anywhere.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no list of prices.
+    pub fn read_alone(path: &Path) -> Result<Self, SimError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
+        let prices: Result<Prices, String> = toml::from_str(&text).map_err(|error| error.to_string());
+        let checked = prices.and_then(|prices| prices.check_amounts().map(|()| prices));
+        checked.map_err(|why| SimError::World { path: path.to_path_buf(), why })
+    }
+
+    /// What a GPU hour costs by model, wherever the machine stands: of the rules that name no nodes and hold
+    /// from the start, the last one for each model. `None` = every model without a rule after it.
+    pub fn by_model(&self) -> BTreeMap<Option<Name>, MicroUsd> {
+        let mut prices: BTreeMap<Option<Name>, MicroUsd> = BTreeMap::new();
+        for price in self.price.iter().filter(|price| price.nodes.is_none() && price.from_s == 0) {
+            let Some(usd) = MicroUsd::from_usd(price.usd_per_gpu_hour) else { continue };
+            if price.model.is_none() {
+                prices.clear();
+            }
+            prices.insert(price.model.clone(), usd);
+        }
+        prices
+    }
+
     fn check(&self, world: &World) -> Result<(), String> {
+        for nodes in self.price.iter().filter_map(|price| price.nodes.as_ref()) {
+            if !world.nodes.iter().any(|group| group.name == *nodes) {
+                return Err(format!("price.nodes: the world has no nodes `{nodes}`"));
+            }
+        }
+        self.check_amounts()
+    }
+
+    fn check_amounts(&self) -> Result<(), String> {
         let amount = |what: &str, usd: f64| {
             let sound = MicroUsd::from_usd(usd).is_some_and(|usd| usd.0 <= 1_000_000_000_000);
             if sound { Ok(()) } else { Err(format!("{what} is {usd}; it must be from 0 to 1000000")) }
         };
         for price in &self.price {
             amount("price.usd_per_gpu_hour", price.usd_per_gpu_hour)?;
-            if let Some(nodes) =
-                price.nodes.as_ref().filter(|name| !world.nodes.iter().any(|group| group.name == **name))
-            {
-                return Err(format!("price.nodes: the world has no nodes `{nodes}`"));
-            }
         }
         amount("usd_per_kwh", self.usd_per_kwh)?;
         if self.pue.is_some_and(|pue| !(1.0..=10.0).contains(&pue)) {

@@ -54,6 +54,7 @@ unscripted! {
     list_jobs(ListJobsRequest) -> ListJobsReply;
     show_job(ShowJobRequest) -> Job;
     why(WhyRequest) -> WhyReply;
+    why_all(WhyAllRequest) -> WhyAllReply;
     cancel(CancelRequest) -> CancelReply;
     hold(HoldRequest) -> HoldReply;
     retry(RetryRequest) -> SubmitReply;

@@ -7,10 +7,13 @@ use crate::jobfile::{self, Loaded};
 use crate::output::table::cell;
 use crate::output::{Style, human, json};
 use clap::{Args, ValueHint};
-use muster_proto::client::{Delay, Job, Part, PlanJob, PlanRefusal, PlanReply, PlanRequest, PlannedJob};
+use muster_common::money::MicroUsd;
+use muster_proto::client::{Delay, Job, Part, PlanJob, PlanPrice, PlanRefusal, PlanReply, PlanRequest, PlannedJob};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
+use muster_sim::prices::Prices;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 /// What `--exit-code` answers when something would wait.
 pub const WOULD_WAIT: u8 = 9;
@@ -31,6 +34,10 @@ pub struct PlanArgs {
     /// As if submitted with --hold
     #[arg(long)]
     pub hold: bool,
+    /// What GPUs cost, as `muster sim` reads it (`[[price]]` with `model` and `usd_per_gpu_hour`): tells what
+    /// each job would cost
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub prices: Option<PathBuf>,
     /// End with 0 if all would start now, with 9 if any would wait
     #[arg(long)]
     pub exit_code: bool,
@@ -39,7 +46,8 @@ pub struct PlanArgs {
 pub async fn run(context: &Context, args: PlanArgs) -> Result<u8, CliError> {
     let loaded = args.files.iter().map(|file| jobfile::load(file, &args.sets)).collect::<Result<Vec<_>, _>>()?;
     let jobs = loaded.iter().map(|file| PlanJob { spec_json: file.spec_json.clone(), hold: args.hold });
-    let request = PlanRequest { jobs: jobs.collect() };
+    let prices = args.prices.as_deref().map_or(Ok(Vec::new()), prices)?;
+    let request = PlanRequest { jobs: jobs.collect(), prices };
     let client = context.client()?;
     let reply = client.call_within(PLAN_MS, async |mut api| api.plan(request.clone()).await).await?;
     let style = context.style();
@@ -140,15 +148,42 @@ fn planned(planned: &PlannedJob, file: &str, style: &Style) -> String {
             let _ = writeln!(text, "  {line}");
         }
     }
+    text.push_str(&cost(planned));
     for note in &planned.notes {
         let _ = writeln!(text, "  note: {}", cell(note));
     }
     text
 }
 
+fn prices(path: &Path) -> Result<Vec<PlanPrice>, CliError> {
+    let list = Prices::read_alone(path).map_err(|error| {
+        CliError::new(ErrorCode::Usage, error.to_string()).hint("see `[[price]]` in the simulator's reference")
+    })?;
+    let price = |(model, usd): (Option<muster_common::Name>, MicroUsd)| PlanPrice {
+        model: model.map(|model| model.to_string()).unwrap_or_default(),
+        micro_usd_per_gpu_hour: usd.0,
+    };
+    Ok(list.by_model().into_iter().map(price).collect())
+}
+
+fn cost(planned: &PlannedJob) -> String {
+    let Some(cost) = &planned.cost else { return String::new() };
+    let usd = |micro: u64| format!("${}", MicroUsd(micro));
+    let told = [
+        cost.expected_micro_usd.map(|micro| format!("about {}", usd(micro))),
+        cost.at_most_micro_usd.map(|micro| format!("at most {} in one attempt", usd(micro))),
+        cost.micro_usd_per_hour.map(|micro| format!("{} an hour", usd(micro))),
+        Some(cell(&cost.text)).filter(|text| !text.is_empty()),
+    ];
+    format!("  costs {}\n", told.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
 /// The estimate is told better by the plan.
 fn without_estimate(why: &muster_proto::client::WhyReply) -> muster_proto::client::WhyReply {
-    muster_proto::client::WhyReply { start_estimate_at_ms: None, ..why.clone() }
+    use muster_proto::client::WhyReply;
+    let rangeless =
+        WhyReply { range_text: String::new(), start_early_at_ms: None, start_late_at_ms: None, ..why.clone() };
+    WhyReply { start_estimate_at_ms: None, ..rangeless }
 }
 
 fn starts(planned: &PlannedJob, style: &Style) -> String {

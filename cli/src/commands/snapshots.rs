@@ -228,7 +228,39 @@ fn why_reply() -> WhyReply {
         not_a_problem: vec!["hold".into(), "time limit".into()],
         start_estimate_at_ms: Some(NOW + 95 * MINUTE),
         estimate_text: "when 4655 ends as expected".into(),
-        would_help: vec![Remedy { change: "--set gang.topology.at_most=3".into(), effect: "starts in 20m".into() }],
+        would_help: vec![
+            Remedy {
+                change: "at most 3 of level leaf instead of 2".into(),
+                effect: "starts in 20m; pushes back 4690 by 5m".into(),
+                kind: "topology".into(),
+                command: "muster edit 4711 --set 'gang.topology=[{ within = \"leaf\", at_most = 3 }]'".into(),
+                start_at_ms: Some(NOW + 20 * MINUTE),
+                admins_only: false,
+                delayed: Some(1),
+                worst: Some(Delay {
+                    gang: "4690".into(),
+                    name: "eval".into(),
+                    user: "bob".into(),
+                    start_before_at_ms: NOW + HOUR,
+                    start_after_at_ms: Some(NOW + 65 * MINUTE),
+                }),
+            },
+            Remedy {
+                change: "node n7 takes new work again (closed: fan)".into(),
+                effect: "starts now".into(),
+                kind: "uncordon".into(),
+                command: "muster node uncordon n7".into(),
+                start_at_ms: Some(NOW),
+                admins_only: true,
+                delayed: Some(0),
+                worst: None,
+            },
+            Remedy { change: "wait".into(), effect: "a hint that nobody tried".into(), ..Remedy::default() },
+        ],
+        start_early_at_ms: Some(NOW + 80 * MINUTE),
+        start_late_at_ms: Some(NOW + 3 * HOUR),
+        range_text: "four of five of 21 plays".into(),
+        not_tried: 2,
         applied_index: 88_412,
         looked_at_ms: NOW - 2000,
         policy: "default".into(),
@@ -286,6 +318,27 @@ fn show() {
 #[test]
 fn why() {
     check("why", why::render(&why_reply(), &STYLE), why::document(&why_reply()));
+    let group = |reason: &str, what: &str, gangs: u64| WaitingGroup {
+        reason: reason.into(),
+        what: what.into(),
+        gangs,
+        gpus: 8 * gangs,
+        jobs: 1,
+        oldest_wait_since_at_ms: NOW - HOUR,
+        example: "4711".into(),
+        example_name: "llama-sft".into(),
+        example_user: "me".into(),
+        text: "why it waits".into(),
+    };
+    let all = WhyAllReply {
+        groups: vec![group("quota", "nlp of H100", 120), group("topology", "leaf", 16), group("", "", 1)],
+        gangs: 137,
+        gpus: 1096,
+        applied_index: 88_412,
+        looked_at_ms: NOW - 2000,
+        policy: "default".into(),
+    };
+    check("why_all", why::render_all(&all, &STYLE), why::document_all(&all));
     let running = WhyReply { job: Some(running()), ..WhyReply::default() };
     check("why_running", why::render(&running, &STYLE), why::document(&running));
 }

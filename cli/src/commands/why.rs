@@ -1,25 +1,40 @@
-//! `muster why`: what keeps a job from running, when it will, and what would help.
+//! `muster why`: what keeps a job from running, when it will, and what would help; or what all that waits
+//! waits for.
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::table::cell;
+use crate::output::table::{Align, Table, cell};
 use crate::output::{Style, human, json};
 use clap::Args;
-use muster_proto::client::{Job, WhyReply, WhyRequest};
+use muster_proto::client::{Job, WhyAllReply, WhyAllRequest, WhyReply, WhyRequest};
 use serde_json::Value;
 use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
 pub struct WhyArgs {
     /// Job: 4711, 4711_3, a name, or `-`
-    pub job: String,
+    #[arg(required_unless_present = "all")]
+    pub job: Option<String>,
+    /// All that waits, grouped by what decides
+    #[arg(long, conflicts_with = "job")]
+    pub all: bool,
 }
 
+/// Trying what would help plays the cluster forward many times.
+const WHY_MS: u64 = 60_000;
+/// Changes that are told in text.
+const SHOWN_MAX: usize = 5;
+
 pub async fn run(context: &Context, args: WhyArgs) -> Result<u8, CliError> {
-    let request = WhyRequest { job: Some(context.job(&args.job)?) };
     let client = context.client()?;
-    let reply = client.call(async |mut api| api.why(request.clone()).await).await?;
     let style = context.style();
+    let Some(job) = args.job.filter(|_| !args.all) else {
+        let reply = client.call(async |mut api| api.why_all(WhyAllRequest {}).await).await?;
+        context.printer.answer(|| document_all(&reply), || render_all(&reply, &style))?;
+        return Ok(0);
+    };
+    let request = WhyRequest { job: Some(context.job(&job)?) };
+    let reply = client.call_within(WHY_MS, async |mut api| api.why(request.clone()).await).await?;
     context.printer.answer(|| document(&reply), || render(&reply, &style))?;
     Ok(0)
 }
@@ -43,12 +58,7 @@ pub fn render(reply: &WhyReply, style: &Style) -> String {
     }
     text.push('\n');
     text.push_str(&blockers(reply, style));
-    if !reply.would_help.is_empty() {
-        text.push_str("Would help\n");
-        for remedy in &reply.would_help {
-            let _ = writeln!(text, "  {:<40} {}", cell(&remedy.change), cell(&remedy.effect));
-        }
-    }
+    text.push_str(&would_help(reply));
     let age = style.now_ms.saturating_sub(reply.looked_at_ms);
     let _ = writeln!(
         text,
@@ -89,9 +99,89 @@ pub fn blockers(reply: &WhyReply, style: &Style) -> String {
             if reply.estimate_text.is_empty() { String::new() } else { format!("   {}", cell(&reply.estimate_text)) };
         let _ = writeln!(text, "Starts  {}{basis}", human::moment_and_distance(start, style.now_ms));
     }
+    text.push_str(&range(reply));
+    text
+}
+
+/// Between which moments it most likely starts, or why nobody can tell.
+fn range(reply: &WhyReply) -> String {
+    let basis = cell(&reply.range_text);
+    match (reply.start_early_at_ms, reply.start_late_at_ms) {
+        (None, _) if basis.is_empty() => String::new(),
+        (None, _) => format!("        {basis}\n"),
+        (Some(early), None) => format!("        not before {}, maybe never   {basis}\n", human::moment(early)),
+        (Some(early), Some(late)) => {
+            format!("        between {} and {}   {basis}\n", human::moment(early), human::moment(late))
+        }
+    }
+}
+
+/// The smallest changes that help, each with what to type.
+fn would_help(reply: &WhyReply) -> String {
+    let mut text = String::new();
+    if reply.would_help.is_empty() {
+        return text;
+    }
+    text.push_str("Would help\n");
+    let shown = &reply.would_help[..reply.would_help.len().min(SHOWN_MAX)];
+    let width = shown.iter().map(|remedy| cell(&remedy.change).chars().count()).max().unwrap_or(0);
+    for remedy in shown {
+        let admins = if remedy.admins_only { "  (an admin)" } else { "" };
+        let _ = writeln!(text, "  {:<width$}  {}{admins}", cell(&remedy.change), cell(&remedy.effect));
+        if !remedy.command.is_empty() {
+            let _ = writeln!(text, "      {}", cell(&remedy.command));
+        }
+    }
+    let more = reply.would_help.len() - shown.len();
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more; --json lists them");
+    }
+    if reply.not_tried > 0 {
+        let _ = writeln!(text, "  {} that might help were not tried", human::count(reply.not_tried.into(), "change"));
+    }
     text
 }
 
 pub fn document(reply: &WhyReply) -> Value {
     json::document("muster.why/1", reply)
+}
+
+pub fn render_all(reply: &WhyAllReply, style: &Style) -> String {
+    if reply.groups.is_empty() {
+        return "nothing waits\n".to_owned();
+    }
+    let (gangs, gpus) = (human::count(reply.gangs, "gang"), human::count(reply.gpus, "GPU"));
+    let verb = if reply.gangs == 1 { "waits" } else { "wait" };
+    let mut text = format!("{gangs} {verb} for {gpus}; policy {}\n", cell(&reply.policy));
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("WHY", Left),
+        ("OF", Left),
+        ("GANGS", Right),
+        ("GPUS", Right),
+        ("JOBS", Right),
+        ("OLDEST", Right),
+        ("EXAMPLE", Left),
+        ("SAYS", Left),
+    ]);
+    for group in &reply.groups {
+        let why = if group.reason.is_empty() { "starts now".to_owned() } else { cell(&group.reason) };
+        let example = format!("{} {} ({})", group.example, group.example_name, group.example_user);
+        table.row([
+            why,
+            cell(&group.what),
+            group.gangs.to_string(),
+            group.gpus.to_string(),
+            group.jobs.to_string(),
+            human::duration(style.now_ms.saturating_sub(group.oldest_wait_since_at_ms)),
+            cell(&example),
+            cell(&group.text),
+        ]);
+    }
+    text.push_str(&table.text());
+    text
+}
+
+pub fn document_all(reply: &WhyAllReply) -> Value {
+    json::document("muster.why_all/1", reply)
 }

@@ -18,6 +18,7 @@ pub mod fill;
 #[cfg(test)]
 mod fixtures;
 mod fragment;
+pub mod groups;
 mod islands;
 pub mod lanes;
 pub mod ledger;

@@ -3,12 +3,12 @@
 use super::render::job;
 use super::roles::Caller;
 use super::subject::{Subject, find};
-use super::{Inner, errors, why};
+use super::{Inner, errors, helped, why};
 use muster_engine::State;
 use muster_engine::state::gang::GangState;
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// The job a reference names, with its past.
 pub(super) async fn load(inner: &Arc<Inner>, reference: Option<pb::JobRef>) -> Result<Subject, ErrorInfo> {
@@ -74,7 +74,17 @@ pub(super) async fn why(
 ) -> Result<pb::WhyReply, ErrorInfo> {
     let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
     let subject = load(inner, request.job).await?;
-    inner.reading(move |inner| Ok(explained(inner, &subject, ordinal))).await
+    inner
+        .reading(move |inner| {
+            let mut reply = explained(inner, &subject, ordinal);
+            if let Some(gang) = why::waiting_gang(&subject, ordinal) {
+                // Each answer is many plays; one at a time is enough for people.
+                let _turn = inner.planning.lock().unwrap_or_else(PoisonError::into_inner);
+                helped::add(&mut reply, &subject, gang);
+            }
+            Ok(reply)
+        })
+        .await
 }
 
 fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyReply {

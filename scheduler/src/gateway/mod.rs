@@ -9,11 +9,13 @@ mod change;
 mod cluster;
 mod condition;
 mod configure;
+mod cost;
 mod edit;
 pub mod errors;
 mod events;
 mod forward;
 pub(crate) mod fuzz;
+mod helped;
 pub mod hurry;
 mod jobs;
 pub mod limits;
@@ -31,6 +33,7 @@ mod subject;
 mod submit;
 mod token;
 mod wait;
+mod waiting;
 mod why;
 
 #[cfg(test)]
@@ -252,6 +255,10 @@ impl Muster for Gateway {
 
     async fn why(&self, request: Request<pb::WhyRequest>) -> Result<Response<pb::WhyReply>, Status> {
         in_turn!(self, "Why", request, jobs::why)
+    }
+
+    async fn why_all(&self, request: Request<pb::WhyAllRequest>) -> Result<Response<pb::WhyAllReply>, Status> {
+        in_turn!(self, "WhyAll", request, waiting::why_all)
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::CancelReply>, Status> {

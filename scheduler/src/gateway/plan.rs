@@ -6,7 +6,7 @@ use super::render::{attempt, cluster, job};
 use super::roles::Caller;
 use super::subject::Subject;
 use super::submit::{self, Wish, unexpected};
-use super::{Inner, errors, why};
+use super::{Inner, cost, errors, why};
 use muster_common::{GangId, JobId, Time};
 use muster_engine::forecast::{Assume, Foreseen, foresee};
 use muster_engine::state::gang::Allocation;
@@ -33,6 +33,7 @@ pub(super) async fn plan(
         let message = format!("a plan is made for 1 to {JOBS_MAX} jobs, not {}", request.jobs.len());
         return Err(errors::usage(message).hint("plan them in parts"));
     }
+    let prices = cost::prices(&request.prices)?;
     let state = inner.fresh().await?;
     let by = caller.clone();
     inner
@@ -40,7 +41,11 @@ pub(super) async fn plan(
             // Each play costs what a leader has better uses for; one at a time is enough for people.
             let _turn = inner.planning.lock().unwrap_or_else(PoisonError::into_inner);
             let now = inner.now(&state);
-            Ok(answer(&state, &by, &request.jobs, now))
+            let mut reply = answer(&state, &by, &request.jobs, now);
+            if !prices.is_empty() {
+                reply.jobs.iter_mut().for_each(|job| job.cost = cost::cost(job, &prices));
+            }
+            Ok(reply)
         })
         .await
 }
@@ -141,6 +146,7 @@ fn planned(
         why: (!starts).then_some(why),
         notes,
         refusal: None,
+        cost: None,
         job: Some(job),
     }
 }

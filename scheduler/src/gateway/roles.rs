@@ -17,6 +17,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("ListJobs", PEOPLE),
     ("ShowJob", PEOPLE),
     ("Why", PEOPLE),
+    ("WhyAll", PEOPLE),
     ("Cancel", PEOPLE),
     ("Hold", PEOPLE),
     ("Retry", PEOPLE),

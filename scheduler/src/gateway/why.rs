@@ -171,7 +171,8 @@ fn render(state: &State, blocker: &Blocker, now: Time) -> pb::Blocker {
 
 fn remedy(blocker: &Blocker) -> Option<pb::Remedy> {
     let change = blocker.hint.as_deref().map(plain)?;
-    Some(pb::Remedy { change, effect: format!("so that `{}` is no longer in the way", blocker.reason.word()) })
+    let effect = format!("so that `{}` is no longer in the way", blocker.reason.word());
+    Some(pb::Remedy { change, effect, ..pb::Remedy::default() })
 }
 
 /// What was looked at and is not in the way, of what this job could have met.

@@ -94,6 +94,7 @@ pub const ROUTES: &[Route] = &[
     row(Post, "/v1/jobs", "Submit", submitted!(submit)),
     row(Get, "/v1/jobs/{job}", "ShowJob", answer!(show_job, "muster.job/1")),
     row(Get, "/v1/jobs/{job}/why", "Why", answer!(why, "muster.why/1")),
+    row(Get, "/v1/why", "WhyAll", answer!(why_all, "muster.why_all/1")),
     row(Get, "/v1/jobs/{job}/wait", "Wait", answer!(wait, "muster.wait/1")),
     row(Get, "/v1/jobs/{job}/logs", "Logs", Answer::Logs),
     row(Post, "/v1/jobs/{job}/cancel", "Cancel", answer!(cancel, "muster.cancelled/1", Shape::Listed, |reply, _| document::cancelled(std::slice::from_ref(reply)))),

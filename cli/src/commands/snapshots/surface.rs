@@ -36,6 +36,12 @@ fn plan() {
             Awaited { gang: "4713_3".into(), name: "sweep".into(), user: "bob".into(), ..Awaited::default() },
         ],
         why: Some(why_reply()),
+        cost: Some(PlanCost {
+            micro_usd_per_hour: Some(256_000_000),
+            expected_micro_usd: Some(5_120_000_000),
+            at_most_micro_usd: Some(9_216_000_000),
+            text: String::new(),
+        }),
         ..planned("waits")
     };
     let unknown = PlannedJob {

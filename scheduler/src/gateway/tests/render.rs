@@ -1,10 +1,11 @@
 use super::fixture::{Cluster, principal};
 use crate::gateway::render::{cluster, event, gang, job, node};
-use crate::gateway::why;
+use crate::gateway::{helped, waiting, why};
 use muster_common::{GangId, JobId};
-use muster_engine::Command;
 use muster_engine::command::{Cancel, Exit, NodeAction, ReportBody};
 use muster_engine::forecast::forecast;
+use muster_engine::plan::brief::briefs;
+use muster_engine::{Command, Memo};
 use muster_proto::client as pb;
 use serde::Serialize;
 
@@ -172,6 +173,30 @@ fn why_names_what_is_in_the_way_and_when_it_ends() {
     let foreseen = forecast(&subject.state, subject.now);
     let answer = why::answer(&subject, None, Some(&foreseen));
     insta::assert_snapshot!("why", pretty(&pb::WhyReply { job: None, ..answer }));
+}
+
+#[test]
+fn what_would_help_was_tried_and_says_when_it_starts_and_whom_it_pushes_back() {
+    let mut cluster = Cluster::new(2, 2);
+    let one = r#"{"name":"one","gang":{"nodes":1,"gpus_per_node":2,"run":"x"},"limits":{"time":"1h"}}"#;
+    let runs = cluster.submit("bob", one);
+    cluster.start(gang0(runs));
+    let waits = cluster.submit("alice", TWO_NODES);
+    let subject = cluster.subject(waits);
+    let mut answer = why::answer(&subject, None, Some(&forecast(&subject.state, subject.now)));
+    helped::add(&mut answer, &subject, gang0(waits));
+    let [smaller] = answer.would_help.as_slice() else { panic!("{:?}", answer.would_help) };
+    assert_eq!(smaller.change, "1 node instead of 2");
+    assert_eq!(smaller.command, format!("muster edit {waits} --set gang.nodes=1"));
+    assert_eq!((smaller.kind.as_str(), smaller.effect.as_str()), ("size", "starts now"));
+    assert_eq!((smaller.start_at_ms, smaller.delayed, smaller.admins_only), (Some(subject.now.0), Some(0), false));
+    assert_eq!(answer.range_text, "no range: too few earlier jobs of the same users and names are known");
+    let held = cluster.submit("alice", one);
+    cluster.apply(Command::Hold { job: held, hold: true, by: principal("alice") });
+    let state = &cluster.state;
+    let all = waiting::answer(state, &briefs(state, &mut Memo::default(), subject.now), subject.now);
+    let told: Vec<(&str, u64)> = all.groups.iter().map(|group| (group.reason.as_str(), group.gpus)).collect();
+    assert_eq!((told.as_slice(), all.gangs, all.gpus), ([("nodes", 4), ("hold", 2)].as_slice(), 2, 6));
 }
 
 #[test]

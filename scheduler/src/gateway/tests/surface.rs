@@ -34,7 +34,7 @@ impl Server {
 
     async fn planned(&self, specs: &[String]) -> pb::PlanReply {
         let jobs = specs.iter().map(|spec| pb::PlanJob { spec_json: spec.clone(), hold: false }).collect();
-        let call = Server::call(Role::User, pb::PlanRequest { jobs });
+        let call = Server::call(Role::User, pb::PlanRequest { jobs, prices: Vec::new() });
         within("a plan", self.gateway.plan(call)).await.unwrap().into_inner()
     }
 
@@ -100,7 +100,7 @@ async fn what_fits_starts_and_takes_its_room_from_what_is_planned_after_it() {
     assert_eq!(verdicts, ["starts", "starts", "waits"]);
     let places: Vec<&str> = reply.jobs.iter().map(|job| job.placement[0].node.as_str()).collect();
     assert_ne!(places[0], places[1]);
-    let held = pb::PlanRequest { jobs: vec![pb::PlanJob { spec_json: hour("held"), hold: true }] };
+    let held = pb::PlanRequest { jobs: vec![pb::PlanJob { spec_json: hour("held"), hold: true }], prices: Vec::new() };
     let held = server.gateway.plan(Server::call(Role::User, held)).await.unwrap().into_inner();
     assert_eq!((held.jobs[0].verdict.as_str(), held.jobs[0].start_estimate_at_ms), ("held", None));
     let none = server.gateway.plan(Server::call(Role::User, pb::PlanRequest::default())).await;

@@ -61,6 +61,7 @@ async fn every_real_reply_is_what_its_schema_says() {
         (Method::Get, "/v1/jobs/{job}", format!("/v1/jobs/{id}"), Value::Null),
         (Method::Get, "/v1/jobs/{job}", format!("/v1/jobs/{other}"), Value::Null),
         (Method::Get, "/v1/jobs/{job}/why", format!("/v1/jobs/{big}/why"), Value::Null),
+        (Method::Get, "/v1/why", "/v1/why".into(), Value::Null),
         (Method::Get, "/v1/jobs/{job}/wait", format!("/v1/jobs/{id}/wait?timeout_ms=1"), Value::Null),
         (Method::Post, "/v1/jobs/{job}/hold", format!("/v1/jobs/{waiting}/hold"), json!({})),
         (Method::Post, "/v1/jobs/{job}/release", format!("/v1/jobs/{waiting}/release"), json!({})),

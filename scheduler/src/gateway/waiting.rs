@@ -1,0 +1,57 @@
+//! Why everything waits that does, in groups: from the one look that lists share.
+
+use super::Inner;
+use super::render::cluster;
+use super::render::words::{gang_name, plain};
+use super::roles::Caller;
+use muster_common::Time;
+use muster_engine::State;
+use muster_engine::plan::brief::Briefs;
+use muster_engine::plan::groups::{Group, groups};
+use muster_proto::client as pb;
+use muster_proto::convert::error::ErrorInfo;
+use std::sync::Arc;
+
+pub(super) async fn why_all(
+    inner: &Arc<Inner>,
+    _caller: &Caller,
+    _request: pb::WhyAllRequest,
+) -> Result<pb::WhyAllReply, ErrorInfo> {
+    let state = inner.fresh().await?;
+    inner
+        .reading(move |inner| {
+            let now = inner.now(&state);
+            let briefs = inner.looks.get(&state, now, &*inner.ctx.clock);
+            Ok(answer(&state, &briefs, now))
+        })
+        .await
+}
+
+/// The whole answer.
+pub fn answer(state: &State, briefs: &Briefs, now: Time) -> pb::WhyAllReply {
+    let groups: Vec<pb::WaitingGroup> = groups(state, briefs).iter().map(|group| render(state, group)).collect();
+    pb::WhyAllReply {
+        gangs: groups.iter().map(|group| group.gangs).sum(),
+        gpus: groups.iter().map(|group| group.gpus).sum(),
+        groups,
+        applied_index: state.applied_index(),
+        looked_at_ms: now.0,
+        policy: cluster::policy(state),
+    }
+}
+
+fn render(state: &State, group: &Group) -> pb::WaitingGroup {
+    let job = state.job(group.example.job);
+    pb::WaitingGroup {
+        reason: group.reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
+        what: plain(&group.what),
+        gangs: group.gangs,
+        gpus: group.devices,
+        jobs: group.jobs,
+        oldest_wait_since_at_ms: group.oldest.0,
+        example: gang_name(state, group.example),
+        example_name: job.map(|job| job.name.to_string()).unwrap_or_default(),
+        example_user: job.map(|job| plain(&job.principal.0)).unwrap_or_default(),
+        text: plain(&group.detail),
+    }
+}
