@@ -13,6 +13,7 @@ pub mod organisation;
 pub mod outcome;
 pub mod plan;
 pub mod policy;
+pub mod shadow;
 pub mod state;
 pub mod table;
 

@@ -84,6 +84,9 @@ pub struct Comparison {
     pub policies: Vec<Input>,
     pub world: Input,
     pub trace: Input,
+    pub engine_version: u32,
+    /// The policies themselves, in the order of their files.
+    pub policy_values: Vec<Policy>,
 }
 
 /// Runs everything and writes `compare.json`, `runs.csv` and `report.html`.
@@ -117,6 +120,8 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
         policies: policies.iter().map(|(_, input)| input.clone()).collect(),
         world: scene.world_file.clone(),
         trace: scene.trace_file.clone(),
+        engine_version: muster_engine::ENGINE_VERSION,
+        policy_values: policies.iter().map(|(policy, _)| policy.clone()).collect(),
     };
     output::create(&args.output)?;
     output::write_file(args.output.join("runs.csv"), &runs_csv(&policies, &summaries))?;

@@ -49,7 +49,8 @@ fn backup() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let (state, history) = (state(), history(&dir.path().join("history")));
     let file = dir.path().join("a.backup");
-    let written = write(std::fs::File::create(&file).unwrap(), &head(&state), &state, &history).unwrap();
+    let written =
+        write(std::fs::File::create(&file).unwrap(), &head(&state), &state, &history, no_decisions()).unwrap();
     assert_eq!(written, 2 * (INDEX - 1).div_ceil(3));
     (dir, file)
 }

@@ -5,6 +5,7 @@ use super::roles::Caller;
 use super::{Inner, Streamed, errors, render};
 use crate::backup::{self, Head, Member};
 use crate::consensus::{MemberStatus, Viewed};
+use crate::decisions::DecisionLog;
 use muster_engine::State;
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -26,6 +27,7 @@ pub(super) async fn backup(
     inner: &Arc<Inner>,
     caller: &Caller,
     ticket: Ticket,
+    request: pb::BackupRequest,
 ) -> Result<Streamed<pb::BackupChunk>, ErrorInfo> {
     inner.fresh().await?;
     let viewed: Viewed<Arc<State>> = inner.ctx.consensus.views().borrow().clone();
@@ -38,7 +40,7 @@ pub(super) async fn backup(
     tokio::spawn(async move {
         let done = muster_runtime::aside::run(move || {
             let _open = ticket;
-            send(&inner, &head, &viewed.view, &sender);
+            send(&inner, &head, &viewed.view, &sender, request.decisions);
         });
         if let Err(error) = done.await {
             tracing::error!(%error, "a backup was lost");
@@ -75,9 +77,17 @@ fn head(inner: &Inner, viewed: &Viewed<Arc<State>>) -> Result<Head, ErrorInfo> {
     })
 }
 
-fn send(inner: &Inner, head: &Head, state: &State, chunks: &Chunks) {
+fn send(inner: &Inner, head: &Head, state: &State, chunks: &Chunks, decisions: bool) {
     let mut out = ChunkWriter { chunks, buffer: Vec::with_capacity(CHUNK_BYTES) };
-    match backup::write(&mut out, head, state, &inner.ctx.history) {
+    let log = inner.ctx.decisions.as_ref().filter(|_| decisions);
+    let written = log.map(DecisionLog::written).transpose().and_then(|files| match files {
+        Some(files) => {
+            let parts = backup::decision_files(files);
+            backup::write(&mut out, head, state, &inner.ctx.history, Some(&parts))
+        }
+        None => backup::write(&mut out, head, state, &inner.ctx.history, backup::no_decisions()),
+    });
+    match written {
         // The caller has gone away; nobody is left to be told.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {

@@ -32,6 +32,14 @@ impl World {
             if group.cpus.is_some_and(|cpus| cpus < u32::from(group.devices)) {
                 return Err(format!("nodes `{}`: fewer CPUs than devices; every rank needs one", group.name));
             }
+            if !group.names.is_empty() && group.names.len() != group.count as usize {
+                let known = group.names.len();
+                return Err(format!("nodes `{}`: {known} names for {} nodes", group.name, group.count));
+            }
+            let of_agent = group.inventory.as_ref().map(|inventory| inventory.devices.len());
+            if of_agent.is_some_and(|devices| devices != usize::from(group.devices)) {
+                return Err(format!("nodes `{}`: `devices` is not what its inventory lists", group.name));
+            }
             if !names.insert(&group.name) {
                 return Err(format!("two groups of nodes are called `{}`", group.name));
             }
@@ -109,10 +117,40 @@ impl World {
 }
 
 fn node_name(group: &NodeGroup, number: u32) -> Result<Name, String> {
+    if let Some(name) = group.names.get(number as usize) {
+        return Ok(name.clone());
+    }
     Name::new(format!("{}-{number}", group.name)).map_err(|error| format!("nodes `{}`: {error}", group.name))
 }
 
 fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
+    let inventory = match &group.inventory {
+        Some(known) => of_agent(known, &name),
+        None => invented(group, &name, place),
+    };
+    Registration {
+        name: name.clone(),
+        inventory: Arc::new(inventory),
+        store_id: name.to_string(),
+        instance: name.to_string(),
+        store_lost: false,
+        old_boot_silent: false,
+        held: Vec::new(),
+    }
+}
+
+/// As it was reported, for a node of this name.
+fn of_agent(known: &Inventory, name: &Name) -> Inventory {
+    let mut inventory = known.clone();
+    (inventory.hardware_id, inventory.address) = (name.to_string(), name.to_string());
+    inventory.boot_id = "simulated".into();
+    for (slot, device) in inventory.devices.iter_mut().enumerate() {
+        device.uuid = format!("{name}-{slot}");
+    }
+    inventory
+}
+
+fn invented(group: &NodeGroup, name: &Name, place: Place) -> Inventory {
     let devices = (0..group.devices)
         .map(|slot| Device {
             uuid: format!("{name}-{slot}"),
@@ -125,7 +163,7 @@ fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
             nearest_nics: Vec::new(),
         })
         .collect();
-    let inventory = Inventory {
+    Inventory {
         cpu_milli: u64::from(group.cpus.unwrap_or(CPUS_PER_DEVICE * u32::from(group.devices))) * 1000,
         memory_bytes: u64::from(group.memory_gib) << 30,
         numa: Vec::new(),
@@ -142,15 +180,6 @@ fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
         // Every gang leases one, and a node holds at most one gang a device.
         port_count: group.devices,
         weak_fencing: false,
-    };
-    Registration {
-        name: name.clone(),
-        inventory: Arc::new(inventory),
-        store_id: name.to_string(),
-        instance: name.to_string(),
-        store_lost: false,
-        old_boot_silent: false,
-        held: Vec::new(),
     }
 }
 
