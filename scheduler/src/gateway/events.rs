@@ -1,9 +1,9 @@
 //! The stream of events: from history first, then as they apply. Nothing is left out in between.
 
 use super::arrays::Arrays;
+use super::jobs::locate;
 use super::limits::Ticket;
 use super::render::event::{KINDS, kind, nodes_of, render};
-use super::subject::find;
 use super::{Inner, Streamed, errors};
 use crate::consensus::ReadError;
 use crate::records::{self, Recorded, job_of};
@@ -35,7 +35,8 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(request: &pb::EventsRequest, state: &State) -> Result<Self, ErrorInfo> {
+    /// `job` is the id of the job that the request names.
+    fn read(request: &pb::EventsRequest, job: Option<JobId>, state: &State) -> Result<Self, ErrorInfo> {
         if let Some(word) = request.kinds.iter().find(|word| !KINDS.contains(&word.as_str())) {
             let hint = format!("there is: {}", KINDS.join(", "));
             return Err(errors::usage(format!("`{word}` is no kind of event")).hint(hint));
@@ -43,10 +44,7 @@ impl Filter {
         if request.limit > LIMIT_MAX {
             return Err(errors::usage(format!("at most {LIMIT_MAX} events are told at once")).hint("use `from_index`"));
         }
-        let job = match &request.job {
-            Some(reference) => Some((find(state, Some(reference))?, reference.ordinal)),
-            None => None,
-        };
+        let job = job.map(|id| (id, request.job.as_ref().and_then(|reference| reference.ordinal)));
         let node = match request.node.as_str() {
             "" => None,
             text => {
@@ -103,7 +101,11 @@ pub(super) async fn events(
     // Subscribed before history is read, so that nothing falls in between.
     let live = inner.ctx.watch.subscribe();
     let state = inner.fresh().await?;
-    let filter = Filter::read(&request, &state)?;
+    let job = match &request.job {
+        Some(reference) => Some(locate(inner, &state, Some(reference)).await?),
+        None => None,
+    };
+    let filter = Filter::read(&request, job, &state)?;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let arrays = Arrays::default();
     let reader = Reader { inner: inner.clone(), filter, arrays, sender, live, next: 0 };

@@ -4,6 +4,7 @@ use super::render::job;
 use super::roles::Caller;
 use super::subject::{Subject, find};
 use super::{Inner, errors, helped, why};
+use muster_common::JobId;
 use muster_engine::State;
 use muster_engine::state::gang::GangState;
 use muster_proto::client as pb;
@@ -22,12 +23,25 @@ pub(super) fn load_now(
     state: &Arc<State>,
     reference: Option<&pb::JobRef>,
 ) -> Result<Subject, ErrorInfo> {
-    let id = find(state, reference)?;
+    let id = find(state, &inner.ctx.history, reference)?;
     let subject = Subject::load(state, &inner.ctx.history, id, inner.now(state))?;
     if let Some(ordinal) = reference.and_then(|reference| reference.ordinal) {
         subject.check_ordinal(ordinal)?;
     }
     Ok(subject)
+}
+
+/// The id of the job a reference names.
+pub(super) async fn locate(
+    inner: &Arc<Inner>,
+    state: &Arc<State>,
+    reference: Option<&pb::JobRef>,
+) -> Result<JobId, ErrorInfo> {
+    if let Some(reference) = reference.filter(|reference| reference.id > 0) {
+        return Ok(JobId(reference.id));
+    }
+    let (state, reference) = (state.clone(), reference.cloned());
+    inner.reading(move |inner| find(&state, &inner.ctx.history, reference.as_ref())).await
 }
 
 pub(super) async fn show(

@@ -1,25 +1,22 @@
 //! Lists of jobs: the live ones by id, then those that have ended, the newest first.
 
+use super::ended::{EventId, newest_first};
 use super::past::Past;
 use super::render::job;
 use super::roles::Caller;
 use super::subject::{Subject, find};
 use super::{Inner, errors, why};
 use crate::history::HistoryStore;
-use crate::records;
 use muster_common::{JobId, Time};
 use muster_engine::State;
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const LIMIT: u32 = 200;
 const LIMIT_MAX: u32 = 1000;
 const REFS_MAX: usize = 1000;
-/// Log entries looked at in one step back through history.
-const STEP: u64 = 4096;
-/// Records looked at for one page; a longer stretch without a match continues on the next page.
-const RECORDS_MAX: usize = 200_000;
 /// An ended job with more gangs is listed without what its attempts tell.
 const GANGS_MAX: u32 = 64;
 
@@ -34,9 +31,6 @@ pub(super) enum Page {
     /// Ended jobs whose end is before this event.
     Ended(EventId),
 }
-
-/// Log index, and the place among the entry's events: one entry may end many jobs.
-type EventId = (u64, u32);
 
 impl Page {
     pub(super) fn read(text: &str) -> Result<Self, ErrorInfo> {
@@ -127,7 +121,7 @@ fn named(
     refs: &[pb::JobRef],
     now: Time,
 ) -> Result<Vec<Subject>, ErrorInfo> {
-    refs.iter().map(|reference| Subject::load(state, history, find(state, Some(reference))?, now)).collect()
+    refs.iter().map(|reference| Subject::load(state, history, find(state, history, Some(reference))?, now)).collect()
 }
 
 fn page_of(
@@ -174,51 +168,23 @@ fn ended(
     limit: usize,
 ) -> Result<(Vec<Subject>, Option<EventId>), ErrorInfo> {
     let mut found = Vec::new();
-    let mut high = before.0 + 1;
-    let mut looked = 0;
-    let floor = history.floor().map_err(errors::history)?;
-    while high > floor.max(1) {
-        let low = high.saturating_sub(STEP).max(floor);
-        let window = window(history, low, high)?;
-        looked += window.len();
-        for recorded in window.iter().rev() {
-            if (recorded.index, recorded.ordinal) >= before {
-                continue;
-            }
-            let Some((id, past)) = Past::of_end(&recorded.event) else { continue };
-            let Some(end) = past.ended.as_ref() else { continue };
-            let wanted = filter.states.is_empty() || filter.states.iter().any(|word| word == end.end.word());
-            if !wanted || !filter.takes_user(&end.record.principal.0) {
-                continue;
-            }
-            if found.len() == limit {
-                return Ok((found, Some((recorded.index, recorded.ordinal + 1))));
-            }
-            let past = match end.tally.total() {
-                few if few <= GANGS_MAX => Past::of(history, id).map_err(errors::history)?,
-                _ => past,
-            };
-            found.extend(Subject::ended(state, past));
+    let next = newest_first(history, before, |id, past| {
+        let Some(end) = past.ended.as_ref() else { return Ok(ControlFlow::Continue(())) };
+        let wanted = filter.states.is_empty() || filter.states.iter().any(|word| word == end.end.word());
+        if !wanted || !filter.takes_user(&end.record.principal.0) {
+            return Ok(ControlFlow::Continue(()));
         }
-        high = low;
-        if looked >= RECORDS_MAX {
-            return Ok((found, (high > floor.max(1)).then_some((high, 0))));
+        if found.len() == limit {
+            return Ok(ControlFlow::Break(()));
         }
-    }
-    Ok((found, None))
-}
-
-/// Every event of the entries `low..high`.
-fn window(history: &HistoryStore, low: u64, high: u64) -> Result<Vec<records::Recorded>, ErrorInfo> {
-    let mut all = Vec::new();
-    let mut from = low;
-    while from < high {
-        let part = records::range(history, from, STEP as usize).map_err(errors::history)?;
-        let Some(last) = part.last().map(|recorded| recorded.index) else { break };
-        all.extend(part.into_iter().filter(|recorded| recorded.index < high));
-        from = last + 1;
-    }
-    Ok(all)
+        let past = match end.tally.total() {
+            few if few <= GANGS_MAX => Past::of(history, id).map_err(errors::history)?,
+            _ => past,
+        };
+        found.extend(Subject::ended(state, past));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((found, next))
 }
 
 fn render(inner: &Inner, subjects: &[Subject]) -> Vec<pb::Job> {
@@ -240,6 +206,7 @@ fn render(inner: &Inner, subjects: &[Subject]) -> Vec<pb::Job> {
 mod tests {
     use super::*;
     use crate::gateway::tests::fixture::{Cluster, principal};
+    use crate::records;
     use muster_engine::Command;
     use muster_engine::command::Cancel;
 

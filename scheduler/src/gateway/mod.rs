@@ -11,6 +11,7 @@ mod condition;
 mod configure;
 mod cost;
 mod edit;
+mod ended;
 pub mod errors;
 mod events;
 mod forward;

@@ -1,5 +1,6 @@
 //! A job to be shown, live or ended, with what is needed to show it.
 
+use super::ended::newest_named;
 use super::errors;
 use super::past::Past;
 use crate::history::HistoryStore;
@@ -118,12 +119,14 @@ fn not_found(message: &str) -> ErrorInfo {
     ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -Ae` lists the jobs")
 }
 
-/// The job a reference names.
+/// The job a reference names: a name is that of a live job, else of the one that ended last, so that
+/// what a script names does not vanish between two of its commands. Reads history: not for an async
+/// thread.
 ///
 /// # Errors
 /// [`ErrorCode::JobNotFound`], [`ErrorCode::JobAmbiguous`], or [`ErrorCode::Usage`] when it names
 /// nothing at all.
-pub fn find(state: &State, reference: Option<&JobRef>) -> Result<JobId, ErrorInfo> {
+pub fn find(state: &State, history: &HistoryStore, reference: Option<&JobRef>) -> Result<JobId, ErrorInfo> {
     let missing = || errors::usage("the call names no job").hint("give the job's id or its name");
     let reference = reference.ok_or_else(missing)?;
     if reference.id > 0 {
@@ -137,8 +140,10 @@ pub fn find(state: &State, reference: Option<&JobRef>) -> Result<JobId, ErrorInf
     let found: Vec<&JobRecord> = state.jobs().values().filter(|job| job.name == name).collect();
     match found.as_slice() {
         [job] => Ok(job.id),
-        [] => Err(ErrorInfo::new(ErrorCode::JobNotFound, format!("no live job is called `{name}`"))
-            .hint("a job that has ended is named by its id: `muster ps -A --ended` lists them")),
+        [] => newest_named(history, state.applied_index(), &name)?.ok_or_else(|| {
+            let message = format!("no job is called `{name}`, nor was one that ended lately");
+            ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -Ae` lists the jobs and their ids")
+        }),
         many => {
             let shown: Vec<String> = many.iter().take(SHOWN_MAX).map(|job| job.id.to_string()).collect();
             let message = format!("{} live jobs are called `{name}`: {}", many.len(), shown.join(", "));

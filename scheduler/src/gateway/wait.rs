@@ -1,9 +1,9 @@
 //! Long poll: answers when a job ends, changes, or the time is over.
 
-use super::jobs::load_now;
+use super::jobs::{load_now, locate};
 use super::render::{gang, job};
 use super::roles::Caller;
-use super::subject::{Subject, find};
+use super::subject::Subject;
 use super::{Inner, errors};
 use muster_common::GangId;
 use muster_engine::State;
@@ -31,7 +31,7 @@ pub(super) async fn wait(
     let mut views = inner.ctx.consensus.views();
     let state = inner.fresh().await?;
     // A name may go to another job while this one is waited for.
-    let id = find(&state, request.job.as_ref())?;
+    let id = locate(inner, &state, request.job.as_ref()).await?;
     let reference = pb::JobRef { id: id.0, name: String::new(), ..request.job.clone().unwrap_or_default() };
     let mut seen: Option<Glance> = None;
     loop {

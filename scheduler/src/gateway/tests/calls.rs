@@ -146,6 +146,27 @@ async fn cancelling_twice_is_no_error_and_strangers_may_not() {
     assert_eq!(error(server.gateway.hold(Server::call(Role::Admin, hold)).await).code, ErrorCode::JobEnded);
 }
 
+/// A script that says a name twice means the same job, whatever happened to it in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_that_of_the_job_that_ended_last_when_no_live_one_has_it() {
+    let server = Server::start(0).await;
+    let named = || Some(pb::JobRef { name: "train".into(), ..pb::JobRef::default() });
+    let mut last = 0;
+    for key in ["k1", "k2"] {
+        last = server.submit(key, JOB).await.job.unwrap().id;
+        let request = pb::CancelRequest { request_id: key.into(), job: named(), reason: String::new() };
+        within("cancel", server.gateway.cancel(Server::call(Role::User, request))).await.unwrap();
+    }
+    let reply = server.wait(pb::WaitRequest { job: named(), timeout_ms: 30_000, ..pb::WaitRequest::default() }).await;
+    let job = reply.job.unwrap();
+    assert_eq!((job.id, job.state.as_str(), reply.ended), (last, "CANCELLED", true));
+    let hold = pb::HoldRequest { request_id: "h1".into(), job: named(), hold: true };
+    assert_eq!(error(server.gateway.hold(Server::call(Role::User, hold)).await).code, ErrorCode::JobEnded);
+    let live = server.submit("k3", JOB).await.job.unwrap().id;
+    let show = server.gateway.show_job(Server::call(Role::User, pb::ShowJobRequest { job: named() }));
+    assert_eq!(within("show", show).await.unwrap().into_inner().id, live);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wait_answers_with_the_present_when_its_time_is_over() {
     let server = Server::start(0).await;
