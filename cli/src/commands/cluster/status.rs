@@ -110,7 +110,7 @@ pub fn members(reply: &ClusterStatusReply, style: &Style) -> String {
         ("VERSION", Left),
     ]);
     for member in &reply.members {
-        let learner = if member.voter { "" } else { " (learner)" };
+        let learner = if member.voter || member.state == "learner" { "" } else { " (learner)" };
         table.row([
             member.id.to_string(),
             cell(&member.name),

@@ -178,7 +178,8 @@ fn doctor() {
         answer.status.members[1].version = "0.2.0".into();
         let condition = answer.status.condition.as_mut().expect("it was asked");
         (condition.wall_ms, condition.disk_free_bytes) = (NOW + 9_000, 100 << 20);
-        (condition.sync_median_us, condition.history_gaps) = (Some(48_000), 1);
+        (condition.sync_median_us, condition.sync_max_us) = (Some(48_000), Some(210_000));
+        condition.history_gaps = 1;
     }
     let whole = ill.whole.as_mut().expect("somebody leads");
     whole.members[1].lag = Some(70_000);
