@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub struct Paths {
     pub state_dir: PathBuf,
+    runtime_dir: PathBuf,
     log_root: PathBuf,
     output_root: PathBuf,
     /// Tells this agent's processes from those of another agent on the same machine, even when its
@@ -22,19 +23,19 @@ impl Paths {
         let place: String = place.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Self {
             state_dir: config.state_dir.clone(),
+            runtime_dir: config.runtime_dir(),
             log_root: config.log_root(),
             output_root: config.output_root(),
             mark: format!("{}@{place}/", config.name),
         }
     }
 
-    /// The shim's folder.
+    /// The shim's folder. One that was made before `runtime_dir` was set is found where it is, so that
+    /// the setting may change while ranks run.
     pub fn allocation(&self, key: &Key) -> PathBuf {
-        self.allocations().join(key.to_string())
-    }
-
-    pub fn allocations(&self) -> PathBuf {
-        self.state_dir.join("allocations")
+        let [now, before] =
+            [&self.runtime_dir, &self.state_dir].map(|dir| dir.join("allocations").join(key.to_string()));
+        if before != now && before.exists() && !now.exists() { before } else { now }
     }
 
     pub fn launches(&self) -> PathBuf {

@@ -80,6 +80,8 @@ fn an_agents_restart_leaves_its_ranks_alone_and_an_unconfigured_daemon_does_not_
         assert_eq!(value(&unit, "ExecStart"), format!("/usr/bin/muster {daemon} --config {file}"));
         assert_eq!(value(&unit, "StateDirectory"), format!("muster/{daemon}"));
     }
+    // Ranks outlive the agent, and so do the folders by which it finds them.
+    assert_eq!((value(&agent, "RuntimeDirectory"), value(&agent, "RuntimeDirectoryPreserve")), ("muster/agent", "yes"));
 }
 
 #[test]

@@ -194,7 +194,11 @@ impl Shim {
                     // Not reaped yet, so the PID is still its own; fails only when it is dead already.
                     let _ = init.child.kill();
                 }
-                tree::kill_descendants(&self.boot_id);
+                // In a namespace the kernel ends all with its first process; a look at every process of the
+                // machine would find nothing more.
+                if self.weak_fencing {
+                    tree::kill_descendants(&self.boot_id);
+                }
             }
             Action::WriteExit(exit) => {
                 let path = self.dir.join(wire::exit_file(exit.rank));

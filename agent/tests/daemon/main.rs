@@ -68,6 +68,17 @@ impl Rig {
     }
 
     fn allocation(&self, job: u64, index: u64, phase: wire::Phase, script: &str) -> wire::Allocation {
+        self.allocation_on([0, 1], job, index, phase, script)
+    }
+
+    fn allocation_on(
+        &self,
+        slots: [u32; 2],
+        job: u64,
+        index: u64,
+        phase: wire::Phase,
+        script: &str,
+    ) -> wire::Allocation {
         let hello = self.leader.with(|world| world.hellos.last().cloned()).expect("it joined");
         let devices = hello.inventory.expect("always there").devices;
         let share = |slot: u32| wire::DeviceShare { slot, uuid: devices[slot as usize].uuid.clone(), milli: 1000 };
@@ -76,7 +87,7 @@ impl Rig {
             attempt: 1,
             token: Some(wire::Token { generation: 1, index }),
             phase: phase.into(),
-            devices: vec![share(0), share(1)],
+            devices: slots.map(share).to_vec(),
             ranks: 2,
             world_size: 2,
             peers: vec![wire::Peer {
@@ -178,6 +189,32 @@ async fn rule_11_ranks_outlive_their_agent_and_the_next_one_learns_all() {
     assert_eq!(last.held.len(), 1);
     let twice = rig.leader.with(|world| world.arrivals.get(&1).copied());
     assert!(twice >= Some(2), "an unacknowledged report was not told again");
+}
+
+/// An operator moves allocations to `/run` and restarts the agent while ranks run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_11_ranks_are_found_after_the_runtime_folder_was_set() {
+    let mut rig = Rig::start().await;
+    let script = "echo up; until [ -e go-on ]; do sleep 0.02; done; exit $((RANK + 3))";
+    rig.running(1, 50, script).await;
+    rig.await_log(1, 1, "up").await;
+    rig.stop_agent().await;
+    let runtime = rig.folder.path().join("run");
+    rig.config.runtime_dir = Some(runtime.clone());
+    rig.start_agent().await;
+    let second = |phase| rig.allocation_on([2, 3], 2, 55, phase, "exit 7");
+    rig.leader.desire(60, vec![rig.allocation(1, 50, Run, script), second(Prepare)]);
+    rig.await_told(&["2:prepared"]).await;
+    assert_eq!(fs::read_dir(runtime.join("allocations")).expect("the new one's place").count(), 1);
+    fs::write(rig.attempt("output", 1).join("go-on"), "").expect("written");
+    rig.await_told(&["1:exited(0,3,0)", "1:exited(1,4,0)"]).await;
+    rig.leader.desire(70, vec![rig.allocation(1, 50, Stop, script), second(Stop)]);
+    rig.await_told(&["1:released(false)", "2:released(false)"]).await;
+    rig.leader.desire(71, Vec::new());
+    for place in [rig.folder.path(), &runtime] {
+        let left = place.join("allocations");
+        until("the folder's end", || (fs::read_dir(&left).ok()?.count() == 0).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

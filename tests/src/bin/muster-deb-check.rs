@@ -103,6 +103,7 @@ fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
 fn check_upgrade(system: &Booted) {
     as_alice(system, "muster submit /srv/long.toml");
     wait_for("the ranks of the long job", || ranks(system).lines().count() == 2);
+    assert_ne!(system.done("ls /run/muster/agent/*/allocations"), "", "what lives for a boot is in /run");
     let before = (daemon(system, "server"), daemon(system, "agent"), ranks(system));
     println!("{}", system.done("DEBIAN_FRONTEND=noninteractive dpkg --install /srv/muster.deb 2>&1"));
     let after = (daemon(system, "server"), daemon(system, "agent"), ranks(system));

@@ -46,6 +46,8 @@ pub struct Options {
     pub snapshot_every: Vec<u64>,
     /// Elections that a busy machine does not disturb, in place of the production times.
     pub calm_elections: bool,
+    /// Agents keep their allocations in a memory file system, as an installed agent does in `/run`.
+    pub runtime_in_memory: bool,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             fence_after_ms: 5_000,
             snapshot_every: Vec::new(),
             calm_elections: true,
+            runtime_in_memory: false,
         }
     }
 }
@@ -65,6 +68,7 @@ pub struct AgentPlace {
     pub name: String,
     pub leaf: String,
     pub state_dir: PathBuf,
+    pub runtime_dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -105,7 +109,8 @@ impl TestCluster {
         let person =
             |name: &str| Person::new(addresses.clone(), &folder.join("cluster/users").join(name).join("identity"));
         let (admin, user) = (person("admin"), person("alice"));
-        let places: Vec<AgentPlace> = (0..agents).map(|at| place(&folder, at)).collect();
+        let memory = options.runtime_in_memory.then(|| in_memory(&folder));
+        let places: Vec<AgentPlace> = (0..agents).map(|at| place(&folder, memory.as_deref(), at)).collect();
         let mut cluster = Self {
             servers: init.iter().zip(1..).map(|(file, id)| daemon(&format!("s{id}"), "server", file)).collect(),
             agents: places.iter().map(|place| daemon(&place.name, "agent", &agent_file(place))).collect(),
@@ -269,6 +274,9 @@ impl Drop for TestCluster {
         }
         self.agents.iter_mut().chain(&mut self.servers).for_each(Daemon::kill_9);
         kill_all(|| ranks::all_of(&self.folder));
+        if self.options.runtime_in_memory {
+            let _ = std::fs::remove_dir_all(in_memory(&self.folder));
+        }
     }
 }
 
@@ -323,10 +331,17 @@ fn extend_server_file(file: &Path, snapshot_every: Option<u64>, calm: bool) {
     std::fs::write(file, format!("{snapshots}{made}{timing}")).expect("it can be written");
 }
 
-fn place(folder: &Path, at: usize) -> AgentPlace {
+/// The folder's twin in Linux's memory file system. What lies in it has the folder's path in its own, so that its
+/// processes are found.
+fn in_memory(folder: &Path) -> PathBuf {
+    Path::new("/dev/shm").join(folder.strip_prefix("/").unwrap_or(folder))
+}
+
+fn place(folder: &Path, memory: Option<&Path>, at: usize) -> AgentPlace {
     let name = format!("n{at}");
     let leaf = if at.is_multiple_of(2) { "leaf-a" } else { "leaf-b" }.to_owned();
-    AgentPlace { state_dir: folder.join(&name).join("state"), name, leaf }
+    let runtime_dir = memory.map(|memory| memory.join(&name));
+    AgentPlace { state_dir: folder.join(&name).join("state"), runtime_dir, name, leaf }
 }
 
 fn agent_file(place: &AgentPlace) -> PathBuf {
@@ -358,6 +373,9 @@ async fn join(admin: Person, place: AgentPlace) {
     let port_base = 10_000 + std::process::id() % 50 * 400 + number * 50;
     let mut text = std::fs::read_to_string(agent_file(&place)).expect("join has written it");
     text.push_str(&format!("address = \"127.0.0.1\"\nport_base = {port_base}\nport_count = 50\n"));
+    if let Some(dir) = &place.runtime_dir {
+        text.push_str(&format!("runtime_dir = \"{}\"\n", dir.display()));
+    }
     text.push_str(&format!("[place]\nnetwork = [\"{}\"]\n", place.leaf));
     std::fs::write(agent_file(&place), text).expect("it can be written");
 }

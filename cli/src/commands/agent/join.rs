@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const TOKEN_BYTES_MAX: u64 = 32 * 1024;
 /// Where a server that does not lead says who does.
 const LEADER_KEY: &str = "muster-leader";
+/// Of all agents of a machine; a reboot empties it.
+const RUNTIME_DIR: &str = "/run/muster/agent";
 
 #[derive(Debug, Args)]
 pub struct JoinArgs {
@@ -51,6 +53,8 @@ struct AgentFile<'a> {
     servers: &'a [String],
     name: &'a str,
     state_dir: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime_dir: Option<PathBuf>,
     identity_dir: PathBuf,
     devices: &'a str,
 }
@@ -91,10 +95,13 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<u8, CliError> {
     identity.save(&identity_dir)?;
     // Beside their file they need no place of their own in it, and the folder can be moved.
     let home = if settings.is_some() { dir } else { PathBuf::new() };
+    // For the whole machine, as the service is: what lives no longer than a boot is no work for a disk.
+    let for_machine = settings.is_some() && nix::unistd::geteuid().is_root();
     let file = AgentFile {
         servers: &servers,
         name: &name,
         state_dir: home.join("state"),
+        runtime_dir: for_machine.then(|| Path::new(RUNTIME_DIR).join(&name)),
         identity_dir: home.join(IDENTITY),
         devices: &args.devices,
     };

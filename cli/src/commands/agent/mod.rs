@@ -43,7 +43,8 @@ pub async fn run(context: &Context, args: AgentArgs) -> Result<u8, CliError> {
     let file = settings_file(context, "agent.toml")?;
     let mut config: Config = load_file(&file)?;
     config.state_dir = beside(&file, &config.state_dir)?;
-    for path in [&mut config.identity_dir, &mut config.log_root, &mut config.output_root].into_iter().flatten() {
+    let others = [&mut config.runtime_dir, &mut config.identity_dir, &mut config.log_root, &mut config.output_root];
+    for path in others.into_iter().flatten() {
         *path = beside(&file, path)?;
     }
     if let Some(devices) = args.devices {

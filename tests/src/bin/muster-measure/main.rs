@@ -40,7 +40,8 @@ async fn main() {
     muster_runtime::identity::install_crypto();
     let named: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|argument| argument == name);
-    let options = Options { fence_after_ms: 60_000, calm_elections: false, ..Options::default() };
+    let options =
+        Options { fence_after_ms: 60_000, calm_elections: false, runtime_in_memory: true, ..Options::default() };
     if named.first().is_some_and(|name| name == "idle") {
         return idle::agents(&named[1..]).await;
     }
