@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The file sled syncs by itself would not reach the disk on Linux, so it is synced here.
 const MAIN_FILE: &str = "db";
-const CACHE_BYTES: u64 = 64 << 20;
+/// sled counts pages as they lie on the disk; in memory a page of rows is some four times that. History is written by
+/// all and read by few.
+const CACHE_BYTES: u64 = 8 << 20;
 /// Rows and bytes that wait in memory. sled hands every batch to the disk and waits for it, so one for each log entry
 /// would cost more than all else that is done for the entry.
 const WAITING_ROWS: usize = 256;
