@@ -17,15 +17,15 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/golden").join(name)
 }
 
+fn reader(path: &Path) -> csv::Reader<Box<dyn Read>> {
+    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let packed = path.extension().is_some_and(|ending| ending == "gz");
+    csv::Reader::from_reader(if packed { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
 /// Records by the number in column `key`.
 fn table(path: &Path, key: &str) -> Table {
-    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let reader: Box<dyn Read> = if path.extension().is_some_and(|ending| ending == "gz") {
-        Box::new(flate2::read::MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
-    let mut reader = csv::Reader::from_reader(reader);
+    let mut reader = reader(path);
     let rows = reader.deserialize::<BTreeMap<String, String>>();
     rows.map(|row| row.unwrap()).map(|row| (row[key].parse().unwrap(), row)).collect()
 }
@@ -38,22 +38,32 @@ struct Run {
     folder: tempfile::TempDir,
 }
 
+fn example(folder: &str, name: &str) -> PathBuf {
+    repository().join("examples").join(folder).join(format!("{name}.toml"))
+}
+
+/// With an example's policy and world.
 fn sim(policy: &str, world: &str, trace: &str, more: &[&str]) -> Run {
+    run(&example("policies", policy), &example("worlds", world), &data(trace), more)
+}
+
+fn run(policy: &Path, world: &Path, trace: &Path, more: &[&str]) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(muster())
         .current_dir(repository())
-        .args(["sim", "run", "--json"])
-        .args(["--policy", &format!("examples/policies/{policy}.toml")])
-        .args(["--world", &format!("examples/worlds/{world}.toml")])
+        .args(["sim", "run", "--json", "--policy"])
+        .arg(policy)
+        .arg("--world")
+        .arg(world)
         .arg("--trace")
-        .arg(data(trace))
+        .arg(trace)
         .arg("--output")
         .arg(folder.path())
         .args(more)
         .output()
         .unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{policy} on {trace}: {}\n{talk}", output.status);
+    assert!(output.status.success(), "{} on {}: {}\n{talk}", policy.display(), trace.display(), output.status);
     Run {
         jobs: table(&folder.path().join("jobs.csv"), "job_id"),
         document: serde_json::from_slice(&output.stdout).unwrap(),
@@ -131,10 +141,11 @@ fn smallest_first_starts_all_10_000_jobs_as_expected() {
 }
 
 /// One row of the published windows against the summary, to the last printed digit.
-fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecord) {
+fn assert_window(policy: &Path, row: &csv::StringRecord, heads: &csv::StringRecord) {
     let field = |name: &str| &row[heads.iter().position(|head| head == name).unwrap()];
     let start = field("start_index0");
-    let run = sim(policy, "256-processors", "lublin_256.swf.gz", &["--start-job", start, "--jobs", "1024"]);
+    let window = ["--start-job", start, "--jobs", "1024"];
+    let run = run(policy, &example("worlds", "256-processors"), &data("lublin_256.swf.gz"), &window);
     assert_eq!(run.jobs.len(), 1_024);
     assert_eq!(run.jobs.keys().next().unwrap().to_string(), field("first_job_id"));
     for (name, pointer) in [
@@ -149,21 +160,27 @@ fn assert_window(policy: &str, row: &csv::StringRecord, heads: &csv::StringRecor
         let want = field(name);
         let digits = want.split_once('.').map_or(0, |(_, fraction)| fraction.len());
         let got = run.document["summary"].pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
-        assert_eq!(format!("{got:.digits$}"), want, "{policy}, window from {start}: {name}");
+        assert_eq!(format!("{got:.digits$}"), want, "{}, window from {start}: {name}", policy.display());
     }
 }
 
+/// Without and with backfill.
 fn windows(published: &str, policy: &str) {
+    let policies = ["strict", "strict-backfill"].map(|kind| example("policies", &format!("{policy}-{kind}")));
+    windows_of(published, &policies);
+}
+
+fn windows_of(published: &str, policies: &[PathBuf; 2]) {
     let mut reader = csv::Reader::from_path(data("hpcsim_lublin256_windows.csv")).unwrap();
     let heads = reader.headers().unwrap().clone();
     let column = |name: &str| heads.iter().position(|head| head == name).unwrap();
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    for (backfill, policy) in [("0", format!("{policy}-strict")), ("1", format!("{policy}-strict-backfill"))] {
+    for (backfill, policy) in ["0", "1"].into_iter().zip(policies) {
         let of_policy =
             |row: &&csv::StringRecord| &row[column("policy")] == published && &row[column("backfill")] == backfill;
         let rows: Vec<_> = rows.iter().filter(of_policy).collect();
         assert_eq!(rows.len(), 10, "{published} with backfill {backfill}");
-        rows.iter().for_each(|row| assert_window(&policy, row, &heads));
+        rows.iter().for_each(|row| assert_window(policy, row, &heads));
     }
 }
 
@@ -185,6 +202,41 @@ fn f1_averages_of_all_ten_windows_are_as_published() {
 #[test]
 fn smallest_first_averages_of_all_ten_windows_are_as_printed() {
     windows("SMALLEST", "smallest");
+}
+
+/// An order of WFP3 or UNICEP as RLScheduler computes them: with the wait of a job that waits taken as -1 less its
+/// submit time, so that what is oldest goes last.
+fn windows_with_the_defect(published: &str, formula: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = ["f1-strict", "f1-strict-backfill"].map(|name| {
+        let text = std::fs::read_to_string(example("policies", name)).unwrap();
+        let changed = text.replace("order = \"f1\"", &format!("order = {{ formula = \"{formula}\" }}"));
+        assert_ne!(text, changed);
+        let path = folder.path().join(format!("{name}.toml"));
+        std::fs::write(&path, changed).unwrap();
+        path
+    });
+    windows_of(published, &policies);
+}
+
+#[test]
+fn wfp3_averages_of_all_ten_windows_are_as_printed() {
+    windows("WFP3_true_wait", "wfp3");
+}
+
+#[test]
+fn unicep_averages_of_all_ten_windows_are_as_printed() {
+    windows("UNICEP_true_wait", "unicep");
+}
+
+#[test]
+fn wfp3_with_its_authors_wait_is_as_published() {
+    windows_with_the_defect("WFP3_as_published", "((1 + submit) / run)^3 * devices");
+}
+
+#[test]
+fn unicep_with_its_authors_wait_is_as_published() {
+    windows_with_the_defect("UNICEP_as_published", "(1 + submit) / (log2(devices + 1e-15) * run)");
 }
 
 /// First starts, ends and preemptions of every job.
