@@ -202,7 +202,7 @@ fn shapes(jobs: &[TraceJob], world: &World) -> Vec<Shape> {
         let devices = match world.jobs.request {
             _ if shared => 0,
             Request::Nodes => job.devices.min(1),
-            Request::Total => job.devices.min(largest),
+            Request::Total | Request::OneNode => job.devices.min(largest),
         };
         let shape = (devices, if shared { job.share_milli } else { 0 }, job.cpu_milli.unwrap_or(0));
         *counts.entry(shape).or_default() += 1;

@@ -299,9 +299,8 @@ impl Search<'_> {
         let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
         for pool in self.pools(scope) {
             let unbroken = pool.by_free.range((per_node, NodeId(0))..);
-            let fits = |id: NodeId| {
-                scope.holds(self.view(id)) && self.shared_slots(self.view(id), per_node, milli, &mut 0).is_some()
-            };
+            let fits =
+                |id: NodeId| scope.holds(self.view(id)) && self.gives_shares(self.view(id), per_node, milli, &mut 0);
             match self.is_scored() {
                 true => candidates.extend(per_level(unbroken, self.looked_at(count), fits)),
                 false => candidates.extend(unbroken.map(|(_, id)| *id).filter(|&id| fits(id)).take(count)),
@@ -314,11 +313,15 @@ impl Search<'_> {
             if !inside || !scope.holds(view) {
                 continue;
             }
-            if let Some(slots) = self.shared_slots(view, per_node, milli, steps) {
-                let left: u32 = slots.iter().map(|&slot| u32::from(view.free[usize::from(slot)] - milli)).sum();
-                let rank = if self.is_scored() { self.rank(view, per_node) } else { u64::from(left) };
-                found.push((Reverse(self.weight_of(view)), rank, view.whole, id));
-            }
+            let rank = if self.is_scored() {
+                self.gives_shares(view, per_node, milli, steps).then(|| self.rank(view, per_node))
+            } else {
+                let left = |slot: &u16| u64::from(view.free[usize::from(*slot)] - milli);
+                let slots = self.shared_slots(view, per_node, milli, steps);
+                slots.map(|slots| slots.iter().map(left).sum())
+            };
+            let whole = if self.is_scored() { 0 } else { view.whole };
+            found.extend(rank.map(|rank| (Reverse(self.weight_of(view)), rank, whole, id)));
         }
         found.sort_unstable();
         found.truncate(count);

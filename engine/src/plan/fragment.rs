@@ -13,11 +13,24 @@ use std::collections::BTreeMap;
 /// Shapes are taken, the most frequent first, until they cover this part of the workload.
 const COVER: f64 = 0.95;
 const SHAPES_MAX: usize = 64;
+/// No shape counts for more, so that sums over a node of thousands of devices stay whole numbers.
+const COUNT_MAX: u64 = 1 << 32;
 
-/// What a part on one node typically asks for, with probabilities that sum to 1.
+/// What a part on one node typically asks for, and how often.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Workload {
-    shapes: Vec<(Typical, f64)>,
+    /// By share.
+    shapes: Vec<Shape>,
+    /// How often all of them come.
+    covered: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Shape {
+    typical: Typical,
+    count: u64,
+    /// Any devices of any node will do, with so much CPU and memory beside them.
+    plain: Option<Amount>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +38,9 @@ struct Typical {
     group: GroupRequest,
     devices: u32,
 }
+
+/// Devices of which the free shares are sorted without asking for memory.
+const FEW: usize = 16;
 
 impl Workload {
     /// The policy's, or that of the jobs in State.
@@ -52,27 +68,53 @@ impl Workload {
         let all: f64 = counts.values().map(|&count| count as f64).sum();
         let mut by_count: Vec<(Typical, u64)> = counts.into_iter().collect();
         by_count.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
-        let mut covered = 0.0;
-        let mut shapes = Vec::new();
+        let mut workload = Self::default();
         for (typical, count) in by_count.into_iter().take(SHAPES_MAX) {
-            if covered >= COVER * all {
+            if workload.covered as f64 >= COVER * all {
                 break;
             }
-            covered += count as f64;
-            shapes.push((typical, count as f64));
+            let count = count.min(COUNT_MAX);
+            workload.covered += count;
+            workload.shapes.push(Shape { plain: typical.plain(), typical, count });
         }
-        shapes.iter_mut().for_each(|(_, weight)| *weight /= covered);
-        Self { shapes }
+        workload.shapes.sort_by_key(|shape| shape.typical.milli());
+        workload
     }
 
-    /// Free thousandths of the node that the typical part cannot use, on average.
-    pub fn fragment(&self, view: &NodeView, free: &[u16], amount: Amount) -> f64 {
-        let all: f64 = free.iter().map(|&milli| f64::from(milli)).sum();
-        let lost = |typical: &Typical| match self.fits(typical, view, free, amount) {
-            false => all,
-            true => free.iter().filter(|&&milli| milli < typical.milli()).map(|&milli| f64::from(milli)).sum(),
+    /// How often the shapes come, all together: what [`Self::fragment`] is to be divided by.
+    pub fn covered(&self) -> u64 {
+        self.covered
+    }
+
+    /// Free thousandths of the node that the typical part cannot use, summed over as many parts as are
+    /// covered. Whole numbers, so that equal nodes are equal to the last digit.
+    pub fn fragment(&self, view: &NodeView, free: &[u16], amount: Amount) -> u64 {
+        let (mut few, mut many) = ([0u16; FEW], Vec::new());
+        let sorted = if free.len() <= FEW {
+            &mut few[..free.len()]
+        } else {
+            many.resize(free.len(), 0u16);
+            &mut many[..]
         };
-        self.shapes.iter().map(|(typical, weight)| weight * lost(typical)).sum()
+        sorted.copy_from_slice(free);
+        sorted.sort_unstable();
+        let all: u64 = sorted.iter().map(|&milli| u64::from(milli)).sum();
+        // Shapes come by share, so what is too small for one is too small for the next.
+        let (mut at, mut small, mut sum) = (0, 0u64, 0u64);
+        for shape in &self.shapes {
+            while let Some(&milli) = sorted.get(at).filter(|milli| **milli < shape.typical.milli()) {
+                (at, small) = (at + 1, small + u64::from(milli));
+            }
+            let devices = shape.typical.devices as usize;
+            let fits = match shape.plain {
+                Some(wants) if !view.facts.varied => {
+                    devices > 0 && sorted.len() - at >= devices && amount.covers(&wants)
+                }
+                _ => self.fits(&shape.typical, view, free, amount),
+            };
+            sum += shape.count * if fits { small } else { all };
+        }
+        sum
     }
 
     /// A shape without devices uses none, so all of them are lost on it.
@@ -90,6 +132,13 @@ impl Workload {
 impl Typical {
     fn milli(&self) -> u16 {
         self.group.share.0.min(1000)
+    }
+
+    fn plain(&self) -> Option<Amount> {
+        let group = &self.group;
+        let any = group.models.is_empty() && group.labels.is_empty() && !group.exclusive;
+        let cpu_milli = group.cpu_milli_per_node.filter(|_| any)?;
+        Some(Amount { cpu_milli, memory_bytes: group.memory_bytes_per_node.unwrap_or(0) })
     }
 }
 
@@ -141,11 +190,12 @@ mod tests {
         let link = |a, b| if a == b { Link::Same } else { Link::Sys };
         let view = view_of(inventory_with_links((0..2).map(|a| (0..2).map(|b| link(a, b)).collect()).collect()));
         let fragment = |free: &[u16], cpu_milli| workload.fragment(&view, free, Amount { cpu_milli, memory_bytes: 0 });
-        // Half the time 400 are lost on a whole device, three in ten times 400 on a half, else all of it.
-        assert!((fragment(&[1000, 400], 8000) - (0.5 * 400.0 + 0.3 * 400.0 + 0.2 * 1400.0)).abs() < 1e-9);
-        assert!((fragment(&[600, 600], 8000) - (0.5 * 1200.0 + 0.2 * 1200.0)).abs() < 1e-9);
-        assert_eq!(fragment(&[1000, 400], 0), 1400.0, "without CPU nothing can be used");
-        assert_eq!(fragment(&[0, 0], 8000), 0.0);
+        assert_eq!(workload.covered(), 100);
+        // 50 times 400 are lost on a whole device, 30 times 400 on a half, else all of it.
+        assert_eq!(fragment(&[1000, 400], 8000), 50 * 400 + 30 * 400 + 20 * 1400);
+        assert_eq!(fragment(&[600, 600], 8000), 50 * 1200 + 20 * 1200);
+        assert_eq!(fragment(&[1000, 400], 0), 100 * 1400, "without CPU nothing can be used");
+        assert_eq!(fragment(&[0, 0], 8000), 0);
     }
 
     #[test]
@@ -154,7 +204,7 @@ mod tests {
         std::sync::Arc::make_mut(&mut state.policy).workload =
             (1..=64).map(|gpus| shape(gpus, 1000, if gpus == 1 { 1960 } else { 1 })).collect();
         assert_eq!(Workload::of(&state).shapes.len(), 1, "one covers more than 95 % and has all the weight");
-        assert_eq!(Workload::of(&state).shapes[0].1, 1.0);
+        assert_eq!(Workload::of(&state).covered(), 1960);
         assert_eq!(Workload::of(&State::new("empty")), Workload::default());
     }
 }

@@ -123,9 +123,12 @@ impl Ledger {
         ledger
     }
 
-    /// Takes over what the typical workload is now. Fresh in every cycle, since jobs come and go.
+    /// Takes over what the typical workload is now: fresh in every cycle, since jobs come and go, but for one
+    /// that the policy declares; with another policy there is another ledger.
     pub fn learn(&mut self, state: &State) {
-        if state.policy().score == Score::Fgd || state.policy().device == DeviceChoice::FgdBest {
+        let policy = state.policy();
+        let asked = policy.score == Score::Fgd || policy.device == DeviceChoice::FgdBest;
+        if asked && (policy.workload.is_empty() || self.workload.covered() == 0) {
             self.workload = Arc::new(Workload::of(state));
         }
     }

@@ -5,6 +5,7 @@ use super::ledger::NodeView;
 use super::search::Search;
 use crate::policy::{DeviceChoice, Score};
 use muster_common::NodeId;
+use muster_common::resources::Amount;
 
 /// Nodes of one pool with as many free devices that are scored; beyond them the lowest ids stand for all.
 const SCORED_MAX: usize = 256;
@@ -34,11 +35,14 @@ impl Search<'_> {
             Score::LeastLeft => 100 - self.least_left(view, devices),
             Score::Clustering => 100 - self.clustering(view, devices),
             Score::Fgd => 100 - self.after(view, devices).0,
-            Score::Random { seed } => {
-                let gang = self.ground.gang;
-                mixed(mixed(mixed(seed ^ gang.job.0) ^ u64::from(gang.ordinal)) ^ view.facts.id.0)
-            }
+            Score::Random { seed } => self.chance(seed, view.facts.id.0),
         }
+    }
+
+    /// What chance says of something, for this gang.
+    pub fn chance(&self, seed: u64, of: u64) -> u64 {
+        let gang = self.ground.gang;
+        mixed(mixed(mixed(seed ^ gang.job.0) ^ u64::from(gang.ordinal)) ^ of)
     }
 
     fn milli(&self) -> u16 {
@@ -72,20 +76,26 @@ impl Search<'_> {
     fn least_left(&self, view: &NodeView, devices: u32) -> u64 {
         let classes = self.ledger.classes();
         let most_cpu = classes.iter().map(|class| class.cpu_milli).max().unwrap_or(0).max(1) as f64;
-        let most_devices = classes.iter().map(|class| class.devices.len()).max().unwrap_or(0).max(1) as f64;
         let wants = amount_on(self.group, &view.facts.inventory, devices);
         let cpu = view.amount.cpu_milli.saturating_sub(wants.cpu_milli) as f64 / most_cpu;
-        let free: u64 = view.free.iter().map(|&milli| u64::from(milli)).sum();
         let taken = u64::from(devices) * u64::from(self.milli());
-        let left = free.saturating_sub(taken) as f64 / (1000.0 * most_devices);
+        let left = free_milli(view).saturating_sub(taken) as f64 / self.most_milli() as f64;
         floor(100.0 * (1.0 - (0.5 * cpu + 0.5 * left)))
     }
 
-    /// Up to 25 for devices in use, and 75 where all parts are of this size, 50 where some are, 25 on an idle node.
+    /// Thousandths of devices of the largest machine of the cluster.
+    fn most_milli(&self) -> u64 {
+        1000 * self.ledger.classes().iter().map(|class| class.devices.len()).max().unwrap_or(0).max(1) as u64
+    }
+
+    /// Up to 25 for devices that are not free, against the largest machine, and 75 where all parts are of this size,
+    /// 50 where some are, 25 on an idle node.
     fn clustering(&self, view: &NodeView, devices: u32) -> u64 {
-        let all: u64 = view.facts.usable.iter().filter(|usable| **usable).count() as u64 * 1000;
-        let free: u64 = view.free.iter().map(|&milli| u64::from(milli)).sum();
-        let base = (25 * all.saturating_sub(free)).checked_div(all).unwrap_or(0);
+        if devices == 0 {
+            return 0;
+        }
+        let most = self.most_milli();
+        let base = 25 * most.saturating_sub(free_milli(view)) / most;
         let size = size_bit(devices, self.milli());
         base + match view.sizes {
             0 => 25,
@@ -110,13 +120,13 @@ impl Search<'_> {
             taken.into_iter().for_each(|slot| free[slot] = 0);
         } else {
             for _ in 0..devices {
-                let Some((best, slot)) = self.best_slot(view, &free, &slots, amount, before) else { break };
+                let Some((best, slot)) = self.best_slot(view, &mut free, &slots, amount, before) else { break };
                 free[usize::from(slot)] -= self.milli();
                 slots.push(slot);
                 score = Some(best);
             }
         }
-        let whole = || gain(before - self.ledger.workload().fragment(view, &free, amount));
+        let whole = || self.gain(before, self.ledger.workload().fragment(view, &free, amount));
         (score.unwrap_or_else(whole), slots)
     }
 
@@ -124,25 +134,35 @@ impl Search<'_> {
     fn best_slot(
         &self,
         view: &NodeView,
-        free: &[u16],
+        free: &mut [u16],
         taken: &[u16],
-        amount: muster_common::resources::Amount,
-        before: f64,
+        amount: Amount,
+        before: u64,
     ) -> Option<(u64, u16)> {
         let mut best: Option<(u64, u16)> = None;
-        for slot in 0..free.len() as u16 {
-            let at = usize::from(slot);
-            if free[at] < self.milli() || taken.contains(&slot) || !self.wants_slot(view, at) {
+        let may = |free: &[u16], slot: usize| {
+            free[slot] >= self.milli() && !taken.contains(&(slot as u16)) && self.wants_slot(view, slot)
+        };
+        for at in 0..free.len() {
+            // On a node of one model devices with as much free are as good as each other.
+            let known = || !view.facts.varied && (0..at).any(|other| free[other] == free[at] && may(free, other));
+            if !may(free, at) || known() {
                 continue;
             }
-            let mut after = free.to_vec();
-            after[at] -= self.milli();
-            let score = gain(before - self.ledger.workload().fragment(view, &after, amount));
+            free[at] -= self.milli();
+            let score = self.gain(before, self.ledger.workload().fragment(view, free, amount));
+            free[at] += self.milli();
             if best.is_none_or(|(known, _)| score > known) {
-                best = Some((score, slot));
+                best = Some((score, at as u16));
             }
         }
         best
+    }
+
+    /// A change of fragmentation, in devices, as a score from 0 to 100.
+    fn gain(&self, before: u64, after: u64) -> u64 {
+        let parts = (1000 * self.ledger.workload().covered().max(1)) as f64;
+        floor(100.0 / (1.0 + libm::exp((after as f64 - before as f64) / parts)))
     }
 
     /// Slots of a part of shares under `fgd_best`.
@@ -155,9 +175,8 @@ impl Search<'_> {
     }
 }
 
-/// A change of fragmentation, in thousandths of devices, as a score from 0 to 100.
-fn gain(less: f64) -> u64 {
-    floor(100.0 / (1.0 + libm::exp(-less / 1000.0)))
+fn free_milli(view: &NodeView) -> u64 {
+    view.free.iter().map(|&milli| u64::from(milli)).sum()
 }
 
 fn floor(score: f64) -> u64 {

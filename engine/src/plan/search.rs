@@ -8,7 +8,7 @@ use super::fill::Kind;
 use super::ledger::{ClassId, DomainId, Ledger, NodeView};
 use super::scope::{self, Scope};
 use crate::command::PlacedPart;
-use crate::policy::{Domains, Policy};
+use crate::policy::{DeviceChoice, Domains, Policy};
 use muster_common::job::GroupRequest;
 use muster_common::node::Device;
 use muster_common::topology::FabricSpec;
@@ -21,6 +21,8 @@ pub type Picked = Vec<(NodeId, u32)>;
 
 /// Most placements that are compared where one would do.
 pub const COMPARED_MAX: usize = 4;
+/// Apart from the draws of nodes.
+const BY_CHANCE: u64 = 0x5eed;
 /// Placements are compared for gangs of up to so many nodes, or devices of a total.
 pub const GATHERED_MAX: u64 = 64;
 
@@ -323,24 +325,34 @@ impl<'a> Search<'a> {
         (1..=most).rev().find(|&devices| self.gives(view, devices, steps)).unwrap_or(0)
     }
 
-    /// The slots with the least sufficient share, or `None`.
-    pub fn shared_slots(&self, view: &NodeView, count: u32, milli: u16, steps: &mut u64) -> Option<Vec<u16>> {
+    /// Can the node give so many shares of different devices, with the CPU and memory that go with them?
+    pub fn gives_shares(&self, view: &NodeView, count: u32, milli: u16, steps: &mut u64) -> bool {
         *steps += 1;
         let devices = &view.facts.inventory.devices;
-        let mut slots: Vec<(u16, u16)> = (0..view.free.len())
-            .filter(|&slot| view.free[slot] >= milli && self.wants(&devices[slot]))
-            .map(|slot| (view.free[slot], slot as u16))
-            .collect();
-        let enough = slots.len() as u64 >= u64::from(count)
-            && self.may_use(view)
-            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count));
-        if !enough {
+        let enough = |slot: &usize| view.free[*slot] >= milli && self.wants(&devices[*slot]);
+        self.may_use(view)
+            && (0..view.free.len()).filter(enough).take(count as usize).count() == count as usize
+            && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count))
+    }
+
+    /// The slots with the least sufficient share, or as the policy chooses devices; `None` = too few.
+    pub fn shared_slots(&self, view: &NodeView, count: u32, milli: u16, steps: &mut u64) -> Option<Vec<u16>> {
+        if !self.gives_shares(view, count, milli, steps) {
             return None;
         }
         if let Some(mut slots) = self.fgd_slots(view, count) {
             slots.sort_unstable();
             return Some(slots);
         }
+        let devices = &view.facts.inventory.devices;
+        let rank = |slot: usize| match self.policy.device {
+            DeviceChoice::ByChance => self.chance(BY_CHANCE, slot as u64),
+            _ => u64::from(view.free[slot]),
+        };
+        let mut slots: Vec<(u64, u16)> = (0..view.free.len())
+            .filter(|&slot| view.free[slot] >= milli && self.wants(&devices[slot]))
+            .map(|slot| (rank(slot), slot as u16))
+            .collect();
         slots.sort_unstable();
         let mut chosen: Vec<u16> = slots.into_iter().take(count as usize).map(|(_, slot)| slot).collect();
         chosen.sort_unstable();

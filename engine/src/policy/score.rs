@@ -40,6 +40,8 @@ pub enum DeviceChoice {
     FirstFit,
     /// For shares the device with the least growth of fragmentation; for whole devices as `links`.
     FgdBest,
+    /// For shares any device that will do, repeatable; for whole devices as `links`. For comparison only.
+    ByChance,
 }
 
 /// One shape of the typical workload.

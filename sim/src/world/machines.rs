@@ -13,7 +13,9 @@ pub const NODES_MAX: u64 = 100_000;
 /// Most devices of a node.
 pub const NODE_DEVICES_MAX: u16 = 256;
 const CPUS_PER_DEVICE: u32 = 8;
+/// As agents have them by default. Every gang leases one, those without devices too.
 const PORT_BASE: u16 = 20_000;
+const PORTS: u16 = 1_000;
 
 impl World {
     pub(super) fn checked(self) -> Result<Self, String> {
@@ -139,8 +141,7 @@ fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
         agent_version: String::new(),
         address: name.to_string(),
         port_base: PORT_BASE,
-        // Every gang leases one, and a node holds at most one gang a device.
-        port_count: group.devices,
+        port_count: PORTS,
         weak_fencing: false,
     };
     Registration {

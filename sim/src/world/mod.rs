@@ -154,6 +154,8 @@ pub struct Jobs {
     pub retry_app: u32,
     /// A job that is recorded as failed fails at the end of its run time, instead of succeeding.
     pub recorded_ends: bool,
+    /// A job that has not started so long after its submit is given up; 0 = never.
+    pub wait_limit_ms: u64,
 }
 
 impl Default for Jobs {
@@ -166,6 +168,7 @@ impl Default for Jobs {
             retry_infra: infra,
             retry_app: app,
             recorded_ends: false,
+            wait_limit_ms: 0,
         }
     }
 }
@@ -177,6 +180,8 @@ pub enum Request {
     Total,
     /// So many nodes with one device on each.
     Nodes,
+    /// All devices on one node.
+    OneNode,
 }
 
 impl World {
@@ -223,6 +228,7 @@ impl World {
                 step: self.jobs.step,
             }),
             Request::Nodes => Count::Nodes { nodes: job.devices, per_node: 1 },
+            Request::OneNode => Count::Nodes { nodes: 1, per_node: job.devices },
         };
         let group = GroupRequest {
             models: job.models.clone(),
@@ -238,7 +244,12 @@ impl World {
             groups: vec![group],
             together: Vec::new(),
             array: None,
-            limits: Limits { expected_ms: Some(job.requested_ms), exact_ms: Some(job.run_ms), ..Limits::default() },
+            limits: Limits {
+                expected_ms: Some(job.requested_ms),
+                exact_ms: Some(job.run_ms),
+                wait_ms: Some(self.jobs.wait_limit_ms).filter(|ms| *ms > 0),
+                ..Limits::default()
+            },
             retry: RetryBudget { infra: self.jobs.retry_infra, app: self.jobs.retry_app, ..RetryBudget::default() },
             checkpoint: CheckpointSpec { grace_ms: self.preemption.grace_ms, ..CheckpointSpec::default() },
             preemptible: self.jobs.preemptible,

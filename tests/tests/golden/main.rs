@@ -1,6 +1,8 @@
 //! The golden runs: `muster sim run` on public traces, job by job against what other simulators
 //! decided. They judge every change of the engine; see `data/golden/README.md`.
 
+mod fgd;
+
 use muster_tests::binary::muster;
 use std::collections::BTreeMap;
 use std::io::Read;
