@@ -84,6 +84,9 @@ pub enum Command {
     Node(commands::node::NodeCommand),
     /// Print what happened
     Events(commands::events::EventsArgs),
+    /// See the policies a cluster has had, try one beside it, put one in force
+    #[command(subcommand)]
+    Policy(commands::policy::PolicyCommand),
     /// Make a cluster, look at it, configure it
     #[command(subcommand)]
     Cluster(commands::cluster::ClusterCommand),

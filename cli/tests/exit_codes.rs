@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// Commands that ask a cluster, each with the least it takes. `JOB` stands for a job file that is sound.
+/// Commands that ask a cluster, each with the least it takes. `JOB` and `POLICY` stand for files that are sound.
 const CLIENTS: &[&str] = &[
     "submit JOB",
     "plan JOB",
@@ -35,6 +35,12 @@ const CLIENTS: &[&str] = &[
     "node end-quarantine n1 --slot 0 --reason x",
     "node remove n1 --reason x --yes",
     "events",
+    "policy history",
+    "policy shadow set POLICY",
+    "policy shadow report",
+    "policy shadow clear",
+    "sim import --from live",
+    "sim replay --verify live",
     "cluster status",
     "cluster set policy",
     "cluster members",
@@ -63,6 +69,7 @@ const OTHERS: &[&str] = &[
     "sim compare",
     "sim sweep",
     "sim report",
+    "policy promote",
     "cluster init",
     "cluster members prepare",
     "cluster restore",
@@ -86,6 +93,7 @@ impl Place {
         std::fs::create_dir(&dir).expect("a folder");
         identity.save(&dir).expect("saved");
         std::fs::write(folder.path().join("job.toml"), "[gang]\nrun = \"true\"\n").expect("written");
+        std::fs::write(folder.path().join("policy.toml"), "order = \"fifo\"\n").expect("written");
         Self { folder }
     }
 
@@ -94,7 +102,12 @@ impl Place {
     }
 
     fn words(&self, line: &str) -> Vec<String> {
-        line.split(' ').map(|word| if word == "JOB" { self.path("job.toml") } else { word.to_owned() }).collect()
+        let word = |word: &str| match word {
+            "JOB" => self.path("job.toml"),
+            "POLICY" => self.path("policy.toml"),
+            other => other.to_owned(),
+        };
+        line.split(' ').map(word).collect()
     }
 
     fn muster(&self, words: &[String], flags: &[&str]) -> Output {

@@ -2,6 +2,7 @@
 
 use crate::organisation::Organisation;
 use crate::policy::Policy;
+use crate::state::policies::Promotion;
 use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
 use muster_common::job::{Hash, Launch, Scheduling};
@@ -344,6 +345,10 @@ pub enum ConfigChange {
     RollBackOrganisation {
         version: u32,
     },
+    /// A policy that is run beside the one in force, without effect; `None` = no more. From feature level 4.
+    Shadow(Option<Box<Policy>>),
+    /// A policy with what a simulation found for it. From feature level 4.
+    Promote(Box<Promotion>),
 }
 
 /// Cluster-wide times.

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod plan;
 pub mod policy;
 pub mod remedy;
+pub mod shadow;
 pub mod state;
 pub mod table;
 

@@ -32,12 +32,19 @@ pub struct ServerConfig {
     pub timing: Timing,
     /// Entries between snapshots.
     pub snapshot_every: Option<u64>,
+    /// Most that the decision log takes on disk, in MiB; 0 = none is kept.
+    #[serde(default = "decision_log_mib")]
+    pub decision_log_mib: u32,
     /// How agents may renew their leases: `quic` (UDP, and the control stream where that does not
     /// get through) or `grpc` (the control stream only).
     #[serde(default)]
     pub heartbeat: Heartbeat,
     /// UDP port for `quic`; left out: the number of `listen`.
     pub heartbeat_port: Option<NonZeroU16>,
+}
+
+const fn decision_log_mib() -> u32 {
+    256
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,11 +1,13 @@
 //! What every service of a server shares.
 
 use crate::consensus::ConsensusHandle;
+use crate::decisions::DecisionLog;
 use crate::heartbeats::Heartbeats;
 use crate::history::HistoryStore;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
 use crate::sessions::SessionsHandle;
+use crate::shadow::ShadowHandle;
 use crate::watch::WatchHandle;
 use muster_engine::State;
 use muster_runtime::clock::Clock;
@@ -17,7 +19,11 @@ pub struct Context {
     pub consensus: ConsensusHandle<EngineMachine>,
     pub proposer: Proposer,
     pub history: Arc<HistoryStore>,
+    /// None when the settings or the disk have none.
+    pub decisions: Option<DecisionLog>,
     pub watch: WatchHandle,
+    /// Of the policy that is only tried; the leader's says something.
+    pub shadow: ShadowHandle,
     pub sessions: SessionsHandle,
     /// By which way agents renew, and how their devices are doing: of agents connected to this server.
     pub heartbeats: Heartbeats,

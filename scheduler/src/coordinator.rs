@@ -3,6 +3,7 @@
 use crate::consensus::ConsensusHandle;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
+use crate::shadow::ShadowHandle;
 use muster_common::{Time, time::MINUTE_MS};
 use muster_engine::command::{ConfigChange, Principal};
 use muster_engine::{Command, Cycle, Memo, Response, State, cycle};
@@ -27,6 +28,7 @@ pub struct Coordinator {
     clock: Arc<dyn Clock>,
     wall_clocks: WallClocks,
     cluster_id: String,
+    shadow: ShadowHandle,
 }
 
 impl Coordinator {
@@ -36,8 +38,9 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
         wall_clocks: WallClocks,
         cluster_id: String,
+        shadow: ShadowHandle,
     ) -> Self {
-        Self { consensus, proposer, clock, wall_clocks, cluster_id }
+        Self { consensus, proposer, clock, wall_clocks, cluster_id, shadow }
     }
 
     pub async fn run(self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
@@ -55,6 +58,7 @@ impl Coordinator {
                 }
                 () = self.lead() => {}
             }
+            self.shadow.restart();
         }
     }
 
@@ -71,8 +75,10 @@ impl Coordinator {
             }
             let state = views.borrow_and_update().view.clone();
             let now = self.proposer.now();
-            let (decided, used) = self.decide(state, memo.take().unwrap_or_default(), now).await;
+            let (decided, used) = self.decide(state.clone(), memo.take().unwrap_or_default(), now).await;
             memo = Some(used);
+            self.shadow.offer(&state, now, &decided.commands);
+            drop(state);
             if decided.commands.is_empty() {
                 self.wait(&mut views, decided.wake_at, check_clocks_at_ms).await;
                 continue;

@@ -6,7 +6,9 @@ pub mod config;
 pub mod consensus;
 pub mod context;
 pub mod coordinator;
+pub mod decisions;
 mod farewell;
+mod framed;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gateway;
@@ -27,6 +29,7 @@ pub mod seams;
 pub mod server;
 pub mod session;
 pub mod sessions;
+pub mod shadow;
 pub mod silence;
 pub mod translate;
 pub mod watch;

@@ -1,6 +1,7 @@
 //! The engine as the machine that consensus drives: State, and the history its events make.
 
 use crate::consensus::{FlushBeforePurge, Machine, MachineError};
+use crate::decisions::DecisionLog;
 use crate::history::HistoryStore;
 use crate::records;
 use crate::watch::{AppliedEvents, WatchHandle};
@@ -43,16 +44,29 @@ pub struct EngineMachine {
     history: Arc<HistoryStore>,
     watch: WatchHandle,
     witness: Option<Witness>,
+    decisions: Option<DecisionLog>,
 }
 
 impl EngineMachine {
     pub fn new(history: Arc<HistoryStore>, watch: WatchHandle) -> Self {
-        Self { state: State::default(), history, watch, witness: None }
+        Self { state: State::default(), history, watch, witness: None, decisions: None }
     }
 
     /// The same, watched.
     pub fn witnessed(self, witness: Option<Witness>) -> Self {
         Self { witness, ..self }
+    }
+
+    /// The same, with a log of what is applied.
+    pub fn remembered(self, decisions: Option<DecisionLog>) -> Self {
+        Self { decisions, ..self }
+    }
+
+    /// Before the state changes.
+    fn before_entry(&self) {
+        if let Some(log) = self.decisions.as_ref().filter(|log| log.wants_state()) {
+            log.begin(self.state.clone());
+        }
     }
 
     fn enter(&mut self, entry: &Entry) -> Outcome {
@@ -82,7 +96,11 @@ impl Machine for EngineMachine {
 
     fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Result<Outcome, MachineError> {
         let Proposal { at, command } = Proposal::decode(payload)?;
+        self.before_entry();
         let mut outcome = self.enter(&Entry { index, term, at, command });
+        if let Some(log) = &self.decisions {
+            log.entry(index, term, Some(payload));
+        }
         self.record(index, &mut outcome)?;
         Ok(outcome)
     }
@@ -91,7 +109,11 @@ impl Machine for EngineMachine {
     fn skip(&mut self, index: u64, term: u64) -> Result<(), MachineError> {
         // The membership a cluster is born with is entry 0, which State starts from.
         if index > self.state.applied_index() {
+            self.before_entry();
             self.enter(&Entry { index, term, at: Time::ZERO, command: Command::Nothing });
+            if let Some(log) = &self.decisions {
+                log.entry(index, term, None);
+            }
         }
         Ok(())
     }
@@ -109,11 +131,20 @@ impl Machine for EngineMachine {
         // Entries up to here that this server never applied: their records come from another server.
         self.history.note_restore(index).map_err(|error| MachineError(format!("history: {error}")))?;
         self.state = state;
+        if let Some(log) = &self.decisions {
+            log.interrupt();
+        }
         Ok(())
     }
 
     fn flush_before_purge(&self) -> FlushBeforePurge {
-        let history = self.history.clone();
-        Arc::new(move |_| history.flush_durable())
+        let (history, decisions) = (self.history.clone(), self.decisions.clone());
+        Arc::new(move |_| {
+            // After a restart the log goes on behind the snapshot: what comes before it must be in the file by then.
+            if let Some(Err(error)) = decisions.as_ref().map(DecisionLog::written) {
+                tracing::warn!(%error, "the decision log may have a gap before the snapshot that is made now");
+            }
+            history.flush_durable()
+        })
     }
 }

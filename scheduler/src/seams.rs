@@ -3,6 +3,7 @@
 
 use crate::config::ServerConfig;
 use crate::consensus::{LogEngine, MemDisk};
+use crate::decisions::DecisionLog;
 use crate::history::{HistoryStore, MemHistory};
 use crate::machine::Witness;
 use crate::server::ServerError;
@@ -50,6 +51,14 @@ impl Disk {
         }
     }
 
+    /// None in memory, and where the settings want none.
+    pub(crate) fn decisions(&self, config: &ServerConfig) -> Option<DecisionLog> {
+        match self {
+            Disk::Folder => open_decisions(config),
+            Disk::Memory { .. } => None,
+        }
+    }
+
     pub(crate) fn history(&self, config: &ServerConfig) -> Result<HistoryStore, ServerError> {
         let folder = config.dir.join("history");
         let opened = match self {
@@ -57,6 +66,21 @@ impl Disk {
             Disk::Memory { history, .. } => HistoryStore::open_memory(history.clone()),
         };
         opened.map_err(|cause| ServerError::History { folder: folder.display().to_string(), cause })
+    }
+}
+
+fn open_decisions(config: &ServerConfig) -> Option<DecisionLog> {
+    let bytes_max = u64::from(config.decision_log_mib) << 20;
+    if bytes_max == 0 {
+        return None;
+    }
+    match DecisionLog::open(&config.dir.join("decisions"), bytes_max) {
+        Ok(log) => Some(log),
+        // Nothing of the cluster depends on it.
+        Err(error) => {
+            tracing::warn!(%error, "the decision log cannot be opened; decisions of this server cannot be made again");
+            None
+        }
     }
 }
 

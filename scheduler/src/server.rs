@@ -7,6 +7,7 @@ use crate::consensus::{
 };
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
+use crate::decisions::DecisionLog;
 use crate::farewell;
 use crate::gateway::Gateway;
 use crate::gateway::hurry::Hurried;
@@ -21,6 +22,7 @@ use crate::proposer::Proposer;
 use crate::reports::Reports;
 use crate::seams::Seams;
 use crate::sessions::{Services, SessionsHandle};
+use crate::shadow::ShadowHandle;
 use crate::silence::SilenceObserver;
 use crate::watch::WatchHandle;
 use muster_proto::CLIENT_DESCRIPTORS;
@@ -108,7 +110,8 @@ pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> R
     let Seams { clock, network, disk, credentials, authority, witness } = seams;
     let history = Arc::new(disk.history(&config)?);
     let watch = WatchHandle::default();
-    let machine = EngineMachine::new(history.clone(), watch.clone()).witnessed(witness);
+    let decisions = disk.decisions(&config);
+    let machine = EngineMachine::new(history.clone(), watch.clone()).witnessed(witness).remembered(decisions.clone());
     let names = config.members.iter().map(|member| (member.id, member.name.clone())).collect();
     let peers = Arc::new(Peers { network: network.clone(), credentials: credentials.clone(), names });
     let settings = ConsensusConfig { clock: clock.clone(), ..consensus_config(&config) };
@@ -120,7 +123,7 @@ pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> R
     let serving = Shutdown::new();
     let supervisor = Supervisor::new(serving.clone(), clock.clone());
     let outside = Outside { clock, network, credentials };
-    let context = wire_up(&config, &supervisor, consensus, outside, history, watch);
+    let context = wire_up(&config, &supervisor, consensus, outside, Kept { history, decisions }, watch);
     serve(&config, &supervisor, context.clone(), authority).await?;
     if serving.unless(shutdown.triggered()).await.is_some() {
         farewell::hand_over(&context.consensus, &*context.clock).await;
@@ -167,15 +170,22 @@ struct Outside {
     credentials: Credentials,
 }
 
+/// What is kept of the past.
+struct Kept {
+    history: Arc<HistoryStore>,
+    decisions: Option<DecisionLog>,
+}
+
 /// Starts the actors and hands out what services share.
 fn wire_up(
     config: &ServerConfig,
     supervisor: &Supervisor,
     consensus: ConsensusHandle<EngineMachine>,
     outside: Outside,
-    history: Arc<HistoryStore>,
+    kept: Kept,
     watch: WatchHandle,
 ) -> Arc<Context> {
+    let Kept { history, decisions } = kept;
     let Outside { clock, network, credentials } = outside;
     let shutdown = supervisor.shutdown().clone();
     let proposer = Proposer::new(consensus.clone(), clock.clone());
@@ -183,13 +193,10 @@ fn wire_up(
     let (leases, leases_actor) = Leases::new(consensus.clone(), liveness.clone());
     let (reports, reports_actor) = Reports::new(proposer.clone(), clock.clone());
     let observer = SilenceObserver::new(consensus.clone(), proposer.clone(), clock.clone(), liveness.clone());
-    let clocks = wall_clocks(consensus.clone(), clock.clone());
-    let coordinator =
-        Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, config.cluster_id.clone());
+    let shadow = decide(config, supervisor, &consensus, &proposer, &clock);
     supervisor.spawn("leases", leases_actor.run(shutdown.clone()));
     supervisor.spawn("reports", reports_actor.run(shutdown.clone()));
     supervisor.spawn("silence", observer.run(shutdown.clone()));
-    supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
     supervisor.spawn("consensus", consensus_stops(consensus.clone(), shutdown.clone()));
     let (whole, of, until) = (consensus.clone(), history.clone(), shutdown.clone());
     supervisor.spawn("history", async move {
@@ -221,7 +228,9 @@ fn wire_up(
         consensus,
         proposer,
         history,
+        decisions,
         watch,
+        shadow,
         sessions,
         heartbeats,
         clock,
@@ -232,6 +241,23 @@ fn wire_up(
         ca_fingerprint,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Starts who decides, and who only tries.
+fn decide(
+    config: &ServerConfig,
+    supervisor: &Supervisor,
+    consensus: &ConsensusHandle<EngineMachine>,
+    proposer: &Proposer,
+    clock: &Arc<dyn Clock>,
+) -> ShadowHandle {
+    let (shadow, shadow_actor) = ShadowHandle::new();
+    let (consensus, clock, id) = (consensus.clone(), clock.clone(), config.cluster_id.clone());
+    let clocks = wall_clocks(consensus.clone(), clock.clone());
+    let coordinator = Coordinator::new(consensus, proposer.clone(), clock, clocks, id, shadow.clone());
+    supervisor.spawn("shadow", shadow_actor.run(supervisor.shutdown().clone()));
+    supervisor.spawn("coordinator", coordinator.run(supervisor.shutdown().clone()));
+    shadow
 }
 
 /// Where this server takes datagrams: nowhere when the settings or the network have none.

@@ -84,6 +84,9 @@ pub struct Comparison {
     pub policies: Vec<Input>,
     pub world: Input,
     pub trace: Input,
+    pub engine_version: u32,
+    /// The policies themselves, in the order of their files.
+    pub policy_values: Vec<Policy>,
 }
 
 /// Runs everything and writes `compare.json`, `runs.csv` and `report.html`.
@@ -117,6 +120,8 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
         policies: policies.iter().map(|(_, input)| input.clone()).collect(),
         world: scene.world_file.clone(),
         trace: scene.trace_file.clone(),
+        engine_version: muster_engine::ENGINE_VERSION,
+        policy_values: policies.iter().map(|(policy, _)| policy.clone()).collect(),
     };
     output::create(&args.output)?;
     output::write_file(args.output.join("runs.csv"), &runs_csv(&policies, &summaries))?;
@@ -238,6 +243,10 @@ fn accounts(which: usize, summaries: &BySeed) -> Vec<AccountChange> {
 fn in_words(differences: &[Difference], accounts: &[AccountChange]) -> String {
     let told = |figure: &str| {
         let known = differences.iter().find(|difference| difference.figure == figure)?;
+        // Without prices nothing costs anything, which is nothing to compare.
+        if figure == "cost_usd" && (known.base_mean, known.mean) == (0.0, 0.0) {
+            return None;
+        }
         let name = figure.trim_end_matches("_s").replace('_', " ");
         Some(match (known.verdict, known.percent, known.interval) {
             (Verdict::Equal, ..) => format!("{name} equal"),

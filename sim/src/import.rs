@@ -54,7 +54,7 @@ fn refuse_existing(path: &Path) -> Result<(), SimError> {
     if path.exists() { Err(SimError::FileExists { path: path.to_path_buf() }) } else { Ok(()) }
 }
 
-fn write(path: &Path, trace: &Trace) -> Result<(), SimError> {
+pub(crate) fn write(path: &Path, trace: &Trace) -> Result<(), SimError> {
     let written = File::create(path).and_then(|file| {
         let devices = trace.card.recorded_devices;
         let mut file = BufWriter::new(file);

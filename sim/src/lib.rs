@@ -4,12 +4,16 @@
 //! and the rules by which time passes, and [`muster_engine::forecast::Player`] does the rest.
 
 mod batch;
+pub mod cluster;
 pub mod compare;
 pub mod draw;
 mod error;
+pub mod evidence;
 mod faults;
 pub mod figures;
 mod import;
+#[cfg(test)]
+mod lived;
 pub mod meter;
 pub mod metrics;
 mod output;
@@ -17,6 +21,7 @@ mod play;
 pub mod prices;
 mod progress;
 mod recorder;
+pub mod replay;
 pub mod report;
 mod run;
 pub mod sweep;

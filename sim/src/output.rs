@@ -37,6 +37,8 @@ pub struct Manifest {
     pub truth_file: Option<Input>,
     pub throughputs_file: Option<Input>,
     pub prices_file: Option<Input>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation_file: Option<Input>,
     /// Of what is drawn at random; without failures and noise, nothing is.
     pub seed: u64,
     pub policy: Policy,

@@ -13,9 +13,11 @@ use crate::world::truth::Truth;
 use crate::world::{CycleAfter, Request, World};
 use muster_common::job::{GroupRequest, Hash, Launch, LogLimits, Run};
 use muster_common::time::SECOND_MS;
+use muster_common::topology::TopologyRequest;
 use muster_common::{Name, NodeId, Time};
 use muster_engine::command::{ConfigChange, Principal, Settings, Submit};
 use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, PlayError, Player, Stats, World as Clockwork};
+use muster_engine::organisation::Organisation;
 use muster_engine::outcome::Response;
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::Policy;
@@ -33,6 +35,8 @@ pub(crate) struct Play<'a> {
     pub world: &'a World,
     pub truth: &'a Truth,
     pub policy: &'a Policy,
+    /// Accounts and queues; without it, every name is taken.
+    pub organisation: Option<&'a Organisation>,
     pub throughputs: Option<&'a Throughputs>,
     pub seed: u64,
     /// When prices change.
@@ -112,6 +116,9 @@ impl Play<'_> {
         ];
         let registrations = self.world.registrations();
         commands.extend(registrations.map(|registration| Command::RegisterNode(Box::new(registration))));
+        // Last: quotas are checked against the devices there are.
+        let document = self.organisation.map(|known| ConfigChange::Organisation(Arc::new(known.clone())));
+        commands.extend(document.map(configure));
         let mut nodes = Vec::new();
         for command in commands {
             let outcome =
@@ -130,29 +137,24 @@ impl Play<'_> {
     /// Submits to come. What could never fit is not submitted.
     fn arrivals(&self, player: &mut Player, recorder: &mut Recorder) {
         let launch = Arc::new(launch());
-        let mut fits: BTreeMap<GroupRequest, bool> = BTreeMap::new();
+        let mut fits: BTreeMap<(Vec<GroupRequest>, Vec<TopologyRequest>), bool> = BTreeMap::new();
         for index in 0..recorder.results.len() {
             let job = &recorder.results[index].job;
             let scheduling = self.world.scheduling(job);
-            let fits = match fits.get(&scheduling.groups[0]) {
-                Some(fits) => *fits,
-                None => {
-                    let known = fits_ever(&player.state, &scheduling).is_ok();
-                    fits.insert(scheduling.groups[0].clone(), known);
-                    known
-                }
-            };
+            let asked = (scheduling.groups.clone(), scheduling.together.clone());
+            let fits = *fits.entry(asked).or_insert_with(|| fits_ever(&player.state, &scheduling).is_ok());
             if !fits {
                 recorder.results[index].state = JobState::Unplaceable;
                 continue;
             }
             let at = Time(self.world.on_tick(job.submit_ms));
+            let name = job.name.clone().unwrap_or_else(|| Name::literal("recorded"));
             let principal = job.user.as_deref().map_or_else(operator, |user| Principal(user.into()));
             let submit = Submit {
                 key: job.id.clone(),
                 key_made_at: None,
                 principal,
-                name: Name::literal("recorded"),
+                name,
                 scheduling,
                 launch: launch.clone(),
                 body_hash: Hash::default(),

@@ -15,7 +15,7 @@ use muster_common::time::SECOND_MS;
 use muster_common::{GangId, JobId, Time};
 use muster_engine::command::{Cancel, Entry, Exit, NodeAction};
 use muster_engine::forecast::{Act, AttemptEnd, Hooks, Player};
-use muster_engine::outcome::{Event, Outcome, Response};
+use muster_engine::outcome::{Event, Outcome, Refusal, Response};
 use muster_engine::state::gang::{Allocation, AttemptRecord, Cause, End};
 use muster_engine::{Command, State};
 use std::collections::BTreeMap;
@@ -372,6 +372,11 @@ impl Hooks for Recorder<'_> {
                     self.standings[index].job = Some(*job);
                     self.live += 1;
                     self.waits(index, true);
+                }
+                // Accounts may hold only so much at a time, and how much waits depends on the policy.
+                Response::Refused(Refusal::OverLimit(_)) => {
+                    self.results[index].state = JobState::Unplaceable;
+                    self.ended += 1;
                 }
                 Response::Refused(refusal) => return Err(format!("job {}: {refusal}", submit.key)),
                 other => return Err(format!("job {}: {other:?}", submit.key)),

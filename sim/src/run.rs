@@ -10,6 +10,7 @@ use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
 use crate::world::World;
 use crate::world::truth::Truth;
 use muster_common::Time;
+use muster_engine::organisation::Organisation;
 use muster_engine::policy::Policy;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct SceneArgs {
     /// Steps a second of each kind of work on each model.
     pub throughputs: Option<PathBuf>,
     pub prices: Option<PathBuf>,
+    /// Accounts and queues as TOML, such as a cluster is given.
+    pub organisation: Option<PathBuf>,
     /// First job of the window, counted from 0.
     pub start_job: usize,
     /// Jobs in the window; `None` = to the end of the trace.
@@ -82,12 +85,14 @@ pub struct Scene {
     pub world: World,
     pub(crate) truth: Truth,
     pub(crate) prices: Option<Prices>,
+    pub(crate) organisation: Option<Organisation>,
     pub(crate) throughputs: Option<Arc<Throughputs>>,
     pub(crate) args: SceneArgs,
     pub(crate) world_file: Input,
     pub(crate) trace_file: Input,
     pub(crate) truth_file: Option<Input>,
     pub(crate) prices_file: Option<Input>,
+    pub(crate) organisation_file: Option<Input>,
     pub(crate) throughputs_file: Option<Input>,
 }
 
@@ -100,6 +105,8 @@ impl Scene {
         let (truth, truth_file) = truth.map_or_else(Default::default, |(truth, input)| (truth, Some(input)));
         let prices = args.prices.as_deref().map(|path| read_prices(path, &world)).transpose()?;
         let (prices, prices_file) = prices.unzip();
+        let organisation = args.organisation.as_deref().map(read_organisation).transpose()?;
+        let (organisation, organisation_file) = organisation.unzip();
         let throughputs = args.throughputs.as_deref().map(Throughputs::read).transpose()?;
         let reading = Reading { format: args.format, bad_rows: args.bad_rows, throughputs: throughputs.as_ref() };
         let trace = trace::read(&args.trace, reading)?.window(args.start_job, args.jobs)?;
@@ -107,6 +114,8 @@ impl Scene {
             trace: Arc::new(trace),
             truth,
             prices,
+            organisation,
+            organisation_file,
             args: args.clone(),
             world_file: output::input(&args.world, world_text.as_bytes()),
             trace_file: output::input_file(&args.trace)?,
@@ -140,6 +149,7 @@ impl Scene {
             world: &self.world,
             truth: &self.truth,
             policy,
+            organisation: self.organisation.as_ref(),
             throughputs: self.throughputs.as_deref(),
             seed,
             bounds: self.prices.as_ref().map_or_else(Vec::new, Prices::bounds),
@@ -173,6 +183,7 @@ impl Scene {
             truth_file: self.truth_file.clone(),
             throughputs_file: self.throughputs_file.clone(),
             prices_file: self.prices_file.clone(),
+            organisation_file: self.organisation_file.clone(),
             start_job: self.args.start_job,
             jobs: self.args.jobs,
             bad_rows: self.args.bad_rows,
@@ -228,4 +239,11 @@ fn read_truth(path: &Path, world: &World) -> Result<(Truth, Input), SimError> {
 fn read_prices(path: &Path, world: &World) -> Result<(Prices, Input), SimError> {
     let (prices, text) = Prices::read(path, world)?;
     Ok((prices, output::input(path, text.as_bytes())))
+}
+
+fn read_organisation(path: &Path) -> Result<(Organisation, Input), SimError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
+    let document =
+        toml::from_str(&text).map_err(|error| SimError::World { path: path.to_path_buf(), why: error.to_string() })?;
+    Ok((document, output::input(path, text.as_bytes())))
 }

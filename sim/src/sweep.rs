@@ -284,4 +284,55 @@ mod tests {
         mark_pareto(&mut points);
         assert_eq!(points.iter().map(|point| point.pareto).collect::<Vec<_>>(), [true, true, false, false]);
     }
+
+    /// Whoever repeats a sweep gets the same bytes, on however many cores.
+    #[test]
+    fn a_sweep_is_the_same_on_one_thread_and_on_four() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let jobs: String =
+            (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at % 8, at * 50, 300 + at * 97 % 900)).collect();
+        let scene = SceneArgs {
+            world: file(
+                "world.toml",
+                "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.software]\nper_1000_days = 50000.0\n",
+            ),
+            trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+            format: None,
+            truth: None,
+            throughputs: None,
+            prices: None,
+            organisation: None,
+            start_job: 0,
+            jobs: None,
+            check: true,
+            bad_rows: crate::trace::BadRows::Refuse,
+        };
+        let policy = file("policy.toml", "");
+        let bytes = |threads: usize| {
+            let output = folder.path().join(format!("on-{threads}"));
+            let grid = vec![
+                Axis::parse("policy.order=fifo,smallest,sjf").unwrap(),
+                Axis::parse("policy.backfill.reserve_depth=0,1").unwrap(),
+            ];
+            let args = SweepArgs {
+                policy: policy.clone(),
+                scene: scene.clone(),
+                grid,
+                seeds: 3,
+                threads,
+                output: output.clone(),
+            };
+            let swept = sweep(&args, &AtomicBool::new(false), |_, _| ()).unwrap();
+            let wait = crate::figures::position("wait_mean_s").unwrap();
+            let waits: std::collections::BTreeSet<u64> =
+                swept.points.iter().map(|point| point.figures[wait].to_bits()).collect();
+            assert!(waits.len() > 2, "the points differ");
+            ["sweep.csv", "sweep.json", "report.html"].map(|name| std::fs::read(output.join(name)).unwrap())
+        };
+        assert!(bytes(1) == bytes(4));
+    }
 }

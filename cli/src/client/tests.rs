@@ -51,6 +51,7 @@ unscripted! {
     list_queues(ListQueuesRequest) -> ListQueuesReply;
     show_queue(ShowQueueRequest) -> ShowQueueReply;
     edit_job(EditJobRequest) -> EditJobReply;
+    show_policy(ShowPolicyRequest) -> ShowPolicyReply;
     list_jobs(ListJobsRequest) -> ListJobsReply;
     show_job(ShowJobRequest) -> Job;
     why(WhyRequest) -> WhyReply;

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod man;
 pub mod node;
 pub mod plan;
+pub mod policy;
 pub mod ps;
 pub mod queue;
 pub mod rank;
@@ -58,6 +59,7 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Queue(command) => client(queue::run(context, command)),
         Command::Node(command) => client(node::run(context, command)),
         Command::Events(args) => client(events::run(context, args)),
+        Command::Policy(command) => client(policy::run(context, command)),
         Command::Cluster(command) => client(cluster::run(context, command)),
         Command::Version(args) => client(version::run(context, args)),
         Command::Dev(args) => client(dev::run(context, args)),

@@ -2,6 +2,9 @@
 //! A changed snapshot is a changed promise.
 
 mod operate;
+mod policies;
+mod replay;
+mod simulator;
 mod surface;
 
 use super::*;
@@ -540,6 +543,7 @@ fn sim_run_of_three_jobs() {
             truth: None,
             throughputs: None,
             prices: Some(write("prices.toml", "[[price]]\ncontract = \"owned\"\nusd_per_gpu_hour = 2.0\n")),
+            organisation: None,
             start_job: 0,
             jobs: None,
             check: true,

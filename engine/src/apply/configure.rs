@@ -3,9 +3,11 @@
 use super::{Applying, Result};
 use crate::command::{ConfigChange, Principal, Settings};
 use crate::outcome::{Event, Refusal, Response};
+use crate::policy::Policy;
 use crate::state::change::Key;
 use crate::state::decay::HALF_LIFE_MS_MAX;
 use crate::state::node::Liveness;
+use crate::state::policies::{Evidence, PolicyRecord, Promotion, ShadowPolicy};
 use crate::state::timer::Timer;
 use muster_common::time::HOUR_MS;
 use muster_common::topology::FabricSpec;
@@ -14,14 +16,14 @@ use std::sync::Arc;
 
 /// The newest feature level this version can compute.
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
-pub const FEATURE_LEVEL: u32 = 3;
+/// 4: policies before are kept, and one may be run in the shadow.
+pub const FEATURE_LEVEL: u32 = 4;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
         let what = match change {
             ConfigChange::Policy(policy) => {
-                policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
-                self.state.policy = Arc::new(policy.clone());
+                self.put_in_force(policy, None, by)?;
                 "policy"
             }
             ConfigChange::Fabric(fabric) => {
@@ -59,12 +61,7 @@ impl Applying<'_> {
                 "generation"
             }
             ConfigChange::FeatureLevel(level) => {
-                if *level < self.state.cluster.feature_level || *level > FEATURE_LEVEL {
-                    let now = self.state.cluster.feature_level;
-                    let why = format!("feature level {level} is not between the present {now} and {FEATURE_LEVEL}");
-                    return Err(Refusal::Invalid(why));
-                }
-                self.state.cluster.feature_level = *level;
+                self.raise_feature_level(*level)?;
                 "feature level"
             }
             ConfigChange::Organisation(document) => {
@@ -75,6 +72,14 @@ impl Applying<'_> {
                 self.roll_back_organisation(*version, by)?;
                 "organisation"
             }
+            ConfigChange::Shadow(policy) => {
+                self.shadow(policy.as_deref(), by)?;
+                "shadow policy"
+            }
+            ConfigChange::Promote(promotion) => {
+                self.promote(promotion, by)?;
+                "policy"
+            }
         };
         self.state.config_version += 1;
         self.state.touch(Key::Config);
@@ -84,7 +89,53 @@ impl Applying<'_> {
     }
 }
 
+/// From this feature level on, all servers keep the policies before, and run one in the shadow.
+pub const POLICIES_LEVEL: u32 = 4;
+
 impl Applying<'_> {
+    fn needs_policies_level(&self) -> Result<()> {
+        let level = self.state.cluster.feature_level;
+        if level < POLICIES_LEVEL {
+            return Err(Refusal::FeatureLevel { level, needed: POLICIES_LEVEL });
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
+        policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let policy = Arc::new(policy.clone());
+        self.state.policy = policy.clone();
+        if self.state.cluster.feature_level >= POLICIES_LEVEL {
+            let (version, at) = (self.state.config_version + 1, self.now());
+            let evidence = evidence.cloned();
+            Arc::make_mut(&mut self.state.policies).record(PolicyRecord {
+                version,
+                at,
+                by: by.clone(),
+                policy,
+                evidence,
+            });
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, promotion: &Promotion, by: &Principal) -> Result<()> {
+        self.needs_policies_level()?;
+        if let Some(why) = promotion.evidence.wrong() {
+            return Err(Refusal::Invalid(why));
+        }
+        self.put_in_force(&promotion.policy, Some(&promotion.evidence), by)
+    }
+
+    fn shadow(&mut self, policy: Option<&Policy>, by: &Principal) -> Result<()> {
+        self.needs_policies_level()?;
+        policy.map_or(Ok(()), Policy::validate).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let (version, at) = (self.state.config_version + 1, self.now());
+        let set = |policy: &Policy| ShadowPolicy { version, at, by: by.clone(), policy: Arc::new(policy.clone()) };
+        Arc::make_mut(&mut self.state.policies).set_shadow(policy.map(set));
+        Ok(())
+    }
+
     /// Gangs that run hold leases of the times in force.
     fn check_running_leases(&self, settings: &Settings) -> Result<()> {
         let now = &self.state.settings;
@@ -98,6 +149,16 @@ impl Applying<'_> {
         let why = "start_within_ms may not change, nor fence_after_ms or kill_bound_ms + drift_ms + 2 * \
                    suspect_after_ms shrink, while gangs run: their leases were given under the old times";
         Err(Refusal::Invalid(why.into()))
+    }
+
+    fn raise_feature_level(&mut self, level: u32) -> Result<()> {
+        let now = self.state.cluster.feature_level;
+        if level < now || level > FEATURE_LEVEL {
+            let why = format!("feature level {level} is not between the present {now} and {FEATURE_LEVEL}");
+            return Err(Refusal::Invalid(why));
+        }
+        self.state.cluster.feature_level = level;
+        Ok(())
     }
 
     fn raise_generation(&mut self, above: u32) -> Result<()> {

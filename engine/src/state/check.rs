@@ -41,6 +41,7 @@ impl State {
         self.check_waiting_records()?;
         self.check_dependencies()?;
         self.accounts.check()?;
+        self.policies.check()?;
         self.check_usage()?;
         self.run_times.check()?;
         self.check_keys()

@@ -8,6 +8,7 @@ pub mod depend;
 pub mod gang;
 pub mod job;
 pub mod node;
+pub mod policies;
 pub mod reservation;
 pub mod runtime;
 pub mod timer;
@@ -25,6 +26,7 @@ use muster_common::job::{Hash, Launch, Scheduling};
 use muster_common::topology::FabricSpec;
 use muster_common::{GangId, JobId, Name, NodeId, Time};
 use node::NodeRecord;
+use policies::Policies;
 use reservation::Reservation;
 use runtime::RunTimes;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,7 @@ pub struct State {
     pub(crate) now: Time,
     pub(crate) cluster: Cluster,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) policies: Arc<Policies>,
     pub(crate) fabric: Arc<FabricSpec>,
     pub(crate) settings: Settings,
     pub(crate) accounts: Accounts,
@@ -134,6 +137,11 @@ impl State {
 
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    /// Policies before, and the one that is only tried.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub fn fabric(&self) -> &Arc<FabricSpec> {

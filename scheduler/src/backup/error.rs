@@ -10,7 +10,7 @@ pub enum BackupError {
     Io { path: PathBuf, cause: io::Error },
     #[error("{} is not a backup of a Muster cluster", path.display())]
     NotABackup { path: PathBuf },
-    #[error("{} is a backup of version {found}; this program reads {known}", path.display())]
+    #[error("{} is a backup of version {found}; this program reads 1 to {known}", path.display())]
     Version { path: PathBuf, found: u16, known: u16 },
     #[error("{} ends after {bytes} bytes, in the middle: it was cut off", path.display())]
     Cut { path: PathBuf, bytes: u64 },

@@ -1,25 +1,35 @@
 //! A backup: State at one log index and the history up to it, in one file that proves itself whole. Any server writes
 //! one; a restore makes the data folders of a new cluster from it, without a server.
 //!
-//! Layout: `MSTRBKUP`, version (u16), then frames of kind (u8), length (u32), payload, and the CRC-32 of all three (u32).
-//! Integers are little-endian. The frames are: one head (JSON); the state, compressed, in parts; pages of history,
-//! compressed; one end with the number of history records (u64) and the SHA-256 of everything before the frame.
+//! Layout: `MSTRBKUP`, version (u16), then frames: one head (JSON); the state, compressed, in parts; pages of history,
+//! compressed; from version 2 on, the parts of the decision log, each behind its kind; one end with the number of history
+//! records (u64) and the SHA-256 of everything before the frame.
 
 mod error;
-mod frame;
 mod read;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod write;
 
+use crate::framed;
+use crate::history::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use error::BackupError;
-pub use read::{Inspected, inspect};
+pub use read::{Inspected, decisions, events, inspect};
 pub use restore::{Restored, SKIPPED_INDEXES, restore};
-pub use write::write;
+pub use write::{Decisions, Take, decision_files, write};
+
+const MAGIC: &framed::Magic = b"MSTRBKUP";
+/// Without the decision log, and with it.
+const VERSION_PLAIN: u16 = 1;
+const VERSION_DECISIONS: u16 = 2;
+const HEAD: u8 = 1;
+const STATE: u8 = 2;
+const HISTORY: u8 = 3;
+const DECISIONS: u8 = 5;
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +76,12 @@ struct Row {
     kind: u8,
     job: Option<u64>,
     bytes: Vec<u8>,
+}
+
+impl From<Row> for Record {
+    fn from(row: Row) -> Self {
+        Self { ordinal: row.ordinal, kind: row.kind, job: row.job, bytes: row.bytes.into() }
+    }
 }
 
 /// The servers of a restored cluster, by id.

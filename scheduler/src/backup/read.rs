@@ -1,10 +1,13 @@
 //! Reading a backup: every byte is checked before anything of it is believed.
 
-use super::frame::{Broken, END, FrameReader, HEAD, HISTORY, STATE, VERSION};
-use super::{BackupError, Head, Page};
+use super::{BackupError, DECISIONS, HEAD, HISTORY, Head, MAGIC, Page, STATE, VERSION_DECISIONS, VERSION_PLAIN};
+use crate::decisions::{Chapter, Chapters};
+use crate::framed::{Broken, END, FrameReader, unpacked};
+use crate::history::Record;
+use crate::records::{self, Recorded};
 use muster_engine::State;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 
 /// The state, uncompressed, is not longer than this.
@@ -19,6 +22,8 @@ pub struct Inspected {
     pub state: State,
     /// Records of history.
     pub records: u64,
+    /// Of the decision log, compressed.
+    pub decision_bytes: u64,
     pub file_bytes: u64,
 }
 
@@ -30,20 +35,66 @@ pub fn inspect(path: &Path) -> Result<Inspected, BackupError> {
     each_page(path, |_| Ok(()))
 }
 
-/// The same, and shows every page of history in order. What was shown before an error is not to be believed.
+/// The same, and shows every event of the history in order. What was shown before an error is not to be believed.
+///
+/// # Errors
+/// What is wrong with it, or a record of another version.
+pub fn events(path: &Path, mut show: impl FnMut(&Recorded)) -> Result<Inspected, BackupError> {
+    each_page(path, |page: Page| {
+        for row in page.records {
+            let index = row.index;
+            let recorded = records::decode(index, &Record::from(row));
+            show(&recorded.map_err(|cause| BackupError::Io { path: path.to_owned(), cause })?);
+        }
+        Ok(())
+    })
+}
+
+/// The same, and shows the decision log in order: nothing, when the backup was made without.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decisions(path: &Path, mut show: impl FnMut(Chapter)) -> Result<Inspected, BackupError> {
+    let mut chapters = Chapters::default();
+    each_part(path, |part| {
+        if let Part::Decisions(payload) = part
+            && let Some((kind, payload)) = payload.split_first()
+        {
+            chapters.part(*kind, payload, &mut show);
+        }
+        Ok(())
+    })
+}
+
+/// What a backup holds besides its State.
+enum Part<'a> {
+    Page(Page),
+    Decisions(&'a [u8]),
+}
+
+/// The same, and shows every page of history in order.
 pub(super) fn each_page(
     path: &Path,
     mut show: impl FnMut(Page) -> Result<(), BackupError>,
 ) -> Result<Inspected, BackupError> {
+    each_part(path, |part| match part {
+        Part::Page(page) => show(page),
+        Part::Decisions(_) => Ok(()),
+    })
+}
+
+/// The same, and shows every part. What was shown before an error is not to be believed.
+fn each_part(path: &Path, mut show: impl FnMut(Part<'_>) -> Result<(), BackupError>) -> Result<Inspected, BackupError> {
     let file = File::open(path).map_err(|cause| BackupError::Io { path: path.to_owned(), cause })?;
     let failed = |broken: Broken, at: u64| match broken {
         Broken::Io(cause) => BackupError::Io { path: path.to_owned(), cause },
         Broken::Cut => BackupError::Cut { path: path.to_owned(), bytes: at },
-        Broken::NotABackup => BackupError::NotABackup { path: path.to_owned() },
-        Broken::Version(found) => BackupError::Version { path: path.to_owned(), found, known: VERSION },
+        Broken::NotOurs => BackupError::NotABackup { path: path.to_owned() },
+        Broken::Version(found) => BackupError::Version { path: path.to_owned(), found, known: VERSION_DECISIONS },
         Broken::Damaged(why) => BackupError::Damaged { path: path.to_owned(), at, why },
     };
-    let mut frames = FrameReader::begin(BufReader::new(file)).map_err(|broken| failed(broken, 0))?;
+    let frames = FrameReader::begin(BufReader::new(file), MAGIC, VERSION_PLAIN..=VERSION_DECISIONS);
+    let mut frames = frames.map_err(|broken| failed(broken, 0))?;
     let next = |frames: &mut FrameReader<_>| frames.next().map_err(|broken| failed(broken, frames.at));
     let damaged = |at: u64, why: &str| BackupError::Damaged { path: path.to_owned(), at, why: why.to_owned() };
 
@@ -63,14 +114,20 @@ pub(super) fn each_page(
         let page = page_of(&payload).filter(|page| is_next(page, from, &head));
         let page = page.ok_or_else(|| damaged(frames.at, "a page of history is not the next one"))?;
         (from, records) = (page.through + 1, records + page.records.len() as u64);
-        show(page)?;
+        show(Part::Page(page))?;
+        (kind, payload) = next(&mut frames)?;
+    }
+    let mut decision_bytes = 0;
+    while kind == DECISIONS {
+        decision_bytes += payload.len() as u64;
+        show(Part::Decisions(&payload))?;
         (kind, payload) = next(&mut frames)?;
     }
     let counted = payload.first_chunk().map(|count| u64::from_le_bytes(*count));
     if kind != END || counted != Some(records) || from <= head.index {
         return Err(damaged(frames.at, "its history is not whole"));
     }
-    Ok(Inspected { head, state, records, file_bytes: frames.at })
+    Ok(Inspected { head, state, records, decision_bytes, file_bytes: frames.at })
 }
 
 fn state_of(packed: &[u8], head: &Head) -> Result<State, String> {
@@ -87,11 +144,4 @@ fn page_of(payload: &[u8]) -> Option<Page> {
 fn is_next(page: &Page, from: u64, head: &Head) -> bool {
     let inside = |index: u64| from <= index && index <= page.through;
     from <= page.through && page.through <= head.index && page.records.iter().all(|row| inside(row.index))
-}
-
-fn unpacked(packed: &[u8], limit: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let decoder = zstd::stream::read::Decoder::new(packed).ok()?;
-    decoder.take(limit + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= limit).then_some(bytes)
 }

@@ -103,9 +103,9 @@ fn write_history(file: &Path, dir: &Path, floor: u64, last: u64, events: &[Recor
         let mut rows = page.records.into_iter().peekable();
         while let Some(first) = rows.next() {
             let index = first.index;
-            let mut records = vec![record(first)];
+            let mut records = vec![Record::from(first)];
             while let Some(row) = rows.next_if(|row| row.index == index) {
-                records.push(record(row));
+                records.push(row.into());
             }
             history.append(index, &records).map_err(io)?;
         }
@@ -113,10 +113,6 @@ fn write_history(file: &Path, dir: &Path, floor: u64, last: u64, events: &[Recor
     })?;
     history.append(last, events).map_err(io)?;
     history.flush_durable().map_err(io)
-}
-
-fn record(row: super::Row) -> Record {
-    Record { ordinal: row.ordinal, kind: row.kind, job: row.job, bytes: row.bytes.into() }
 }
 
 fn put_in_place(aside: &Path, dir: &Path) -> Result<(), BackupError> {

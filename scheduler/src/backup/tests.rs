@@ -1,4 +1,5 @@
 use super::*;
+use crate::decisions::Chapter;
 use crate::history::{HistoryStore, Record};
 use crate::machine::EngineMachine;
 use crate::watch::WatchHandle;
@@ -49,7 +50,7 @@ fn backup() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let (state, history) = (state(), history(&dir.path().join("history")));
     let file = dir.path().join("a.backup");
-    let written = write(std::fs::File::create(&file).unwrap(), &head(&state), &state, &history).unwrap();
+    let written = write(std::fs::File::create(&file).unwrap(), &head(&state), &state, &history, None).unwrap();
     assert_eq!(written, 2 * (INDEX - 1).div_ceil(3));
     (dir, file)
 }
@@ -150,4 +151,29 @@ async fn a_server_starts_from_a_restored_folder_and_leads_alone() {
     assert_eq!((view.cluster().generation, view.applied_index()), (2, INDEX + 12));
     assert_eq!(history.gaps().unwrap(), vec![]);
     consensus.shutdown().await;
+}
+
+/// Nothing rests on the decision log, so nothing fails for its sake.
+#[test]
+fn a_decision_log_that_cannot_be_read_is_named_in_a_backup_that_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, history) = (state(), history(&dir.path().join("history")));
+    let garbage = dir.path().join("0000000001-7.decisions");
+    std::fs::write(&garbage, [7; 500]).unwrap();
+    let missing = dir.path().join("0000000000-3.decisions");
+    let cases: [(std::io::Result<Vec<PathBuf>>, &str); 2] = [
+        (Ok(vec![missing, garbage]), "0000000001-7.decisions: is no decision log"),
+        (Err(std::io::Error::other("the decision log is closed")), "the decision log is closed"),
+    ];
+    for (number, (files, expected)) in cases.into_iter().enumerate() {
+        let file = dir.path().join(format!("{number}.backup"));
+        let parts = decision_files(files);
+        let out = std::fs::File::create(&file).unwrap();
+        write(out, &head(&state), &state, &history, Some(&parts)).unwrap();
+        let mut told = Vec::new();
+        let read = decisions(&file, |chapter| told.push(chapter)).unwrap();
+        let [Chapter::Unreadable(why)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((why.as_str(), read.state.hash()), (expected, state.hash()));
+        assert!(read.decision_bytes > 0);
+    }
 }

@@ -1,10 +1,12 @@
 //! Writing a backup.
 
-use super::frame::{FrameWriter, HEAD, HISTORY, STATE};
-use super::{Head, Page, Row};
+use super::{DECISIONS, HEAD, HISTORY, Head, MAGIC, Page, Row, STATE, VERSION_DECISIONS, VERSION_PLAIN};
+use crate::decisions;
+use crate::framed::FrameWriter;
 use crate::history::HistoryStore;
 use muster_engine::State;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// Bytes of compressed state in one frame.
 const PART_BYTES: usize = 1 << 20;
@@ -12,12 +14,39 @@ const PART_BYTES: usize = 1 << 20;
 const PAGE_RECORDS: usize = 4_096;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Writes State and the history through its index; returns how many records of history that were.
+/// Takes one part of a decision log, with its kind.
+pub type Take<'a> = &'a mut dyn FnMut(u8, &[u8]) -> io::Result<()>;
+/// Hands on each part of a decision log.
+pub type Decisions<'a> = &'a dyn Fn(Take<'_>) -> io::Result<()>;
+
+/// The parts of a decision log's files, as `DecisionLog::written` names them. A log that cannot be read says so in the backup and does not keep it from being made.
+pub fn decision_files(files: io::Result<Vec<PathBuf>>) -> impl Fn(Take<'_>) -> io::Result<()> {
+    move |show: Take<'_>| {
+        let files = match &files {
+            Ok(files) => files,
+            Err(error) => return show(decisions::DAMAGED, error.to_string().as_bytes()),
+        };
+        for path in files {
+            decisions::each_part(path, &mut *show)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes State and the history through its index, and the decision log if it is given; returns how many records of
+/// history that were.
 ///
 /// # Errors
 /// The writer's, or a history that lacks something: then another server has to be asked.
-pub fn write(out: impl Write, head: &Head, state: &State, history: &HistoryStore) -> io::Result<u64> {
-    let mut frames = FrameWriter::begin(out)?;
+pub fn write(
+    out: impl Write,
+    head: &Head,
+    state: &State,
+    history: &HistoryStore,
+    decisions: Option<Decisions<'_>>,
+) -> io::Result<u64> {
+    let version = if decisions.is_some() { VERSION_DECISIONS } else { VERSION_PLAIN };
+    let mut frames = FrameWriter::begin(out, MAGIC, version)?;
     frames.frame(HEAD, &serde_json::to_vec(head)?)?;
     let packed = zstd::encode_all(&state.encode()[..], ZSTD_LEVEL)?;
     for part in packed.chunks(PART_BYTES) {
@@ -37,6 +66,9 @@ pub fn write(out: impl Write, head: &Head, state: &State, history: &HistoryStore
     }
     if history.floor()? != head.history_from {
         return Err(io::Error::other("history was shortened meanwhile; try again"));
+    }
+    if let Some(decisions) = decisions {
+        decisions(&mut |kind, payload| frames.frame(DECISIONS, &[&[kind], payload].concat()))?;
     }
     frames.end(records)?;
     Ok(records)

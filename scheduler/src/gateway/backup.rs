@@ -26,6 +26,7 @@ pub(super) async fn backup(
     inner: &Arc<Inner>,
     caller: &Caller,
     ticket: Ticket,
+    request: pb::BackupRequest,
 ) -> Result<Streamed<pb::BackupChunk>, ErrorInfo> {
     inner.fresh().await?;
     let viewed: Viewed<Arc<State>> = inner.ctx.consensus.views().borrow().clone();
@@ -38,7 +39,7 @@ pub(super) async fn backup(
     tokio::spawn(async move {
         let done = muster_runtime::aside::run(move || {
             let _open = ticket;
-            send(&inner, &head, &viewed.view, &sender);
+            send(&inner, &head, &viewed.view, &sender, request.decisions);
         });
         if let Err(error) = done.await {
             tracing::error!(%error, "a backup was lost");
@@ -75,9 +76,13 @@ fn head(inner: &Inner, viewed: &Viewed<Arc<State>>) -> Result<Head, ErrorInfo> {
     })
 }
 
-fn send(inner: &Inner, head: &Head, state: &State, chunks: &Chunks) {
+fn send(inner: &Inner, head: &Head, state: &State, chunks: &Chunks, decisions: bool) {
     let mut out = ChunkWriter { chunks, buffer: Vec::with_capacity(CHUNK_BYTES) };
-    match backup::write(&mut out, head, state, &inner.ctx.history) {
+    let log = inner.ctx.decisions.as_ref().filter(|_| decisions);
+    let parts = log.map(|log| backup::decision_files(log.written()));
+    let parts = parts.as_ref().map(|parts| parts as backup::Decisions<'_>);
+    let written = backup::write(&mut out, head, state, &inner.ctx.history, parts);
+    match written {
         // The caller has gone away; nobody is left to be told.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {

@@ -4,6 +4,7 @@ use super::roles::Caller;
 use super::submit::unexpected;
 use super::{Inner, errors};
 use muster_engine::command::{ConfigChange, Principal};
+use muster_engine::state::policies::Promotion;
 use muster_engine::{Command, Entry, Response, State, apply};
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -48,7 +49,7 @@ pub(super) async fn configure(
 
 fn unknown(kind: &str) -> ErrorInfo {
     let message = format!("`{}` cannot be configured", super::render::words::plain(kind));
-    errors::usage(message).hint("there is: policy, fabric, settings, organisation")
+    errors::usage(message).hint("there is: policy, fabric, settings, organisation, shadow, promotion")
 }
 
 /// The value in force.
@@ -61,6 +62,8 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
         "fabric" => json(&**state.fabric()),
         "settings" => json(state.settings()),
         "organisation" => json(&**state.accounts().document()),
+        "shadow" => json(&state.policies().shadow().map(|shadow| &*shadow.policy)),
+        "promotion" => json(&**state.policy()),
         other => Err(unknown(other)),
     }
 }
@@ -83,6 +86,12 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
         "fabric" => ConfigChange::Fabric(read(kind, json)?),
         "settings" => ConfigChange::Settings(read(kind, json)?),
         "organisation" => ConfigChange::Organisation(Arc::new(read(kind, json)?)),
+        "shadow" => ConfigChange::Shadow(read(kind, json)?),
+        "promotion" => {
+            let promotion: Box<Promotion> = read(kind, json)?;
+            super::policy::check_engine(&promotion.evidence)?;
+            ConfigChange::Promote(promotion)
+        }
         other => return Err(unknown(other)),
     })
 }
@@ -93,6 +102,7 @@ fn differs(state: &State, change: &ConfigChange) -> bool {
         ConfigChange::Fabric(fabric) => *fabric != **state.fabric(),
         ConfigChange::Settings(settings) => settings != state.settings(),
         ConfigChange::Organisation(document) => document != state.accounts().document(),
+        ConfigChange::Shadow(policy) => policy.as_deref() != state.policies().shadow().map(|shadow| &*shadow.policy),
         _ => true,
     }
 }

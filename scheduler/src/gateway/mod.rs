@@ -27,6 +27,7 @@ mod never;
 mod nodes;
 mod past;
 mod plan;
+mod policy;
 mod queues;
 pub mod render;
 pub mod roles;
@@ -351,7 +352,7 @@ impl Muster for Gateway {
     async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let caller = self.enter("Backup", &request)?;
         let ticket = self.inner.streams.enter(&caller.name).map_err(|error| self.refused(error))?;
-        self.reply(backup::backup(&self.inner, &caller, ticket).await)
+        self.reply(backup::backup(&self.inner, &caller, ticket, request.into_inner()).await)
     }
 
     async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanReply>, Status> {
@@ -371,5 +372,12 @@ impl Muster for Gateway {
 
     async fn edit_job(&self, request: Request<pb::EditJobRequest>) -> Result<Response<pb::EditJobReply>, Status> {
         on_leader!(self, "EditJob", request, edit_job, edit::edit)
+    }
+
+    async fn show_policy(
+        &self,
+        request: Request<pb::ShowPolicyRequest>,
+    ) -> Result<Response<pb::ShowPolicyReply>, Status> {
+        on_leader!(self, "ShowPolicy", request, show_policy, policy::show)
     }
 }

@@ -35,6 +35,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("ListQueues", PEOPLE),
     ("ShowQueue", PEOPLE),
     ("EditJob", PEOPLE),
+    ("ShowPolicy", PEOPLE),
     ("ChangeMembers", ADMINS),
     ("TransferLeader", ADMINS),
     ("Backup", ADMINS),

@@ -123,6 +123,7 @@ pub const ROUTES: &[Route] = &[
     row(Get, "/v1/queues", "ListQueues", answer!(list_queues, "muster.queues/1")),
     row(Get, "/v1/queues/{name}", "ShowQueue", answer!(show_queue, "muster.queue/1")),
     row(Post, "/v1/jobs/{job}/edit", "EditJob", answer!(edit_job, "muster.edited/1")),
+    row(Get, "/v1/policy", "ShowPolicy", answer!(show_policy, "muster.policy/1")),
     row(Get, "/v1/version", "Version", answer!(version, "muster.version/1", Shape::Version, |reply, _| document::version(None, Some(reply)))),
 ];
 

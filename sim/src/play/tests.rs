@@ -24,7 +24,16 @@ fn policy() -> Policy {
 
 fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Played {
     let policy = policy();
-    let play = Play { world, truth, policy: &policy, throughputs: None, seed, bounds: Vec::new(), check: true };
+    let play = Play {
+        world,
+        truth,
+        policy: &policy,
+        organisation: None,
+        throughputs: None,
+        seed,
+        bounds: Vec::new(),
+        check: true,
+    };
     let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
     assert_books_balance(&played);
     played
@@ -188,6 +197,7 @@ fn failures_per_node_day_are_the_given_rates() {
         world: &world,
         truth: &truth,
         policy: &policy,
+        organisation: None,
         throughputs: None,
         seed: 11,
         bounds: Vec::new(),
@@ -223,6 +233,7 @@ fn mean_time_to_failure_falls_with_the_number_of_nodes() {
             world: &world,
             truth: &truth,
             policy: &policy,
+            organisation: None,
             throughputs: None,
             seed: nodes,
             bounds: Vec::new(),

@@ -6,6 +6,7 @@ use super::input::each_line;
 use super::rows::{Row, Rows};
 use super::{RecordedEnd, TraceJob, Work};
 use muster_common::Name;
+use muster_common::job::{GROUPS_MAX, Scheduling};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
 
@@ -46,6 +47,10 @@ struct Line {
     recorded_end: RecordedEnd,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     work: Option<Work>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheduling: Option<Box<Scheduling>>,
 }
 
 fn is_unknown(end: &RecordedEnd) -> bool {
@@ -92,6 +97,9 @@ fn row(line: &str) -> Result<Row, String> {
     if !(1..=1000).contains(&share_milli) || (share_milli < 1000 && line.devices != 1) {
         return Err("share_milli is from 1 to 1000, and less than 1000 only of one device".into());
     }
+    if let Some(known) = &line.scheduling {
+        check(known, line.devices)?;
+    }
     Ok(Row::job(TraceJob {
         id: id(&line.job_id)?,
         submit_ms: line.submit_ms,
@@ -106,7 +114,20 @@ fn row(line: &str) -> Result<Row, String> {
         account: line.account,
         recorded_end: line.recorded_end,
         work: line.work,
+        name: line.name,
+        scheduling: line.scheduling,
     }))
+}
+
+/// One gang, of the devices that its line says.
+fn check(known: &Scheduling, devices: u32) -> Result<(), String> {
+    if known.groups.is_empty() || known.groups.len() > GROUPS_MAX || known.array.is_some() {
+        return Err(format!("scheduling asks for one gang of 1 to {GROUPS_MAX} groups, and no array"));
+    }
+    if known.devices() != u64::from(devices) {
+        return Err(format!("scheduling asks for {} devices, not {devices}", known.devices()));
+    }
+    Ok(())
 }
 
 /// Writes jobs in this format.
@@ -131,6 +152,8 @@ pub fn write(output: &mut dyn Write, jobs: &[TraceJob], recorded_devices: Option
             account: job.account.clone(),
             recorded_end: job.recorded_end,
             work: job.work.clone(),
+            name: job.name.clone(),
+            scheduling: job.scheduling.clone(),
         };
         writeln!(output, "{}", serde_json::to_string(&line)?)?;
     }

@@ -9,7 +9,7 @@ mod input;
 pub mod jsonl;
 mod openb;
 mod philly;
-mod rows;
+pub(crate) mod rows;
 mod sacct;
 mod swf;
 mod table;
@@ -19,7 +19,8 @@ mod tiresias;
 use crate::SimError;
 use flate2::read::MultiGzDecoder;
 use muster_common::Name;
-use rows::Rows;
+use muster_common::job::Scheduling;
+pub(crate) use rows::Rows;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, Read};
@@ -60,6 +61,10 @@ pub struct TraceJob {
     pub recorded_end: RecordedEnd,
     /// What it does, where run times follow from a table of throughputs.
     pub work: Option<Work>,
+    /// As its user called it; run times are learned by it.
+    pub name: Option<Name>,
+    /// All that was asked for, where the trace knows it; it counts for more than what is above.
+    pub scheduling: Option<Box<Scheduling>>,
 }
 
 impl Default for TraceJob {
@@ -78,6 +83,8 @@ impl Default for TraceJob {
             account: None,
             recorded_end: RecordedEnd::Unknown,
             work: None,
+            name: None,
+            scheduling: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{BAD_ROWS_NAMED_MAX, BadRow, Card, JOBS_MAX, Noted, Trace, TraceJob};
 use std::collections::BTreeMap;
 
 /// Rows read so far.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     format: &'static str,
     jobs: Vec<TraceJob>,
     rows: u64,
@@ -21,19 +21,19 @@ pub(super) struct Rows {
 }
 
 /// What a row turned out to be.
-pub(super) enum Row {
+pub(crate) enum Row {
     Job(Box<TraceJob>),
     Dropped(&'static str),
 }
 
 impl Row {
-    pub(super) fn job(job: TraceJob) -> Self {
+    pub(crate) fn job(job: TraceJob) -> Self {
         Row::Job(Box::new(job))
     }
 }
 
 impl Rows {
-    pub(super) fn new(format: &'static str) -> Self {
+    pub(crate) fn new(format: &'static str) -> Self {
         Self {
             format,
             jobs: Vec::new(),
@@ -50,7 +50,7 @@ impl Rows {
 
     /// # Errors
     /// When there are more jobs than a run can hold.
-    pub(super) fn add(&mut self, line: u64, row: Result<Row, String>) -> Result<(), String> {
+    pub(crate) fn add(&mut self, line: u64, row: Result<Row, String>) -> Result<(), String> {
         if self.jobs.len() >= JOBS_MAX {
             return Err(format!("more than {JOBS_MAX} jobs; cut it into parts"));
         }
@@ -70,7 +70,7 @@ impl Rows {
         Ok(())
     }
 
-    pub(super) fn changed(&mut self, line: u64, why: &'static str) {
+    pub(crate) fn changed(&mut self, line: u64, why: &'static str) {
         note(&mut self.changed, line, why);
     }
 
@@ -81,7 +81,7 @@ impl Rows {
         }
     }
 
-    pub(super) fn into_trace(mut self) -> Trace {
+    pub(crate) fn into_trace(mut self) -> Trace {
         self.jobs.sort_by_key(|job| job.submit_ms);
         let mut card = Card {
             format: self.format,

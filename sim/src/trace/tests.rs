@@ -201,7 +201,11 @@ fn our_own_format_keeps_everything() {
         account: Some(Name::literal("nlp")),
         recorded_end: RecordedEnd::Cancelled,
         work: Some(Work { kind: "A".into(), steps: 4 }),
+        ..TraceJob::default()
     };
+    let world = crate::world::World::parse("[[nodes]]\ncount = 1\ndevices = 8\n").unwrap();
+    let scheduling = Some(Box::new(world.scheduling(&all)));
+    let all = TraceJob { name: Some(Name::literal("probe")), scheduling, ..all };
     let jobs = [all, job("y", 6, 7, 7, 3)];
     let mut bytes = Vec::new();
     jsonl::write(&mut bytes, &jobs, Some(64)).unwrap();
@@ -210,6 +214,9 @@ fn our_own_format_keeps_everything() {
     let wrong =
         "{\"schema\":\"muster.trace/1\"}\n{\"job_id\":\"a\",\"submit_ms\":1,\"run_ms\":1,\"devices\":1,\"colour\":2}\n";
     assert!(lenient(Format::Muster, wrong).card.bad[0].why.contains("colour"));
+    let unlike =
+        std::str::from_utf8(&bytes).unwrap().replacen("\"devices\":1", "\"devices\":2", 1).replace("250", "1000");
+    assert!(lenient(Format::Muster, &unlike).card.bad[0].why.contains("scheduling"));
     assert!(read_lenient(Format::Muster, "{\"schema\":\"other/1\"}\n").unwrap_err().contains("muster.trace/1"));
 }
 

@@ -23,7 +23,7 @@ impl World {
         if nodes == 0 || nodes > NODES_MAX {
             return Err(format!("the world has {nodes} nodes; it must have from 1 to {NODES_MAX}"));
         }
-        let mut names = BTreeSet::new();
+        let (mut names, mut given) = (BTreeSet::new(), BTreeSet::new());
         for group in &self.nodes {
             if group.devices == 0 || group.devices > NODE_DEVICES_MAX {
                 return Err(format!(
@@ -33,6 +33,17 @@ impl World {
             }
             if group.cpus.is_some_and(|cpus| cpus < u32::from(group.devices)) {
                 return Err(format!("nodes `{}`: fewer CPUs than devices; every rank needs one", group.name));
+            }
+            if !group.names.is_empty() && group.names.len() != group.count as usize {
+                let known = group.names.len();
+                return Err(format!("nodes `{}`: {known} names for {} nodes", group.name, group.count));
+            }
+            if let Some(name) = group.names.iter().find(|name| !given.insert(*name)) {
+                return Err(format!("two nodes are called `{name}`"));
+            }
+            let of_agent = group.inventory.as_ref().map(|inventory| inventory.devices.len());
+            if of_agent.is_some_and(|devices| devices != usize::from(group.devices)) {
+                return Err(format!("nodes `{}`: `devices` is not what its inventory lists", group.name));
             }
             if !names.insert(&group.name) {
                 return Err(format!("two groups of nodes are called `{}`", group.name));
@@ -111,10 +122,40 @@ impl World {
 }
 
 fn node_name(group: &NodeGroup, number: u32) -> Result<Name, String> {
+    if let Some(name) = group.names.get(number as usize) {
+        return Ok(name.clone());
+    }
     Name::new(format!("{}-{number}", group.name)).map_err(|error| format!("nodes `{}`: {error}", group.name))
 }
 
 fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
+    let inventory = match &group.inventory {
+        Some(known) => of_agent(known, &name),
+        None => invented(group, &name, place),
+    };
+    Registration {
+        name: name.clone(),
+        inventory: Arc::new(inventory),
+        store_id: name.to_string(),
+        instance: name.to_string(),
+        store_lost: false,
+        old_boot_silent: false,
+        held: Vec::new(),
+    }
+}
+
+/// As it was reported, for a node of this name.
+fn of_agent(known: &Inventory, name: &Name) -> Inventory {
+    let mut inventory = known.clone();
+    (inventory.hardware_id, inventory.address) = (name.to_string(), name.to_string());
+    inventory.boot_id = "simulated".into();
+    for (slot, device) in inventory.devices.iter_mut().enumerate() {
+        device.uuid = format!("{name}-{slot}");
+    }
+    inventory
+}
+
+fn invented(group: &NodeGroup, name: &Name, place: Place) -> Inventory {
     let devices = (0..group.devices)
         .map(|slot| Device {
             uuid: format!("{name}-{slot}"),
@@ -127,7 +168,7 @@ fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
             nearest_nics: Vec::new(),
         })
         .collect();
-    let inventory = Inventory {
+    Inventory {
         cpu_milli: u64::from(group.cpus.unwrap_or(CPUS_PER_DEVICE * u32::from(group.devices))) * 1000,
         memory_bytes: u64::from(group.memory_gib) << 30,
         numa: Vec::new(),
@@ -143,15 +184,6 @@ fn registration(group: &NodeGroup, name: Name, place: Place) -> Registration {
         port_base: PORT_BASE,
         port_count: PORTS,
         weak_fencing: false,
-    };
-    Registration {
-        name: name.clone(),
-        inventory: Arc::new(inventory),
-        store_id: name.to_string(),
-        instance: name.to_string(),
-        store_lost: false,
-        old_boot_silent: false,
-        held: Vec::new(),
     }
 }
 

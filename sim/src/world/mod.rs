@@ -10,7 +10,10 @@ use crate::SimError;
 use crate::trace::TraceJob;
 use failures::Failures;
 use muster_common::Name;
-use muster_common::job::{CheckpointSpec, Count, DeviceTotal, GroupRequest, Limits, RetryBudget, Scheduling};
+use muster_common::job::{
+    CheckpointSpec, Count, Dependencies, DeviceTotal, GroupRequest, Limits, RetryBudget, Scheduling,
+};
+use muster_common::node::Inventory;
 use muster_common::resources::Share;
 use muster_common::topology::FabricSpec;
 use planned::{Cancellation, PlannedDrain, UserFailure};
@@ -68,6 +71,12 @@ pub struct NodeGroup {
     /// each level, widest first. Domains are called by their level and a number.
     #[serde(default)]
     pub place_every: BTreeMap<Name, Vec<u32>>,
+    /// What the nodes are called, where that is not `name` and a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Name>,
+    /// What an agent reported of each of them; it counts for more than what is above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Box<Inventory>>,
 }
 
 fn node() -> Name {
@@ -185,6 +194,22 @@ pub enum Request {
 }
 
 impl World {
+    /// These machines, and the usual rules of time.
+    pub fn of(nodes: Vec<NodeGroup>) -> Self {
+        Self {
+            nodes,
+            fabric: FabricSpec::default(),
+            events: Events::default(),
+            preemption: Preemption::default(),
+            jobs: Jobs::default(),
+            delays: Delays::default(),
+            failures: Failures::default(),
+            drains: Vec::new(),
+            cancellations: Vec::new(),
+            user_failures: Vec::new(),
+        }
+    }
+
     pub fn read(path: &Path) -> Result<(Self, String), SimError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
@@ -217,6 +242,10 @@ impl World {
     /// What is submitted for a job of the trace. The engine may know the run time exactly
     /// (`exact`) and as its user said (`expected`); which of them it uses is policy.
     pub(crate) fn scheduling(&self, job: &TraceJob) -> Scheduling {
+        if let Some(known) = &job.scheduling {
+            // What was not known to the cluster it ran on is not known here either.
+            return Scheduling { array: None, after: Dependencies::default(), ..(**known).clone() };
+        }
         let one_share = Count::Nodes { nodes: 1, per_node: job.devices.min(1) };
         let count = match self.jobs.request {
             _ if job.devices == 0 || job.share_milli < Share::WHOLE.0 => one_share,

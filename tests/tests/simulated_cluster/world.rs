@@ -99,6 +99,7 @@ impl Server {
             members: (1..=SERVERS).map(member).collect(),
             timing: Timing { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 1_000 },
             snapshot_every: Some(SNAPSHOT_EVERY),
+            decision_log_mib: 0,
             metrics_listen: None,
             join: false,
             heartbeat: Heartbeat::Grpc,

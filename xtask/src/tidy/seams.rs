@@ -17,6 +17,7 @@ const SEAMS: &[(&str, &[Outside], &str)] = &[
     ("scheduler/src/consensus/", &[Clock, Files, Random], "LogEngine and SnapshotStore"),
     ("scheduler/src/history", &[Files], "HistoryStore"),
     ("scheduler/src/backup/", &[Files], "a backup's file, and the folders made of it, without a server"),
+    ("scheduler/src/decisions/", &[Clock, Files], "the decision log, which simulated disks do without"),
     ("scheduler/src/store", &[Files], "a server's own files"),
     ("scheduler/src/config.rs", &[Files], "the start-up configuration"),
     ("agent/src/store", &[Files], "the agent's store"),

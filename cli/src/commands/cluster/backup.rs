@@ -27,11 +27,14 @@ pub struct BackupArgs {
     /// Read a backup that is there and check every byte of it, instead of making one
     #[arg(long)]
     pub check: bool,
+    /// Leave out the decision log, with which decisions of the recent past can be made again
+    #[arg(long)]
+    pub no_decisions: bool,
 }
 
 pub async fn run(context: &Context, args: BackupArgs) -> Result<u8, CliError> {
     if !args.check {
-        make(context, &args.file).await?;
+        fetch(context, &args.file, !args.no_decisions).await?;
     }
     // What was written is read back: a backup that cannot be restored is none.
     let read = inspect(&args.file).map_err(refused)?;
@@ -53,14 +56,15 @@ pub fn refused(error: BackupError) -> CliError {
     CliError::new(code, error.to_string()).hint(error.hint())
 }
 
-async fn make(context: &Context, file: &Path) -> Result<(), CliError> {
+/// Has the servers write a backup into a file that is not there yet, and reads it back.
+pub async fn fetch(context: &Context, file: &Path, decisions: bool) -> Result<(), CliError> {
     if file.exists() {
         return Err(CliError::new(ErrorCode::Conflict, format!("{} is there already", file.display()))
             .hint("give a name that no file has: a backup never replaces another"));
     }
     let client = context.client()?;
     let aside = Aside::create(file)?;
-    let mut chunks = client.call(async |mut api| api.backup(BackupRequest {}).await).await?;
+    let mut chunks = client.call(async |mut api| api.backup(BackupRequest { decisions }).await).await?;
     let (mut bytes, mut said) = (0, Instant::now());
     while let Some(chunk) = chunks.message().await.map_err(|status| status_error(&status))? {
         (&aside.file).write_all(&chunk.data)?;
@@ -113,7 +117,7 @@ pub fn render(file: &Path, read: &Inspected) -> String {
     let Head { cluster_id, index, generation, made_at_ms, made_by, state_hash, .. } = &read.head;
     let names: Vec<String> = read.head.members.iter().map(|member| cell(&member.name)).collect();
     format!(
-        "{}: cluster {} at entry {index}, generation {generation}\n  made   {} by {}\n  holds  {}, {}, {} of history, {}\n  \
+        "{}: cluster {} at entry {index}, generation {generation}\n  made   {} by {}\n  holds  {}, {}, {} of history, {}{}\n  \
          state  {}\n  whole  every checksum was read back\n",
         file.display(),
         cell(cluster_id),
@@ -123,6 +127,10 @@ pub fn render(file: &Path, read: &Inspected) -> String {
         human::count(read.state.nodes().len() as u64, "node"),
         human::count(read.records, "record"),
         human::bytes(read.file_bytes),
+        match read.decision_bytes {
+            0 => String::new(),
+            bytes => format!(", of that {} of decisions", human::bytes(bytes)),
+        },
         cell(state_hash),
     ) + &format!("  servers {}\n", names.join(", "))
 }
@@ -133,7 +141,7 @@ pub fn document(file: &Path, read: &Inspected) -> Value {
         "schema": "muster.backup/1", "file": file, "file_bytes": read.file_bytes, "cluster_id": cluster_id,
         "index": index, "term": term, "generation": generation, "feature_level": feature_level,
         "state_hash": read.head.state_hash, "jobs": read.state.jobs().len(), "nodes": read.state.nodes().len(),
-        "history_records": read.records, "history_from": read.head.history_from, "members": read.head.members,
+        "history_records": read.records, "decision_bytes": read.decision_bytes, "history_from": read.head.history_from, "members": read.head.members,
         "made_at_ms": made_at_ms, "made_at": rfc3339(*made_at_ms), "made_by": made_by, "version": read.head.version,
     })
 }

@@ -1,9 +1,10 @@
 //! `muster sim import`: recorded work into our own format, with a data card.
 
-use super::{OnBadRows, failed, format_named, said};
+use super::{OnBadRows, cluster, failed, format_named, said};
 use crate::context::Context;
 use crate::error::CliError;
 use clap::Args;
+use muster_common::job::file::parse_duration_ms;
 use muster_sim::ImportArgs;
 use muster_sim::trace::{Card, Format};
 use serde_json::{Value, json};
@@ -12,8 +13,15 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub struct SimImportArgs {
     /// The recorded work; `.gz` is unpacked
-    #[arg(value_name = "TRACE")]
-    pub trace: PathBuf,
+    #[arg(value_name = "TRACE", required_unless_present = "from")]
+    pub trace: Option<PathBuf>,
+    /// A Muster cluster's own past: `live:TIME` asks its servers, `backup:FILE` reads a backup. -o is a folder then, for
+    /// trace, world, policy and organisation
+    #[arg(long, value_name = "SOURCE", value_parser = cluster::stretch, conflicts_with_all = ["trace", "format", "throughputs"])]
+    pub from: Option<cluster::Stretch>,
+    /// With --from: no more than so long before the end, such as 7d
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub last: Option<String>,
     /// How it is written; told by its name and header unless given
     #[arg(long, value_parser = format_named)]
     pub format: Option<Format>,
@@ -35,8 +43,12 @@ pub struct SimImportArgs {
 }
 
 pub fn run(context: &Context, args: &SimImportArgs) -> Result<u8, CliError> {
+    if let Some(from) = &args.from {
+        return cluster::run(context, &within(from, args.last.as_deref())?, args.output.as_deref());
+    }
+    let trace = args.trace.clone().ok_or_else(|| cluster::usage("name a trace, or a cluster with --from"))?;
     let import = ImportArgs {
-        trace: args.trace.clone(),
+        trace,
         format: args.format,
         throughputs: args.throughputs.clone(),
         bad_rows: args.bad_rows.into(),
@@ -50,6 +62,13 @@ pub fn run(context: &Context, args: &SimImportArgs) -> Result<u8, CliError> {
         context.printer.say(&format!("written to {}", output.display()));
     }
     Ok(0)
+}
+
+/// `--last` beside a source.
+pub fn within(from: &cluster::Stretch, last: Option<&str>) -> Result<cluster::Stretch, CliError> {
+    let Some(last) = last else { return Ok(from.clone()) };
+    let last_ms = parse_duration_ms(last).map_err(|error| cluster::usage(&format!("--last: {error}")))?;
+    Ok(cluster::Stretch { last_ms: Some(last_ms), ..from.clone() })
 }
 
 pub fn render(card: &Card) -> String {

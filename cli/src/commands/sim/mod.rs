@@ -1,8 +1,10 @@
 //! `muster sim`: policies on recorded work, through the engine that also runs clusters.
 
+pub mod cluster;
 pub mod compare;
 pub mod generate;
 pub mod import;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod sweep;
@@ -31,6 +33,8 @@ pub enum SimCommand {
     Compare(compare::SimCompareArgs),
     /// Run one policy with parameters over declared values, every combination
     Sweep(sweep::SimSweepArgs),
+    /// Play a cluster's own log once more: check its decisions, or try another policy on them
+    Replay(replay::SimReplayArgs),
     /// Make the page about a run anew, from its folder
     Report(report::SimReportArgs),
 }
@@ -71,6 +75,9 @@ pub struct SimSceneArgs {
     /// TOML file with prices and power
     #[arg(long, value_name = "FILE")]
     pub prices: Option<PathBuf>,
+    /// TOML file with accounts and queues; without it, every name of a trace is taken
+    #[arg(long, value_name = "FILE")]
+    pub organisation: Option<PathBuf>,
     /// First job of a window, counted from 0
     #[arg(long, default_value_t = 0)]
     pub start_job: usize,
@@ -94,6 +101,7 @@ impl SimSceneArgs {
             truth: self.truth,
             throughputs: self.throughputs,
             prices: self.prices,
+            organisation: self.organisation,
             start_job: self.start_job,
             jobs: self.jobs,
             check: self.check,
@@ -114,6 +122,7 @@ pub fn run(context: &Context, command: SimCommand) -> Result<u8, CliError> {
         SimCommand::Run(args) => run::run(context, args),
         SimCommand::Compare(args) => compare::run(context, args),
         SimCommand::Sweep(args) => sweep::run(context, args),
+        SimCommand::Replay(args) => replay::run(context, args),
         SimCommand::Report(args) => report::run(context, &args),
     }
 }

@@ -88,7 +88,13 @@ fn head() -> muster_scheduler::backup::Head {
 
 fn inspected() -> muster_scheduler::backup::Inspected {
     let state = muster_engine::State::new("prod");
-    muster_scheduler::backup::Inspected { head: head(), state, records: 12_345, file_bytes: 3 << 20 }
+    muster_scheduler::backup::Inspected {
+        head: head(),
+        state,
+        records: 12_345,
+        decision_bytes: 1 << 20,
+        file_bytes: 3 << 20,
+    }
 }
 
 #[test]

@@ -81,7 +81,9 @@ impl Server {
         let clocks = Arc::new(|| -> futures::future::BoxFuture<'static, Vec<u64>> {
             Box::pin(async { vec![SystemClock.wall_ms()] })
         });
-        let coordinator = Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, "dev".into());
+        let (shadow, _) = crate::shadow::ShadowHandle::new();
+        let coordinator =
+            Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, "dev".into(), shadow.clone());
         supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
         let heartbeats = Heartbeats::new(clock.clone());
         let services = Services {
@@ -106,7 +108,9 @@ impl Server {
             consensus: consensus.clone(),
             proposer,
             history,
+            decisions: None,
             watch,
+            shadow,
             sessions,
             heartbeats,
             clock,

@@ -103,6 +103,7 @@ async fn every_real_reply_is_what_its_schema_says() {
         (Method::Put, "/v1/configuration/{kind}", "/v1/configuration/settings".into(), json!({"value": settings})),
         (Method::Get, "/v1/version", "/v1/version".into(), Value::Null),
         (Method::Post, "/v1/plans", "/v1/plans".into(), json!({"jobs": [{"spec": spec.clone()}]})),
+        (Method::Get, "/v1/policy", "/v1/policy".into(), Value::Null),
         (Method::Get, "/v1/queues", "/v1/queues".into(), Value::Null),
         (Method::Get, "/v1/queues/{name}", "/v1/queues/default".into(), Value::Null),
         (

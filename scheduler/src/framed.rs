@@ -1,29 +1,28 @@
-//! Frames: what a backup is made of on disk.
+//! Frames: what a backup and a decision log are made of on disk: kind (u8), length (u32), payload, and the CRC-32 of all
+//! three (u32), behind eight letters and a version (u16). Integers are little-endian.
 
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 
-pub(super) const MAGIC: &[u8; 8] = b"MSTRBKUP";
-pub(super) const VERSION: u16 = 1;
-pub(super) const HEAD: u8 = 1;
-pub(super) const STATE: u8 = 2;
-pub(super) const HISTORY: u8 = 3;
-pub(super) const END: u8 = 4;
+pub type Magic = [u8; 8];
+/// The last frame, of a file that has one: a number and the digest of everything before it.
+pub const END: u8 = 4;
 /// The longest payload. A page of history is far below it.
-pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 const SHA_BYTES: usize = 32;
 
 /// Writes frames, and remembers the digest of all of them.
-pub(super) struct FrameWriter<W> {
+pub struct FrameWriter<W> {
     out: W,
     sha: Sha256,
 }
 
 impl<W: Write> FrameWriter<W> {
-    pub(super) fn begin(out: W) -> io::Result<Self> {
+    pub fn begin(out: W, magic: &Magic, version: u16) -> io::Result<Self> {
         let mut writer = FrameWriter { out, sha: Sha256::new() };
-        writer.put(MAGIC)?;
-        writer.put(&VERSION.to_le_bytes())?;
+        writer.put(magic)?;
+        writer.put(&version.to_le_bytes())?;
         Ok(writer)
     }
 
@@ -32,7 +31,7 @@ impl<W: Write> FrameWriter<W> {
         self.out.write_all(bytes)
     }
 
-    pub(super) fn frame(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
+    pub fn frame(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::other(format!("a frame of {} bytes", payload.len())))?;
         let mut head = [kind, 0, 0, 0, 0];
@@ -42,8 +41,13 @@ impl<W: Write> FrameWriter<W> {
         self.put(&crc(&head, payload).to_le_bytes())
     }
 
+    /// Hands on what is buffered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// The last frame.
-    pub(super) fn end(mut self, records: u64) -> io::Result<()> {
+    pub fn end(mut self, records: u64) -> io::Result<()> {
         let mut payload = records.to_le_bytes().to_vec();
         payload.extend_from_slice(&self.sha.clone().finalize());
         self.frame(END, &payload)?;
@@ -59,35 +63,36 @@ fn crc(head: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// Why the next frame cannot be read.
-pub(super) enum Broken {
+pub enum Broken {
     Io(io::Error),
     Cut,
-    NotABackup,
+    /// It begins with other letters.
+    NotOurs,
     Version(u16),
     Damaged(String),
 }
 
 /// Reads frames and checks each of them.
-pub(super) struct FrameReader<R> {
+pub struct FrameReader<R> {
     input: R,
     sha: Sha256,
     /// Bytes read.
-    pub(super) at: u64,
+    pub at: u64,
 }
 
 impl<R: Read> FrameReader<R> {
-    pub(super) fn begin(input: R) -> Result<Self, Broken> {
+    pub fn begin(input: R, magic: &Magic, versions: RangeInclusive<u16>) -> Result<Self, Broken> {
         let mut reader = FrameReader { input, sha: Sha256::new(), at: 0 };
-        let magic = reader.take(MAGIC.len()).map_err(|broken| match broken {
-            Broken::Cut => Broken::NotABackup,
+        let found = reader.take(magic.len()).map_err(|broken| match broken {
+            Broken::Cut => Broken::NotOurs,
             other => other,
         })?;
-        if magic != MAGIC {
-            return Err(Broken::NotABackup);
+        if found != magic {
+            return Err(Broken::NotOurs);
         }
         let version = reader.take(2)?;
         match u16::from_le_bytes([version[0], version[1]]) {
-            VERSION => Ok(reader),
+            version if versions.contains(&version) => Ok(reader),
             other => Err(Broken::Version(other)),
         }
     }
@@ -104,7 +109,7 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// The next frame's kind and payload; the last one is [`END`], whose digest is checked here.
-    pub(super) fn next(&mut self) -> Result<(u8, Vec<u8>), Broken> {
+    pub fn next(&mut self) -> Result<(u8, Vec<u8>), Broken> {
         let before = self.sha.clone();
         let head = self.take(5)?;
         let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -132,4 +137,12 @@ impl<R: Read> FrameReader<R> {
             Ok(_) => Err(Broken::Damaged("there is more behind its end".to_owned())),
         }
     }
+}
+
+/// Decompressed, unless it would be longer than `limit`.
+pub fn unpacked(packed: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(packed).ok()?;
+    decoder.take(limit + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= limit).then_some(bytes)
 }

@@ -1,0 +1,155 @@
+use super::*;
+use crate::lived::{BEGIN, Lived, SECOND, busy, scheduling};
+use crate::play::Play;
+use crate::run::Going;
+use crate::trace::TraceJob;
+use crate::world::truth::Truth;
+use muster_common::job::{ArraySpec, Limits, Scheduling};
+use muster_engine::Command;
+use muster_engine::command::{Cancel, NodeAction, Principal};
+use std::collections::BTreeMap;
+
+fn import(lived: &Lived, from_s: u64) -> Imported {
+    let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
+    for (at, event) in &lived.history.events {
+        gatherer.event(*at, event);
+    }
+    gatherer.finish(&lived.player.state).unwrap()
+}
+
+fn replayed(imported: &Imported) -> Vec<(String, u64)> {
+    let (truth, policy) = (Truth::default(), &imported.policy);
+    // As it is read from the file.
+    let world = World::parse(&toml::to_string(&imported.world).unwrap()).unwrap();
+    let organisation = imported.organisation.as_ref();
+    let play = Play {
+        world: &world,
+        truth: &truth,
+        policy,
+        organisation,
+        throughputs: None,
+        seed: 0,
+        bounds: Vec::new(),
+        check: true,
+    };
+    let played = play.run(imported.trace.jobs.clone(), None, &mut |_| Going::On).unwrap();
+    let start = |result: &crate::metrics::JobResult| {
+        let name = result.job.name.as_ref().unwrap().to_string();
+        Some((name, result.first_start?.0))
+    };
+    let mut starts: Vec<_> = played.results.iter().filter_map(start).collect();
+    starts.sort_by_key(|(name, at)| (*at, name.clone()));
+    starts
+}
+
+fn sorted(mut starts: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    starts.sort_by_key(|(name, at)| (*at, name.clone()));
+    starts
+}
+
+#[test]
+fn the_same_policy_in_the_imported_world_starts_every_job_when_it_was_started() {
+    let mut lived = busy();
+    lived.until(1_000_000);
+    let imported = import(&lived, 0);
+    assert_eq!(imported.trace.jobs.len(), 40);
+    assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
+    assert_eq!(imported.card.trace.changed, []);
+    assert_eq!((imported.card.nodes, imported.card.from_ms), (3, BEGIN.0));
+}
+
+#[test]
+fn a_job_is_imported_with_all_it_asked_for_and_its_real_run_time() {
+    let mut lived = Lived::new(2);
+    lived.submit(10, "one", 77, scheduling(2, 3));
+    lived.until(1_000_000);
+    let TraceJob { submit_ms, run_ms, requested_ms, devices, user, scheduling: asked, .. } =
+        import(&lived, 0).trace.jobs.remove(0);
+    assert_eq!((submit_ms, run_ms, requested_ms, devices), (BEGIN.0 + 10 * SECOND, 77 * SECOND, 300 * SECOND, 6));
+    assert_eq!((user.as_deref(), asked.as_deref()), (Some("ann"), Some(&scheduling(2, 3))));
+}
+
+/// What a run will not show is counted under its reason.
+#[test]
+fn what_has_not_ended_or_never_ran_is_said() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "runs", 5_000, scheduling(1, 8));
+    lived.submit(1, "waits", 60, scheduling(1, 8));
+    lived.submit(2, "given-up", 60, scheduling(1, 8));
+    let silent = Scheduling { limits: Limits::default(), ..scheduling(1, 8) };
+    lived.submit(3, "unknown", 60, silent);
+    lived.until(100);
+    let given_up = lived.player.state.jobs().values().find(|job| job.name.as_str() == "given-up").unwrap().id;
+    let cancel = Cancel { job: given_up, ordinal: None, reason: String::new(), by: Principal("ann".into()) };
+    lived.at(100, Command::Cancel(cancel));
+    lived.until(1_000);
+    lived.commit(1_000, Command::Nothing);
+    let imported = import(&lived, 0);
+    let jobs: BTreeMap<_, _> =
+        imported.trace.jobs.iter().map(|job| (job.name.clone().unwrap().to_string(), job)).collect();
+    assert_eq!(jobs.keys().collect::<Vec<_>>(), ["given-up", "runs", "waits"]);
+    assert_eq!(jobs["runs"].run_ms, 1_000 * SECOND, "longer than its user expected already");
+    assert_eq!(jobs["waits"].run_ms, 300 * SECOND);
+    assert_eq!(jobs["given-up"].run_ms, 98 * SECOND);
+    let said: Vec<_> = imported.card.trace.changed.iter().map(|noted| (noted.why, noted.rows)).collect();
+    assert!(said.iter().any(|(why, rows)| why.contains("had not ended") && *rows == 2), "{said:?}");
+    assert!(said.iter().any(|(why, rows)| why.contains("cancelled before it ran") && *rows == 1), "{said:?}");
+    assert_eq!(imported.card.trace.dropped[0].rows, 1);
+    let cancelled = &imported.world.cancellations;
+    assert_eq!(cancelled.len(), 1);
+    assert_eq!((cancelled[0].job.as_str(), cancelled[0].at_s), (jobs["given-up"].id.as_str(), BEGIN.0 / 1_000 + 100));
+}
+
+#[test]
+fn work_from_before_is_there_at_the_beginning_with_what_is_left_of_it() {
+    let mut lived = busy();
+    lived.until(1_000_000);
+    let imported = import(&lived, 505);
+    let from = BEGIN.plus_ms(505 * SECOND);
+    let (before, later): (Vec<_>, Vec<_>) = imported.trace.jobs.iter().partition(|job| job.submit_ms == from.0);
+    assert!(before.len() > 1 && later.iter().all(|job| job.submit_ms > from.0));
+    // Those that ran then come first, and get back what they had.
+    let starts: BTreeMap<_, _> = lived.history.starts.iter().cloned().collect();
+    let ran: Vec<bool> = before.iter().map(|job| starts[job.name.as_ref().unwrap().as_str()] < from.0).collect();
+    assert!(ran[0] && ran.is_sorted_by_key(|ran| !ran), "{ran:?}");
+    let again: BTreeMap<_, _> = replayed(&imported).into_iter().collect();
+    for job in before.iter().zip(ran).filter(|(_, ran)| *ran).map(|(job, _)| job) {
+        let name = job.name.as_ref().unwrap().as_str();
+        let ends = starts[name] + lived.history.run_ms[name];
+        assert_eq!((again[name], again[name] + job.run_ms), (from.0, ends), "{name}");
+    }
+    let said = imported.card.trace.changed.iter().find(|noted| noted.why.contains("before the time")).unwrap();
+    assert_eq!(said.rows as usize, before.len());
+}
+
+#[test]
+fn elements_failures_and_drains_are_imported() {
+    let mut lived = Lived::new(2);
+    let array = ArraySpec { count: 5, at_once: None, stop_after_failures: None };
+    lived.submit(0, "sweep", 50, Scheduling { array: Some(array), ..scheduling(1, 8) });
+    lived.submit(1, "fails", 30, scheduling(1, 1));
+    let drained = lived.nodes[1];
+    let admin = |action| Command::NodeAdmin { node: drained, action, by: Principal("ann".into()) };
+    lived.at(60, admin(NodeAction::Cordon { reason: "fan".into() }));
+    lived.at(200, admin(NodeAction::Uncordon));
+    lived.until(1_000_000);
+    let imported = import(&lived, 0);
+    let ids: Vec<&str> = imported.trace.jobs.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(ids.iter().filter(|id| id.contains('_')).count(), 5, "{ids:?}");
+    let fails = imported.trace.jobs.iter().find(|job| job.name.as_ref().unwrap().as_str() == "fails").unwrap();
+    assert_eq!((fails.recorded_end, fails.run_ms), (crate::trace::RecordedEnd::Failed, 30 * SECOND));
+    let [drain] = imported.world.drains.as_slice() else { panic!("{:?}", imported.world.drains) };
+    let begin_s = BEGIN.0 / SECOND;
+    assert_eq!((drain.node.as_str(), drain.at_s, drain.until_s), ("n-1", begin_s + 60, Some(begin_s + 200)));
+    assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
+}
+
+#[test]
+fn a_time_without_work_is_refused_with_what_to_do() {
+    let mut lived = busy();
+    lived.until(1_000_000);
+    let mut gatherer = Gatherer::new(lived.player.state.now().plus_ms(SECOND));
+    lived.history.events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+    let refused = gatherer.finish(&lived.player.state).unwrap_err().to_string();
+    assert!(refused.contains("ask for a longer time"), "{refused}");
+}
