@@ -3,21 +3,30 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use muster_engine::policy::{Order, Policy};
 use std::time::Duration;
 use support::{Busy, easy, tell};
+
+/// Under `fair`.
+const ACCOUNTS: u64 = 2_000;
 
 fn one_end(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_end");
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     let easy_of = [1_000, 10_000, 100_000, 1_000_000].map(|waiting| ("easy", 1, waiting));
     let booked_of = [8, 32, 128].map(|depth| ("booked", depth, 100_000));
-    for (name, depth, waiting) in easy_of.into_iter().chain(booked_of) {
+    // Each end changes what an account has used, and with it the ranks of all.
+    let fair = ("fair", 1, 100_000);
+    for (name, depth, waiting) in easy_of.into_iter().chain(booked_of).chain([fair]) {
         // Building such a cluster takes longer than measuring it: only when it is asked for.
         let mut busy: Option<Busy> = None;
         let mut samples = Vec::new();
         let id = if depth == 1 { format!("{waiting}") } else { format!("{depth}/{waiting}") };
         group.bench_function(BenchmarkId::new(name, &id), |b| {
-            let busy = busy.get_or_insert_with(|| Busy::new(10_000, waiting, easy(depth)));
+            let busy = busy.get_or_insert_with(|| match name {
+                "fair" => Busy::of(10_000, waiting, Policy { order: Order::Fair, ..easy(depth) }, ACCOUNTS),
+                _ => Busy::new(10_000, waiting, easy(depth)),
+            });
             b.iter_custom(|rounds| {
                 let from = samples.len();
                 samples.extend((0..rounds).map(|_| busy.decide_one()));

@@ -4,10 +4,12 @@ mod support;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use muster_common::Time;
+use muster_engine::command::{Command, PlanStep};
+use muster_engine::policy::{Policy, Preempt, Taking};
 use muster_engine::{Memo, cycle};
 use std::time::Duration;
-use support::plan_support::{job, nodes, submit};
-use support::{Silent, cluster, easy};
+use support::plan_support::{job, name, nodes, submit};
+use support::{Busy, Silent, cluster, easy};
 
 fn place(c: &mut Criterion) {
     let mut group = c.benchmark_group("place");
@@ -30,6 +32,22 @@ fn place(c: &mut Criterion) {
         let mut memo = Memo::default();
         let _ = cycle(&player.state, &mut memo, Time(0));
         b.iter(|| cycle(&player.state, &mut memo, Time(0)));
+    });
+    group.bench_function("preempt_for_64_nodes", |b| {
+        let taking = Taking { preempt: Some(Preempt::default()), ..Taking::default() };
+        let mut busy = Busy::new(10_000, 0, Policy { taking, ..easy(1) });
+        let mut wish = job(nodes(64, 8));
+        wish.class = name("high");
+        // Of the other models some are still free.
+        wish.groups[0].models = vec![name("H100")];
+        busy.submit(wish);
+        let mut memo = Memo::default();
+        let decided = cycle(&busy.player.state, &mut memo, busy.now);
+        if let Some(Command::CommitPlan(plan)) = decided.commands.first() {
+            let stops = plan.steps.iter().filter(|step| matches!(step, PlanStep::Stop { .. })).count();
+            println!("{} steps, {stops} stopped", decided.spent);
+        }
+        b.iter(|| cycle(&busy.player.state, &mut memo, busy.now));
     });
     group.finish();
 }

@@ -4,8 +4,9 @@ mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use muster_common::Time;
+use muster_engine::forecast::forecast;
 use muster_engine::{Memo, cycle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Busy, easy};
 
 fn state(c: &mut Criterion) {
@@ -18,11 +19,25 @@ fn state(c: &mut Criterion) {
     });
     group.bench_function("first_cycle/100000", |b| {
         let busy = busy.get_or_insert_with(|| Busy::new(10_000, 100_000, easy(1)));
-        b.iter(|| cycle(&busy.player.state, &mut Memo::default(), Time(300_000)));
+        b.iter_with_large_drop(|| {
+            let mut memo = Memo::default();
+            (cycle(&busy.player.state, &mut memo, Time(300_000)), memo)
+        });
     });
     group.finish();
-    if busy.is_some() {
+    if let Some(busy) = busy {
+        play(&busy);
         memory();
+    }
+}
+
+/// The present played forward, a few times.
+fn play(busy: &Busy) {
+    for _ in 0..3 {
+        let began = Instant::now();
+        let played = forecast(&busy.player.state, Time(300_000));
+        let known = played.starts.values().filter(|start| start.is_some()).count();
+        println!("forecast/100000: {:?}, {known} starts, complete: {}", began.elapsed(), played.complete);
     }
 }
 

@@ -25,12 +25,12 @@ use std::sync::Arc;
 
 /// A cache of what `cycle` derives from State. May be thrown away at any moment without changing
 /// a decision.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Memo {
     kept: Option<Kept>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     upto: u64,
     /// The moment to which what runs is known.
@@ -78,7 +78,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     }
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
     let retry_at = round.taking.retry_at;
-    ledger.rollback(0);
+    round.leave();
     commands.extend(steps::commands(state, now, plan));
     let order = if order_matters(state, waiting, ledger) { scorer.wake_at(state, waiting, now) } else { None };
     let wake_at = wake_at(state, scorer, waiting, now).into_iter().chain(retry_at).chain(order).min();
@@ -94,10 +94,18 @@ impl Memo {
         self.kept.get_or_insert_with(|| Kept::of(state, now))
     }
 
-    /// The order as the last cycle saw it, brought up to date.
-    pub(crate) fn waiting(&mut self, state: &State, now: Time) -> &Waiting {
-        &self.sync(state, now).waiting
+    /// The order as the last cycle saw it and what is free, brought up to date.
+    pub(crate) fn known(&mut self, state: &State, now: Time) -> Known<'_> {
+        let Kept { waiting, ledger, ever, .. } = self.sync(state, now);
+        Known { waiting, ledger, ever }
     }
+}
+
+/// What a cycle starts from, for those who explain it.
+pub(crate) struct Known<'a> {
+    pub waiting: &'a Waiting,
+    pub ledger: &'a Ledger,
+    pub ever: &'a mut Ever,
 }
 
 impl Kept {
@@ -237,6 +245,7 @@ fn start_in_order(round: &mut Round) {
     let first = sticky_head(round);
     let stopped = first.is_some_and(|(gang, item)| matches!(offer(round, gang, &item, &mut front), Offered::Stop));
     let mut walk = waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX });
+    let mut narrowed = round.takes();
     while let Some(item) = walk.next() {
         if stopped || front.closed && by_submit {
             break;
@@ -250,9 +259,16 @@ fn start_in_order(round: &mut Round) {
             Offered::Barred if round.is_at_limit(item) => walk.leave_payer(),
             Offered::Barred | Offered::Next => {}
         }
+        // Where nobody else is told a start, only what fits on what is free is of interest.
+        if front.closed && !narrowed {
+            narrowed = true;
+            round.put_back();
+            walk.leave_kinds(|item| round.is_beyond_free(&item.scheduling));
+        }
     }
     if !front.idle {
         round.forget_unseen();
+        round.times.keep(&front.booked.iter().copied().chain(front.head).collect());
     }
     if front.closed && by_submit {
         fill_by_submit(round);
@@ -302,7 +318,7 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
         Some(_) => return Offered::Barred,
     }
     let own = round.seen(gang);
-    if round.try_beside_bookings(gang, item, own.as_ref()) == Tried::Placed || round.take_back(gang, item) {
+    if round.try_beside_bookings(gang, item, own.as_deref()) == Tried::Placed || round.take_back(gang, item) {
         return Offered::Next;
     }
     // Whoever has a window of time of its own waits for that.
@@ -314,7 +330,13 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
 }
 
 /// Tells a gang that cannot start when it will, as far as the policy does.
-fn hold_back(round: &mut Round, gang: GangId, item: &Arc<Item>, own: Option<Booking>, front: &mut Front) -> Offered {
+fn hold_back(
+    round: &mut Round,
+    gang: GangId,
+    item: &Arc<Item>,
+    own: Option<Arc<Booking>>,
+    front: &mut Front,
+) -> Offered {
     round.put_back();
     if front.depth > 0 && nothing_to_fill(round, gang, front.depth) {
         own.into_iter().for_each(|own| round.booked.insert(own));
@@ -344,7 +366,7 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
             None => return walk.leave_all(),
         }
     }
-    let books = !front.closed && front.depth > 0 && !round.no_booking.contains(&item.wanted());
+    let books = !front.closed && front.depth > 0 && !round.no_booking.contains(&item.asked());
     if round.may_preempt(item) {
         return;
     }
@@ -362,7 +384,7 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
         walk.leave_kind();
     } else if round.does_not_fit_within_quota(item) {
         walk.leave_payer();
-    } else if let Some(most_ms) = round.no_spare_fit.get(&item.wanted()) {
+    } else if let Some(most_ms) = round.no_spare_fit.get(&item.asked()) {
         walk.leave_longer(*most_ms);
     }
 }

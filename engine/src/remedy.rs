@@ -9,6 +9,7 @@ mod trial;
 mod wishes;
 
 use crate::command::Command;
+use crate::cycle::Memo;
 use crate::state::State;
 use crate::state::gang::GangState;
 use ground::Ground;
@@ -125,12 +126,15 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
     if !waits {
         return None;
     }
-    let base = trial::play(state, now, &[], Trial::to_the_end(WORK_MAX / 2))?;
+    let mut memo = Memo::default();
+    memo.known(state, now);
+    let mut base = trial::play(state, &memo, now, &[], Trial::to_the_end(WORK_MAX / 2))?;
     let mut remedies = Remedies { start: base.start_of(gang), work: base.work, ..Remedies::default() };
     if remedies.start == Some(now) {
         return Some(remedies);
     }
-    let ground = Ground::new(state, &base.decided, gang, now)?;
+    let (decided, ledger) = base.decided.take()?;
+    let ground = Ground::new(state, (&decided, ledger), gang, now)?;
     let mut changes = candidates(&ground);
     remedies.untried = changes.len().saturating_sub(TRIED_MAX) as u32;
     changes.truncate(TRIED_MAX);
@@ -138,7 +142,9 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
     for change in changes {
         let most = WORK_MAX.saturating_sub(remedies.work) / left.max(1);
         left -= 1;
-        let Some(played) = trial::play(state, now, &change.entries, Trial::of(gang, &base, most)) else { continue };
+        let Some(played) = trial::play(state, &memo, now, &change.entries, Trial::of(gang, &base, most)) else {
+            continue;
+        };
         remedies.work += played.work;
         remedies.tried += 1;
         match played.start_of(gang) {

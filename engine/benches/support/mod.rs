@@ -52,6 +52,10 @@ impl Hooks for Silent {
 }
 
 pub fn one_job(dice: &mut Dice) -> Scheduling {
+    one_job_of(dice, TEAMS)
+}
+
+fn one_job_of(dice: &mut Dice, teams: u64) -> Scheduling {
     let mut at = dice.below(1000) as u32;
     let mut devices = 1;
     for (size, weight) in SIZES {
@@ -63,7 +67,7 @@ pub fn one_job(dice: &mut Dice) -> Scheduling {
     }
     let count = if devices < 8 { nodes(1, devices) } else { nodes(devices / 8, 8) };
     let mut wish = job(count);
-    wish.account = name(&format!("team-{}", dice.below(TEAMS)));
+    wish.account = name(&format!("team-{}", dice.below(teams)));
     let model = dice.below(10);
     if model < 9 {
         wish.groups[0].models = vec![name(MODELS[[0, 0, 0, 0, 0, 0, 1, 1, 2][model as usize]])];
@@ -100,20 +104,25 @@ pub fn easy(reserve_depth: u32) -> Policy {
 pub struct Busy {
     pub player: Player,
     dice: Dice,
-    now: Time,
+    pub now: Time,
     submitted: u64,
+    teams: u64,
     pub cycles: u64,
     pub spent: u64,
 }
 
 impl Busy {
     pub fn new(count: usize, waiting: usize, policy: Policy) -> Self {
+        Self::of(count, waiting, policy, TEAMS)
+    }
+
+    pub fn of(count: usize, waiting: usize, policy: Policy, teams: u64) -> Self {
         let player = cluster(count, policy);
-        let mut busy = Self { player, dice: Dice(7), now: Time(0), submitted: 0, cycles: 0, spent: 0 };
+        let mut busy = Self { player, dice: Dice(7), now: Time(0), submitted: 0, teams, cycles: 0, spent: 0 };
         let devices = count as u64 * 8;
         let mut asked = 0;
         while asked < devices * 6 / 5 {
-            let mut wish = one_job(&mut busy.dice);
+            let mut wish = one_job_of(&mut busy.dice, teams);
             // What runs is known to end at many different moments.
             let limit_ms = wish.limits.time_ms.unwrap_or(0);
             wish.limits.expected_ms = Some(600_000 + busy.dice.below(limit_ms));
@@ -123,14 +132,14 @@ impl Busy {
         busy.player.decide(Time(0), &mut Silent).unwrap();
         busy.now = Time(300_000);
         while busy.player.state.jobs().len() < busy.player.state.gangs().len() + waiting {
-            let wish = one_job(&mut busy.dice);
+            let wish = one_job_of(&mut busy.dice, teams);
             busy.submit(wish);
         }
         busy.player.decide(busy.now, &mut Silent).unwrap();
         busy
     }
 
-    fn submit(&mut self, wish: Scheduling) {
+    pub fn submit(&mut self, wish: Scheduling) {
         self.submitted += 1;
         let command = submit(&format!("job-{}", self.submitted), wish);
         self.player.commit(self.now, command, &mut Silent).unwrap();
@@ -150,20 +159,22 @@ impl Busy {
         };
         let record = state.gang(id).unwrap();
         let attempt = record.current().unwrap();
-        let mut reports = Vec::new();
+        let (mut exits, mut releases) = (Vec::new(), Vec::new());
         for part in &attempt.parts {
             let mut number = state.node(part.node).unwrap().reports_applied;
             let mut report = |body| {
                 number += 1;
                 let (gang, attempt_no, token) = (id, attempt.number, attempt.token);
                 let (node, epoch) = (part.node, part.epoch);
-                reports.push(NodeReport { node, epoch, number, gang, attempt: attempt_no, token, body });
+                NodeReport { node, epoch, number, gang, attempt: attempt_no, token, body }
             };
-            for rank in part.rank_base..part.rank_base + part.ranks {
-                report(ReportBody::Exited { rank, exit: Exit::Code(0), why: String::new() });
-            }
-            report(ReportBody::Released { lease_expired: false });
+            let ranks = part.rank_base..part.rank_base + part.ranks;
+            exits
+                .extend(ranks.map(|rank| report(ReportBody::Exited { rank, exit: Exit::Code(0), why: String::new() })));
+            releases.push(report(ReportBody::Released { lease_expired: false }));
         }
+        // A node that lets go before all ranks have ended would be one that the gang has lost.
+        let reports: Vec<NodeReport> = exits.into_iter().chain(releases).collect();
         for batch in reports.chunks(256) {
             self.player.commit(self.now, Command::Reports { reports: batch.to_vec() }, &mut Silent).unwrap();
         }
@@ -184,19 +195,21 @@ impl Busy {
             self.player.commit(self.now, command, &mut Silent).unwrap();
         }
         for _ in gangs..self.player.state.gangs().len() {
-            let wish = one_job(&mut self.dice);
+            let wish = one_job_of(&mut self.dice, self.teams);
             self.submit(wish);
         }
         took
     }
 }
 
-/// Prints the median, the 99th percentile and the maximum of what was measured.
+/// Prints the least, the tenth percentile, the median, the 99th percentile and the maximum of what was measured:
+/// where others use the machine too, the low ones say what the work itself takes.
 pub fn tell(what: &str, samples: &mut [Duration]) {
     samples.sort_unstable();
     if let Some(last) = samples.last() {
         let at = |part: usize| samples[(samples.len() - 1) * part / 100];
         let count = samples.len();
-        println!("{what}: median {:?}, p99 {:?}, max {last:?} of {count}", at(50), at(99));
+        let (least, low, median) = (at(0), at(10), at(50));
+        println!("{what}: min {least:?}, p10 {low:?}, median {median:?}, p99 {:?}, max {last:?} of {count}", at(99));
     }
 }

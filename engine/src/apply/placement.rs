@@ -66,11 +66,11 @@ impl Applying<'_> {
         if job.held || job.cancelled {
             return Err(Rejection::Held);
         }
-        if self.state.is_idle(job) {
-            return Err(Rejection::Waits);
-        }
         let revision = job.revision();
         let scheduling = self.state.interned(revision.scheduling).scheduling.clone();
+        if self.state.is_idle(job, &scheduling) {
+            return Err(Rejection::Waits);
+        }
         let expected = match self.state.gangs.get(&gang) {
             Some(record) => match record.state {
                 GangState::Queued { not_before } if not_before <= self.now() => AttemptNo(record.attempt.0 + 1),

@@ -5,6 +5,7 @@
 
 use super::{Hooks, Player, World};
 use crate::command::{Command, Entry};
+use crate::cycle::Memo;
 use crate::outcome::{Event, Outcome};
 use crate::plan::runtime::run_ms;
 use crate::state::State;
@@ -63,9 +64,11 @@ pub fn start_range(state: &State, gang: GangId, now: Time) -> Result<StartRange,
     let mut starts: Vec<Time> = Vec::new();
     let mut left = WORK_MAX;
     let (mut drawn, mut fixed) = (0, 0);
+    let mut memo = Memo::default();
+    memo.known(state, now);
     for run in 0..RUNS {
         let mut draws = Draws { run, gang, now, start: None, drawn: BTreeSet::new(), fixed: BTreeSet::new() };
-        left = left.checked_sub(play(state, now, &mut draws, left)).ok_or(NoRange::TooMuch)?;
+        left = left.checked_sub(play(state, &memo, now, &mut draws, left)).ok_or(NoRange::TooMuch)?;
         if run == 0 {
             (drawn, fixed) = (draws.drawn.len() as u32, draws.fixed.len() as u32);
             if drawn == 0 {
@@ -80,9 +83,11 @@ pub fn start_range(state: &State, gang: GangId, now: Time) -> Result<StartRange,
     if early == Time::NEVER { Err(NoRange::Unforeseen) } else { Ok(StartRange { early, late, drawn, fixed }) }
 }
 
-/// Plays until the gang has started. The work it took; more than `work_max` when it was cut.
-fn play(state: &State, now: Time, draws: &mut Draws, work_max: u64) -> u64 {
+/// Plays until the gang has started. The work it took; more than `work_max` when it was cut. `memo`: what is
+/// known of the present.
+fn play(state: &State, memo: &Memo, now: Time, draws: &mut Draws, work_max: u64) -> u64 {
     let mut player = Player::new(state.clone(), World::default());
+    player.memo = memo.clone();
     let begun = player.commit(now, Command::Nothing, draws).and_then(|_| player.adopt(now, draws));
     let mut goes_on = begun.and_then(|()| player.decide(now, draws)).is_ok();
     loop {

@@ -1,9 +1,10 @@
 //! Filling around the first gang that cannot start: when it could start at the latest, on which
 //! devices, and who may run until then without being in its way.
 
-use super::bookings::{Booking, Share};
-use super::earliest::Start;
+use super::bookings::{BookedPart, Booking};
+use super::earliest::{Foresight, Start};
 use super::explain::Reason;
+use super::foreseen::{Foreseen, Ground};
 use super::ledger::Ledger;
 use super::round::{Round, Tried};
 use super::runtime::run_ms;
@@ -16,8 +17,10 @@ use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::time::MINUTE_MS;
 use muster_common::topology::FabricSpec;
-use muster_common::{DeviceId, GangId, Name, Time};
+use muster_common::{DeviceId, GangId, Name, NodeId, Time};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A booked start is written again only when it moves by this much.
 pub(super) const MOVED_MS: u64 = MINUTE_MS;
@@ -105,20 +108,51 @@ impl Round<'_> {
 
     /// The earliest moment at which the gang fits, by what is known of those that run, with what is
     /// booked for others left as it is. `None` when no such moment can be foreseen before the one given.
-    pub fn book(&mut self, gang: GangId, item: &Item, before: Time) -> Option<Booking> {
+    pub fn book(&mut self, gang: GangId, item: &Arc<Item>, before: Time) -> Option<Arc<Booking>> {
         self.put_back();
-        if before <= self.now || self.no_booking.contains(&item.wanted()) {
+        if before <= self.now || self.no_booking.contains(&item.asked()) {
             return None;
         }
-        let allowed = self.within_quota(item)?.into_owned();
+        let allowed = match self.within_quota(item)? {
+            Cow::Borrowed(_) => item.clone(),
+            Cow::Owned(less) => Arc::new(less),
+        };
         let booking = match self.is_plain(&allowed) {
-            true => self.earliest(gang, &allowed, before).map(|start| self.booking(gang, &allowed, start)),
-            false => self.book_by_search(gang, &allowed),
+            true => self.foresee(gang, &allowed, before),
+            false => self.book_by_search(gang, &allowed).map(Arc::new),
         };
         if booking.is_none() && before == Time::NEVER {
-            self.no_booking.insert(item.wanted());
+            self.no_booking.insert(item.asked());
         }
         booking
+    }
+
+    /// The earliest start of a plain request before some moment, unless it is known from an earlier cycle.
+    fn foresee(&mut self, gang: GangId, item: &Arc<Item>, before: Time) -> Option<Arc<Booking>> {
+        let known = self.times.answers.foreseen.get(&gang);
+        let known = known.filter(|known| known.answers((item, before, self.now), self.booked.iter()));
+        if let Some(known) = known.filter(|known| !self.rests_on_touched(&known.ground)) {
+            self.spent += known.steps;
+            return known.booking.clone();
+        }
+        let spent = self.spent;
+        let Foresight { start, ground } = self.earliest(gang, item, before)?;
+        let booking = start.map(|start| Arc::new(self.booking(gang, item, start)));
+        if !self.rests_on_touched(&ground) {
+            let too_late = |start: Time| Time(start.0.saturating_sub(item.left())).plus_ms(1);
+            let moments = self.booked.iter().flat_map(|other| [too_late(other.start), other.end]);
+            let until = moments.filter(|at| *at > self.now).min().unwrap_or(Time::NEVER);
+            let (steps, beside) = (self.spent - spent, self.booked.iter().cloned().collect());
+            let (item, booking) = (item.clone(), booking.clone());
+            let known = Foreseen { item, before, beside, ground, until, booking, steps };
+            self.times.answers.foreseen.insert(gang, known);
+        }
+        booking
+    }
+
+    /// Has this cycle changed a node on which it rests?
+    fn rests_on_touched(&self, ground: &Ground) -> bool {
+        self.ledger.touched().any(|node| self.times.rests_on(ground, node))
     }
 
     /// For requests whose room does not simply add up: the ledger is moved along the future, first
@@ -133,7 +167,7 @@ impl Round<'_> {
     /// The earliest start from a moment on, on nothing that is booked for later.
     fn search_ahead(&mut self, gang: GangId, item: &Item, from: Time) -> Option<Start> {
         let mark = self.ledger.mark();
-        let later = |booking: &&Booking| booking.end > from;
+        let later = |booking: &&Arc<Booking>| booking.end > from;
         for booking in self.booked.iter().filter(later) {
             for (node, share) in &booking.on {
                 self.ledger.change(*node, |view| {
@@ -195,7 +229,7 @@ impl Round<'_> {
         let Start { at, parts, views } = start;
         let mut on = BTreeMap::new();
         for (part, view) in parts.iter().zip(views) {
-            on.insert(part.node, Share::of(part.devices.clone(), part.amount, &view));
+            on.insert(part.node, BookedPart::of(part.devices.clone(), part.amount, &view));
         }
         let devices = |part: &PlacedPart| {
             let node = part.node;
@@ -209,7 +243,7 @@ impl Round<'_> {
 
     /// Starts a gang where that delays nobody whose start is booked.
     pub fn try_fill(&mut self, gang: GangId, item: &Item) -> Tried {
-        let known = self.no_spare_fit.get(&item.wanted()).is_some_and(|most_ms| item.left() > *most_ms);
+        let known = self.no_spare_fit.get(&item.asked()).is_some_and(|most_ms| item.left() > *most_ms);
         if known && !self.booked.is_empty() {
             return Tried::Waits(Reason::Backfill);
         }
@@ -231,7 +265,7 @@ impl Round<'_> {
             if self.excluded(gang).is_empty() {
                 // What ends before the last of these starts is in the way of fewer.
                 let most_ms = self.longest_beside(hit - 1).unwrap_or(0);
-                self.no_spare_fit.insert(item.wanted(), most_ms);
+                self.no_spare_fit.insert(item.asked(), most_ms);
             }
             return Tried::Waits(Reason::Backfill);
         };
@@ -277,14 +311,9 @@ impl Round<'_> {
         while self.aside.len() < hit {
             let Some(booking) = self.booked.nth(self.aside.len()) else { return };
             self.aside.push(self.ledger.mark());
-            for node in booking.on.keys() {
-                let Some(view) = self.ledger.node(*node) else { continue };
-                // Where nothing is free there is nothing to keep from anybody.
-                if self.waiting.cpu_only == 0 && view.free.iter().all(|milli| *milli == 0) {
-                    continue;
-                }
-                let Some((slots, left)) = self.booked.leaves(booking, *node) else { continue };
-                self.ledger.change(*node, |view| {
+            for node in self.kept_from_others(booking) {
+                let Some((slots, left)) = self.booked.leaves(booking, node) else { continue };
+                self.ledger.change(node, |view| {
                     for (slot, left) in slots {
                         let free = &mut view.free[usize::from(slot)];
                         *free = (*free).min(left);
@@ -294,6 +323,20 @@ impl Round<'_> {
                 });
             }
         }
+    }
+
+    /// Nodes of a booking of which something could be had. Where nothing is free there is nothing to keep from
+    /// anybody.
+    fn kept_from_others(&self, booking: &Booking) -> Vec<NodeId> {
+        let (whole, part) = (self.ledger.with_free(), self.ledger.partial());
+        if self.waiting.cpu_only == 0 && whole.len() + part.len() < booking.on.len() {
+            return whole.union(part).filter(|node| booking.on.contains_key(node)).copied().collect();
+        }
+        let any = |node: &&NodeId| {
+            let free = self.ledger.node(**node).map(|view| &view.free);
+            free.is_some_and(|free| self.waiting.cpu_only > 0 || free.iter().any(|milli| *milli > 0))
+        };
+        booking.on.keys().filter(any).copied().collect()
     }
 
     /// The ledger without anything kept for those whose start is booked.

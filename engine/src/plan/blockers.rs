@@ -4,12 +4,11 @@
 use super::apart::apart;
 use super::capacity::Capacity;
 use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
-use super::ledger::{Ledger, Suppose};
+use super::ledger::Ledger;
 use super::limits;
-use super::never::{NeverFits, fits_on};
-use super::quota::{self, Quotas};
-use super::round::not_eligible;
-use super::running::Running;
+use super::never::NeverFits;
+use super::quota;
+use super::round::{Ever, not_eligible};
 use crate::command::{Command, PlanStep};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
@@ -31,21 +30,26 @@ pub(super) struct Blockers<'a> {
     /// Places in the order that the cycle came to.
     reached: u32,
     capacity: Capacity<'a>,
-    empty: Option<Ledger>,
-    quotas: Option<Quotas>,
+    ledger: &'a Ledger,
+    ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
 }
 
 impl<'a> Blockers<'a> {
     /// `waiting`: places in the order.
-    pub fn new(state: &'a State, decided: &Cycle, waiting: usize, now: Time) -> Self {
+    pub fn new(
+        (state, now): (&'a State, Time),
+        decided: &Cycle,
+        waiting: usize,
+        ledger: &'a Ledger,
+        ever: &'a mut Ever,
+    ) -> Self {
         let placed = placed(decided).collect();
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
-        let capacity = Capacity::new(state);
-        let (empty, quotas, never) = (None, None, BTreeMap::new());
-        Self { state, now, placed, reserved, truncated, reached, capacity, empty, quotas, never }
+        let (capacity, never) = (Capacity::new(state, ledger), BTreeMap::new());
+        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never }
     }
 
     /// Does the cycle start it?
@@ -105,15 +109,9 @@ impl<'a> Blockers<'a> {
         found
     }
 
-    fn over_quota(&mut self, scheduling: &Scheduling) -> Option<Blocker> {
-        let state = self.state;
-        let quotas = self.quotas.get_or_insert_with(|| {
-            let mut running = Running::default();
-            state.gangs().values().for_each(|gang| running.put(state, gang));
-            Quotas::of(state, &running)
-        });
-        let short = quota::allowed(quotas, scheduling).err()?;
-        Some(super::quota::told(quotas, scheduling, &short))
+    fn over_quota(&self, scheduling: &Scheduling) -> Option<Blocker> {
+        let short = quota::allowed(&self.ledger.quotas, scheduling).err()?;
+        Some(quota::told(&self.ledger.quotas, scheduling, &short))
     }
 
     /// What is kept for it already, or will be by this cycle, is all that it waits for.
@@ -144,10 +142,8 @@ impl<'a> Blockers<'a> {
     }
 
     fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {
-        let state = self.state;
-        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
-        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
-        self.never.entry(shape).or_insert_with(|| fits_on(state, scheduling, empty).err()).clone()
+        let (state, ever) = (self.state, &mut self.ever);
+        self.never.entry(shape).or_insert_with(|| ever.never(state, scheduling)).clone()
     }
 
     /// It would fit on what is free, and yet this cycle does not start it.

@@ -6,6 +6,10 @@ use crate::policy::Edge;
 use muster_common::resources::Amount;
 use muster_common::{DeviceId, GangId, JobId, Name, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const FIRST: GangId = GangId::new(JobId(0), 0);
+const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
 
 /// One gang's start in the future, and what stays free beside it from then on.
 #[derive(Debug, Clone)]
@@ -15,32 +19,34 @@ pub struct Booking {
     pub end: Time,
     pub witness: Vec<DeviceId>,
     pub domain: Option<(u16, Vec<Name>)>,
-    pub on: BTreeMap<NodeId, Share>,
+    pub on: BTreeMap<NodeId, BookedPart>,
     /// It stands where somebody has put it, whoever could fill around it.
     pub fixed: bool,
 }
 
 /// What a booking takes of a node, and what there is of it at the start, others that are booked left out.
 #[derive(Debug, Clone)]
-pub struct Share {
+pub struct BookedPart {
     pub devices: Vec<(u16, u16)>,
     pub amount: Amount,
     pub free: Vec<u16>,
     pub left: Amount,
 }
 
-impl Share {
+impl BookedPart {
     /// `view`: the node as it will be at the start.
     pub fn of(devices: Vec<(u16, u16)>, amount: Amount, view: &NodeView) -> Self {
         Self { devices, amount, free: view.free.clone(), left: view.amount }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Bookings {
-    by_gang: BTreeMap<GangId, Booking>,
+    by_gang: BTreeMap<GangId, Arc<Booking>>,
     by_start: BTreeSet<(Time, GangId)>,
-    by_node: BTreeMap<NodeId, BTreeSet<GangId>>,
+    by_node: BTreeSet<(NodeId, GangId)>,
+    /// Taken out and listed in `by_node` all the same: most of them are put back as they were.
+    out: BTreeMap<GangId, Arc<Booking>>,
 }
 
 impl Bookings {
@@ -48,25 +54,32 @@ impl Bookings {
         self.by_gang.is_empty()
     }
 
-    pub fn insert(&mut self, booking: Booking) {
-        self.by_start.insert((booking.start, booking.gang));
-        for node in booking.on.keys() {
-            self.by_node.entry(*node).or_default().insert(booking.gang);
-        }
-        self.by_gang.insert(booking.gang, booking);
-    }
-
-    pub fn remove(&mut self, gang: GangId) -> Option<Booking> {
-        let booking = self.by_gang.remove(&gang)?;
-        self.by_start.remove(&(booking.start, gang));
-        for node in booking.on.keys() {
-            let Some(gangs) = self.by_node.get_mut(node) else { continue };
-            gangs.remove(&gang);
-            if gangs.is_empty() {
-                self.by_node.remove(node);
+    pub fn insert(&mut self, booking: Arc<Booking>) {
+        let gang = booking.gang;
+        self.by_start.insert((booking.start, gang));
+        match self.out.remove(&gang) {
+            Some(out) if Arc::ptr_eq(&out, &booking) => {}
+            out => {
+                out.iter().for_each(|out| unlist(&mut self.by_node, out));
+                self.by_node.extend(booking.on.keys().map(|node| (*node, gang)));
             }
         }
+        self.by_gang.insert(gang, booking);
+    }
+
+    pub fn remove(&mut self, gang: GangId) -> Option<Arc<Booking>> {
+        let booking = self.by_gang.remove(&gang)?;
+        self.by_start.remove(&(booking.start, gang));
+        self.out.insert(gang, booking.clone());
         Some(booking)
+    }
+
+    /// Takes out all, for the next cycle to put back what it takes over.
+    pub fn take_out(&mut self) {
+        let gone: Vec<Arc<Booking>> = std::mem::take(&mut self.out).into_values().collect();
+        gone.iter().for_each(|out| unlist(&mut self.by_node, out));
+        self.out = std::mem::take(&mut self.by_gang);
+        self.by_start.clear();
     }
 
     /// Those that somebody has put there for a job.
@@ -75,17 +88,22 @@ impl Bookings {
         of_job.filter(|(_, booking)| booking.fixed).map(|(gang, _)| *gang).collect()
     }
 
-    pub fn get(&self, gang: GangId) -> Option<&Booking> {
+    pub fn get(&self, gang: GangId) -> Option<&Arc<Booking>> {
         self.by_gang.get(&gang)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Booking> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Booking>> {
         self.by_gang.values()
+    }
+
+    /// The first to start first.
+    pub fn by_start(&self) -> impl Iterator<Item = &Arc<Booking>> {
+        self.by_start.iter().filter_map(|(_, gang)| self.by_gang.get(gang))
     }
 
     /// The booking with so many before it, by start.
     pub fn nth(&self, at: usize) -> Option<&Booking> {
-        self.by_start.iter().nth(at).and_then(|(_, gang)| self.by_gang.get(gang))
+        self.by_start().nth(at).map(|booking| &**booking)
     }
 
     /// How many starts are in the way of what ends then: those that stand first.
@@ -102,10 +120,15 @@ impl Bookings {
         self.by_start.iter().take(hit).all(|(_, gang)| self.by_gang[gang].fixed)
     }
 
+    /// Is nothing booked on a node?
+    pub fn is_free(&self, node: NodeId) -> bool {
+        self.on(node).next().is_none()
+    }
+
     /// What is booked on a node.
-    pub fn on(&self, node: NodeId) -> impl Iterator<Item = (&Booking, &Share)> {
-        let gangs = self.by_node.get(&node).into_iter().flatten().filter_map(|gang| self.by_gang.get(gang));
-        gangs.filter_map(move |booking| Some((booking, booking.on.get(&node)?)))
+    pub fn on(&self, node: NodeId) -> impl Iterator<Item = (&Booking, &BookedPart)> {
+        let gangs = self.by_node.range((node, FIRST)..=(node, LAST)).filter_map(|(_, gang)| self.by_gang.get(gang));
+        gangs.filter_map(move |booking| Some((&**booking, booking.on.get(&node)?)))
     }
 
     /// What a booking and those beside it leave of a node at its start: of its own devices, and of CPU and
@@ -135,7 +158,7 @@ impl Bookings {
 
     /// Nodes on which a start is booked.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
-        self.by_node.keys().copied().collect()
+        self.by_gang.values().flat_map(|booking| booking.on.keys().copied()).collect()
     }
 
     /// What runs on beyond the first so many starts uses up what is left beside them.
@@ -144,7 +167,10 @@ impl Bookings {
         for gang in gangs {
             let Some(booking) = self.by_gang.get_mut(&gang) else { continue };
             for part in parts {
-                let Some(share) = booking.on.get_mut(&part.node) else { continue };
+                if !booking.on.contains_key(&part.node) {
+                    continue;
+                }
+                let Some(share) = Arc::make_mut(booking).on.get_mut(&part.node) else { continue };
                 for &(slot, milli) in &part.devices {
                     let free = &mut share.free[usize::from(slot)];
                     *free = free.saturating_sub(milli);
@@ -152,5 +178,11 @@ impl Bookings {
                 share.left = share.left.minus(&part.amount).unwrap_or_default();
             }
         }
+    }
+}
+
+fn unlist(by_node: &mut BTreeSet<(NodeId, GangId)>, booking: &Booking) {
+    for node in booking.on.keys() {
+        by_node.remove(&(*node, booking.gang));
     }
 }

@@ -4,7 +4,7 @@
 use super::apart::apart;
 use super::blockers::Blockers;
 use super::explain::{Blocker, Reason, booked};
-use crate::cycle::{Memo, cycle};
+use crate::cycle::{Known, Memo, cycle};
 use crate::state::State;
 use crate::state::job::JobRecord;
 use muster_common::{GangId, JobId, Time};
@@ -49,8 +49,8 @@ impl Briefs {
 /// Looks once at everything that waits.
 pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
     let decided = cycle(state, memo, now);
-    let waiting = memo.waiting(state, now);
-    let mut blockers = Blockers::new(state, &decided, waiting.by_order.len(), now);
+    let Known { waiting, ledger, ever } = memo.known(state, now);
+    let mut blockers = Blockers::new((state, now), &decided, waiting.by_order.len(), ledger, ever);
     let mut briefs = Briefs::default();
     for (position, item) in (1u32..).zip(waiting.by_order.values()) {
         let gang = item.key.gang;

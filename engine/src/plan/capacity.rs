@@ -5,11 +5,12 @@ use super::explain::{Blocker, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
 use crate::state::State;
+use crate::state::gang::GangRecord;
 use crate::state::node::DeviceState;
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is lacking; `None` = it fits on what is free.
@@ -21,7 +22,7 @@ type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
 /// Answers by request, and by the nodes a gang keeps off since attempts failed there.
 pub(super) struct Capacity<'a> {
     state: &'a State,
-    now: Ledger,
+    now: &'a Ledger,
     opened: Option<Ledger>,
     proven: Option<Ledger>,
     known: BTreeMap<GroupRequest, BTreeMap<Vec<NodeId>, Lacks>>,
@@ -31,8 +32,8 @@ pub(super) struct Capacity<'a> {
 }
 
 impl<'a> Capacity<'a> {
-    pub fn new(state: &'a State) -> Self {
-        let now = Ledger::of(state, Suppose::default());
+    /// `now`: what is free.
+    pub fn new(state: &'a State, now: &'a Ledger) -> Self {
         Self {
             state,
             now,
@@ -87,7 +88,7 @@ impl<'a> Capacity<'a> {
     }
 
     fn all_at_once(&self, scheduling: &Scheduling, excluded: &[NodeId]) -> Option<Blocker> {
-        let fits = |request| place(&self.now, self.state.fabric(), self.state.policy(), request, &mut 0).is_some();
+        let fits = |request| place(self.now, self.state.fabric(), self.state.policy(), request, &mut 0).is_some();
         let request = Request::of(scheduling, excluded);
         if fits(request) {
             return None;
@@ -119,7 +120,7 @@ impl<'a> Capacity<'a> {
 
     fn look_into(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Lacks {
         self.looked_into += 1;
-        if self.fits(&self.now, group, excluded) {
+        if self.fits(self.now, group, excluded) {
             return None;
         }
         let mut lacks = self.of_the_request(group, excluded);
@@ -137,7 +138,7 @@ impl<'a> Capacity<'a> {
         let only = |change: &dyn Fn(&mut GroupRequest)| {
             let mut other = group.clone();
             change(&mut other);
-            other != *group && self.fits(&self.now, &other, excluded)
+            other != *group && self.fits(self.now, &other, excluded)
         };
         let no_place = |group: &mut GroupRequest| {
             group.topology.clear();
@@ -167,7 +168,7 @@ impl<'a> Capacity<'a> {
         if only(&|group| group.labels.clear()) {
             lacks.push(blocker(Reason::Label, "what is free does not carry the labels asked for"));
         }
-        if only(&|group| group.exclude.clear()) || (!excluded.is_empty() && self.fits(&self.now, group, &[])) {
+        if only(&|group| group.exclude.clear()) || (!excluded.is_empty() && self.fits(self.now, group, &[])) {
             let detail = "what is free is on nodes that are excluded, or where an earlier attempt failed";
             lacks.push(blocker(Reason::Excluded, detail).on(excluded.iter().copied()));
         }
@@ -178,60 +179,69 @@ impl<'a> Capacity<'a> {
         let state = self.state;
         let mut lacks = Vec::new();
         let suppose = Suppose { closed_are_open: true, ..Suppose::default() };
-        let opened = self.opened.take().unwrap_or_else(|| Ledger::of(state, suppose));
-        if self.fits(&opened, group, excluded) {
-            let closed = state.nodes().values().filter(|node| !node.is_open()).map(|node| node.id);
-            let closed: Vec<NodeId> = closed.collect();
+        let closed: Vec<NodeId> = self.now.nodes().filter(|view| !view.open).map(|view| view.facts.id).collect();
+        if !closed.is_empty() && self.fits_if(suppose, group, excluded) {
             let detail = match closed.len() {
                 1 => "1 node takes no new work (cordoned, drained or silent)".to_owned(),
                 many => format!("{many} nodes take no new work (cordoned, drained or silent)"),
             };
             lacks.push(blocker(Reason::ClosedNodes, detail).on(closed).help("muster node undrain NODE"));
         }
-        self.opened = Some(opened);
         let suppose = Suppose { unknown_are_free: true, ..Suppose::default() };
-        let proven = self.proven.take().unwrap_or_else(|| Ledger::of(state, suppose));
-        if self.fits(&proven, group, excluded) {
-            let unknown = |device: &DeviceState| matches!(device, DeviceState::Unknown { .. });
-            let nodes = state.nodes().values().filter(|node| node.devices.iter().any(unknown));
-            let detail = "devices of silent nodes are not proven free";
-            lacks.push(blocker(Reason::UnknownDevices, detail).on(nodes.map(|node| node.id)));
+        let unknown = |device: &DeviceState| matches!(device, DeviceState::Unknown { .. });
+        let nodes = state.nodes().values().filter(|node| node.devices.iter().any(unknown));
+        let nodes: Vec<NodeId> = nodes.map(|node| node.id).collect();
+        if !nodes.is_empty() && self.fits_if(suppose, group, excluded) {
+            lacks.push(blocker(Reason::UnknownDevices, "devices of silent nodes are not proven free").on(nodes));
         }
-        self.proven = Some(proven);
         lacks
+    }
+
+    /// Would it fit if only that were otherwise?
+    fn fits_if(&mut self, suppose: Suppose, group: &GroupRequest, excluded: &[NodeId]) -> bool {
+        let state = self.state;
+        let known = if suppose.closed_are_open { &mut self.opened } else { &mut self.proven };
+        let ledger = known.take().unwrap_or_else(|| Ledger::of(state, suppose));
+        let fits = self.fits(&ledger, group, excluded);
+        let known = if suppose.closed_are_open { &mut self.opened } else { &mut self.proven };
+        *known = Some(ledger);
+        fits
     }
 
     /// How much of what it asks for is free, and whether that is too little.
     fn too_few(&self, group: &GroupRequest) -> (Blocker, bool) {
-        let open = self.now.nodes().filter(|view| view.open);
+        let open = || self.now.nodes().filter(|view| view.open);
         let (detail, short) = match &group.count {
             Count::Nodes { nodes, per_node: 0 } => {
-                let have = open.count();
+                let have = open().count();
                 let what = nodes_text(*nodes);
                 (format!("needs {what} with CPU and memory to spare; {}", are(have, "open")), have < *nodes as usize)
             }
             Count::Nodes { nodes, per_node } if group.share.is_whole() => {
-                let have = open.filter(|view| view.whole >= *per_node).count();
+                let have = self.now.nodes_with(*per_node) as usize;
                 let devices = devices_text(*per_node, "free ");
                 (format!("needs {} with {devices}; {}", nodes_text(*nodes), have_it(have)), have < *nodes as usize)
             }
             Count::Nodes { nodes, per_node } => {
                 let milli = group.share.0;
                 let enough = |free: &[u16]| free.iter().filter(|&&free| free >= milli).count() >= *per_node as usize;
-                let have = open.filter(|view| enough(&view.free)).count();
+                let have = open().filter(|view| enough(&view.free)).count();
                 let devices = devices_text(*per_node, "");
                 let (what, have_it) = (nodes_text(*nodes), have_it(have));
                 let detail = format!("needs {what} with {devices} of which {milli} thousandths are free; {have_it}");
                 (detail, have < *nodes as usize)
             }
             Count::Total(total) => {
-                let have: u32 = open.map(|view| view.whole).sum();
+                let have = self.now.free_total() as u32;
                 let what = devices_text(total.devices, "");
                 (format!("needs {what}; {}", are(have as usize, "free")), have < total.devices)
             }
         };
-        let holders: BTreeSet<GangId> =
-            self.state.nodes().values().flat_map(|node| node.gangs.iter().copied()).collect();
+        let on = |gang: &GangRecord| {
+            let mut parts = gang.current().into_iter().flat_map(|attempt| &attempt.parts);
+            parts.any(|part| self.state.node(part.node).is_some_and(|node| node.gangs.contains(&gang.id)))
+        };
+        let holders = self.state.gangs().values().filter(|gang| on(gang)).map(|gang| gang.id);
         (blocker(Reason::Nodes, detail).by(holders), short)
     }
 }

@@ -2,13 +2,14 @@
 //! node's future: nodes are taken up in the order in which they could be ready at the soonest.
 
 use super::cells::Cut;
-use super::feasible::per_node_max;
+use super::feasible::{amount_on, per_node_max};
 use super::fill::Kind;
+use super::foreseen::Ground;
 use super::ledger::{DomainId, NodeView};
 use super::place::models_of;
 use super::round::Round;
 use super::scope::Wish;
-use super::search::{Ground, Search};
+use super::search::{self, Search};
 use super::waiting::{Item, is_fungible};
 use crate::command::PlacedPart;
 use crate::policy::{Domains, Policy};
@@ -85,9 +86,34 @@ impl Plain {
 /// What one node of the sweep gives now, and since when it gives anything.
 struct Given {
     id: NodeId,
-    domain: Vec<DomainId>,
+    /// Place in [`Sums`].
+    domain: usize,
     gives: u64,
     since: Time,
+}
+
+/// What the nodes of each domain give together.
+#[derive(Default)]
+struct Sums {
+    places: BTreeMap<Vec<DomainId>, usize>,
+    sums: Vec<u64>,
+}
+
+impl Sums {
+    fn place_of(&mut self, domain: Vec<DomainId>) -> usize {
+        let next = self.sums.len();
+        let at = *self.places.entry(domain).or_insert(next);
+        if at == next {
+            self.sums.push(0);
+        }
+        at
+    }
+}
+
+/// The earliest start, and what it was found on.
+pub struct Foresight {
+    pub start: Option<Start>,
+    pub ground: Ground,
 }
 
 impl Round<'_> {
@@ -100,30 +126,33 @@ impl Round<'_> {
     }
 
     /// The earliest start of a plain request before some moment that leaves all bookings as they are.
-    pub(super) fn earliest(&mut self, gang: GangId, item: &Item, before: Time) -> Option<Start> {
+    pub(super) fn earliest(&mut self, gang: GangId, item: &Item, before: Time) -> Option<Foresight> {
         let group = item.scheduling.groups.first()?;
         let plain = Plain::of(group, self.state.fabric(), self.state.policy())?;
         let none = BTreeSet::new();
-        let classes: Vec<_> = models_of(group)
+        let classes: BTreeSet<_> = models_of(group)
             .into_iter()
-            .map(|models| Search::of(self.ground(gang, &none), group, models).classes)
+            .flat_map(|models| Search::of(self.searched(gang, &none), group, models).classes)
             .collect();
-        for class in classes.into_iter().flatten() {
-            self.times.list(class, plain.listed);
+        for class in &classes {
+            self.times.list(*class, plain.listed);
         }
         let mut steps = 0;
         let mut best: Option<Start> = None;
+        let mut upto = Time::ZERO;
         for models in models_of(group) {
             let until = best.as_ref().map_or(before, |start| start.at);
-            let search = Search::of(self.ground(gang, &none), group, models);
-            best = self.sweep(&plain, &search, item, until, &mut steps).or(best);
+            let search = Search::of(self.searched(gang, &none), group, models);
+            let found = self.sweep(&plain, &search, item, until, &mut steps);
+            upto = upto.max(found.as_ref().map_or(until, |start| start.at));
+            best = found.or(best);
         }
         self.spent += steps;
-        best
+        Some(Foresight { start: best, ground: Ground { classes, devices: plain.listed, upto } })
     }
 
-    fn ground<'g>(&'g self, gang: GangId, taken: &'g BTreeSet<NodeId>) -> Ground<'g> {
-        Ground {
+    fn searched<'g>(&'g self, gang: GangId, taken: &'g BTreeSet<NodeId>) -> search::Ground<'g> {
+        search::Ground {
             ledger: self.ledger,
             fabric: self.state.fabric(),
             policy: self.state.policy(),
@@ -139,7 +168,7 @@ impl Round<'_> {
         let mut ready: Vec<_> = ready.collect();
         let mut nodes: Vec<Given> = Vec::new();
         let mut events: BinaryHeap<Reverse<(Time, usize, u64)>> = BinaryHeap::new();
-        let mut sums: BTreeMap<Vec<DomainId>, u64> = BTreeMap::new();
+        let mut sums = Sums::default();
         loop {
             let soonest = ready.iter_mut().filter_map(|nodes| nodes.peek()).map(|(at, _)| (*at).max(self.now)).min();
             let next = events.peek().map(|Reverse((at, ..))| *at);
@@ -149,12 +178,16 @@ impl Round<'_> {
                     *steps += 1;
                     let Some(domain) = self.homes_of(id, &plain.homes) else { continue };
                     let node = nodes.len();
-                    let gives = self.gives_when(id, plain, search, item, steps);
-                    events.extend(gives.into_iter().map(|(at, gives)| Reverse((at, node, gives))));
-                    nodes.push(Given { id, domain, gives: 0, since: Time::NEVER });
+                    if self.gives_plainly(id, plain, search, &mut |at, gives| events.push(Reverse((at, node, gives)))) {
+                        *steps += 1;
+                    } else {
+                        let gives = self.gives_when(id, plain, search, item, steps);
+                        events.extend(gives.into_iter().map(|(at, gives)| Reverse((at, node, gives))));
+                    }
+                    nodes.push(Given { id, domain: sums.place_of(domain), gives: 0, since: Time::NEVER });
                 }
             }
-            let mut reached: BTreeSet<Vec<DomainId>> = BTreeSet::new();
+            let mut reached: BTreeSet<usize> = BTreeSet::new();
             while let Some(Reverse((_, node, gives))) = events.peek().copied().filter(|Reverse((when, ..))| *when <= at)
             {
                 events.pop();
@@ -162,18 +195,22 @@ impl Round<'_> {
                 if node.gives == 0 {
                     node.since = at;
                 }
-                let sum = sums.entry(node.domain.clone()).or_default();
+                let sum = &mut sums.sums[node.domain];
                 *sum = *sum - node.gives + gives;
                 node.gives = gives;
                 if *sum >= plain.need {
-                    reached.insert(node.domain.clone());
+                    reached.insert(node.domain);
                 }
+            }
+            reached.retain(|domain| sums.sums[*domain] >= plain.need);
+            if reached.is_empty() {
+                continue;
             }
             let path = |domain: &Vec<DomainId>| -> Vec<Vec<Name>> {
                 domain.iter().map(|domain| self.ledger.domain_view(*domain).path.clone()).collect()
             };
-            reached.retain(|domain| sums.get(domain).is_some_and(|sum| *sum >= plain.need));
-            if let Some(domain) = reached.into_iter().min_by_key(path) {
+            let reached = sums.places.iter().filter(|(_, at)| reached.contains(at));
+            if let Some((_, &domain)) = reached.min_by_key(|(domain, _)| path(domain)) {
                 nodes.retain(|node| node.gives > 0 && node.domain == domain);
                 return Some(self.start_at(at, nodes, plain, search, item, steps));
             }
@@ -190,6 +227,30 @@ impl Round<'_> {
             })
         };
         homes.iter().map(home).collect()
+    }
+
+    /// As [`Self::gives_when`], for a node that nothing is booked on and no part of which is short of anything
+    /// but devices. False for any other: it has to be looked at more closely.
+    fn gives_plainly(&self, id: NodeId, plain: &Plain, search: &Search, see: &mut dyn FnMut(Time, u64)) -> bool {
+        let (first, last) = match plain.unit {
+            Unit::Whole(devices @ 1..) => (devices, devices),
+            Unit::Devices(most) => (1, most.min(plain.need.min(u64::from(u32::MAX)) as u32)),
+            Unit::Whole(0) | Unit::Shares(..) => return false,
+        };
+        let (Some(view), Some(line)) = (self.ledger.node(id), self.times.line(id)) else { return false };
+        if self.own.contains_key(&id) || !self.booked.is_free(id) || !search.may_use(view) || !line.is_plain(view) {
+            return false;
+        }
+        let each = || (first..=last).map_while(|devices| Some((devices, line.ready_for(devices)?.max(self.now))));
+        let enough = |(devices, at): (u32, Time)| {
+            line.amount_at(view, at).covers(&amount_on(search.group, &view.facts.inventory, devices))
+        };
+        if !each().all(enough) {
+            return false;
+        }
+        let whole = first == last && matches!(plain.unit, Unit::Whole(_));
+        each().for_each(|(devices, at)| see(at, if whole { 1 } else { u64::from(devices) }));
+        true
     }
 
     /// From when on a node gives how much to a gang that starts then, each change of it.
@@ -259,17 +320,16 @@ impl Round<'_> {
         left
     }
 
-    /// The node as it will be then, and the same less what is booked of it meanwhile.
-    pub(super) fn view_at(&self, id: NodeId, start: Time, item: &Item) -> Option<(NodeView, NodeView)> {
-        let mut found = None;
-        self.futures(id, BTreeSet::from([start]), &mut |at, view| {
-            if at == start {
-                found = Some(view.clone());
-            }
-            at < start
-        });
-        let view = found?;
-        let beside = self.beside_bookings(id, start, item, &view).unwrap_or_else(|| view.clone());
+    /// The node as it will be then, and the same less what is booked of it meanwhile, if anything is.
+    pub(super) fn view_at(&self, id: NodeId, start: Time, item: &Item) -> Option<(NodeView, Option<NodeView>)> {
+        let (line, mut view) = (self.times.line(id)?, self.ledger.node(id)?.clone());
+        for release in line.releases().iter().take_while(|release| release.at <= start) {
+            line.give_back(&mut view, release);
+        }
+        let own = self.own.get(&id).into_iter().flatten().filter(|(end, _)| *end <= start);
+        own.for_each(|(_, part)| line.give(&mut view, &part.devices, &part.amount));
+        view.count_whole();
+        let beside = self.beside_bookings(id, start, item, &view);
         Some((view, beside))
     }
 
@@ -302,19 +362,19 @@ impl Round<'_> {
                 Unit::Whole(devices) | Unit::Shares(devices, _) => (u64::from(devices), 1),
             };
             left -= used;
-            parts.push(search.part_on(&beside, count as u32, 0, steps));
+            parts.push(search.part_on(beside.as_ref().unwrap_or(&view), count as u32, 0, steps));
             kept.push(view);
         }
         Start { at, parts, views: kept }
     }
 
     /// Any so many devices, those that are busy now before the others.
-    fn any_devices(&self, at: Time, views: Vec<(NodeView, NodeView)>, search: &Search, need: usize) -> Start {
+    fn any_devices(&self, at: Time, views: Vec<(NodeView, Option<NodeView>)>, search: &Search, need: usize) -> Start {
         let mut slots: Vec<(bool, Reverse<DeviceId>)> = Vec::new();
         for (view, beside) in &views {
             let node = view.facts.id;
             let now = self.ledger.node(node).map_or(&[][..], |view| &view.free);
-            for slot in search.free_slots(beside) {
+            for slot in search.free_slots(beside.as_ref().unwrap_or(view)) {
                 slots.push((now.get(usize::from(slot)) == Some(&1000), Reverse(DeviceId { node, slot })));
             }
         }
@@ -327,7 +387,7 @@ impl Round<'_> {
         let (mut parts, mut kept) = (Vec::new(), Vec::new());
         for (view, _) in views {
             let Some(devices) = by_node.remove(&view.facts.id) else { continue };
-            let amount = super::feasible::amount_on(search.group, &view.facts.inventory, devices.len() as u32);
+            let amount = amount_on(search.group, &view.facts.inventory, devices.len() as u32);
             let (node, epoch) = (view.facts.id, view.facts.epoch);
             parts.push(PlacedPart { group: 0, node, epoch, devices, amount });
             kept.push(view);

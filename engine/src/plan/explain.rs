@@ -2,7 +2,7 @@
 //! blocker at once, each with what would help.
 
 use super::blockers::Blockers;
-use crate::cycle::{Memo, cycle};
+use crate::cycle::{Known, Memo, cycle};
 use crate::state::State;
 use crate::state::gang::{GangState, PartState};
 use muster_common::{GangId, NodeId, Time};
@@ -125,7 +125,7 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
         return Some(explanation);
     }
     let decided = cycle(state, memo, now);
-    let waiting = memo.waiting(state, now);
+    let Known { waiting, ledger, ever } = memo.known(state, now);
     let item = waiting.item_of(state, gang);
     explanation.position = item.map(|item| {
         let before = waiting.by_order.count_before(&item.key) as u32;
@@ -134,7 +134,7 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
     let ahead = item.map_or_else(Vec::new, |item| {
         waiting.by_order.before(item.key).take(NAMED_MAX).map(|ahead| ahead.key.gang).collect()
     });
-    let mut blockers = Blockers::new(state, &decided, waiting.by_order.len(), now);
+    let mut blockers = Blockers::new((state, now), &decided, waiting.by_order.len(), ledger, ever);
     explanation.starts_now = blockers.places(gang);
     if !explanation.starts_now {
         explanation.blockers = blockers.of(gang, explanation.position.map(|(at, _)| at), &ahead);

@@ -1,7 +1,8 @@
 //! Which nodes of a scope: best fit, spread, or the lowest ids.
 
 use super::feasible::per_node_max;
-use super::ledger::{DomainId, NodeView, Pool};
+use super::ledger::{DomainId, NodeView};
+use super::pool::Pool;
 use super::scope::Scope;
 use super::score::per_level;
 use super::search::{COMPARED_MAX, GATHERED_MAX, Picked, Search};
@@ -114,9 +115,13 @@ impl Search<'_> {
             let mut best: Option<(usize, usize, Picked)> = None;
             for (at, &(bound, child)) in left.iter().enumerate().skip(from).take(most) {
                 let Some(here) = self.gathered(scope, child, bound.min(wanted), steps) else { continue };
-                let switches = self.switches(&here, tree);
+                let switches = if most > 1 { self.switches(&here, tree) } else { 1 };
                 if best.as_ref().is_none_or(|(known, ..)| switches < *known) {
                     best = Some((switches, at, here));
+                }
+                // There is no better one.
+                if switches == 1 {
+                    break;
                 }
             }
             let (_, at, here) = best?;
@@ -166,11 +171,11 @@ impl Search<'_> {
                 let view = self.view(id);
                 scope.holds(view) && self.gives(view, devices, steps)
             };
-            let range = pool.by_free.range((devices, NodeId(0))..);
+            let having = pool.having(devices);
             let ids: Vec<NodeId> = match self.policy.score {
-                Score::Spread => range.rev().map(|(_, id)| *id).filter(|&id| fits(id)).collect(),
-                _ if self.is_scored() => per_level(range, self.looked_at(count), fits),
-                _ => range.map(|(_, id)| *id).filter(|&id| fits(id)).take(count).collect(),
+                Score::Spread => having.map(|(_, id)| id).filter(|&id| fits(id)).collect(),
+                _ if self.is_scored() => per_level(having, self.looked_at(count), fits),
+                _ => having.map(|(_, id)| id).filter(|&id| fits(id)).take(count).collect(),
             };
             found.extend(ids.into_iter().map(|id| {
                 let view = self.view(id);
@@ -202,8 +207,7 @@ impl Search<'_> {
         let max = per_node_max(total);
         let mut picked = Vec::new();
         let mut used = BTreeSet::new();
-        let mut roomy: Vec<(u32, NodeId)> =
-            self.pools(scope).flat_map(|pool| pool.by_free.range((1, NodeId(0))..)).copied().collect();
+        let mut roomy: Vec<(u32, NodeId)> = self.pools(scope).flat_map(|pool| pool.having(1)).collect();
         roomy.sort_unstable_by_key(|&(free, id)| (Reverse(self.weight_of(self.view(id))), Reverse(free), id));
         let mut left = total.devices;
         let mut tried = 0;
@@ -298,12 +302,12 @@ impl Search<'_> {
         let milli = self.group.share.0;
         let mut candidates: BTreeSet<NodeId> = self.ledger.partial().clone();
         for pool in self.pools(scope) {
-            let unbroken = pool.by_free.range((per_node, NodeId(0))..);
+            let unbroken = pool.having(per_node);
             let fits =
                 |id: NodeId| scope.holds(self.view(id)) && self.gives_shares(self.view(id), per_node, milli, &mut 0);
             match self.is_scored() {
                 true => candidates.extend(per_level(unbroken, self.looked_at(count), fits)),
-                false => candidates.extend(unbroken.map(|(_, id)| *id).filter(|&id| fits(id)).take(count)),
+                false => candidates.extend(unbroken.map(|(_, id)| id).filter(|&id| fits(id)).take(count)),
             }
         }
         let mut found = Vec::new();
@@ -331,7 +335,7 @@ impl Search<'_> {
     /// Nodes with the fewest devices first, then those with the least sufficient CPU.
     fn cpu_only(&self, scope: &Scope, count: usize, steps: &mut u64) -> Picked {
         let mut found: Vec<(Reverse<u32>, usize, u64, NodeId)> = Vec::new();
-        for &(_, id) in self.pools(scope).flat_map(|pool| &pool.by_free) {
+        for (_, id) in self.pools(scope).flat_map(|pool| pool.having(0)) {
             let view = self.view(id);
             if scope.holds(view) && self.gives(view, 0, steps) {
                 let free = view.amount.cpu_milli;

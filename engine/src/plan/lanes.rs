@@ -6,7 +6,7 @@
 
 use super::order::{OrderKey, number_of, ordered_bits};
 use super::stream::Stream;
-use super::waiting::{Item, Payer, Wanted};
+use super::waiting::{Item, KindAt, Payer, Wanted};
 use super::walk::Walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Handle {
     pub key: OrderKey,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Lanes {
     /// By number; those that nothing waits in are used again.
     pub(super) kinds: Vec<Kind>,
@@ -44,7 +44,7 @@ pub struct Lanes {
 }
 
 /// Everything that waits for the same.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Kind {
     pub(super) streams: Vec<Part>,
     by_key: BTreeMap<(u32, u32), usize>,
@@ -54,7 +54,7 @@ pub(super) struct Kind {
 }
 
 /// One lane's share of a kind, of one payer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Part {
     lane: u32,
     pub(super) payer: u32,
@@ -93,6 +93,16 @@ impl Kind {
         self.streams[stream].items.first().map(|item| item.key)
     }
 
+    /// Puts one lane where it stands among other ranks.
+    fn move_lane(&mut self, lane: u32, before: &[LaneRank], after: &[LaneRank]) {
+        for (_, stream) in self.by_key.range((lane, 0)..=(lane, u32::MAX)) {
+            if let Some(key) = self.streams[*stream].items.first().map(|item| item.key) {
+                self.heads.remove(&(place_of(before, &key), *stream));
+                self.heads.insert((place_of(after, &key), *stream));
+            }
+        }
+    }
+
     fn move_head(&mut self, ranks: &[LaneRank], stream: usize, before: Option<OrderKey>) {
         let after = self.head(stream);
         if before == after {
@@ -125,7 +135,7 @@ impl Lanes {
         self.kinds.get(handle.kind)?.streams.get(handle.stream)?.items.get(&handle.key)
     }
 
-    pub fn insert(&mut self, item: Arc<Item>, payer: Payer) -> Handle {
+    pub fn insert(&mut self, mut item: Item, payer: Payer) -> (Handle, Arc<Item>) {
         let wanted = item.wanted();
         let kind = match self.by_wanted.get(&wanted) {
             Some(kind) => *kind,
@@ -140,13 +150,14 @@ impl Lanes {
         };
         let next = self.payers.len() as u32;
         let payer = *self.payers.entry(payer).or_insert(next);
-        let key = item.key;
+        item.kind = KindAt(kind as u32);
+        let (key, item) = (item.key, Arc::new(item));
         let known = &mut self.kinds[kind];
         let stream = known.stream(key.lane, payer);
         let before = known.head(stream);
-        self.len += usize::from(known.streams[stream].items.insert(item));
+        self.len += usize::from(known.streams[stream].items.insert(item.clone()));
         known.move_head(&self.ranks, stream, before);
-        Handle { kind, stream, key }
+        (Handle { kind, stream, key }, item)
     }
 
     pub fn remove(&mut self, handle: &Handle) -> Option<Arc<Item>> {
@@ -165,10 +176,18 @@ impl Lanes {
 
     /// Puts the lanes in another order.
     pub fn set_ranks(&mut self, ranks: Vec<LaneRank>) {
-        self.ranks = ranks;
+        let before = std::mem::replace(&mut self.ranks, ranks);
+        let (count, after) = (before.len().max(self.ranks.len()), &self.ranks);
+        let rank = |ranks: &[LaneRank], lane: usize| ranks.get(lane).copied().unwrap_or_default();
+        let moved: Vec<usize> = (0..count).filter(|lane| rank(&before, *lane) != rank(after, *lane)).collect();
+        let few = moved.len() * 4 < count;
         for kind in &mut self.kinds {
+            if few {
+                moved.iter().for_each(|lane| kind.move_lane(*lane as u32, &before, after));
+                continue;
+            }
             let heads = kind.by_key.values().filter_map(|stream| Some((kind.head(*stream)?, *stream)));
-            kind.heads = heads.map(|(key, stream)| (place_of(&self.ranks, &key), stream)).collect();
+            kind.heads = heads.map(|(key, stream)| (place_of(after, &key), stream)).collect();
         }
     }
 

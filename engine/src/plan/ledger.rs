@@ -3,12 +3,13 @@
 
 use super::fragment::Workload;
 use super::islands::{self, Islands};
+use super::pool::Pool;
 use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
 use crate::policy::{DeviceChoice, Score};
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
-use muster_common::node::Inventory;
+use muster_common::node::{Device, Inventory};
 use muster_common::resources::Amount;
 use muster_common::topology::FabricSpec;
 use muster_common::{GangId, Name, NodeId};
@@ -24,6 +25,8 @@ pub const ROOT: DomainId = 0;
 pub struct Ledger {
     nodes: BTreeMap<NodeId, NodeView>,
     classes: Vec<Arc<Inventory>>,
+    /// By class: a slot of each sort of device in it.
+    sorts: Vec<Vec<usize>>,
     domains: Vec<Domain>,
     domain_ids: BTreeMap<(usize, Vec<Name>), DomainId>,
     /// Open nodes with a device of which some share is taken and some is free.
@@ -34,6 +37,8 @@ pub struct Ledger {
     pub quotas: Quotas,
     undo: Vec<Undo>,
     workload: Arc<Workload>,
+    /// Of the node that was put here last.
+    latest: Option<Arc<Facts>>,
 }
 
 /// A node as plans see it.
@@ -78,16 +83,6 @@ pub struct Domain {
     pub path: Vec<Name>,
     pub children: BTreeSet<DomainId>,
     pools: BTreeMap<ClassId, Pool>,
-}
-
-/// The open nodes of one class in one domain.
-#[derive(Debug, Clone, Default)]
-pub struct Pool {
-    /// By wholly free devices.
-    pub by_free: BTreeSet<(u32, NodeId)>,
-    /// How many nodes have so many wholly free devices.
-    pub counts: Vec<u32>,
-    pub free_sum: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -140,47 +135,42 @@ impl Ledger {
     /// Takes over what State says of a node now.
     pub fn refresh(&mut self, state: &State, id: NodeId) {
         debug_assert!(self.undo.is_empty(), "a refresh inside a trial");
-        if let Some(view) = self.nodes.remove(&id) {
-            self.unlist(&view);
+        let record = state.node(id);
+        if let Some(view) = self.nodes.get_mut(&id)
+            && let Some(record) = record.filter(|record| view.facts.are_of(record))
+        {
+            let before = view.listing();
+            *view = NodeView::of(view.facts.clone(), record, Suppose::default());
+            let (facts, after) = (view.facts.clone(), view.listing());
+            self.relist(&facts, before, after);
+            return;
         }
-        if let Some(record) = state.node(id) {
+        if let Some(view) = self.nodes.remove(&id) {
+            self.relist(&view.facts, view.listing(), None);
+            for &domain in &view.facts.domains {
+                self.domains[domain].pools.get_mut(&view.facts.class).into_iter().for_each(|pool| pool.forget(id));
+            }
+        }
+        if let Some(record) = record {
             self.put(state.fabric(), record, Suppose::default());
         }
     }
 
     fn put(&mut self, fabric: &FabricSpec, record: &NodeRecord, suppose: Suppose) {
-        let facts = self.facts(fabric, record);
-        let free_of = |device: &DeviceState| match device {
-            DeviceState::Ok(_) if suppose.nothing_runs => 1000,
-            DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
-            device => device.free_milli(),
+        let like = self.latest.as_ref().filter(|facts| facts.inventory.place == record.inventory.place);
+        let domains = match like {
+            Some(facts) => facts.domains.clone(),
+            None => self.domains_of(fabric, &record.inventory),
         };
-        let free =
-            record.devices.iter().zip(&facts.usable).map(|(device, usable)| if *usable { free_of(device) } else { 0 });
-        let free: Vec<u16> = free.collect();
-        let ports = u32::from(record.inventory.port_count).saturating_sub(record.ports.len() as u32);
-        let view = NodeView {
-            open: record.is_open() || suppose.closed_are_open,
-            sizes: if suppose.nothing_runs { 0 } else { sizes(record) },
-            whole: whole(&facts, &free),
-            free,
-            amount: if suppose.nothing_runs { record.inventory.amount() } else { record.free_amount() },
-            ports: if suppose.nothing_runs { u32::from(record.inventory.port_count) } else { ports },
-            facts,
-        };
-        self.list(&view);
+        let facts = Arc::new(self.facts(record, domains));
+        self.latest = Some(facts.clone());
+        let view = NodeView::of(facts, record, suppose);
+        self.relist(&view.facts, None, view.listing());
         self.nodes.insert(record.id, view);
     }
 
-    fn facts(&mut self, fabric: &FabricSpec, record: &NodeRecord) -> Arc<Facts> {
-        let inventory = &record.inventory;
-        let class = match self.classes.iter().position(|known| same_class(known, inventory)) {
-            Some(class) => class,
-            None => {
-                self.classes.push(inventory.clone());
-                self.classes.len() - 1
-            }
-        };
+    /// Every domain that a machine is in, the root first.
+    fn domains_of(&mut self, fabric: &FabricSpec, inventory: &Inventory) -> Vec<DomainId> {
         let mut domains = vec![ROOT];
         for (tree, spec) in fabric.trees.iter().enumerate() {
             let Some(path) = inventory.place.get(&spec.name) else { continue };
@@ -190,6 +180,31 @@ impl Ledger {
                 domains.push(parent);
             }
         }
+        domains
+    }
+
+    fn facts(&mut self, record: &NodeRecord, domains: Vec<DomainId>) -> Facts {
+        let inventory = record.inventory.clone();
+        let (id, name, epoch) = (record.id, record.name.clone(), record.epoch);
+        // Machines that joined one after the other are mostly alike.
+        if let Some(like) = self.latest.as_ref().filter(|like| same_make(&like.inventory, &inventory)) {
+            let (usable, islands) = (like.usable.clone(), like.islands.clone());
+            let Facts { class, even_links, varied, .. } = **like;
+            return Facts { id, name, epoch, inventory, class, domains, usable, even_links, varied, islands };
+        }
+        let class = match self.classes.iter().position(|known| same_class(known, &inventory)) {
+            Some(class) => class,
+            None => {
+                let devices = &inventory.devices;
+                let same = |a: usize, b: usize| {
+                    devices[a].model == devices[b].model && devices[a].parent.is_some() == devices[b].parent.is_some()
+                };
+                let is_new = |slot: &usize| !(0..*slot).any(|other| same(other, *slot));
+                self.sorts.push((0..devices.len()).filter(is_new).collect());
+                self.classes.push(inventory.clone());
+                self.classes.len() - 1
+            }
+        };
         let parents: BTreeSet<u16> = inventory.devices.iter().filter_map(|device| device.parent).collect();
         let links: BTreeSet<_> =
             (0..inventory.links.len()).flat_map(|a| inventory.links[a].iter().skip(a + 1)).collect();
@@ -197,19 +212,19 @@ impl Ledger {
         let used =
             || (0u16..).zip(&inventory.devices).filter(|(slot, _)| !parents.contains(slot)).map(|(_, used)| used);
         let models: BTreeSet<_> = used().map(|device| &device.model).collect();
-        Arc::new(Facts {
-            id: record.id,
-            name: record.name.clone(),
-            epoch: record.epoch,
-            inventory: inventory.clone(),
+        Facts {
+            id,
+            name,
+            epoch,
             class,
             domains,
             // A device that is split into instances is used through them.
             usable: (0..inventory.devices.len()).map(|slot| !parents.contains(&(slot as u16))).collect(),
             even_links: links.len() <= 1 && numas.len() <= 1,
             varied: models.len() > 1 || used().any(|device| device.parent.is_some()),
-            islands: islands::of(inventory),
-        })
+            islands: islands::of(&inventory),
+            inventory: inventory.clone(),
+        }
     }
 
     fn domain(&mut self, tree: usize, path: &[Name], parent: DomainId) -> DomainId {
@@ -223,22 +238,12 @@ impl Ledger {
         id
     }
 
-    fn list(&mut self, view: &NodeView) {
-        self.relist(&view.facts, None, view.listing());
-    }
-
-    fn unlist(&mut self, view: &NodeView) {
-        self.relist(&view.facts, view.listing(), None);
-    }
-
     fn relist(&mut self, facts: &Facts, before: Option<Listing>, after: Option<Listing>) {
         let id = facts.id;
         let whole = |listing: Option<Listing>| listing.map(|listing| listing.whole);
         if whole(before) != whole(after) {
             for &domain in &facts.domains {
-                let pool = self.domains[domain].pools.entry(facts.class).or_default();
-                whole(before).into_iter().for_each(|whole| pool.remove(whole, id));
-                whole(after).into_iter().for_each(|whole| pool.add(whole, id));
+                self.domains[domain].pools.entry(facts.class).or_default().shift(id, whole(before), whole(after));
             }
         }
         mark(&mut self.with_free, id, whole(before) > Some(0), whole(after) > Some(0));
@@ -268,6 +273,14 @@ impl Ledger {
 
     pub fn mark(&self) -> usize {
         self.undo.len()
+    }
+
+    /// Nodes that a trial has changed, some more than once.
+    pub fn touched(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.undo.iter().filter_map(|undo| match undo {
+            Undo::Node(before) => Some(before.node),
+            Undo::Held { .. } => None,
+        })
     }
 
     pub fn rollback(&mut self, mark: usize) {
@@ -326,9 +339,14 @@ impl Ledger {
         &self.classes
     }
 
+    /// One device of each sort that machines of a class have.
+    pub fn sorts(&self, class: ClassId) -> impl Iterator<Item = &Device> {
+        self.sorts[class].iter().map(move |slot| &self.classes[class].devices[*slot])
+    }
+
     /// Classes that have an open node now.
     pub fn open_classes(&self) -> impl Iterator<Item = &Inventory> {
-        let open = self.domains[ROOT].pools.iter().filter(|(_, pool)| !pool.by_free.is_empty());
+        let open = self.domains[ROOT].pools.iter().filter(|(_, pool)| !pool.is_empty());
         open.map(|(&class, _)| &*self.classes[class])
     }
 
@@ -338,7 +356,12 @@ impl Ledger {
 
     /// Wholly free devices of all open nodes.
     pub fn free_total(&self) -> u64 {
-        self.domains[ROOT].pools.values().map(|pool| pool.free_sum).sum()
+        self.domains[ROOT].pools.values().map(Pool::free_sum).sum()
+    }
+
+    /// Open nodes with at least so many wholly free devices.
+    pub fn nodes_with(&self, devices: u32) -> u64 {
+        self.domains[ROOT].pools.values().map(|pool| pool.nodes_with(devices)).sum()
     }
 
     pub fn partial(&self) -> &BTreeSet<NodeId> {
@@ -350,35 +373,17 @@ impl Ledger {
     }
 }
 
-impl Pool {
-    fn add(&mut self, whole: u32, id: NodeId) {
-        self.by_free.insert((whole, id));
-        if self.counts.len() <= whole as usize {
-            self.counts.resize(whole as usize + 1, 0);
-        }
-        self.counts[whole as usize] += 1;
-        self.free_sum += u64::from(whole);
-    }
-
-    fn remove(&mut self, whole: u32, id: NodeId) {
-        if self.by_free.remove(&(whole, id)) {
-            self.counts[whole as usize] -= 1;
-            self.free_sum -= u64::from(whole);
-        }
-    }
-
-    /// Nodes with at least so many wholly free devices.
-    pub fn nodes_with(&self, devices: u32) -> u64 {
-        self.counts.iter().skip(devices as usize).map(|&count| u64::from(count)).sum()
-    }
-}
-
 fn whole(facts: &Facts, free: &[u16]) -> u32 {
     if facts.islands.cut.is_empty() {
         return free.iter().filter(|&&milli| milli == 1000).count() as u32;
     }
     let slots: Vec<u16> = (0..free.len() as u16).filter(|slot| free[usize::from(*slot)] == 1000).collect();
     facts.islands.most(&slots)
+}
+
+/// Of one class, and joined inside alike.
+fn same_make(a: &Inventory, b: &Inventory) -> bool {
+    same_class(a, b) && a.links == b.links && a.devices.iter().zip(&b.devices).all(|(a, b)| a.numa == b.numa)
 }
 
 /// Nodes of one class answer every question about what they are alike.
@@ -416,7 +421,35 @@ fn mark(set: &mut BTreeSet<NodeId>, id: NodeId, before: bool, after: bool) {
     }
 }
 
+impl Facts {
+    /// Does the record say the same of the machine?
+    fn are_of(&self, record: &NodeRecord) -> bool {
+        self.epoch == record.epoch && self.name == record.name && Arc::ptr_eq(&self.inventory, &record.inventory)
+    }
+}
+
 impl NodeView {
+    fn of(facts: Arc<Facts>, record: &NodeRecord, suppose: Suppose) -> Self {
+        let free_of = |device: &DeviceState| match device {
+            DeviceState::Ok(_) if suppose.nothing_runs => 1000,
+            DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
+            device => device.free_milli(),
+        };
+        let devices = record.devices.iter().zip(&facts.usable);
+        let free: Vec<u16> = devices.map(|(device, usable)| if *usable { free_of(device) } else { 0 }).collect();
+        let all_ports = u32::from(record.inventory.port_count);
+        let ports = all_ports.saturating_sub(record.ports.len() as u32);
+        NodeView {
+            open: record.is_open() || suppose.closed_are_open,
+            sizes: if suppose.nothing_runs { 0 } else { sizes(record) },
+            whole: whole(&facts, &free),
+            free,
+            amount: if suppose.nothing_runs { record.inventory.amount() } else { record.free_amount() },
+            ports: if suppose.nothing_runs { all_ports } else { ports },
+            facts,
+        }
+    }
+
     /// `None` while nothing may be placed here.
     fn listing(&self) -> Option<Listing> {
         let partial = || self.free.iter().any(|&milli| milli > 0 && milli < 1000);

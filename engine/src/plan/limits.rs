@@ -213,9 +213,6 @@ pub struct Room {
 
 impl Room {
     pub fn over(&mut self, state: &State, job: &JobRecord, scheduling: &Scheduling) -> Option<Over> {
-        if !state.accounts().have_caps() {
-            return None;
-        }
         let known = self.scopes.get(&scheduling.account).and_then(|users| users.get(&job.principal));
         if let Some(scopes) = known {
             return over(scopes, scheduling);

@@ -17,6 +17,7 @@ pub mod feasible;
 pub mod fill;
 #[cfg(test)]
 mod fixtures;
+mod foreseen;
 mod fragment;
 pub mod groups;
 mod islands;
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod never;
 pub mod order;
 pub mod place;
+mod pool;
 pub mod quota;
 mod rebook;
 pub mod replan;

@@ -58,7 +58,7 @@ pub fn remaining_ms(run_ms: Option<u64>, gang: Option<&GangRecord>, now: Time) -
 }
 
 /// The order of a policy, ready to score gangs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scorer {
     order: Order,
     formula: Option<Formula>,

@@ -2,13 +2,15 @@
 //! where that makes them better. So none of them ever moves later by what others do.
 
 use super::backfill::MOVED_MS;
-use super::bookings::{Booking, Share};
+use super::bookings::{BookedPart, Booking};
 use super::feasible::amount_on;
+use super::foreseen::Held;
 use super::round::{Round, Tried};
 use super::waiting::Item;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::{DeviceId, GangId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl Round<'_> {
     /// Takes over what somebody has put aside for a window of time.
@@ -17,7 +19,7 @@ impl Round<'_> {
         let known: Vec<&Reservation> = self.state.reservations().values().filter(ours).collect();
         for known in known {
             let booking = self.put_by_hand(known);
-            self.booked.insert(booking);
+            self.booked.insert(Arc::new(booking));
         }
     }
 
@@ -49,21 +51,38 @@ impl Round<'_> {
             if settled || self.not_eligible(gang, &item).is_some() || self.is_over_quota(&item) {
                 continue;
             }
-            if let Some(booking) = self.kept(gang, &item, known.start, &known.witness) {
-                self.booked.insert(Booking { domain: known.domain.clone(), ..booking });
+            if let Some(booking) = self.taken_over(known, &item) {
+                self.booked.insert(booking);
                 self.unseen.insert(gang);
             }
         }
     }
 
+    fn taken_over(&mut self, known: &Reservation, item: &Arc<Item>) -> Option<Arc<Booking>> {
+        let gang = known.gang;
+        let rests_on = |booking: &Booking| self.ledger.touched().any(|node| booking.on.contains_key(&node));
+        let held = self.times.answers.held.get(&gang);
+        let held = held.filter(|held| held.holds((item, known, self.now), self.booked.by_start()));
+        if let Some(held) = held.filter(|held| !rests_on(&held.booking)) {
+            return Some(held.booking.clone());
+        }
+        let booking = self.kept(gang, item, known.start, &known.witness)?;
+        let booking = Arc::new(Booking { domain: known.domain.clone(), ..booking });
+        if !rests_on(&booking) {
+            let (item, known, beside) = (item.clone(), known.clone(), self.booked.by_start().cloned().collect());
+            self.times.answers.held.insert(gang, Held { item, known, beside, booking: booking.clone() });
+        }
+        Some(booking)
+    }
+
     /// The whole devices that somebody has put aside, from a moment on, for one job.
     fn put_by_hand(&self, known: &Reservation) -> Booking {
-        let mut on: BTreeMap<NodeId, Share> = BTreeMap::new();
+        let mut on: BTreeMap<NodeId, BookedPart> = BTreeMap::new();
         for DeviceId { node, slot } in &known.witness {
             let Some(view) = self.ledger.node(*node).filter(|view| usize::from(*slot) < view.free.len()) else {
                 continue;
             };
-            let share = on.entry(*node).or_insert_with(|| Share {
+            let share = on.entry(*node).or_insert_with(|| BookedPart {
                 devices: Vec::new(),
                 amount: Default::default(),
                 free: vec![1000; view.free.len()],
@@ -88,7 +107,8 @@ impl Round<'_> {
         let excluded = self.excluded(gang);
         let mut on = BTreeMap::new();
         for (node, devices) in by_node {
-            let (before, view) = self.view_at(node, start, item).filter(|(view, _)| view.open && view.ports > 0)?;
+            let (before, beside) = self.view_at(node, start, item).filter(|(view, _)| view.open && view.ports > 0)?;
+            let view = beside.as_ref().unwrap_or(&before);
             let amounts = groups.iter().map(|group| amount_on(group, &view.facts.inventory, devices.len() as u32));
             let amount = amounts.max_by_key(|amount| (amount.cpu_milli, amount.memory_bytes))?;
             let is_free =
@@ -96,7 +116,7 @@ impl Round<'_> {
             if excluded.contains(&node) || !devices.iter().all(is_free) || !view.amount.covers(&amount) {
                 return None;
             }
-            on.insert(node, Share::of(devices, amount, &before));
+            on.insert(node, BookedPart::of(devices, amount, &before));
         }
         let end = start.plus_ms(item.left());
         let booking = Booking { gang, start, end, witness: witness.to_vec(), domain: None, on, fixed: false };
@@ -104,7 +124,7 @@ impl Round<'_> {
     }
 
     /// The order has come to a gang: its booking, taken out of those that it must not delay.
-    pub fn seen(&mut self, gang: GangId) -> Option<Booking> {
+    pub fn seen(&mut self, gang: GangId) -> Option<Arc<Booking>> {
         if !self.unseen.remove(&gang) {
             return None;
         }
@@ -118,25 +138,24 @@ impl Round<'_> {
         let by_hand = self.booked.fixed_for(gang.job);
         if !by_hand.is_empty() {
             self.put_back();
-            let put: Vec<Booking> = by_hand.into_iter().filter_map(|gang| self.booked.remove(gang)).collect();
+            let put: Vec<Arc<Booking>> = by_hand.into_iter().filter_map(|gang| self.booked.remove(gang)).collect();
             let tried = self.try_anew(gang, item);
             self.put_back();
             put.into_iter().for_each(|booking| self.booked.insert(booking));
             return tried;
         }
-        if own.is_some() {
-            // Most of what is booked does not fit at all yet.
-            self.put_back();
-            return match self.find(gang, item) {
-                Some(_) => self.try_anew(gang, item),
-                None => Tried::Waits(super::explain::Reason::Nodes),
-            };
-        }
-        if self.unseen.is_empty() {
+        if own.is_none() && self.unseen.is_empty() {
             return self.try_fill(gang, item);
         }
+        // Most of what is looked at here does not fit at all.
         self.put_back();
-        let behind: Vec<Booking> = self.unseen.iter().filter_map(|gang| self.booked.remove(*gang)).collect();
+        if self.find(gang, item).is_none() {
+            return Tried::Waits(super::explain::Reason::Nodes);
+        }
+        if own.is_some() {
+            return self.try_anew(gang, item);
+        }
+        let behind: Vec<Arc<Booking>> = self.unseen.iter().filter_map(|gang| self.booked.remove(*gang)).collect();
         let tried = self.try_fill(gang, item);
         self.put_back();
         for booking in behind {
@@ -151,15 +170,15 @@ impl Round<'_> {
         tried
     }
 
-    fn holds_still(&self, booking: Booking) -> Option<Booking> {
+    fn holds_still(&self, booking: Arc<Booking>) -> Option<Arc<Booking>> {
         let item = self.waiting.item_of(self.state, booking.gang)?.clone();
         let again = self.kept(booking.gang, &item, booking.start, &booking.witness)?;
-        Some(Booking { domain: booking.domain, ..again })
+        Some(Arc::new(Booking { domain: booking.domain.clone(), ..again }))
     }
 
     /// Books a start for a gang, or moves the one it has where that is worth it. False when nobody can
     /// foresee one.
-    pub fn book_or_improve(&mut self, gang: GangId, item: &Item, own: Option<Booking>) -> bool {
+    pub fn book_or_improve(&mut self, gang: GangId, item: &Arc<Item>, own: Option<Arc<Booking>>) -> bool {
         self.put_back();
         // What is not better by so much leaves the booking where it is.
         let worth = own.as_ref().map_or(Time::NEVER, |own| Time(own.start.0.saturating_sub(MOVED_MS - 1)));

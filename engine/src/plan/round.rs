@@ -3,13 +3,15 @@
 
 use super::bookings::Bookings;
 use super::explain::Reason;
+use super::fill::Kind;
 use super::ledger::{Ledger, Suppose};
 use super::limits::{Of, Over, Room};
+use super::never::{NeverFits, fits_on};
 use super::place::{Request, place};
 use super::quota;
 use super::take::TakingBack;
 use super::timeline::Timelines;
-use super::waiting::{Item, Waiting, Wanted};
+use super::waiting::{Asked, Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::state::State;
 use crate::state::gang::GangState;
@@ -18,7 +20,6 @@ use muster_common::job::Scheduling;
 use muster_common::{AttemptNo, GangId, JobId, NodeId, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 pub struct Round<'a> {
     pub state: &'a State,
@@ -33,11 +34,11 @@ pub struct Round<'a> {
     /// Jobs whose wait is over at this very moment.
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
-    no_fit: BTreeSet<Wanted>,
+    no_fit: BTreeSet<Asked>,
     /// Requests that did not fit beside what is booked, and the longest run that might.
-    pub no_spare_fit: BTreeMap<Wanted, u64>,
+    pub no_spare_fit: BTreeMap<Asked, u64>,
     /// Requests whose start nobody could foresee in this cycle.
-    pub no_booking: BTreeSet<Wanted>,
+    pub no_booking: BTreeSet<Asked>,
     pub times: &'a mut Timelines,
     /// Starts that nothing in this cycle may delay.
     pub booked: Bookings,
@@ -56,7 +57,7 @@ pub struct Round<'a> {
 }
 
 /// Which shapes could run here if nothing else did. Void when an inventory changes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ever {
     empty: Option<Ledger>,
     fits: BTreeMap<Wanted, bool>,
@@ -72,11 +73,16 @@ impl Ever {
         if let Some(&known) = self.fits.get(&wanted) {
             return known;
         }
-        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
-        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
-        let fits = super::never::fits_on(state, &item.scheduling, empty).is_ok();
+        let fits = self.never(state, &item.scheduling).is_none();
         self.fits.insert(wanted, fits);
         fits
+    }
+
+    /// Why a request could not even be met if nothing ran.
+    pub fn never(&mut self, state: &State, scheduling: &Scheduling) -> Option<NeverFits> {
+        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
+        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
+        fits_on(state, scheduling, empty).err()
     }
 }
 
@@ -97,6 +103,7 @@ impl<'a> Round<'a> {
         ever: &'a mut Ever,
     ) -> Self {
         ledger.learn(state);
+        let booked = std::mem::take(&mut times.booked);
         Self {
             state,
             now,
@@ -112,7 +119,7 @@ impl<'a> Round<'a> {
             no_spare_fit: BTreeMap::new(),
             no_booking: BTreeSet::new(),
             times,
-            booked: Bookings::default(),
+            booked,
             fills: false,
             unseen: BTreeSet::new(),
             aside: Vec::new(),
@@ -122,6 +129,14 @@ impl<'a> Round<'a> {
             truncated: 0,
             taking: TakingBack::default(),
         }
+    }
+
+    /// Leaves what the next cycle may find useful.
+    pub fn leave(mut self) {
+        self.put_back();
+        self.booked.take_out();
+        self.times.booked = self.booked;
+        self.ledger.rollback(0);
     }
 
     /// The order ends before this item, for this cycle.
@@ -158,6 +173,9 @@ impl<'a> Round<'a> {
 
     /// The limit of an account or a user that keeps the gang from starting now.
     pub fn over_limit(&mut self, gang: GangId, item: &Item) -> Option<Over> {
+        if !self.state.accounts().have_caps() {
+            return None;
+        }
         self.room.over(self.state, self.state.job(gang.job)?, &item.scheduling)
     }
 
@@ -177,26 +195,35 @@ impl<'a> Round<'a> {
     /// Parts for the gang on the ledger as it is.
     pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let item = &*self.within_quota(item)?;
-        let wanted = item.wanted();
-        if self.no_fit.contains(&wanted) {
+        let asked = item.asked();
+        if self.no_fit.contains(&asked) {
             return None;
         }
         let parts = self.search(gang, item);
         if parts.is_none() && self.excluded(gang).is_empty() {
-            self.no_fit.insert(wanted);
+            self.no_fit.insert(asked);
         }
         parts
     }
 
+    /// Is it plain from what is free at all that a request finds no room?
+    pub fn is_beyond_free(&self, scheduling: &Scheduling) -> bool {
+        scheduling.groups.iter().any(|group| match Kind::of(group) {
+            Kind::Whole { nodes, per_node } => self.ledger.nodes_with(per_node) < u64::from(nodes),
+            Kind::Total(total) => self.ledger.free_total() < u64::from(total.devices),
+            Kind::Shared { .. } | Kind::CpuOnly { .. } => false,
+        })
+    }
+
     /// Is it known of the item's request that it does not fit?
     pub fn does_not_fit(&self, item: &Item) -> bool {
-        self.no_fit.contains(&item.wanted())
+        self.no_fit.contains(&item.asked())
     }
 
     /// Is it known that nobody else on the same account fits with the same request?
     pub fn does_not_fit_within_quota(&self, item: &Item) -> bool {
         let left = self.within_quota(item);
-        left.is_none_or(|left| self.no_fit.contains(&left.wanted()))
+        left.is_none_or(|left| self.no_fit.contains(&left.asked()))
     }
 
     /// Is its account, or its user in it, at a limit of what may run at a time?
@@ -216,7 +243,7 @@ impl<'a> Round<'a> {
     pub fn within_quota<'i>(&self, item: &'i Item) -> Option<Cow<'i, Item>> {
         match quota::allowed(&self.ledger.quotas, &item.scheduling).ok()? {
             None => Some(Cow::Borrowed(item)),
-            Some(left) => Some(Cow::Owned(Item { scheduling: Arc::new(left), ..item.clone() })),
+            Some(left) => Some(Cow::Owned(item.asking(left))),
         }
     }
 
@@ -297,7 +324,7 @@ pub fn not_eligible(
     if let Some(waits) = &job.waits {
         return Some(if waits.broken.is_empty() { Reason::Dependency } else { Reason::DependencyNever });
     }
-    if state.namesake_before(job).is_some() {
+    if scheduling.after.singleton && state.namesake_before(job).is_some() {
         return Some(Reason::Dependency);
     }
     if state.parked(gang).is_some_and(|parked| parked.times > 1) {

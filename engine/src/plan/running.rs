@@ -9,7 +9,7 @@ use muster_common::{GangId, Name, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Running {
     gangs: BTreeMap<GangId, Runs>,
     /// Gangs that may be stopped, by class.

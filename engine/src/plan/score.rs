@@ -197,14 +197,14 @@ fn mixed(seed: u64) -> u64 {
 }
 
 /// As many nodes as are worth a look from each level of free devices.
-pub fn per_level<'n>(
-    nodes: impl Iterator<Item = &'n (u32, NodeId)>,
+pub fn per_level(
+    nodes: impl Iterator<Item = (u32, NodeId)>,
     most: usize,
     mut fits: impl FnMut(NodeId) -> bool,
 ) -> Vec<NodeId> {
     let (mut level, mut here) = (u32::MAX, 0);
     let mut found = Vec::new();
-    for &(free, id) in nodes {
+    for (free, id) in nodes {
         if free != level {
             (level, here) = (free, 0);
         }

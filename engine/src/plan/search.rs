@@ -76,9 +76,7 @@ impl<'a> Search<'a> {
         let Ground { ledger, fabric, policy, .. } = ground;
         let kind = Kind::of(group);
         let cpu_only = matches!(kind, Kind::CpuOnly { .. });
-        let has_model = |class: ClassId| {
-            cpu_only || ledger.classes()[class].devices.iter().any(|device| wanted(group, models, device))
-        };
+        let has_model = |class: ClassId| cpu_only || ledger.sorts(class).any(|device| wanted(group, models, device));
         let classes: Vec<ClassId> = (0..ledger.classes().len())
             .filter(|&class| labels_match(group, &ledger.classes()[class]) && has_model(class))
             .collect();
@@ -148,6 +146,9 @@ impl<'a> Search<'a> {
         for narrow in self.narrowed(scope, level.tree, level.depth) {
             let Some(picked) = self.checked(self.fill(&narrow, steps)) else { continue };
             made += 1;
+            if most == 1 {
+                return Some(picked);
+            }
             let switches = self.switches(&picked, level.tree);
             if best.as_ref().is_none_or(|(known, _)| switches < *known) {
                 best = Some((switches, picked));
@@ -165,14 +166,24 @@ impl<'a> Search<'a> {
 
     /// Domains that the nodes touch, from the narrowest that holds them all downwards.
     pub fn switches(&self, picked: &Picked, tree: usize) -> usize {
-        let name = &self.fabric.trees[tree].name;
-        let paths: Vec<&[Name]> = picked
-            .iter()
-            .map(|(id, _)| self.view(*id).facts.inventory.place.get(name).map_or(&[][..], Vec::as_slice))
-            .collect();
-        let domains =
-            |depth: usize| paths.iter().map(|path| &path[..depth.min(path.len())]).collect::<BTreeSet<_>>().len();
+        if picked.len() < 2 {
+            return 1;
+        }
         let levels = self.fabric.trees[tree].levels.len();
+        let of_tree = |domain: &&DomainId| {
+            let view = self.ledger.domain_view(**domain);
+            view.tree == tree && view.depth > 0
+        };
+        let path = |(id, _): &(NodeId, u32)| self.view(*id).facts.domains.iter().filter(of_tree).copied().collect();
+        let paths: Vec<Vec<DomainId>> = picked.iter().map(path).collect();
+        let domains = |depth: usize| {
+            // A node whose place does not go so far down is in the last domain that it names.
+            let mut domains: Vec<Option<&DomainId>> =
+                paths.iter().map(|path| path[..depth.min(path.len())].last()).collect();
+            domains.sort_unstable();
+            domains.dedup();
+            domains.len()
+        };
         1 + (1..=levels).map(domains).filter(|&domains| domains > 1).sum::<usize>()
     }
 
@@ -282,8 +293,8 @@ impl<'a> Search<'a> {
         match &self.kind {
             Kind::Whole { per_node, .. } => pool.nodes_with(*per_node),
             Kind::Total(total) if per_node_max(total) == 1 => pool.nodes_with(1),
-            Kind::Total(_) => pool.free_sum,
-            Kind::Shared { .. } | Kind::CpuOnly { .. } => pool.by_free.len() as u64,
+            Kind::Total(_) => pool.free_sum(),
+            Kind::Shared { .. } | Kind::CpuOnly { .. } => pool.len(),
         }
     }
 
@@ -364,10 +375,12 @@ impl<'a> Search<'a> {
     fn parts(&self, mut picked: Picked, number: u16, steps: &mut u64) -> Vec<PlacedPart> {
         let tree = self.cut.as_ref().map_or(0, |cut| cut.tree);
         let tree = self.fabric.trees.get(tree).map(|tree| &tree.name);
-        picked.sort_by(|(a, _), (b, _)| {
-            let (a, b) = (&self.view(*a).facts, &self.view(*b).facts);
-            let place = |facts: &super::ledger::Facts| tree.and_then(|tree| facts.inventory.place.get(tree)).cloned();
-            (place(a), &a.name, a.id).cmp(&(place(b), &b.name, b.id))
+        if let [(id, count)] = picked[..] {
+            return vec![self.part(id, count, number, steps)];
+        }
+        picked.sort_by_cached_key(|(id, _)| {
+            let facts = &self.view(*id).facts;
+            (tree.and_then(|tree| facts.inventory.place.get(tree)), &facts.name, facts.id)
         });
         picked.into_iter().map(|(id, count)| self.part(id, count, number, steps)).collect()
     }

@@ -18,7 +18,7 @@ pub fn step_of(now: Time) -> Time {
 }
 
 /// Payers by number, and their ranks.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Standing {
     numbers: BTreeMap<Name, BTreeMap<Principal, u32>>,
     /// Numbers of the rows of State's table, in its order.

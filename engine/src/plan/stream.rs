@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 const CHUNK_MAX: usize = 128;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     key: OrderKey,
     item: Arc<Item>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Chunk {
     /// Never empty.
     entries: Vec<Entry>,
@@ -47,7 +47,7 @@ pub struct Spot {
     at: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stream {
     chunks: Vec<Chunk>,
 }
@@ -172,6 +172,7 @@ mod tests {
         Arc::new(Item {
             key,
             lane: false,
+            kind: super::super::waiting::KindAt::NONE,
             scheduling,
             shape: Hash::default(),
             run_ms: left_ms,

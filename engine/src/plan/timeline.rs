@@ -2,6 +2,8 @@
 //! free. Kept up from the ring of changes, so a start is foreseen without looking at all that runs.
 
 use super::backfill::{expected_end, held_parts};
+use super::bookings::Bookings;
+use super::foreseen::{Answers, Ground};
 use super::ledger::{ClassId, Ledger, NodeView};
 use super::waiting::Waiting;
 use crate::command::PlacedPart;
@@ -14,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Timelines {
     lines: BTreeMap<NodeId, Line>,
     gangs: BTreeMap<GangId, Holds>,
@@ -22,21 +24,26 @@ pub struct Timelines {
     /// Open nodes by the first moment at which so many whole devices could be free, as far as anybody
     /// has asked; with no devices, at any moment.
     ready: BTreeMap<(ClassId, u32), BTreeSet<(Time, NodeId)>>,
+    pub(super) answers: Answers,
+    /// What was booked in the last cycle, taken out.
+    pub(super) booked: Bookings,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Holds {
     end: Time,
     nodes: Vec<NodeId>,
 }
 
 /// One node's future.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Line {
     class: ClassId,
     open: bool,
     /// By slot: what is given back here can be used again.
     sound: Vec<bool>,
+    /// By slot: what of it is free, between cycles.
+    free: Vec<u16>,
     ports: u32,
     releases: Vec<Release>,
     /// From when on 1, 2, ... devices could be free.
@@ -44,7 +51,7 @@ pub struct Line {
 }
 
 /// What one gang gives back on a node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Release {
     pub at: Time,
     gang: GangId,
@@ -126,6 +133,7 @@ impl Timelines {
         if !line.open {
             return;
         }
+        self.answers.forget(id, line.class, |devices| line.ready_for(devices));
         for ((class, devices), nodes) in &mut self.ready {
             if *class == line.class
                 && let Some(at) = line.ready_for(*devices)
@@ -137,6 +145,7 @@ impl Timelines {
 
     fn drop_node(&mut self, id: NodeId) {
         let Some(line) = self.lines.get(&id) else { return };
+        self.answers.forget(id, line.class, |devices| line.ready_for(devices));
         for ((class, devices), nodes) in &mut self.ready {
             if *class == line.class
                 && let Some(at) = line.ready_for(*devices)
@@ -144,6 +153,16 @@ impl Timelines {
                 nodes.remove(&(at, id));
             }
         }
+    }
+
+    /// Nobody but these will be asked about again soon.
+    pub fn keep(&mut self, gangs: &BTreeSet<GangId>) {
+        self.answers.keep(gangs);
+    }
+
+    /// Does what is foreseen from this ground rest on a node?
+    pub(super) fn rests_on(&self, ground: &Ground, id: NodeId) -> bool {
+        self.lines.get(&id).is_some_and(|line| ground.holds(line.class, line.ready_for(ground.devices)))
     }
 
     /// Makes sure that nodes of a class are listed by so many devices.
@@ -178,6 +197,7 @@ impl Line {
         self.ports = u32::from(record.inventory.port_count);
         let sound = record.devices.iter().zip(&view.facts.usable);
         self.sound = sound.map(|(device, usable)| *usable && matches!(device, DeviceState::Ok(_))).collect();
+        self.free.clone_from(&view.free);
         let mut free = view.free.clone();
         self.ready.clear();
         self.ready.extend(free.iter().filter(|milli| **milli == 1000).map(|_| Time::ZERO));
@@ -192,7 +212,8 @@ impl Line {
         }
     }
 
-    fn ready_for(&self, devices: u32) -> Option<Time> {
+    /// From when on the node could have so many whole devices free.
+    pub fn ready_for(&self, devices: u32) -> Option<Time> {
         match devices.checked_sub(1) {
             None => Some(Time::ZERO),
             Some(at) => self.ready.get(at as usize).copied(),
@@ -201,6 +222,21 @@ impl Line {
 
     pub fn releases(&self) -> &[Release] {
         &self.releases
+    }
+
+    pub fn class(&self) -> ClassId {
+        self.class
+    }
+
+    /// Is every whole device of the node, as this cycle has it, as good as any other?
+    pub fn is_plain(&self, view: &NodeView) -> bool {
+        !view.facts.varied && view.facts.islands.cut.is_empty() && view.free == self.free
+    }
+
+    /// CPU and memory that are free at a moment.
+    pub fn amount_at(&self, view: &NodeView, at: Time) -> Amount {
+        let given = self.releases.iter().take_while(|release| release.at <= at);
+        given.fold(view.amount, |sum, release| sum.plus(&release.amount))
     }
 
     /// The node once a gang has let go of its part. `whole` is left to whoever has seen all of it.

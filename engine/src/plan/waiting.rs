@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Item {
     pub key: OrderKey,
     pub lane: bool,
+    /// What it asks for, as its lanes number that.
+    pub kind: KindAt,
     pub scheduling: Arc<Scheduling>,
     pub shape: Hash,
     pub run_ms: Option<u64>,
@@ -72,7 +74,7 @@ impl Counts {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Waiting {
     pub by_order: Lanes,
     /// Kept only for those who ask for it.
@@ -93,10 +95,17 @@ pub struct Waiting {
 impl Waiting {
     pub fn of(state: &State, scorer: &Scorer, now: Time) -> Self {
         let mut waiting = Self { counts: Counts::of(state), ..Self::default() };
+        let (mut all, mut lanes) = (Vec::with_capacity(state.jobs().len()), Vec::new());
         for job in state.jobs().values() {
-            waiting.seen.insert(job.id, seen(state, job));
-            waiting.put_lane(state, scorer, job, now);
+            let scheduling = state.scheduling(job);
+            let idle = state.is_idle(job, scheduling);
+            all.push((job.id, (job.revision().number, idle)));
+            if !idle {
+                lanes.extend(waiting.lane(state, scorer, job, scheduling, now).map(|handle| (job.id, handle)));
+            }
         }
+        // In ascending order already, which a map is built from at once.
+        (waiting.seen, waiting.lanes) = (all.into_iter().collect(), lanes.into_iter().collect());
         for gang in state.gangs().values() {
             waiting.put_gang(state, scorer, gang, now);
         }
@@ -111,8 +120,13 @@ impl Waiting {
             self.drop_gangs(id);
             return false;
         };
-        self.put_lane(state, scorer, job, now);
-        let again = self.seen.insert(id, seen(state, job)).is_some_and(|before| before != seen(state, job));
+        let scheduling = state.scheduling(job);
+        let idle = state.is_idle(job, scheduling);
+        if !idle && let Some(handle) = self.lane(state, scorer, job, scheduling, now) {
+            self.lanes.insert(id, handle);
+        }
+        let seen = (job.revision().number, idle);
+        let again = self.seen.insert(id, seen).is_some_and(|before| before != seen);
         if again {
             self.drop_gangs(id);
             let from = GangId::new(id, 0);
@@ -158,11 +172,18 @@ impl Waiting {
         }
     }
 
-    fn put_lane(&mut self, state: &State, scorer: &Scorer, job: &JobRecord, now: Time) {
-        let Some(first) = job.unstarted.first().filter(|_| !state.is_idle(job)) else { return };
-        let item = self.item(state, scorer, job, (GangId::new(job.id, first), None), now);
-        let handle = self.insert(state, job, item);
-        self.lanes.insert(job.id, handle);
+    /// Lists all elements of a job that were never placed.
+    fn lane(
+        &mut self,
+        state: &State,
+        scorer: &Scorer,
+        job: &JobRecord,
+        scheduling: &Arc<Scheduling>,
+        now: Time,
+    ) -> Option<Handle> {
+        let first = job.unstarted.first()?;
+        let item = item(state, scorer, (job, scheduling), (GangId::new(job.id, first), None), now);
+        Some(self.insert(state, job, item))
     }
 
     fn put_gang(&mut self, state: &State, scorer: &Scorer, gang: &GangRecord, now: Time) {
@@ -171,46 +192,24 @@ impl Waiting {
             self.running.put(state, gang);
             return;
         }
-        let Some(job) = state.job(gang.id.job).filter(|job| !state.is_idle(job)) else { return };
-        let item = self.item(state, scorer, job, (gang.id, Some(gang)), now);
+        let Some(job) = state.job(gang.id.job) else { return };
+        let scheduling = state.scheduling(job);
+        if state.is_idle(job, scheduling) {
+            return;
+        }
+        let item = item(state, scorer, (job, scheduling), (gang.id, Some(gang)), now);
         let handle = self.insert(state, job, item);
         self.queued.insert(gang.id, handle);
     }
 
-    fn item(
-        &self,
-        state: &State,
-        scorer: &Scorer,
-        job: &JobRecord,
-        gang: (GangId, Option<&GangRecord>),
-        now: Time,
-    ) -> Item {
-        let scheduling = state.scheduling(job).clone();
-        let run_ms = run_ms(state.policy(), job, &scheduling.limits);
-        let served_ms = match gang.1 {
-            // Only an exact run time says what is left after earlier attempts.
-            Some(record) if scheduling.limits.exact_ms == run_ms => record.served_ms,
-            _ => 0,
-        };
-        Item {
-            key: scorer.key(state.policy(), job, &scheduling, gang, state, now),
-            lane: gang.1.is_none(),
-            shape: job.revision().scheduling,
-            run_ms,
-            left_ms: run_ms.map(|run| run.saturating_sub(served_ms)),
-            ripe_at: ripe_at(job, &scheduling, gang.1),
-            scheduling,
-        }
-    }
-
     fn insert(&mut self, state: &State, job: &JobRecord, item: Item) -> Handle {
-        let item = Arc::new(item);
         self.cpu_only += usize::from(item.is_cpu_only());
-        if self.counts.submit {
-            self.by_submit.insert((item.key.submitted_at, item.key.gang), item.clone());
-        }
         let payer = self.counts.payer(state, job, &item.scheduling);
-        self.by_order.insert(item, payer)
+        let (handle, item) = self.by_order.insert(item, payer);
+        if self.counts.submit {
+            self.by_submit.insert((item.key.submitted_at, item.key.gang), item);
+        }
+        handle
     }
 
     fn remove(&mut self, handle: Handle) {
@@ -253,6 +252,31 @@ impl Waiting {
                 .filter(|_| state.job(gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)))?,
         };
         self.by_order.get(handle)
+    }
+}
+
+fn item(
+    state: &State,
+    scorer: &Scorer,
+    (job, scheduling): (&JobRecord, &Arc<Scheduling>),
+    gang: (GangId, Option<&GangRecord>),
+    now: Time,
+) -> Item {
+    let run_ms = run_ms(state.policy(), job, &scheduling.limits);
+    let served_ms = match gang.1 {
+        // Only an exact run time says what is left after earlier attempts.
+        Some(record) if scheduling.limits.exact_ms == run_ms => record.served_ms,
+        _ => 0,
+    };
+    Item {
+        key: scorer.key(state.policy(), job, scheduling, gang, state, now),
+        lane: gang.1.is_none(),
+        kind: KindAt::NONE,
+        shape: job.revision().scheduling,
+        run_ms,
+        left_ms: run_ms.map(|run| run.saturating_sub(served_ms)),
+        ripe_at: ripe_at(job, scheduling, gang.1),
+        scheduling: scheduling.clone(),
     }
 }
 
@@ -301,9 +325,35 @@ impl PartialEq for Wanted {
 
 impl Eq for Wanted {}
 
+/// The number of what items ask for, as long as any of them waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KindAt(pub u32);
+
+impl KindAt {
+    /// Of what nobody waits for just so.
+    pub const NONE: KindAt = KindAt(u32::MAX);
+}
+
+/// What gangs ask for, as one cycle tells requests apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    Kind(KindAt),
+    /// A request that was cut down.
+    Other(Wanted),
+}
+
 impl Item {
     pub fn wanted(&self) -> Wanted {
         Wanted(self.scheduling.clone())
+    }
+
+    pub fn asked(&self) -> Asked {
+        if self.kind == KindAt::NONE { Asked::Other(self.wanted()) } else { Asked::Kind(self.kind) }
+    }
+
+    /// The same gang with another request.
+    pub fn asking(&self, scheduling: Scheduling) -> Item {
+        Item { scheduling: Arc::new(scheduling), kind: KindAt::NONE, ..self.clone() }
     }
 
     /// What is left of its run; without end when nobody knows.
@@ -343,8 +393,4 @@ pub fn is_fungible(scheduling: &Scheduling) -> bool {
                 && group.memory_bytes_per_node.is_none()
                 && matches!(group.ranks, RanksPerNode::PerDevice | RanksPerNode::Fixed(1))
         })
-}
-
-fn seen(state: &State, job: &JobRecord) -> (u32, bool) {
-    (job.revision().number, state.is_idle(job))
 }

@@ -66,6 +66,21 @@ impl<'a> Walk<'a> {
         self.sought.most_ms = self.sought.most_ms.min(most_ms);
     }
 
+    /// Nothing more of the kinds of which one item shows that none of them is of interest.
+    pub fn leave_kinds(&mut self, mut leave: impl FnMut(&Item) -> bool) {
+        let lanes = self.lanes;
+        let mut leaves = |at: usize| {
+            let first = lanes.kinds[at].heads.first();
+            first.and_then(|(_, stream)| lanes.kinds[at].streams[*stream].items.first()).is_some_and(|item| leave(item))
+        };
+        self.next.retain(|Reverse((_, at))| !leaves(*at));
+        if let Some((kind, ..)) = self.last
+            && leaves(kind)
+        {
+            self.leave_kind();
+        }
+    }
+
     /// Nothing more at all.
     pub fn leave_all(&mut self) {
         self.next.clear();

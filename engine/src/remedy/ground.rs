@@ -2,11 +2,10 @@
 
 use crate::command::{Command, Edit, Principal};
 use crate::plan::backfill::{expected_end, give_back, held_parts};
-use crate::plan::ledger::{Ledger, Suppose};
+use crate::plan::ledger::Ledger;
 use crate::plan::limits;
 use crate::plan::place::{Request, place};
-use crate::plan::quota::{self, Quotas};
-use crate::plan::running::Running;
+use crate::plan::quota;
 use crate::remedy::{Change, Kind};
 use crate::state::State;
 use crate::state::job::JobRecord;
@@ -25,19 +24,16 @@ pub(super) struct Ground<'a> {
     ledger: Ledger,
     /// As the ledger, with what ends next given back.
     later: Ledger,
-    quotas: Quotas,
 }
 
 impl<'a> Ground<'a> {
-    pub fn new(state: &'a State, decided: &'a State, gang: GangId, now: Time) -> Option<Self> {
+    /// `decided`: the state after the next cycle, and what is free then.
+    pub fn new(state: &'a State, decided: (&'a State, Ledger), gang: GangId, now: Time) -> Option<Self> {
         let job = state.job(gang.job)?;
-        let ledger = Ledger::of(decided, Suppose::default());
+        let (decided, ledger) = decided;
         let later = after_the_next_end(decided, ledger.clone(), now);
-        let mut running = Running::default();
-        decided.gangs().values().for_each(|gang| running.put(decided, gang));
-        let quotas = Quotas::of(decided, &running);
         let scheduling = state.scheduling(job).clone();
-        Some(Self { state, decided, gang, job, scheduling, now, ledger, later, quotas })
+        Some(Self { state, decided, gang, job, scheduling, now, ledger, later })
     }
 
     /// Would this start on what the next cycle leaves free, but for those who go first?
@@ -55,7 +51,7 @@ impl<'a> Ground<'a> {
         if limits::over(&scopes, scheduling).is_some() {
             return false;
         }
-        let Ok(left) = quota::allowed(&self.quotas, scheduling) else { return false };
+        let Ok(left) = quota::allowed(&self.ledger.quotas, scheduling) else { return false };
         let request = Request::of(left.as_ref().unwrap_or(scheduling), self.excluded()).for_gang(self.gang);
         place(ledger, self.decided.fabric(), self.decided.policy(), request, &mut 0).is_some()
     }

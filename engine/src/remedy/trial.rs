@@ -2,8 +2,10 @@
 //! soon as it has told what it was played for.
 
 use crate::command::{Command, Entry};
+use crate::cycle::Memo;
 use crate::forecast::{Hooks, Player, World};
 use crate::outcome::{Event, Outcome, Response};
+use crate::plan::ledger::Ledger;
 use crate::plan::runtime::run_ms;
 use crate::state::State;
 use muster_common::{GangId, Time};
@@ -36,8 +38,8 @@ impl<'a> Trial<'a> {
 pub(super) struct Played {
     /// First starts, in the play.
     pub starts: BTreeMap<GangId, Time>,
-    /// After the first decision.
-    pub decided: State,
+    /// After the first decision, where it is played to the end: State, and what is free.
+    pub decided: Option<(State, Ledger)>,
     /// It was played as far as it was asked for.
     pub is_told: bool,
     /// The work ended before.
@@ -77,8 +79,9 @@ impl Hooks for Starts {
     }
 }
 
-/// Plays the present with a change in it. `None` when the change is refused, or changes nothing.
-pub(super) fn play(state: &State, now: Time, change: &[Command], trial: Trial) -> Option<Played> {
+/// Plays the present with a change in it. `None` when the change is refused, or changes nothing. `memo`: what
+/// is known of the present.
+pub(super) fn play(state: &State, memo: &Memo, now: Time, change: &[Command], trial: Trial) -> Option<Played> {
     let mut player = Player::new(state.clone(), World::default());
     let mut starts = Starts::default();
     player.commit(now, Command::Nothing, &mut starts).ok()?;
@@ -88,8 +91,12 @@ pub(super) fn play(state: &State, now: Time, change: &[Command], trial: Trial) -
             _ => {}
         }
     }
+    player.memo = memo.clone();
     let begun = player.adopt(now, &mut starts).and_then(|()| player.decide(now, &mut starts));
-    let decided = player.state.clone();
+    let decided = trial.sooner.is_none().then(|| {
+        let ledger = player.memo.known(&player.state, now).ledger.clone();
+        (player.state.clone(), ledger)
+    });
     let mut upto = now;
     let mut is_cut = begun.is_err();
     let mut is_told = false;

@@ -4,7 +4,7 @@ use super::State;
 use super::gang::End;
 use super::job::JobRecord;
 use crate::command::Principal;
-use muster_common::job::DependencyKind;
+use muster_common::job::{DependencyKind, Scheduling};
 use muster_common::{JobId, Name, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -93,8 +93,9 @@ impl State {
         Ok(())
     }
 
-    /// Nothing of the job may start, whatever is free, until something happens to a job.
-    pub fn is_idle(&self, job: &JobRecord) -> bool {
-        job.held || job.cancelled || job.waits.is_some() || self.namesake_before(job).is_some()
+    /// Nothing of the job may start, whatever is free, until something happens to a job. `scheduling`: its own.
+    pub fn is_idle(&self, job: &JobRecord, scheduling: &Scheduling) -> bool {
+        let behind = || scheduling.after.singleton && self.namesake_before(job).is_some();
+        job.held || job.cancelled || job.waits.is_some() || behind()
     }
 }

@@ -15,7 +15,6 @@ use muster_common::job::Count;
 use muster_common::resources::Amount;
 use muster_common::{AttemptNo, DeviceId, GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// What has come of devices that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +165,7 @@ impl Round<'_> {
         if missing > 0 {
             let mut scheduling = (*item.scheduling).clone();
             scheduling.groups[0].count = Count::Nodes { nodes: missing, per_node };
-            let rest = Item { scheduling: Arc::new(scheduling), ..item.clone() };
+            let rest = item.asking(scheduling);
             let own: Vec<NodeId> = parts.iter().flatten().map(|part| part.node).collect();
             own.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
             new = self.search(gang, &rest)?;
