@@ -185,7 +185,8 @@ impl HistoryStore {
             }
             open.rows.sync().map_err(Failure::into_io)?;
             let Some(dir) = &self.dir else { return Ok(()) };
-            let text = mark.map_or(String::new(), |mark| mark.to_string());
+            let Some(mark) = mark else { return Ok(()) };
+            let text = durable_mark(mark);
             muster_runtime::durable::write_atomic(&dir.join(DURABLE_MARK), text.as_bytes()).map_err(io::Error::other)
         })();
         flushed.inspect_err(|_| self.failed.store(true, Ordering::Release))
@@ -417,12 +418,32 @@ fn open_checked(dir: &Path) -> Result<Open, Failure> {
     }));
     let watermark = looked.unwrap_or_else(|_| Err(Failure::Damage("the database cannot be read".to_owned())))?;
     let watermark = watermark.and_then(|value| Some(u64::from_be_bytes(<[u8; 8]>::try_from(&value[..]).ok()?)));
-    let durable = std::fs::read_to_string(dir.join(DURABLE_MARK)).ok().and_then(|text| text.trim().parse().ok());
+    let durable = read_durable_mark(&dir.join(DURABLE_MARK))?;
     if watermark < durable {
         let why = format!("it ends at {watermark:?}, although it was durable through {durable:?}");
         return Err(Failure::Damage(why));
     }
     Ok(Open { rows: Box::new(rows), moved: None })
+}
+
+/// The mark and its checksum, as a line of text.
+fn durable_mark(through: u64) -> String {
+    format!("{through} {:08x}\n", crc32fast::hash(&through.to_be_bytes()))
+}
+
+/// None before the first sync. A mark that is not as it was written tells nothing, and then neither does the database.
+fn read_durable_mark(path: &Path) -> Result<Option<u64>, Failure> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::Io(error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let through = text.split(' ').next().and_then(|number| number.parse().ok());
+    match through.filter(|through| durable_mark(*through) == text) {
+        Some(through) => Ok(Some(through)),
+        None => Err(Failure::Damage(format!("{} is not as it was written", path.display()))),
+    }
 }
 
 fn begin_anew(dir: &Path, why: &str) -> io::Result<Open> {

@@ -170,6 +170,18 @@ fn a_page_for_another_server_never_claims_what_is_not_there() {
 }
 
 #[test]
+fn a_history_whose_durable_mark_is_damaged_is_not_believed() {
+    for damage in ["", "1", "12 00000000\n", "\u{fffd}0 9a41d3e2\n"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history");
+        filled(&path).flush_durable().unwrap();
+        std::fs::write(path.join(DURABLE_MARK), damage).unwrap();
+        let store = HistoryStore::open(&path).unwrap();
+        assert!(store.moved_aside().is_some(), "{damage:?} was believed");
+    }
+}
+
+#[test]
 fn a_damaged_history_is_moved_aside_and_begun_anew() {
     use std::os::unix::fs::FileExt;
 
