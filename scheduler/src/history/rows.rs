@@ -1,10 +1,11 @@
 //! What lies under a history: ordered rows, written in batches. On disk by sled; in memory for simulated clusters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The file sled syncs by itself would not reach the disk on Linux, so it is synced here.
@@ -78,6 +79,9 @@ pub(super) fn scan<'a>(rows: &'a dyn Rows, prefix: &[u8]) -> RowIter<'a> {
 pub(super) struct SledRows {
     db: sled::Db,
     file: File,
+    /// Where sled puts pages that are too large for its main file, one file each, and never syncs them.
+    blobs: PathBuf,
+    synced_blobs: Mutex<BTreeSet<OsString>>,
     waiting: Mutex<Waiting>,
 }
 
@@ -103,7 +107,30 @@ impl SledRows {
         for path in [dir.join("conf"), dir.join(MAIN_FILE), dir.to_owned()] {
             File::open(path).and_then(|file| file.sync_all()).map_err(Failure::Io)?;
         }
-        Ok(Self { db, file, waiting: Mutex::default() })
+        let (blobs, synced_blobs) = (dir.join("blobs"), Mutex::default());
+        Ok(Self { db, file, blobs, synced_blobs, waiting: Mutex::default() })
+    }
+
+    /// Before the main file, which points to them.
+    fn sync_blobs(&self) -> io::Result<()> {
+        let names: io::Result<BTreeSet<OsString>> =
+            std::fs::read_dir(&self.blobs)?.map(|entry| Ok(entry?.file_name())).collect();
+        let names = names?;
+        let mut synced = self.synced_blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut any = false;
+        for name in names.difference(&synced) {
+            match File::open(self.blobs.join(name)).and_then(|blob| blob.sync_all()) {
+                Ok(()) => any = true,
+                // sled removes what no page points to any more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if any {
+            File::open(&self.blobs)?.sync_all()?;
+        }
+        *synced = names;
+        Ok(())
     }
 
     /// Gives sled what waits. What it refuses is lost, and the error says so.
@@ -157,6 +184,7 @@ impl Rows for SledRows {
     fn sync(&self) -> Result<(), Failure> {
         self.settle(&mut self.waiting())?;
         self.db.flush()?;
+        self.sync_blobs().map_err(Failure::Io)?;
         self.file.sync_data().map_err(Failure::Io)
     }
 }

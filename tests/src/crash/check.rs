@@ -53,12 +53,14 @@ pub fn judge(data: &Path, engine: Engine, with_history: bool, expect: &Expect, d
         Err(error) => return Ok(Verdict::Refused(error.to_string())),
     };
     let newest = opened_snapshots.newest()?.map(|(last, bytes)| (last, hash_of(&bytes)));
+    let start =
+        Start { snapshot: newest.map(|(last, _)| last.index), entries: entries.iter().map(|e| e.pos.index).collect() };
     if let Err(miss) = expect.check_snapshot(newest, damaged) {
         return Ok(Verdict::Missed(miss));
     }
     let mut history_moved = false;
     if with_history {
-        match check_history(&history, expect)? {
+        match check_history(&history, &start, expect)? {
             Ok(moved) => history_moved = moved,
             Err(miss) => return Ok(Verdict::Missed(miss)),
         }
@@ -69,13 +71,27 @@ pub fn judge(data: &Path, engine: Engine, with_history: bool, expect: &Expect, d
     })
 }
 
-/// True if it said that it must be rebuilt.
-fn check_history(dir: &Path, expect: &Expect) -> Result<Result<bool, String>> {
+/// What a server starts from: the newest snapshot and the entries of its log.
+struct Start {
+    snapshot: Option<u64>,
+    entries: Vec<u64>,
+}
+
+/// True if it said that it must be rebuilt. Otherwise every record is there, or is told to be missing, once a server has
+/// started: entries after its snapshot are applied and recorded once more, and what is missing before it is a gap.
+fn check_history(dir: &Path, start: &Start, expect: &Expect) -> Result<Result<bool, String>> {
     let store = HistoryStore::open(dir)?;
     if store.moved_aside().is_some() {
         return Ok(Ok(true));
     }
     let Some(synced) = expect.history_synced else { return Ok(Ok(false)) };
+    if let Some(snapshot) = start.snapshot {
+        store.note_restore(snapshot)?;
+    }
+    let again = start.entries.iter().filter(|index| Some(**index) > start.snapshot && **index <= synced);
+    for index in again.filter(|index| expect.history.get(index).is_some_and(|recorded| *recorded)) {
+        store.append(*index, &[history_record(*index)])?;
+    }
     if store.watermark() < Some(synced) {
         return Ok(Err(format!("history ends at {:?}, although it was synced through {synced}", store.watermark())));
     }

@@ -150,7 +150,8 @@ impl Driver {
         }));
         let committed = state.committed.max(life.committed).max(snapshot).max(state.purged);
         let term = state.vote.map_or(0, |vote| vote.term).max(state.last.map_or(0, |last| last.term)) + 1;
-        let recorded = history.as_ref().and_then(HistoryStore::watermark).map_or(0, |mark| mark + 1);
+        // As a server does: what is not in the newest snapshot is applied, and so recorded, once more.
+        let recorded = snapshot.map_or(0, |snapshot| snapshot.index + 1);
         let mut driver = Driver {
             dice: Dice::new(life.seed),
             marker,
@@ -173,7 +174,16 @@ impl Driver {
         if let Some(snapshot) = snapshot.filter(|snapshot| driver.last.is_none_or(|last| last.index < snapshot.index)) {
             driver.purge(snapshot)?;
         }
+        driver.restore_history()?;
+        driver.record_history()?;
         Ok(driver)
+    }
+
+    /// As a server does when it starts from a snapshot: entries up to there that were not recorded are a gap.
+    fn restore_history(&mut self) -> Result<()> {
+        let Some(snapshot) = self.snapshot.filter(|_| self.history.is_some()) else { return Ok(()) };
+        self.began(Op::History { index: snapshot.index, gap: true });
+        Ok(self.history.as_ref().map_or(Ok(()), |history| history.note_restore(snapshot.index))?)
     }
 
     fn step(&mut self) -> Result<()> {
