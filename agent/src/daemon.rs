@@ -113,7 +113,7 @@ pub async fn run_on(config: Config, seams: Seams, shutdown: Shutdown) -> Result<
     let Seams { clock, network, launcher, credentials, inventory, probe, pid_namespace, ids } = seams;
     let uuids = inventory.devices.iter().map(|device| device.uuid.clone()).collect();
     let devices = Devices::new(probe, uuids);
-    let paths = Paths::of(&config);
+    let paths = Paths::open(&config).map_err(StoreError::from)?;
     let server = watch::Sender::new(None);
     let workplace = Workplace {
         launches: Launches::new(paths.launches(), server.subscribe()),

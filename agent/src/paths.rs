@@ -3,13 +3,21 @@
 use crate::assignment::Key;
 use crate::config::Config;
 use muster_common::{AttemptNo, Token};
+use muster_runtime::durable::{self, DurableError};
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// In `state_dir`: every `runtime_dir` that may still hold allocations, one a line, today's last.
+const RUNTIME_DIRS_FILE: &str = "runtime-dirs";
+const ALLOCATIONS: &str = "allocations";
+const RUNTIME_DIRS_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Clone)]
 pub struct Paths {
     pub state_dir: PathBuf,
     runtime_dir: PathBuf,
+    /// Where allocations were made under other settings.
+    former: Vec<PathBuf>,
     log_root: PathBuf,
     output_root: PathBuf,
     /// Tells this agent's processes from those of another agent on the same machine, even when its
@@ -24,18 +32,42 @@ impl Paths {
         Self {
             state_dir: config.state_dir.clone(),
             runtime_dir: config.runtime_dir(),
+            former: vec![config.state_dir.clone()],
             log_root: config.log_root(),
             output_root: config.output_root(),
             mark: format!("{}@{place}/", config.name),
         }
     }
 
-    /// The shim's folder. One that was made before `runtime_dir` was set is found where it is, so that
-    /// the setting may change while ranks run.
+    /// Those of an agent that starts: they know each earlier `runtime_dir` in which a folder is left, and the next
+    /// agent will know this one, so that the setting may change while ranks run.
+    ///
+    /// Errors: the list in `state_dir` cannot be read or written.
+    pub fn open(config: &Config) -> Result<Self, DurableError> {
+        let mut paths = Self::of(config);
+        durable::create_folder(&paths.state_dir)?;
+        let file = paths.state_dir.join(RUNTIME_DIRS_FILE);
+        let known = match durable::read_limited(&file, RUNTIME_DIRS_BYTES_MAX) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).lines().map(PathBuf::from).collect(),
+            Err(error) if error.is_missing() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let others = |dir: &&PathBuf| **dir != paths.runtime_dir && **dir != paths.state_dir;
+        let used: Vec<PathBuf> = known.iter().filter(others).filter(|dir| has_allocations(dir)).cloned().collect();
+        let listed: Vec<PathBuf> = used.iter().chain([&paths.runtime_dir]).cloned().collect();
+        if listed != known {
+            let lines: String = listed.iter().map(|dir| format!("{}\n", dir.display())).collect();
+            durable::write_atomic(&file, lines.as_bytes())?;
+        }
+        paths.former.extend(used);
+        Ok(paths)
+    }
+
+    /// The shim's folder: where it is, or where it is to be made.
     pub fn allocation(&self, key: &Key) -> PathBuf {
-        let [now, before] =
-            [&self.runtime_dir, &self.state_dir].map(|dir| dir.join("allocations").join(key.to_string()));
-        if before != now && before.exists() && !now.exists() { before } else { now }
+        let at = |dir: &PathBuf| dir.join(ALLOCATIONS).join(key.to_string());
+        let mut places = [&self.runtime_dir].into_iter().chain(&self.former).map(at);
+        places.find(|place| place.exists()).unwrap_or_else(|| at(&self.runtime_dir))
     }
 
     pub fn launches(&self) -> PathBuf {
@@ -63,6 +95,10 @@ impl Paths {
     pub fn mark(&self, key: &Key) -> String {
         format!("{}{key}/", self.mark)
     }
+}
+
+fn has_allocations(dir: &Path) -> bool {
+    dir.join(ALLOCATIONS).read_dir().is_ok_and(|mut folders| folders.next().is_some())
 }
 
 /// The token as well as the number: servers that are restored give a number again that has been here already.

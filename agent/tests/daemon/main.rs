@@ -194,24 +194,46 @@ async fn rule_11_ranks_outlive_their_agent_and_the_next_one_learns_all() {
 /// An operator moves allocations to `/run` and restarts the agent while ranks run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_11_ranks_are_found_after_the_runtime_folder_was_set() {
+    the_runtime_folder_moves(None, Some("run")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_11_ranks_are_found_after_the_runtime_folder_was_moved() {
+    the_runtime_folder_moves(Some("run-1"), Some("run-2")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_11_ranks_are_found_after_the_runtime_folder_is_no_longer_set() {
+    the_runtime_folder_moves(Some("run-1"), None).await;
+}
+
+/// Ranks start under one setting and end under the other.
+async fn the_runtime_folder_moves(before: Option<&str>, after: Option<&str>) {
     let mut rig = Rig::start().await;
+    let place = |named: Option<&str>| named.map(|named| rig.folder.path().join(named));
+    let (before, after) = (place(before), place(after));
+    if before.is_some() {
+        rig.stop_agent().await;
+        rig.config.runtime_dir = before.clone();
+        rig.start_agent().await;
+    }
     let script = "echo up; until [ -e go-on ]; do sleep 0.02; done; exit $((RANK + 3))";
     rig.running(1, 50, script).await;
     rig.await_log(1, 1, "up").await;
     rig.stop_agent().await;
-    let runtime = rig.folder.path().join("run");
-    rig.config.runtime_dir = Some(runtime.clone());
+    rig.config.runtime_dir = after.clone();
     rig.start_agent().await;
+    let [before, after] = [before, after].map(|named| named.unwrap_or_else(|| rig.folder.path().to_owned()));
     let second = |phase| rig.allocation_on([2, 3], 2, 55, phase, "exit 7");
     rig.leader.desire(60, vec![rig.allocation(1, 50, Run, script), second(Prepare)]);
     rig.await_told(&["2:prepared"]).await;
-    assert_eq!(fs::read_dir(runtime.join("allocations")).expect("the new one's place").count(), 1);
+    assert_eq!(fs::read_dir(after.join("allocations")).expect("the new one's place").count(), 1);
     fs::write(rig.attempt("output", 1).join("go-on"), "").expect("written");
     rig.await_told(&["1:exited(0,3,0)", "1:exited(1,4,0)"]).await;
     rig.leader.desire(70, vec![rig.allocation(1, 50, Stop, script), second(Stop)]);
     rig.await_told(&["1:released(false)", "2:released(false)"]).await;
     rig.leader.desire(71, Vec::new());
-    for place in [rig.folder.path(), &runtime] {
+    for place in [before, after] {
         let left = place.join("allocations");
         until("the folder's end", || (fs::read_dir(&left).ok()?.count() == 0).then_some(())).await;
     }
