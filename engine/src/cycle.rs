@@ -153,6 +153,7 @@ impl Kept {
                 // What its devices are called may have changed.
                 gangs.extend(state.node(node).map_or_else(Vec::new, |record| record.gangs.iter().copied().collect()));
             }
+            self.ever.follow(state, node);
             self.ledger.refresh(state, node);
         }
         for &job in &jobs {
@@ -175,6 +176,10 @@ impl Kept {
             self.waiting.by_order.set_ranks(self.scorer.lanes());
         }
         if foresees(state) {
+            if inventory {
+                // Nodes of a class that nobody has seen may start a gang sooner than those its answer rests on.
+                self.times.forget_starts();
+            }
             self.times.follow(state, &self.ledger, gangs.into_iter(), nodes, now);
         }
         (self.upto, self.at) = (state.applied_index(), now);
@@ -434,12 +439,12 @@ fn sticky_head(round: &mut Round) -> Option<(GangId, Arc<Item>)> {
 
 /// Writes what a later cycle must honour, and takes back what no longer holds.
 fn finish_bookings(round: &mut Round, front: &Front) {
-    if front.idle && front.depth > 1 {
-        return;
-    }
     let sticky = round.state.policy().admission == (Admission::HeadOfLine { sticky: true });
-    let kept: BTreeSet<GangId> = front.booked.iter().copied().chain(front.head).collect();
-    forget_bookings(round, &kept);
+    // What the order did not come to stays as it is; what was bettered before is written all the same, for
+    // what was placed after it may stand where it stood.
+    if !front.idle || front.depth == 1 {
+        forget_bookings(round, &front.booked.iter().copied().chain(front.head).collect());
+    }
     for gang in &front.booked {
         let kind = if sticky && front.head == Some(*gang) { ReservationKind::Head } else { ReservationKind::Booked };
         if let Some(booking) = round.booked.get(*gang).cloned() {

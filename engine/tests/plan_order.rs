@@ -164,6 +164,20 @@ fn refilling_stops_the_long_for_the_short_and_loses_no_work() {
 }
 
 #[test]
+fn a_gang_starts_again_once_the_device_it_lacks_is_out_of_quarantine() {
+    let replan = Replan::Refill { min_run_ms: 0, max_victims_per_cycle: 10 };
+    let mut cluster = Cluster::new(Policy { replan, ..Policy::default() });
+    let node = cluster.nodes(1, 8)[0];
+    cluster.commit(device_lost(node, 1));
+    let gang = cluster.submit(exact(nodes(1, 8), 10));
+    cluster.decide();
+    assert_eq!(cluster.start_s(gang), None);
+    cluster.commit(device_mended(node));
+    cluster.decide();
+    assert_eq!(cluster.start_s(gang), Some(0));
+}
+
+#[test]
 fn refilling_spares_the_young_and_those_that_may_not_be_stopped() {
     let end_of_short = |min_run_ms, preemptible| {
         let mut cluster = Cluster::new(Policy {

@@ -218,6 +218,14 @@ fn disturb(player: &mut Player, disturbances: &[(u64, u8, u64)]) {
             3 => Command::Hold { job, hold: which % 3 != 0, by: by() },
             4 => Command::NodeSilent { node, epoch: node.0, term: 1 },
             5 => Command::NodeSeen { node, epoch: node.0 },
+            6 => {
+                // Of no class that was there before.
+                let mut machine = inventory("H100", 4, &["p0", "a"]);
+                machine.labels.insert(name("bought"), format!("at-{at_s}"));
+                register(&format!("later-{at_s}-{which}"), machine)
+            }
+            7 => device_lost(node, at_s + 1),
+            8 => device_mended(node),
             _ => Command::Cancel(Cancel { job, ordinal: None, reason: "test".into(), by: by() }),
         };
         player.at(Time(at_s * 1000), command);
@@ -379,7 +387,7 @@ proptest! {
     fn cycles_are_pure_sound_and_complete(
         (policy, complete) in policies(),
         given in proptest::collection::vec((0u64..60, 0u8..8, 0u32..100, 0u32..100, 1u64..40, 0u8..3, 0u8..16), 1..30),
-        disturbances in proptest::collection::vec((0u64..80, 0u8..7, 0u64..60), 0..12),
+        disturbances in proptest::collection::vec((0u64..80, 0u8..10, 0u64..60), 0..12),
         arrivals_first in any::<bool>(),
         every_event in any::<bool>(),
     ) {

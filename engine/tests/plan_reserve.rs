@@ -1,6 +1,7 @@
 //! Several starts booked at a time: none of them moves later, and nobody is started in their way.
 
 mod plan_support;
+mod property;
 
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
@@ -12,6 +13,7 @@ use muster_engine::policy::{Backfill, Domains, Order, Policy, RESERVE_DEPTH_MAX,
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::{Cycle, ENGINE_VERSION, Memo, State, cycle};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,6 +139,25 @@ fn only_so_many_are_booked_and_the_next_when_one_has_started() {
     assert_eq!(names(&cluster), [(gangs[1], 200), (gangs[2], 301)]);
 }
 
+#[test]
+fn a_node_like_none_before_it_brings_a_booked_start_forward() {
+    let mut cluster = Cluster::new(booking(1));
+    cluster.nodes(2, 8);
+    for run_s in [1000, 5000] {
+        cluster.submit(lasting(job(nodes(1, 8)), run_s));
+    }
+    cluster.decide();
+    let gang = cluster.submit(lasting(job(nodes(2, 8)), 100));
+    cluster.decide();
+    assert_eq!(booked(&cluster)[0].1, 5000);
+    let mut machine = inventory("H100", 8, &[]);
+    machine.labels.insert(name("bought"), "later".into());
+    cluster.node("n02", machine);
+    cluster.decide();
+    let known = booked(&cluster);
+    assert_eq!((known[0].0, known[0].1), (gang, 1000), "with the new node and the first that is free");
+}
+
 /// Four nodes of four devices; a window of time on the first two for a job that begins later.
 #[test]
 fn nobody_is_started_into_a_window_of_time_that_is_not_its_own() {
@@ -212,9 +233,90 @@ impl Hooks for Promises {
     }
 }
 
+/// All is submitted at once; everything ends as early as it likes, and nothing fails.
+fn booked_starts_hold(
+    given: &[(u32, u64, u64, u8)],
+    reserve_depth: u32,
+    [anywhere, spare, every_event]: [bool; 3],
+) -> Result<(), String> {
+    let mut policy = booking(reserve_depth);
+    policy.backfill.spare = spare;
+    policy.domains = if anywhere { Domains::Anywhere } else { Domains::LowestFit };
+    let cycle_every = if every_event { CycleEvery::Event } else { CycleEvery::Instant };
+    let world = World { at_one_instant: InstantOrder::EndsFirst, cycle_every, kept_work: true };
+    let mut player = Player::new(State::new("test"), world);
+    let mut seen = Promises { exact: Exact { check: true, ..Exact::default() }, ..Promises::default() };
+    player.commit(Time(0), configure(ConfigChange::Policy(policy)), &mut seen).unwrap();
+    player.commit(Time(0), configure(ConfigChange::Fabric(fabric(&["leaf"]))), &mut seen).unwrap();
+    for (at, leaf) in ["a", "a", "b", "b", "b"].iter().enumerate() {
+        let node = register(&format!("n{at}"), inventory("H100", 4, &[leaf]));
+        player.commit(Time(0), node, &mut seen).unwrap();
+    }
+    for (at, &(size, run_s, more_s, kind)) in given.iter().enumerate() {
+        let wish = match kind {
+            0 => job(nodes(1 + size % 5, 4)),
+            1 => job(nodes(1 + size % 3, 1 + size % 4)),
+            2 => within(job(nodes(1 + size % 3, 1 + size % 4)), "leaf", Required, 1),
+            _ => job(total(size)),
+        };
+        let wish = limited(wish, run_s, run_s + 1 + more_s);
+        player.commit(Time(0), submit(&format!("job-{at}"), wish), &mut seen).unwrap();
+    }
+    player.decide(Time(0), &mut seen).map_err(|error| format!("{error:?}"))?;
+    player.run(&mut seen, 100_000).map_err(|error| format!("{error:?}"))?;
+    if let Some(wrong) = seen.wrong {
+        return Err(wrong);
+    }
+    assert_eq!(seen.exact.ends.len(), given.len());
+    for (gang, promised) in &seen.booked {
+        let started = seen.exact.starts[gang][0];
+        if started > *promised {
+            return Err(format!("{gang} promised {promised}, started {started}"));
+        }
+    }
+    Ok(())
+}
+
+/// Found by chance: a booking was moved forward, a gang was started where it had stood, and that filled the cluster.
+#[test]
+fn a_booking_that_is_bettered_in_a_cycle_that_fills_the_cluster_is_written() {
+    let given = [
+        (11, 217, 37, 3),
+        (14, 88, 45, 2),
+        (6, 46, 0, 0),
+        (5, 115, 134, 3),
+        (9, 245, 214, 3),
+        (19, 233, 20, 1),
+        (10, 251, 217, 1),
+        (3, 1, 197, 0),
+        (7, 166, 162, 3),
+        (14, 1, 241, 0),
+        (10, 220, 47, 3),
+        (11, 15, 227, 3),
+        (6, 177, 32, 0),
+        (9, 1, 267, 3),
+        (1, 215, 40, 3),
+        (5, 27, 65, 2),
+        (1, 104, 114, 1),
+        (4, 284, 176, 3),
+        (8, 200, 26, 1),
+        (13, 31, 1, 0),
+        (1, 1, 0, 0),
+        (12, 5, 213, 3),
+        (4, 226, 131, 3),
+        (1, 1, 0, 0),
+        (11, 1, 0, 0),
+        (1, 1, 0, 0),
+        (1, 1, 0, 0),
+        (3, 211, 146, 0),
+        (1, 73, 284, 0),
+        (1, 24, 194, 0),
+    ];
+    booked_starts_hold(&given, 8, [true, false, false]).unwrap();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-    /// All is submitted at once; everything ends as early as it likes, and nothing fails.
+    #![proptest_config(cases(300))]
     #[test]
     fn no_booked_start_ever_moves_later(
         given in proptest::collection::vec((1u32..20, 1u64..300, 0u64..300, 0u8..6), 2..40),
@@ -223,36 +325,7 @@ proptest! {
         spare in any::<bool>(),
         every_event in any::<bool>(),
     ) {
-        let mut policy = booking(reserve_depth);
-        policy.backfill.spare = spare;
-        policy.domains = if anywhere { Domains::Anywhere } else { Domains::LowestFit };
-        let cycle_every = if every_event { CycleEvery::Event } else { CycleEvery::Instant };
-        let world = World { at_one_instant: InstantOrder::EndsFirst, cycle_every, kept_work: true };
-        let mut player = Player::new(State::new("test"), world);
-        let mut seen = Promises { exact: Exact { check: true, ..Exact::default() }, ..Promises::default() };
-        player.commit(Time(0), configure(ConfigChange::Policy(policy)), &mut seen).unwrap();
-        player.commit(Time(0), configure(ConfigChange::Fabric(fabric(&["leaf"]))), &mut seen).unwrap();
-        for (at, leaf) in ["a", "a", "b", "b", "b"].iter().enumerate() {
-            let node = register(&format!("n{at}"), inventory("H100", 4, &[leaf]));
-            player.commit(Time(0), node, &mut seen).unwrap();
-        }
-        for (at, &(size, run_s, more_s, kind)) in given.iter().enumerate() {
-            let wish = match kind {
-                0 => job(nodes(1 + size % 5, 4)),
-                1 => job(nodes(1 + size % 3, 1 + size % 4)),
-                2 => within(job(nodes(1 + size % 3, 1 + size % 4)), "leaf", Required, 1),
-                _ => job(total(size)),
-            };
-            let wish = limited(wish, run_s, run_s + 1 + more_s);
-            player.commit(Time(0), submit(&format!("job-{at}"), wish), &mut seen).unwrap();
-        }
-        player.decide(Time(0), &mut seen).unwrap();
-        player.run(&mut seen, 100_000).unwrap();
-        prop_assert!(seen.wrong.is_none(), "{:?}", seen.wrong);
-        prop_assert_eq!(seen.exact.ends.len(), given.len());
-        for (gang, promised) in &seen.booked {
-            let started = seen.exact.starts[gang][0];
-            prop_assert!(started <= *promised, "{} promised {}, started {}", gang, promised, started);
-        }
+        let held = booked_starts_hold(&given, reserve_depth, [anywhere, spare, every_event]);
+        prop_assert!(held.is_ok(), "{}", held.unwrap_err());
     }
 }

@@ -428,15 +428,25 @@ impl Facts {
     }
 }
 
+/// By slot, what may be placed on each device.
+fn supposed_free(facts: &Facts, record: &NodeRecord, suppose: Suppose) -> impl Iterator<Item = u16> {
+    let free_of = move |device: &DeviceState| match device {
+        DeviceState::Ok(_) if suppose.nothing_runs => 1000,
+        DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
+        device => device.free_milli(),
+    };
+    record.devices.iter().zip(&facts.usable).map(move |(device, usable)| if *usable { free_of(device) } else { 0 })
+}
+
 impl NodeView {
+    /// Does State still have of the node's devices what was supposed of them?
+    pub fn could_still(&self, state: &State, suppose: Suppose) -> bool {
+        let record = state.node(self.facts.id).filter(|record| self.facts.are_of(record));
+        record.is_some_and(|record| supposed_free(&self.facts, record, suppose).eq(self.free.iter().copied()))
+    }
+
     fn of(facts: Arc<Facts>, record: &NodeRecord, suppose: Suppose) -> Self {
-        let free_of = |device: &DeviceState| match device {
-            DeviceState::Ok(_) if suppose.nothing_runs => 1000,
-            DeviceState::Unknown { .. } if suppose.unknown_are_free => 1000,
-            device => device.free_milli(),
-        };
-        let devices = record.devices.iter().zip(&facts.usable);
-        let free: Vec<u16> = devices.map(|(device, usable)| if *usable { free_of(device) } else { 0 }).collect();
+        let free: Vec<u16> = supposed_free(&facts, record, suppose).collect();
         let all_ports = u32::from(record.inventory.port_count);
         let ports = all_ports.saturating_sub(record.ports.len() as u32);
         NodeView {

@@ -56,7 +56,10 @@ pub struct Round<'a> {
     pub taking: TakingBack,
 }
 
-/// Which shapes could run here if nothing else did. Void when an inventory changes.
+const NOTHING_RUNS: Suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
+
+/// Which shapes could run here if nothing else did. Void when an inventory changes, or a device goes into
+/// quarantine or comes out of it.
 #[derive(Debug, Clone, Default)]
 pub struct Ever {
     empty: Option<Ledger>,
@@ -66,6 +69,14 @@ pub struct Ever {
 impl Ever {
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// A node changed.
+    pub fn follow(&mut self, state: &State, node: NodeId) {
+        let before = self.empty.as_ref().and_then(|empty| empty.node(node));
+        if self.empty.is_some() && !before.is_some_and(|view| view.could_still(state, NOTHING_RUNS)) {
+            self.clear();
+        }
     }
 
     pub fn fits(&mut self, state: &State, item: &Item) -> bool {
@@ -80,8 +91,7 @@ impl Ever {
 
     /// Why a request could not even be met if nothing ran.
     pub fn never(&mut self, state: &State, scheduling: &Scheduling) -> Option<NeverFits> {
-        let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
-        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, suppose));
+        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, NOTHING_RUNS));
         fits_on(state, scheduling, empty).err()
     }
 }

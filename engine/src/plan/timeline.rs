@@ -155,6 +155,11 @@ impl Timelines {
         }
     }
 
+    /// What was foreseen rests on nodes that are no longer all there are.
+    pub fn forget_starts(&mut self) {
+        self.answers.foreseen.clear();
+    }
+
     /// Nobody but these will be asked about again soon.
     pub fn keep(&mut self, gangs: &BTreeSet<GangId>) {
         self.answers.keep(gangs);

@@ -7,9 +7,11 @@ use muster_common::job::{
 };
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::topology::{FabricSpec, TopologyMode, TopologyRequest, TreeSpec};
-use muster_common::{GangId, JobId, Name, NodeId, Time};
+use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use muster_engine::State;
-use muster_engine::command::{Command, ConfigChange, Entry, Principal, Registration, Submit};
+use muster_engine::command::{
+    Command, ConfigChange, Entry, NodeAction, NodeReport, Principal, Registration, ReportBody, Submit,
+};
 use muster_engine::forecast::{Hooks, Player, World};
 use muster_engine::outcome::{Event, Outcome, Response};
 use muster_engine::policy::Policy;
@@ -65,6 +67,19 @@ pub fn register(node: &str, inventory: Inventory) -> Command {
         old_boot_silent: false,
         held: Vec::new(),
     }))
+}
+
+/// Its first device falls off the bus.
+pub fn device_lost(node: NodeId, number: u64) -> Command {
+    let body = ReportBody::DeviceFault { slot: 0, xid: 79, why: "test".into(), fatal: true };
+    let gang = GangId::new(JobId(0), 0);
+    let (attempt, token) = (AttemptNo(1), Token::default());
+    Command::Reports { reports: vec![NodeReport { node, epoch: node.0, number, gang, attempt, token, body }] }
+}
+
+pub fn device_mended(node: NodeId) -> Command {
+    let action = NodeAction::EndQuarantine { slot: 0, reason: "mended".into() };
+    Command::NodeAdmin { node, action, by: Principal("test".into()) }
 }
 
 pub fn configure(change: ConfigChange) -> Command {
