@@ -72,8 +72,8 @@ fn play(depth: u32) {
     let (mut dice, mut watch) = (Dice(11), Watch::default());
     let mut at = 0;
     for number in 0..JOBS {
-        // A little more than the cluster can do, so that a queue builds up.
-        at += dice.below(8_400);
+        // A third more than the cluster can do, so that a queue builds up.
+        at += dice.below(5_000);
         player.at(Time(at), submit(&format!("job-{number}"), work(&mut dice)));
     }
     player.run(&mut watch, u64::MAX).unwrap_or_else(|why| panic!("{why:?}"));

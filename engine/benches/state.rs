@@ -6,6 +6,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use muster_common::Time;
 use muster_engine::forecast::forecast;
 use muster_engine::{Memo, cycle};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Busy, easy};
 
@@ -41,20 +43,44 @@ fn play(busy: &Busy) {
     }
 }
 
-/// Resident bytes that a hundred thousand waiting jobs add.
+/// Counts what is allocated and not yet freed.
+struct Counting;
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Bytes that a hundred thousand waiting jobs, and ten thousand nodes of eight devices, add to State and to a leader's Memo.
 fn memory() {
-    let resident = || -> u64 {
-        let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
-    };
-    let mut player = support::cluster(10, easy(1));
-    let before = resident();
+    let live = || LIVE_BYTES.load(Ordering::Relaxed);
+    let each = |before: i64, count: i64| (live() - before) / count;
+    let before = live();
+    let mut player = support::cluster(10_000, easy(1));
+    println!("state: {} bytes a node", each(before, 10_000));
+    let before = live();
     let mut dice = support::Dice(3);
     for at in 0..100_000 {
         let command = support::plan_support::submit(&format!("memory-{at}"), support::one_job(&mut dice));
         player.commit(Time(0), command, &mut support::Silent).unwrap();
     }
-    println!("state: {} bytes a waiting job", resident().saturating_sub(before) / 100_000);
+    println!("state: {} bytes a waiting job", each(before, 100_000));
+    let (before, mut memo) = (live(), Memo::default());
+    let _ = cycle(&player.state, &mut memo, Time(0));
+    println!("memo: {} bytes a waiting job and a tenth of a node", each(before, 100_000));
 }
 
 criterion_group!(benches, state);

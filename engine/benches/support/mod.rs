@@ -116,9 +116,17 @@ impl Busy {
         Self::of(count, waiting, policy, TEAMS)
     }
 
+    /// Nothing runs there yet, and nothing waits.
+    pub fn on(player: Player) -> Self {
+        Self { player, dice: Dice(7), now: Time(0), submitted: 0, teams: TEAMS, cycles: 0, spent: 0 }
+    }
+
+    pub fn decide(&mut self) {
+        self.player.decide(self.now, &mut Silent).unwrap();
+    }
+
     pub fn of(count: usize, waiting: usize, policy: Policy, teams: u64) -> Self {
-        let player = cluster(count, policy);
-        let mut busy = Self { player, dice: Dice(7), now: Time(0), submitted: 0, teams, cycles: 0, spent: 0 };
+        let mut busy = Self { teams, ..Self::on(cluster(count, policy)) };
         let devices = count as u64 * 8;
         let mut asked = 0;
         while asked < devices * 6 / 5 {
@@ -129,13 +137,13 @@ impl Busy {
             asked += wish.devices();
             busy.submit(wish);
         }
-        busy.player.decide(Time(0), &mut Silent).unwrap();
+        busy.decide();
         busy.now = Time(300_000);
         while busy.player.state.jobs().len() < busy.player.state.gangs().len() + waiting {
             let wish = one_job_of(&mut busy.dice, teams);
             busy.submit(wish);
         }
-        busy.player.decide(busy.now, &mut Silent).unwrap();
+        busy.decide();
         busy
     }
 
