@@ -77,7 +77,11 @@ pub fn render(node: &Node, style: &Style) -> String {
     for nic in &node.nics {
         let use_ = if nic.compute { "compute" } else { "other" };
         let rail = nic.rail.map(|rail| format!(", rail {rail}")).unwrap_or_default();
-        line("nic", format!("{} {} Gbit/s, {use_}{rail}", cell(&nic.name), nic.rate_gbps));
+        let rate = match nic.rate_gbps {
+            0 => "speed unknown".to_owned(),
+            rate => format!("{rate} Gbit/s"),
+        };
+        line("nic", format!("{} {rate}, {use_}{rail}", cell(&nic.name)));
     }
     if !node.devices.is_empty() {
         text.push_str(&devices::table(node, style));
