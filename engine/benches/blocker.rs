@@ -26,7 +26,7 @@ fn steps(decided: &Cycle, is: impl Fn(&PlanStep) -> bool) -> usize {
 
 fn play(depth: u32) {
     let mut busy = Busy::on(cluster(NODES, easy(depth)));
-    let mut submit = |busy: &mut Busy, nodes_wanted: u32, hours: u64| {
+    let submit = |busy: &mut Busy, nodes_wanted: u32, hours: u64| {
         let mut wish = job(nodes(nodes_wanted, 8));
         wish.limits.time_ms = Some(hours * HOUR_MS);
         busy.submit(wish);
@@ -40,13 +40,13 @@ fn play(depth: u32) {
     busy.decide();
     busy.end_one();
     let (state, kept) = (&busy.player.state, &busy.player.memo);
-    let mut timed = |fresh: bool| -> (Duration, Cycle) {
+    let timed = |fresh: bool| -> (Duration, Cycle) {
         let mut memo = if fresh { Memo::default() } else { kept.clone() };
         let began = Instant::now();
         let decided = cycle(state, &mut memo, busy.now);
         (began.elapsed(), decided)
     };
-    let mut median = |fresh: bool| {
+    let median = |fresh: bool| {
         let mut rounds: Vec<(Duration, Cycle)> = (0..ROUNDS).map(|_| timed(fresh)).collect();
         rounds.sort_by_key(|(took, _)| *took);
         rounds.swap_remove(ROUNDS / 2)
