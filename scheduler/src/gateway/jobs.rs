@@ -9,7 +9,7 @@ use muster_engine::State;
 use muster_engine::state::gang::GangState;
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The job a reference names, with its past.
 pub(super) async fn load(inner: &Arc<Inner>, reference: Option<pb::JobRef>) -> Result<Subject, ErrorInfo> {
@@ -88,14 +88,11 @@ pub(super) async fn why(
 ) -> Result<pb::WhyReply, ErrorInfo> {
     let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
     let subject = load(inner, request.job).await?;
+    let (mut reply, subject) = inner.reading(move |inner| Ok((explained(inner, &subject, ordinal), subject))).await?;
+    let Some(gang) = why::waiting_gang(&subject, ordinal) else { return Ok(reply) };
     inner
-        .reading(move |inner| {
-            let mut reply = explained(inner, &subject, ordinal);
-            if let Some(gang) = why::waiting_gang(&subject, ordinal) {
-                // Each answer is many plays; one at a time is enough for people.
-                let _turn = inner.planning.lock().unwrap_or_else(PoisonError::into_inner);
-                helped::add(&mut reply, &subject, gang);
-            }
+        .playing(move |_| {
+            helped::add(&mut reply, &subject, gang);
             Ok(reply)
         })
         .await

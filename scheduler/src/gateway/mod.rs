@@ -83,8 +83,8 @@ struct Inner {
     readers: Semaphore,
     estimates: why::Estimates,
     looks: why::Looks,
-    /// Held while a plan is worked out.
-    planning: std::sync::Mutex<()>,
+    /// Held by whoever plays states forward for a plan or for what would help: see [`Inner::playing`].
+    planning: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Gateway {
@@ -98,7 +98,7 @@ impl Gateway {
             readers: Semaphore::new(READERS_MAX),
             estimates: why::Estimates::default(),
             looks: why::Looks::default(),
-            planning: std::sync::Mutex::default(),
+            planning: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -187,6 +187,21 @@ impl Inner {
     ) -> Result<T, ErrorInfo> {
         let _reader = self.readers.acquire().await.map_err(|_| errors::not_read(ReadError::ShuttingDown))?;
         self.blocking(work).await
+    }
+
+    /// Like [`Inner::reading`], for many plays of a state: a leader has better uses for the time, and one at a time is
+    /// enough for people. The turn is waited for before a reader's permit is taken, or a few of these would keep every
+    /// list waiting. It goes with the work, which goes on when the caller has left.
+    async fn playing<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,
+    ) -> Result<T, ErrorInfo> {
+        let turn = self.planning.clone().lock_owned().await;
+        self.reading(move |inner| {
+            let _turn = turn;
+            work(inner)
+        })
+        .await
     }
 
     /// What reads history or plays a state forward runs on a thread of its own.

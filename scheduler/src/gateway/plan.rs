@@ -14,7 +14,7 @@ use muster_engine::{Command, Entry, Response, State, apply};
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 const JOBS_MAX: usize = 64;
 /// Delays told, the longest first.
@@ -37,9 +37,7 @@ pub(super) async fn plan(
     let state = inner.fresh().await?;
     let by = caller.clone();
     inner
-        .blocking(move |inner| {
-            // Each play costs what a leader has better uses for; one at a time is enough for people.
-            let _turn = inner.planning.lock().unwrap_or_else(PoisonError::into_inner);
+        .playing(move |inner| {
             let now = inner.now(&state);
             let mut reply = answer(&state, &by, &request.jobs, now);
             if !prices.is_empty() {

@@ -1,12 +1,14 @@
 //! Calls on one real server.
 
 use super::server::{Server, within};
+use crate::gateway::READERS_MAX;
 use muster_common::{GangId, JobId};
 use muster_engine::command::Exit;
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
 use muster_runtime::identity::Role;
+use std::sync::Arc;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
 
@@ -165,6 +167,36 @@ async fn a_name_is_that_of_the_job_that_ended_last_when_no_live_one_has_it() {
     let live = server.submit("k3", JOB).await.job.unwrap().id;
     let show = server.gateway.show_job(Server::call(Role::User, pb::ShowJobRequest { job: named() }));
     assert_eq!(within("show", show).await.unwrap().into_inner().id, live);
+}
+
+/// What would help takes seconds on a large cluster and is worked out one at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whys_that_wait_their_turn_keep_no_list_waiting() {
+    let server = Server::start(0).await;
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    let planning = &server.gateway.inner.planning;
+    let turn = planning.clone().lock_owned().await;
+    let others = Arc::strong_count(planning);
+    let whys: Vec<_> = (0..READERS_MAX + 1)
+        .map(|_| {
+            let gateway = server.gateway.clone();
+            tokio::spawn(async move { gateway.why(Server::call(Role::User, pb::WhyRequest { job: job(id) })).await })
+        })
+        .collect();
+    let all_wait = async {
+        while Arc::strong_count(planning) < others + whys.len() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("whys that wait", all_wait).await;
+    let list = server.gateway.list_jobs(Server::call(Role::User, pb::ListJobsRequest::default()));
+    let listed = within("a list beside waiting whys", list).await.unwrap().into_inner();
+    assert_eq!(listed.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [id]);
+    drop(turn);
+    for why in whys {
+        let reply = within("a why", why).await.unwrap().unwrap().into_inner();
+        assert_eq!(reply.job.unwrap().id, id);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
