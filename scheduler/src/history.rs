@@ -21,10 +21,12 @@ use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
+mod back;
 mod keys;
 mod rows;
 mod transfer;
 
+pub use back::Place;
 use keys::{Head, Key};
 pub use rows::MemHistory;
 use rows::{Batch, Failure, Row, Rows, SledRows, scan};

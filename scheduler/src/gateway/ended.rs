@@ -2,52 +2,61 @@
 
 use super::errors;
 use super::past::Past;
-use crate::history::HistoryStore;
-use crate::records::{self, Recorded};
+use crate::history::{HistoryStore, Place};
+use crate::records;
 use muster_common::{JobId, Name};
 use muster_proto::convert::error::ErrorInfo;
 use std::ops::ControlFlow;
 
-/// Log index, and the place among the entry's events: one entry may end many jobs.
-pub(super) type EventId = (u64, u32);
+/// Records held at a time; a page is bounded by bytes too.
+const PAGE: usize = 512;
 
-/// Log entries looked at in one step back.
-const STEP: u64 = 4096;
-/// Records looked at before a reader gives up or goes on with another page.
-const RECORDS_MAX: usize = 200_000;
+/// How far back one call looks, whatever it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Depth {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
 
-/// Shows each end before an event, the newest first, until `visit` breaks. Returns where to go on
+impl Depth {
+    /// Of a list: what is further back is on its next page.
+    pub(super) const LIST: Self = Self { records: 200_000, bytes: 256 << 20 };
+    /// Of a name, which any call may give: what ended longer ago is found by its id.
+    pub(super) const NAME: Self = Self { records: 20_000, bytes: 32 << 20 };
+}
+
+/// Shows each end before a place, the newest first, until `visit` breaks. Returns where to go on
 /// when it broke, or when so much was looked at that this call had better end.
 pub(super) fn newest_first(
     history: &HistoryStore,
-    before: EventId,
+    before: Place,
+    depth: Depth,
     mut visit: impl FnMut(JobId, Past) -> Result<ControlFlow<()>, ErrorInfo>,
-) -> Result<Option<EventId>, ErrorInfo> {
-    let floor = history.floor().map_err(errors::history)?.max(1);
-    let mut high = before.0 + 1;
-    let mut looked = 0;
-    while high > floor {
-        let low = high.saturating_sub(STEP).max(floor);
-        let window = window(history, low, high)?;
-        looked += window.len();
-        for recorded in window.iter().rev().filter(|recorded| (recorded.index, recorded.ordinal) < before) {
+) -> Result<Option<Place>, ErrorInfo> {
+    let (mut at, mut looked, mut bytes) = (before, 0, 0);
+    while looked < depth.records && bytes < depth.bytes {
+        let page = history.read_back(at, PAGE.min(depth.records - looked)).map_err(errors::history)?;
+        if page.is_empty() {
+            return Ok(None);
+        }
+        for (index, record) in page {
+            at = (index, record.ordinal);
+            looked += 1;
+            bytes += record.bytes.len();
+            let recorded = records::decode(index, &record).map_err(errors::history)?;
             let Some((id, past)) = Past::of_end(&recorded.event) else { continue };
             if visit(id, past)?.is_break() {
-                return Ok(Some((recorded.index, recorded.ordinal + 1)));
+                return Ok(Some((index, record.ordinal + 1)));
             }
         }
-        high = low;
-        if looked >= RECORDS_MAX {
-            return Ok((high > floor).then_some((high, 0)));
-        }
     }
-    Ok(None)
+    Ok(Some(at))
 }
 
 /// The job that ended last under a name, among those that ended lately.
 pub(super) fn newest_named(history: &HistoryStore, applied: u64, name: &Name) -> Result<Option<JobId>, ErrorInfo> {
     let mut found = None;
-    newest_first(history, (applied + 1, 0), |id, past| {
+    newest_first(history, (applied + 1, 0), Depth::NAME, |id, past| {
         let named = past.ended.is_some_and(|end| end.record.name == *name);
         Ok(match named {
             true => {
@@ -60,15 +69,33 @@ pub(super) fn newest_named(history: &HistoryStore, applied: u64, name: &Name) ->
     Ok(found)
 }
 
-/// Every event of the entries `low..high`.
-fn window(history: &HistoryStore, low: u64, high: u64) -> Result<Vec<Recorded>, ErrorInfo> {
-    let mut all = Vec::new();
-    let mut from = low;
-    while from < high {
-        let part = records::range(history, from, STEP as usize).map_err(errors::history)?;
-        let Some(last) = part.last().map(|recorded| recorded.index) else { break };
-        all.extend(part.into_iter().filter(|recorded| recorded.index < high));
-        from = last + 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture::Cluster;
+
+    #[test]
+    fn one_call_looks_back_only_so_far_and_the_next_goes_on_where_it_ended() {
+        let mut cluster = Cluster::new(0, 0);
+        let mut ended: Vec<JobId> =
+            (0..20).map(|n| cluster.end("alice", &format!(r#"{{"name":"job-{n}","gang":{{"run":"x"}}}}"#))).collect();
+        ended.reverse();
+        let history = cluster.history();
+        let record_bytes = cluster.history().read_back((u64::MAX, 0), 1).unwrap()[0].1.bytes.len();
+        let few = Depth { records: 7, bytes: usize::MAX };
+        let small = Depth { records: usize::MAX, bytes: record_bytes };
+        for (depth, most) in [(few, 7), (small, PAGE), (Depth::LIST, 20)] {
+            let (mut seen, mut before) = (Vec::new(), Some((u64::MAX, 0)));
+            while let Some(from) = before {
+                let earlier = seen.len();
+                before = newest_first(&history, from, depth, |id, _| {
+                    seen.push(id);
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+                assert!(seen.len() - earlier <= most, "{depth:?}: {seen:?}");
+            }
+            assert_eq!(seen, ended, "{depth:?}");
+        }
     }
-    Ok(all)
 }

@@ -1,12 +1,12 @@
 //! Lists of jobs: the live ones by id, then those that have ended, the newest first.
 
-use super::ended::{EventId, newest_first};
+use super::ended::{Depth, newest_first};
 use super::past::Past;
 use super::render::job;
 use super::roles::Caller;
 use super::subject::{Subject, find};
 use super::{Inner, errors, why};
-use crate::history::HistoryStore;
+use crate::history::{HistoryStore, Place};
 use muster_common::{JobId, Time};
 use muster_engine::State;
 use muster_proto::client as pb;
@@ -28,8 +28,8 @@ const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
 pub(super) enum Page {
     /// Live jobs after this id.
     Live(u64),
-    /// Ended jobs whose end is before this event.
-    Ended(EventId),
+    /// Ended jobs whose end is before this place in history.
+    Ended(Place),
 }
 
 impl Page {
@@ -164,11 +164,11 @@ fn ended(
     state: &Arc<State>,
     history: &HistoryStore,
     filter: &Filter,
-    before: EventId,
+    before: Place,
     limit: usize,
-) -> Result<(Vec<Subject>, Option<EventId>), ErrorInfo> {
+) -> Result<(Vec<Subject>, Option<Place>), ErrorInfo> {
     let mut found = Vec::new();
-    let next = newest_first(history, before, |id, past| {
+    let next = newest_first(history, before, Depth::LIST, |id, past| {
         let Some(end) = past.ended.as_ref() else { return Ok(ControlFlow::Continue(())) };
         let wanted = filter.states.is_empty() || filter.states.iter().any(|word| word == end.end.word());
         if !wanted || !filter.takes_user(&end.record.principal.0) {

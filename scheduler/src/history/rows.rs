@@ -66,6 +66,8 @@ pub(super) trait Rows: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
     /// Rows in the order of their keys.
     fn range(&self, from: Vec<u8>, to: Bound<Vec<u8>>) -> RowIter<'_>;
+    /// The rows of `from..below`, the last one first; `from` is not above `below`.
+    fn range_back(&self, from: Vec<u8>, below: Vec<u8>) -> RowIter<'_>;
     fn sync(&self) -> Result<(), Failure>;
 }
 
@@ -178,7 +180,14 @@ impl Rows for SledRows {
             return Box::new(std::iter::once(Err(failure)));
         }
         let rows = self.db.range((Bound::Included(from), to));
-        Box::new(rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Failure::from)))
+        Box::new(rows.map(owned))
+    }
+
+    fn range_back(&self, from: Vec<u8>, below: Vec<u8>) -> RowIter<'_> {
+        if let Err(failure) = self.settle(&mut self.waiting()) {
+            return Box::new(std::iter::once(Err(failure)));
+        }
+        Box::new(self.db.range(from..below).rev().map(owned))
     }
 
     fn sync(&self) -> Result<(), Failure> {
@@ -187,6 +196,10 @@ impl Rows for SledRows {
         self.sync_blobs().map_err(Failure::Io)?;
         self.file.sync_data().map_err(Failure::Io)
     }
+}
+
+fn owned(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Row, Failure> {
+    row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Failure::from)
 }
 
 impl Drop for SledRows {
@@ -242,6 +255,17 @@ impl Rows for MemHistory {
         let rows = images.now.range((Bound::Included(from), to));
         let rows: Vec<_> = rows.map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
         Box::new(rows.into_iter())
+    }
+
+    fn range_back(&self, from: Vec<u8>, below: Vec<u8>) -> RowIter<'_> {
+        let mut below = below;
+        // One row at a time: whoever reads from the end mostly wants few.
+        Box::new(std::iter::from_fn(move || {
+            let images = self.lock();
+            let (key, value) = images.now.range(from.clone()..below.clone()).next_back()?;
+            below.clone_from(key);
+            Some(Ok((key.clone(), value.clone())))
+        }))
     }
 
     fn sync(&self) -> Result<(), Failure> {

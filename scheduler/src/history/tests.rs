@@ -57,6 +57,77 @@ fn a_job_with_more_records_than_fit_a_page_is_told_to_its_end() {
     assert!(seen.is_sorted());
 }
 
+/// Everything before a place, page by page.
+fn back(store: &HistoryStore, before: Place, limit: usize) -> Vec<(u64, Record)> {
+    let (mut at, mut read) = (before, Vec::new());
+    loop {
+        let page = store.read_back(at, limit).unwrap();
+        assert!(page.len() <= limit);
+        let Some((index, record)) = page.last() else { return read };
+        at = (*index, record.ordinal);
+        read.extend(page);
+    }
+}
+
+#[test]
+fn from_the_end_come_the_same_records_in_pages_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = HistoryStore::open(&dir.path().join("history")).unwrap();
+    let in_memory = HistoryStore::open_memory(MemHistory::default()).unwrap();
+    for store in [on_disk, in_memory] {
+        for index in 1..=40u64 {
+            let sizes = [0, 3, PART_BYTES + 1, 5 * PART_BYTES, 1];
+            let sizes = sizes.into_iter().take(index as usize % 6);
+            let records = sizes.enumerate().map(|(at, size)| record(at as u32, Some(index), &vec![index as u8; size]));
+            store.append(index, &records.collect::<Vec<_>>()).unwrap();
+        }
+        store.delete_below(4).unwrap();
+        let mut all: Vec<(u64, Record)> = Vec::new();
+        loop {
+            // A page forward is bounded by bytes too.
+            let page = store.read_range(all.last().map_or(0, |(last, _)| last + 1), 9).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            all.extend(page);
+        }
+        all.reverse();
+        // Their bytes would be megabytes of a failure's text.
+        for limit in [1, 2, 7, usize::MAX] {
+            assert!(back(&store, (41, 0), limit) == all, "in pages of {limit}");
+        }
+        let earlier: Vec<_> = all.iter().filter(|(at, record)| (*at, record.ordinal) < (23, 2)).cloned().collect();
+        assert!(!earlier.is_empty() && back(&store, (23, 2), 3) == earlier);
+        for nothing in [(4, 0), (1, 0), (0, 0)] {
+            assert!(store.read_back(nothing, 9).unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_page_from_the_end_is_bounded_by_bytes_too() {
+    let store = HistoryStore::open_memory(MemHistory::default()).unwrap();
+    let large = vec![7; RECORD_BYTES_MAX];
+    for index in 1..=9 {
+        store.append(index, &[record(0, None, &large)]).unwrap();
+    }
+    assert_eq!(indexes(&store.read_back((10, 0), usize::MAX).unwrap()), [9, 8]);
+    assert_eq!(back(&store, (10, 0), usize::MAX).len(), 9);
+}
+
+#[test]
+fn a_part_that_is_missing_is_damage_from_the_end_too() {
+    for part in 0..3 {
+        let store = HistoryStore::open_memory(MemHistory::default()).unwrap();
+        store.append(1, &[record(0, None, b"whole"), record(1, None, &vec![7; 3 * PART_BYTES])]).unwrap();
+        let mut batch = rows::Batch::default();
+        batch.remove(keys::record(1, 1, part));
+        store.write(batch).map_err(rows::Failure::into_io).unwrap();
+        let error = store.read_back((2, 0), 9).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "part {part}");
+    }
+}
+
 #[test]
 fn writing_an_entry_again_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,13 +2,14 @@
 
 use crate::gateway::past::Past;
 use crate::gateway::subject::Subject;
-use crate::records::{Recorded, job_of};
+use crate::history::{HistoryStore, MemHistory};
+use crate::records::{self, Recorded, job_of};
 use muster_common::job::file::{JobFile, compile};
 use muster_common::job::{Launch, Scheduling};
 use muster_common::node::{Device, Inventory, Link, Nic, NumaNode};
 use muster_common::topology::{FabricSpec, TreeSpec};
 use muster_common::{GangId, JobId, Name, NodeId, Time};
-use muster_engine::command::{ConfigChange, Exit, NodeReport, Principal, Registration, ReportBody, Submit};
+use muster_engine::command::{Cancel, ConfigChange, Exit, NodeReport, Principal, Registration, ReportBody, Submit};
 use muster_engine::state::gang::GangState;
 use muster_engine::{Command, Entry, Memo, Outcome, Response, State, apply, cycle};
 use std::collections::BTreeMap;
@@ -192,6 +193,23 @@ impl Cluster {
         let events: Vec<Recorded> =
             self.events.iter().filter(|recorded| job_of(&recorded.event) == Some(job)).cloned().collect();
         Past::gather(&events)
+    }
+
+    /// What happened so far, as a server keeps it.
+    pub fn history(&self) -> HistoryStore {
+        let history = HistoryStore::open_memory(MemHistory::default()).unwrap();
+        for entry in self.events.chunk_by(|one, next| one.index == next.index) {
+            let events: Vec<_> = entry.iter().map(|recorded| recorded.event.clone()).collect();
+            history.append(entry[0].index, &records::encode(entry[0].at, &events).unwrap()).unwrap();
+        }
+        history
+    }
+
+    /// Submits a job and cancels it.
+    pub fn end(&mut self, user: &str, json: &str) -> JobId {
+        let job = self.submit(user, json);
+        self.apply(Command::Cancel(Cancel { job, ordinal: None, reason: String::new(), by: principal(user) }));
+        job
     }
 
     /// The job as the gateway would load it.
