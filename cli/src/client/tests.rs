@@ -1,6 +1,11 @@
 //! Against a scripted server on loopback, over the real TLS.
 
 use super::*;
+use crate::commands::follow::{self, Streams};
+use crate::commands::logs::Target;
+use crate::context::Context;
+use crate::output::{Color, Printer};
+use crate::settings::Flags;
 use muster_proto::client::muster_server::{Muster, MusterServer};
 use muster_proto::client::*;
 use muster_runtime::identity::{Authority, ListenLimits, Name, Role, Sans, TlsIncoming, server_builder};
@@ -14,11 +19,25 @@ use tonic::{Request, Response, Status};
 type Stream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers `Submit` with what it was given, in turn, and notes the keys it saw. The last answer is
-/// for ever.
+/// for ever. Of the name of a job it knows that it is job 1, which fails, and the next time job 2, which succeeds.
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<Option<ErrorInfo>>>>,
     keys: Arc<Mutex<Vec<String>>>,
+    /// Jobs as they were named by waits, logs and events.
+    named: Arc<Mutex<Vec<JobRef>>>,
+}
+
+impl Script {
+    fn meant(&self, job: Option<JobRef>) -> Job {
+        let job = job.expect("a job is named");
+        let mut named = self.named.lock().expect("whole");
+        let by_name = named.iter().filter(|job| job.id == 0).count() as u64;
+        let id = if job.id > 0 { job.id } else { by_name + 1 };
+        named.push(job);
+        let state = if id == 1 { "FAILED" } else { "SUCCEEDED" };
+        Job { id, state: state.into(), attempt: 1, ..Job::default() }
+    }
 }
 
 macro_rules! unscripted {
@@ -37,6 +56,18 @@ macro_rules! unscripted {
                     Some(info) => Err(info.into()),
                     None => Ok(Response::new(SubmitReply::default())),
                 }
+            }
+
+            async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitReply>, Status> {
+                let request = request.into_inner();
+                // By name it has just begun, whichever it is.
+                let ended = request.job.as_ref().is_some_and(|job| job.id > 0);
+                Ok(Response::new(WaitReply { job: Some(self.meant(request.job)), ended }))
+            }
+
+            async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+                self.meant(request.into_inner().job);
+                Ok(Response::new(Box::pin(tokio_stream::empty())))
             }
 
             $(async fn $call(&self, _: Request<$request>) -> Result<Response<$reply>, Status> {
@@ -59,8 +90,6 @@ unscripted! {
     cancel(CancelRequest) -> CancelReply;
     hold(HoldRequest) -> HoldReply;
     retry(RetryRequest) -> SubmitReply;
-    wait(WaitRequest) -> WaitReply;
-    logs(LogsRequest) -> Stream<LogChunk>;
     events(EventsRequest) -> Stream<Event>;
     list_nodes(ListNodesRequest) -> ListNodesReply;
     show_node(ShowNodeRequest) -> Node;
@@ -210,4 +239,34 @@ fn an_address_that_is_none_is_a_mistake_at_once() {
     let error =
         Client::with(vec!["localhost".into()], bench.credentials(Role::User, "alice"), 1000).expect_err("no port");
     assert_eq!(error.exit_code(), 2);
+}
+
+fn context() -> Context {
+    let printer = Printer::new(false, true, Color::Never, true);
+    Context { printer, flags: Flags::default(), env: Vec::new(), yes: false, verbose: 0 }
+}
+
+/// `muster wait train && deploy`: another's `train` that succeeds later must not let it deploy.
+#[tokio::test]
+async fn whoever_follows_a_name_stays_with_its_job_when_another_takes_the_name() {
+    let bench = Bench::new();
+    let train = JobRef { name: "train".into(), ..JobRef::default() };
+    for what in ["wait", "run", "logs"] {
+        let (server, script) = bench.serve([None]).await;
+        let client = bench.client(&[&server], 10_000);
+        match what {
+            "wait" => assert_eq!(follow::to_end(&client, &train, None).await.expect("ended").state, "FAILED"),
+            "run" => {
+                let ended = follow::logs_to_end(&context(), &client, &train, Streams::Together).await.expect("ended");
+                assert_eq!(ended.state, "FAILED");
+            }
+            _ => {
+                let request = LogsRequest { job: Some(train.clone()), ..LogsRequest::default() };
+                follow::stream(&context(), &client, request, Target::new(Streams::Together)).await.expect("read");
+            }
+        }
+        let named = script.named.lock().expect("whole").clone();
+        assert_eq!(named[0], train, "{what}");
+        assert!(named.len() > 1 && named[1..].iter().all(|job| job.id == 1), "{what}: {named:?}");
+    }
 }

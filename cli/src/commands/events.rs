@@ -1,5 +1,6 @@
 //! `muster events`: what happened, in order, resumable.
 
+use super::follow;
 use crate::client::status_error;
 use crate::context::Context;
 use crate::error::CliError;
@@ -37,11 +38,15 @@ pub struct EventsArgs {
 
 pub async fn run(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
     let client = context.client()?;
+    let job = match args.job.as_deref() {
+        Some(job) => Some(follow::pinned(&client, &context.job(job)?).await?),
+        None => None,
+    };
     let mut request = EventsRequest {
         from_index: args.from,
         follow: args.follow,
         kinds: args.kind,
-        job: args.job.as_deref().map(|job| context.job(job)).transpose()?,
+        job,
         node: args.node.unwrap_or_default(),
         limit: args.limit,
     };

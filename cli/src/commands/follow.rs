@@ -29,13 +29,27 @@ pub enum Streams {
     Apart,
 }
 
+/// The job a reference means now, by its id from here on: later its name may be that of another.
+///
+/// # Errors
+/// Those of the call; none is made for an id.
+pub async fn pinned(client: &Client, job: &JobRef) -> Result<JobRef, CliError> {
+    if job.id > 0 {
+        return Ok(job.clone());
+    }
+    let named = JobRef { attempt: None, ..job.clone() };
+    let found = poll_once(client, &named, 0, "", 0).await?.job.unwrap_or_default();
+    Ok(JobRef { id: found.id, name: String::new(), ..job.clone() })
+}
+
 /// The job once it has ended. `limit`: for how long at most; then [`ErrorCode::TimedOut`].
 pub async fn to_end(client: &Client, job: &JobRef, limit: Option<Duration>) -> Result<Job, CliError> {
     let started = Instant::now();
+    let id = pinned(client, job).await?;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
         let poll = left.map_or(POLL_MS, |left| POLL_MS.min(left.as_millis() as u64));
-        let reply = poll_once(client, job, poll, "", 0).await?;
+        let reply = poll_once(client, &id, poll, "", 0).await?;
         let now = reply.job.unwrap_or_default();
         if reply.ended {
             return Ok(now);
@@ -61,11 +75,12 @@ async fn poll_once(
 
 /// Prints the logs of every attempt as they are written, until the job has ended.
 pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, streams: Streams) -> Result<Job, CliError> {
+    let job = pinned(client, job).await?;
     let mut printed = 0;
     // No job has this state, so the first answer comes at once.
     let (mut state, mut told) = ("UNSEEN".to_owned(), String::new());
     loop {
-        let reply = poll_once(client, job, POLL_MS, &state, printed).await?;
+        let reply = poll_once(client, &job, POLL_MS, &state, printed).await?;
         let now = reply.job.unwrap_or_default();
         state.clone_from(&now.state);
         let started = now.attempt > printed && now.state != "QUEUED" && now.state != "STARTING";
@@ -94,7 +109,14 @@ pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, strea
 }
 
 /// Prints one attempt's logs; a broken stream is opened again where it broke.
-pub async fn stream(context: &Context, client: &Client, request: LogsRequest, target: Target) -> Result<(), CliError> {
+pub async fn stream(
+    context: &Context,
+    client: &Client,
+    mut request: LogsRequest,
+    target: Target,
+) -> Result<(), CliError> {
+    let job = request.job.take().unwrap_or_default();
+    request.job = Some(pinned(client, &job).await?);
     let mut lines = Assembler::new(target);
     let (mut breaks, mut silences) = (0, 0);
     loop {

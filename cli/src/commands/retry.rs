@@ -1,7 +1,7 @@
 //! `muster retry`: the same job again, as a new one.
 
 use super::several::Several;
-use super::submit;
+use super::{follow, submit};
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use clap::Args;
@@ -23,7 +23,8 @@ pub async fn run(context: &Context, args: RetryArgs) -> Result<u8, CliError> {
     let retried = Several::call(&jobs, async |job| {
         let request = RetryRequest {
             request_id: request_id(),
-            job: Some(job.clone()),
+            // A repeat of the call must not take the new job for the one that ended.
+            job: Some(follow::pinned(&client, job).await?),
             key_made_at_ms: context.now_ms(),
             hold: args.hold,
         };

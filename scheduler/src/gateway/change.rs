@@ -22,7 +22,7 @@ pub(super) async fn submit(
 ) -> Result<pb::SubmitReply, ErrorInfo> {
     if let Some(earlier) = request.retry_of {
         let reference = pb::JobRef { id: earlier, ..pb::JobRef::default() };
-        load(inner, Some(reference)).await?;
+        load(inner, caller, Some(reference)).await?;
     }
     let (by, state) = (caller.clone(), inner.ctx.view());
     let (command, notes) = inner
@@ -111,7 +111,7 @@ pub(super) async fn retry(
 ) -> Result<pb::SubmitReply, ErrorInfo> {
     errors::check_key("request id", &request.request_id)?;
     check_whole(request.job.as_ref(), "retry")?;
-    let subject = load(inner, request.job).await?;
+    let subject = load(inner, caller, request.job).await?;
     let id = subject.id();
     caller.check_owner(&subject.record.principal, &format!("job {id}"))?;
     if subject.end.is_none() {
@@ -145,7 +145,7 @@ pub(super) async fn cancel(
     errors::check_key("request id", &request.request_id)?;
     errors::check_reason(&request.reason)?;
     let reference = request.job.clone().unwrap_or_default();
-    let subject = load(inner, request.job).await?;
+    let subject = load(inner, caller, request.job).await?;
     let id = subject.id();
     caller.check_owner(&subject.record.principal, &format!("job {id}"))?;
     if let Some(attempt) = reference.attempt {
@@ -191,7 +191,7 @@ pub(super) async fn hold(
 ) -> Result<pb::HoldReply, ErrorInfo> {
     errors::check_key("request id", &request.request_id)?;
     check_whole(request.job.as_ref(), if request.hold { "hold" } else { "release" })?;
-    let subject = load(inner, request.job).await?;
+    let subject = load(inner, caller, request.job).await?;
     let id = subject.id();
     caller.check_owner(&subject.record.principal, &format!("job {id}"))?;
     if subject.end.is_some() {

@@ -21,7 +21,7 @@ pub(super) async fn edit(
 ) -> Result<pb::EditJobReply, ErrorInfo> {
     errors::check_key("request id", &request.request_id)?;
     check_whole(request.job.as_ref(), "edit")?;
-    let subject = load(inner, request.job.clone()).await?;
+    let subject = load(inner, caller, request.job.clone()).await?;
     let id = subject.id();
     caller.check_owner(&subject.record.principal, &format!("job {id}"))?;
     if subject.end.is_some() {

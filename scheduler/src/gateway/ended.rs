@@ -2,10 +2,12 @@
 
 use super::errors;
 use super::past::Past;
+use super::roles::Caller;
 use crate::history::{HistoryStore, Place};
 use crate::records;
 use muster_common::{JobId, Name};
 use muster_proto::convert::error::ErrorInfo;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// Records held at a time; a page is bounded by bytes too.
@@ -53,18 +55,38 @@ pub(super) fn newest_first(
     Ok(Some(at))
 }
 
-/// The job that ended last under a name, among those that ended lately.
-pub(super) fn newest_named(history: &HistoryStore, applied: u64, name: &Name) -> Result<Option<JobId>, ErrorInfo> {
-    let mut found = None;
-    newest_first(history, (applied + 1, 0), Depth::NAME, |id, past| {
-        let named = past.ended.is_some_and(|end| end.record.name == *name);
-        Ok(match named {
-            true => {
-                found = Some(id);
-                ControlFlow::Break(())
-            }
-            false => ControlFlow::Continue(()),
-        })
+/// The jobs that ended last under a name.
+#[derive(Debug, Default)]
+pub(super) struct Latest {
+    /// The caller's own.
+    pub(super) own: Option<JobId>,
+    pub(super) others: Option<JobId>,
+}
+
+/// Those of each name, among the jobs that ended lately: one look back for all of them.
+pub(super) fn newest_named(
+    history: &HistoryStore,
+    before: Place,
+    caller: &Caller,
+    names: &BTreeSet<Name>,
+) -> Result<BTreeMap<Name, Latest>, ErrorInfo> {
+    let mut found: BTreeMap<Name, Latest> = BTreeMap::new();
+    // Another's job is no end of the search: the caller's own may be further back.
+    let mut open = names.len();
+    if open == 0 {
+        return Ok(found);
+    }
+    newest_first(history, before, Depth::NAME, |id, past| {
+        let record = past.ended.map(|end| end.record).filter(|record| names.contains(&record.name));
+        let Some(record) = record else { return Ok(ControlFlow::Continue(())) };
+        let latest = found.entry(record.name.clone()).or_default();
+        if !caller.owns(&record.principal) {
+            latest.others.get_or_insert(id);
+        } else if latest.own.is_none() {
+            latest.own = Some(id);
+            open -= 1;
+        }
+        Ok(if open == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(found)
 }

@@ -4,6 +4,7 @@ use super::arrays::Arrays;
 use super::jobs::locate;
 use super::limits::Ticket;
 use super::render::event::{KINDS, kind, nodes_of, render};
+use super::roles::Caller;
 use super::{Inner, Streamed, errors};
 use crate::consensus::ReadError;
 use crate::records::{self, Recorded, job_of};
@@ -95,6 +96,7 @@ type Sender = mpsc::Sender<Result<pb::Event, Status>>;
 
 pub(super) async fn events(
     inner: &Arc<Inner>,
+    caller: &Caller,
     request: pb::EventsRequest,
     ticket: Ticket,
 ) -> Result<Streamed<pb::Event>, ErrorInfo> {
@@ -102,7 +104,7 @@ pub(super) async fn events(
     let live = inner.ctx.watch.subscribe();
     let state = inner.fresh().await?;
     let job = match &request.job {
-        Some(reference) => Some(locate(inner, &state, Some(reference)).await?),
+        Some(reference) => Some(locate(inner, caller, &state, Some(reference)).await?),
         None => None,
     };
     let filter = Filter::read(&request, job, &state)?;

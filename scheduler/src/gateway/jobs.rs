@@ -1,8 +1,9 @@
 //! One job: shown, or explained.
 
+use super::names::find;
 use super::render::job;
 use super::roles::Caller;
-use super::subject::{Subject, find};
+use super::subject::Subject;
 use super::{Inner, errors, helped, why};
 use muster_common::JobId;
 use muster_engine::State;
@@ -12,18 +13,24 @@ use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::sync::Arc;
 
 /// The job a reference names, with its past.
-pub(super) async fn load(inner: &Arc<Inner>, reference: Option<pb::JobRef>) -> Result<Subject, ErrorInfo> {
+pub(super) async fn load(
+    inner: &Arc<Inner>,
+    caller: &Caller,
+    reference: Option<pb::JobRef>,
+) -> Result<Subject, ErrorInfo> {
     let state = inner.fresh().await?;
-    inner.reading(move |inner| load_now(inner, &state, reference.as_ref())).await
+    let caller = caller.clone();
+    inner.reading(move |inner| load_now(inner, &caller, &state, reference.as_ref())).await
 }
 
 /// The same without waiting for the leader; not for an async thread.
 pub(super) fn load_now(
     inner: &Inner,
+    caller: &Caller,
     state: &Arc<State>,
     reference: Option<&pb::JobRef>,
 ) -> Result<Subject, ErrorInfo> {
-    let id = find(state, &inner.ctx.history, reference)?;
+    let id = find(state, &inner.ctx.history, caller, reference)?;
     let subject = Subject::load(state, &inner.ctx.history, id, inner.now(state))?;
     if let Some(ordinal) = reference.and_then(|reference| reference.ordinal) {
         subject.check_ordinal(ordinal)?;
@@ -34,14 +41,15 @@ pub(super) fn load_now(
 /// The id of the job a reference names.
 pub(super) async fn locate(
     inner: &Arc<Inner>,
+    caller: &Caller,
     state: &Arc<State>,
     reference: Option<&pb::JobRef>,
 ) -> Result<JobId, ErrorInfo> {
     if let Some(reference) = reference.filter(|reference| reference.id > 0) {
         return Ok(JobId(reference.id));
     }
-    let (state, reference) = (state.clone(), reference.cloned());
-    inner.reading(move |inner| find(&state, &inner.ctx.history, reference.as_ref())).await
+    let (caller, state, reference) = (caller.clone(), state.clone(), reference.cloned());
+    inner.reading(move |inner| find(&state, &inner.ctx.history, &caller, reference.as_ref())).await
 }
 
 pub(super) async fn show(
@@ -50,7 +58,7 @@ pub(super) async fn show(
     request: pb::ShowJobRequest,
 ) -> Result<pb::Job, ErrorInfo> {
     let reference = request.job.clone().unwrap_or_default();
-    let subject = load(inner, request.job).await?;
+    let subject = load(inner, caller, request.job).await?;
     if let Some(attempt) = reference.attempt {
         check_attempt(&subject, reference.ordinal.unwrap_or(0), attempt)?;
     }
@@ -83,11 +91,11 @@ pub(super) fn check_attempt(subject: &Subject, ordinal: u32, attempt: u32) -> Re
 
 pub(super) async fn why(
     inner: &Arc<Inner>,
-    _caller: &Caller,
+    caller: &Caller,
     request: pb::WhyRequest,
 ) -> Result<pb::WhyReply, ErrorInfo> {
     let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
-    let subject = load(inner, request.job).await?;
+    let subject = load(inner, caller, request.job).await?;
     let (mut reply, subject) = inner.reading(move |inner| Ok((explained(inner, &subject, ordinal), subject))).await?;
     let Some(gang) = why::waiting_gang(&subject, ordinal) else { return Ok(reply) };
     inner

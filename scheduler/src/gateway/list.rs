@@ -1,10 +1,11 @@
 //! Lists of jobs: the live ones by id, then those that have ended, the newest first.
 
 use super::ended::{Depth, newest_first};
+use super::names::find_all;
 use super::past::Past;
 use super::render::job;
 use super::roles::Caller;
-use super::subject::{Subject, find};
+use super::subject::Subject;
 use super::{Inner, errors, why};
 use crate::history::{HistoryStore, Place};
 use muster_common::{JobId, Time};
@@ -99,14 +100,14 @@ pub(super) async fn list(
     if request.jobs.len() > REFS_MAX {
         return Err(errors::usage(format!("at most {REFS_MAX} jobs may be named")).hint("list all and filter"));
     }
-    let state = inner.fresh().await?;
+    let (state, caller) = (inner.fresh().await?, caller.clone());
     inner
         .reading(move |inner| {
             let now = inner.now(&state);
             let history = &inner.ctx.history;
             let (subjects, next) = match request.jobs.as_slice() {
                 [] => page_of(&state, history, &filter, page, now)?,
-                refs => (named(&state, history, refs, now)?, None),
+                refs => (named(&state, history, &caller, refs, now)?, None),
             };
             let jobs = render(inner, &subjects);
             let jobs = jobs.into_iter().filter(|job| filter.takes(job)).collect();
@@ -118,10 +119,11 @@ pub(super) async fn list(
 fn named(
     state: &Arc<State>,
     history: &HistoryStore,
+    caller: &Caller,
     refs: &[pb::JobRef],
     now: Time,
 ) -> Result<Vec<Subject>, ErrorInfo> {
-    refs.iter().map(|reference| Subject::load(state, history, find(state, history, Some(reference))?, now)).collect()
+    find_all(state, history, caller, refs)?.into_iter().map(|id| Subject::load(state, history, id, now)).collect()
 }
 
 fn page_of(

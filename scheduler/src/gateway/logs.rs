@@ -4,6 +4,7 @@
 use super::jobs::{check_attempt, load};
 use super::limits::Ticket;
 use super::render::words::node_name;
+use super::roles::Caller;
 use super::subject::Subject;
 use super::{Inner, Streamed, errors};
 use muster_common::{GangId, NodeId, Token};
@@ -46,10 +47,11 @@ type Sender = mpsc::Sender<Result<pb::LogChunk, Status>>;
 
 pub(super) async fn logs(
     inner: &Arc<Inner>,
+    caller: &Caller,
     request: pb::LogsRequest,
     ticket: Ticket,
 ) -> Result<Streamed<pb::LogChunk>, ErrorInfo> {
-    let subject = load(inner, request.job.clone()).await?;
+    let subject = load(inner, caller, request.job.clone()).await?;
     let target = Arc::new(target(&subject, &request)?);
     let ticket = Arc::new(ticket);
     let (sender, receiver) = mpsc::channel(CHANNEL);

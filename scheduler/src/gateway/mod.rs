@@ -23,6 +23,7 @@ pub mod limits;
 mod list;
 mod logs;
 mod members;
+mod names;
 mod never;
 mod nodes;
 mod past;
@@ -305,7 +306,7 @@ impl Muster for Gateway {
                 let stream = passed_on(leader.logs(on_behalf(request, &caller, true)).await)?.into_inner();
                 Ok(Response::new(forward::relay(stream, ticket)))
             }
-            Where::Here => self.reply(logs::logs(&self.inner, request, ticket).await),
+            Where::Here => self.reply(logs::logs(&self.inner, &caller, request, ticket).await),
         }
     }
 
@@ -314,7 +315,7 @@ impl Muster for Gateway {
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let caller = self.enter("Events", &request)?;
         let ticket = self.inner.streams.enter(&caller.name).map_err(|error| self.refused(error))?;
-        self.reply(events::events(&self.inner, request.into_inner(), ticket).await)
+        self.reply(events::events(&self.inner, &caller, request.into_inner(), ticket).await)
     }
 
     async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Result<Response<pb::ListNodesReply>, Status> {

@@ -1,20 +1,15 @@
 //! A job to be shown, live or ended, with what is needed to show it.
 
-use super::ended::newest_named;
 use super::errors;
 use super::past::Past;
 use crate::history::HistoryStore;
 use muster_common::job::{Launch, Scheduling};
-use muster_common::{GangId, JobId, Name, Time};
+use muster_common::{GangId, JobId, Time};
 use muster_engine::State;
 use muster_engine::state::gang::{AttemptRecord, End};
 use muster_engine::state::job::{JobRecord, Tally};
-use muster_proto::client::JobRef;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::sync::Arc;
-
-/// Ids shown when a name is not unique.
-const SHOWN_MAX: usize = 5;
 
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -117,37 +112,4 @@ impl Subject {
 
 fn not_found(message: &str) -> ErrorInfo {
     ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -Ae` lists the jobs")
-}
-
-/// The job a reference names: a name is that of a live job, else of the one that ended last, so that
-/// what a script names does not vanish between two of its commands. Reads history: not for an async
-/// thread.
-///
-/// # Errors
-/// [`ErrorCode::JobNotFound`], [`ErrorCode::JobAmbiguous`], or [`ErrorCode::Usage`] when it names
-/// nothing at all.
-pub fn find(state: &State, history: &HistoryStore, reference: Option<&JobRef>) -> Result<JobId, ErrorInfo> {
-    let missing = || errors::usage("the call names no job").hint("give the job's id or its name");
-    let reference = reference.ok_or_else(missing)?;
-    if reference.id > 0 {
-        return Ok(JobId(reference.id));
-    }
-    if reference.name.is_empty() {
-        return Err(missing());
-    }
-    let name = Name::new(reference.name.as_str())
-        .map_err(|error| errors::usage(format!("that is no job's name: {error}")).hint("give the job's id"))?;
-    let found: Vec<&JobRecord> = state.jobs().values().filter(|job| job.name == name).collect();
-    match found.as_slice() {
-        [job] => Ok(job.id),
-        [] => newest_named(history, state.applied_index(), &name)?.ok_or_else(|| {
-            let message = format!("no job is called `{name}`, nor was one that ended lately");
-            ErrorInfo::new(ErrorCode::JobNotFound, message).hint("`muster ps -Ae` lists the jobs and their ids")
-        }),
-        many => {
-            let shown: Vec<String> = many.iter().take(SHOWN_MAX).map(|job| job.id.to_string()).collect();
-            let message = format!("{} live jobs are called `{name}`: {}", many.len(), shown.join(", "));
-            Err(ErrorInfo::new(ErrorCode::JobAmbiguous, message).hint("give the id of one of them"))
-        }
-    }
 }

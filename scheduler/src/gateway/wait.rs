@@ -31,7 +31,7 @@ pub(super) async fn wait(
     let mut views = inner.ctx.consensus.views();
     let state = inner.fresh().await?;
     // A name may go to another job while this one is waited for.
-    let id = locate(inner, &state, request.job.as_ref()).await?;
+    let id = locate(inner, caller, &state, request.job.as_ref()).await?;
     let reference = pb::JobRef { id: id.0, name: String::new(), ..request.job.clone().unwrap_or_default() };
     let mut seen: Option<Glance> = None;
     loop {
@@ -40,7 +40,7 @@ pub(super) async fn wait(
         let time_over = clock.boottime_ms() >= until_ms;
         // What a glance cannot tell (an end, an array) is looked at in full.
         if time_over || glance.is_none() || glance != seen {
-            let found = look(inner, state, &reference).await?;
+            let found = look(inner, caller, state, &reference).await?;
             if found.1 || time_over || changed(&request, &found.0) {
                 return Ok(pb::WaitReply { job: Some(found.0), ended: found.1 });
             }
@@ -70,7 +70,12 @@ fn glance(state: &State, gang: GangId) -> Option<Glance> {
     state.gang(gang).map(|gang| (gang.state.word(), gang.attempt.0))
 }
 
-async fn look(inner: &Arc<Inner>, state: Arc<State>, reference: &pb::JobRef) -> Result<(pb::Job, bool), ErrorInfo> {
+async fn look(
+    inner: &Arc<Inner>,
+    caller: &Caller,
+    state: Arc<State>,
+    reference: &pb::JobRef,
+) -> Result<(pb::Job, bool), ErrorInfo> {
     let id = muster_common::JobId(reference.id);
     let ordinal = reference.ordinal;
     // The past is only needed of what has ended.
@@ -81,8 +86,8 @@ async fn look(inner: &Arc<Inner>, state: Arc<State>, reference: &pb::JobRef) -> 
     let subject = match live {
         Some(subject) => subject,
         None => {
-            let reference = reference.clone();
-            inner.blocking(move |inner| load_now(inner, &state, Some(&reference))).await?
+            let (caller, reference) = (caller.clone(), reference.clone());
+            inner.blocking(move |inner| load_now(inner, &caller, &state, Some(&reference))).await?
         }
     };
     let ended = match ordinal {

@@ -104,16 +104,19 @@ pub async fn run(context: &Context, args: EditArgs) -> Result<u8, CliError> {
 
 async fn by_flags(client: &Client, job: &JobRef, wishes: &[String], dry_run: bool) -> Result<EditJobReply, CliError> {
     let mut tries = 0;
+    let mut job = job.clone();
     loop {
         tries += 1;
-        let shown = show(client, job).await?;
+        let shown = show(client, &job).await?;
+        // Another look is at the same job, whoever takes its name meanwhile.
+        job = JobRef { id: shown.id, ..JobRef::default() };
         let loaded = wished(&shown, wishes)?;
         let error = match send(client, &shown, &loaded, dry_run).await {
             Err(error) if error.code() == ErrorCode::Conflict && tries < TRIES => error,
             sent => return sent,
         };
         // Worth another look only when somebody else was faster.
-        if show(client, job).await?.revision == shown.revision {
+        if show(client, &job).await?.revision == shown.revision {
             return Err(error);
         }
     }

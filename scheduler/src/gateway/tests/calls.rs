@@ -199,6 +199,34 @@ async fn whys_that_wait_their_turn_keep_no_list_waiting() {
     }
 }
 
+/// `muster wait train && deploy` must not deploy because another's `train` went well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_never_another_users_job_while_the_caller_has_one_of_it() {
+    let server = Server::start(0).await;
+    let named = || Some(pb::JobRef { name: "train".into(), ..pb::JobRef::default() });
+    let submit = |role, key: &str| server.gateway.submit(Server::call(role, submission(key, JOB)));
+    let shown = async |role| {
+        let request = Server::call(role, pb::ShowJobRequest { job: named() });
+        within("show", server.gateway.show_job(request)).await.unwrap().into_inner().id
+    };
+    let anns = submit(Role::User, "k1").await.unwrap().into_inner().job.unwrap().id;
+    assert_eq!(shown(Role::Admin).await, anns, "another's is meant where it is the only one");
+    let bobs = submit(Role::Admin, "k2").await.unwrap().into_inner().job.unwrap().id;
+    assert_eq!((shown(Role::User).await, shown(Role::Admin).await), (anns, bobs));
+    let cancel = pb::CancelRequest { request_id: "c1".into(), job: named(), reason: String::new() };
+    within("cancel", server.gateway.cancel(Server::call(Role::User, cancel))).await.unwrap();
+    let waited = pb::WaitRequest { job: named(), timeout_ms: 30_000, ..pb::WaitRequest::default() };
+    let ended = server.wait(waited).await;
+    assert_eq!((ended.job.unwrap().id, ended.ended), (anns, true));
+    let events = pb::EventsRequest { job: named(), from_index: Some(1), limit: 9, ..pb::EventsRequest::default() };
+    let stream = server.gateway.events(Server::call(Role::User, events)).await.unwrap().into_inner();
+    let told: Vec<_> = within("her events", stream.collect::<Vec<_>>()).await;
+    assert!(told.iter().all(|event| event.as_ref().unwrap().job == Some(anns)), "{told:?}");
+    let list = pb::ListJobsRequest { jobs: vec![named().unwrap()], all_users: true, ..pb::ListJobsRequest::default() };
+    let listed = within("list", server.gateway.list_jobs(Server::call(Role::User, list))).await.unwrap().into_inner();
+    assert_eq!(listed.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [anns]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wait_answers_with_the_present_when_its_time_is_over() {
     let server = Server::start(0).await;

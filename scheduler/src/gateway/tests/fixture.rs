@@ -197,12 +197,18 @@ impl Cluster {
 
     /// What happened so far, as a server keeps it.
     pub fn history(&self) -> HistoryStore {
-        let history = HistoryStore::open_memory(MemHistory::default()).unwrap();
+        self.history_on_rows().1
+    }
+
+    /// The same with the rows it lies on, which count what is read.
+    pub fn history_on_rows(&self) -> (MemHistory, HistoryStore) {
+        let rows = MemHistory::default();
+        let history = HistoryStore::open_memory(rows.clone()).unwrap();
         for entry in self.events.chunk_by(|one, next| one.index == next.index) {
             let events: Vec<_> = entry.iter().map(|recorded| recorded.event.clone()).collect();
             history.append(entry[0].index, &records::encode(entry[0].at, &events).unwrap()).unwrap();
         }
-        history
+        (rows, history)
     }
 
     /// Submits a job and cancels it.
