@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 /// Entries on their way to the thread that writes.
 const QUEUE_ENTRIES: usize = 4_096;
 const QUEUE_BYTES: usize = 32 << 20;
+/// A small entry weighs as if it had this many, so that the queue is half empty by weight when it is by number.
+const WEIGHT_MIN: usize = QUEUE_BYTES / QUEUE_ENTRIES;
 /// What was applied is in the file after so long.
 const WRITE_WITHIN: Duration = Duration::from_millis(500);
 
@@ -37,6 +39,11 @@ pub struct Kept {
     pub term: u64,
     /// None of one that holds nothing for State but its index: a leader's blank, a membership.
     pub payload: Option<Vec<u8>>,
+}
+
+/// Of the queue's bytes, what an entry takes from when it is handed in until it is written.
+fn weight(payload: Option<&[u8]>) -> usize {
+    payload.map_or(0, <[u8]>::len).max(WEIGHT_MIN)
 }
 
 enum Message {
@@ -55,8 +62,11 @@ pub struct DecisionLog {
 
 #[derive(Default)]
 struct Shared {
-    /// The next entry can only follow a whole State.
-    wants_state: AtomicBool,
+    /// The present segment is full, or there is none.
+    full: AtomicBool,
+    /// Entries were left out: the next one can only follow a whole State.
+    gap: AtomicBool,
+    /// By [`weight`].
     queued_bytes: AtomicUsize,
 }
 
@@ -68,44 +78,50 @@ impl DecisionLog {
     pub fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
         let segments = Segments::open(dir, bytes_max)?;
         let (queue, messages) = sync_channel(QUEUE_ENTRIES);
-        let shared = Arc::new(Shared { wants_state: AtomicBool::new(true), ..Shared::default() });
+        let shared = Arc::new(Shared { gap: AtomicBool::new(true), ..Shared::default() });
         let of_thread = shared.clone();
         std::thread::Builder::new().name("decisions".into()).spawn(move || write(segments, &messages, &of_thread))?;
         Ok(Self { queue, shared })
     }
 
-    /// Whether [`DecisionLog::begin`] must come before the next entry.
+    /// Whether [`DecisionLog::begin`] should come before the next entry. Not while more than half of the queue waits: a
+    /// State is far more work than the entry that found no room, and each one costs older segments their place.
     pub fn wants_state(&self) -> bool {
-        self.shared.wants_state.load(Ordering::Acquire)
+        let wanted = self.shared.full.load(Ordering::Acquire) || self.shared.gap.load(Ordering::Acquire);
+        wanted && self.shared.queued_bytes.load(Ordering::Acquire) <= QUEUE_BYTES / 2
     }
 
     /// The State before the entry that comes next.
     pub fn begin(&self, state: State) {
+        // Before it is sent: the thread may at once want another.
+        let full = self.shared.full.swap(false, Ordering::AcqRel);
+        let gap = self.shared.gap.swap(false, Ordering::AcqRel);
         // A thread that is gone wants none; one that is busy is asked again at the next entry.
-        if !matches!(self.queue.try_send(Message::Begin(Box::new(state))), Err(TrySendError::Full(_))) {
-            self.shared.wants_state.store(false, Ordering::Release);
+        if matches!(self.queue.try_send(Message::Begin(Box::new(state))), Err(TrySendError::Full(_))) {
+            self.shared.full.fetch_or(full, Ordering::AcqRel);
+            self.shared.gap.fetch_or(gap, Ordering::AcqRel);
         }
     }
 
     /// The State has jumped: what comes next does not follow what came before.
     pub fn interrupt(&self) {
-        self.shared.wants_state.store(true, Ordering::Release);
+        self.shared.gap.store(true, Ordering::Release);
     }
 
     /// An entry that was applied. Never waits: what there is no room for is a gap.
     pub fn entry(&self, index: u64, term: u64, payload: Option<&[u8]>) {
-        if self.wants_state() {
+        if self.shared.gap.load(Ordering::Acquire) {
             return;
         }
-        let bytes = payload.map_or(0, <[u8]>::len);
-        let waiting = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let weight = weight(payload);
+        let waiting = self.shared.queued_bytes.fetch_add(weight, Ordering::AcqRel);
         let kept = Kept { index, term, payload: payload.map(<[u8]>::to_vec) };
-        let sent = match waiting + bytes > QUEUE_BYTES {
+        let sent = match waiting + weight > QUEUE_BYTES {
             true => Err(TrySendError::Full(Message::Entry(kept))),
             false => self.queue.try_send(Message::Entry(kept)),
         };
         let Err(failed) = sent else { return };
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.shared.queued_bytes.fetch_sub(weight, Ordering::AcqRel);
         if matches!(failed, TrySendError::Full(_)) {
             tracing::warn!(index, "the decision log cannot keep up; it has a gap here");
             self.interrupt();
@@ -142,7 +158,7 @@ fn write(segments: Segments, messages: &Receiver<Message>, shared: &Shared) {
         }
         if writer.segments.want_state() && !writer.asked {
             writer.asked = true;
-            shared.wants_state.store(true, Ordering::Release);
+            shared.full.store(true, Ordering::Release);
         }
     }
     writer.write_out();
@@ -166,7 +182,7 @@ impl Writer {
                 self.done(begun);
             }
             Message::Entry(kept) => {
-                shared.queued_bytes.fetch_sub(kept.payload.as_ref().map_or(0, Vec::len), Ordering::AcqRel);
+                shared.queued_bytes.fetch_sub(weight(kept.payload.as_deref()), Ordering::AcqRel);
                 self.due.get_or_insert_with(|| Instant::now() + WRITE_WITHIN);
                 let kept = self.segments.entry(kept);
                 self.done(kept);

@@ -231,6 +231,60 @@ fn what_comes_faster_than_segments_are_begun_is_a_gap_and_never_more_bytes() {
     }
 }
 
+/// As many States as entries that found no room would push every older segment out.
+#[test]
+fn what_overflows_the_queue_is_one_gap_and_one_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = DecisionLog::open(dir.path(), 64 << 20).unwrap();
+    let mut state = State::new("testing");
+    (1..=50).for_each(|index| enter(&log, &mut state, index, 10));
+    log.written().unwrap();
+    // The thread stands still until somebody takes its answer, as it does while a disk does.
+    let (answer, answered) = sync_channel(0);
+    log.queue.send(Message::Written(answer)).unwrap();
+    (51..=100).for_each(|index| enter(&log, &mut state, index, 1 << 20));
+    answered.recv().unwrap().unwrap();
+    log.written().unwrap();
+    (101..=150).for_each(|index| enter(&log, &mut state, index, 10));
+    let chapters = read(&log);
+    let begins: Vec<u64> = chapters
+        .iter()
+        .filter_map(|chapter| match chapter {
+            Chapter::State(state) => Some(state.applied_index()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((begins, log.written().unwrap().len()), (vec![0, 100], 2));
+    let last = chapters.into_iter().rev().find_map(|chapter| match chapter {
+        Chapter::Entry(entry) => Some(entry.index),
+        _ => None,
+    });
+    assert_eq!(last, Some(150));
+}
+
+/// A full segment takes more for a while, so a busy queue makes no gap where one segment ends.
+#[test]
+fn a_state_is_waited_for_without_a_gap_while_the_queue_is_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = DecisionLog::open(dir.path(), 64 << 20).unwrap();
+    let mut state = State::new("testing");
+    enter(&log, &mut state, 1, 10);
+    log.written().unwrap();
+    let (answer, answered) = sync_channel(0);
+    log.queue.send(Message::Written(answer)).unwrap();
+    log.shared.full.store(true, Ordering::Release);
+    log.shared.queued_bytes.fetch_add(QUEUE_BYTES / 2 + 1, Ordering::AcqRel);
+    assert!(!log.wants_state());
+    enter(&log, &mut state, 2, 10);
+    log.shared.queued_bytes.fetch_sub(QUEUE_BYTES / 2 + 1, Ordering::AcqRel);
+    assert!(log.wants_state());
+    enter(&log, &mut state, 3, 10);
+    assert!(!log.wants_state());
+    answered.recv().unwrap().unwrap();
+    let (begins, read) = rebuilt(read(&log));
+    assert_eq!((begins, read.hash()), (vec![0, 2], state.hash()));
+}
+
 #[test]
 fn a_state_that_leaves_no_room_for_entries_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
