@@ -26,8 +26,8 @@ pub fn decision_files(files: io::Result<Vec<PathBuf>>) -> impl Fn(Take<'_>) -> i
             Ok(files) => files,
             Err(error) => return show(decisions::DAMAGED, error.to_string().as_bytes()),
         };
-        for path in files {
-            decisions::each_part(path, &mut *show)?;
+        for (at, path) in files.iter().enumerate() {
+            decisions::each_part(path, at + 1 == files.len(), &mut *show)?;
         }
         Ok(())
     }

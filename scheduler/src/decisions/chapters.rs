@@ -117,15 +117,15 @@ fn entry(kept: Kept) -> Result<Entry, String> {
     Ok(Entry { index, term, at, command })
 }
 
-/// Every part of a file that is whole. A crash may have cut its end off, and the log itself may have removed it; what
-/// else keeps the rest from being read is shown as [`DAMAGED`].
+/// Every part of a file that is whole. A crash may have cut off the end of the newest file, and the log itself may have
+/// removed an older one; what else keeps the rest from being read is shown as [`DAMAGED`].
 ///
 /// # Errors
 /// The receiver's.
-pub fn each_part(path: &Path, mut show: impl FnMut(u8, &[u8]) -> io::Result<()>) -> io::Result<()> {
+pub fn each_part(path: &Path, newest: bool, mut show: impl FnMut(u8, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let broken = match opened {
-        Ok((bytes, file)) => each_whole(file, bytes < HEAD_BYTES, &mut show)?,
+        Ok((bytes, file)) => each_whole(file, bytes < HEAD_BYTES, newest, &mut show)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(error.to_string()),
     };
@@ -138,28 +138,58 @@ pub fn each_part(path: &Path, mut show: impl FnMut(u8, &[u8]) -> io::Result<()>)
 fn each_whole(
     file: File,
     without_head: bool,
+    newest: bool,
     show: &mut dyn FnMut(u8, &[u8]) -> io::Result<()>,
 ) -> io::Result<Option<String>> {
-    let mut frames = match FrameReader::begin(BufReader::new(file), MAGIC, VERSION..=VERSION) {
+    let mut frames = match begin(file) {
         Ok(frames) => frames,
         // A crash came when it was begun.
-        Err(_) if without_head => return Ok(None),
-        Err(broken) => return Ok(told(broken, 0)),
+        Err(_) if without_head && newest => return Ok(None),
+        Err(_) if without_head => return Ok(Some(told(&Broken::Cut, 0))),
+        Err(broken) => return Ok(Some(told(&broken, 0))),
     };
     loop {
+        let whole = frames.at;
         match frames.next() {
             Ok((kind, payload)) => show(kind, &payload)?,
-            Err(broken) => return Ok(told(broken, frames.at)),
+            Err(Broken::Cut) if newest || frames.at == whole => return Ok(None),
+            Err(Broken::Cut) => return Ok(Some(told(&Broken::Cut, whole))),
+            Err(broken) => return Ok(Some(told(&broken, frames.at))),
         }
     }
 }
 
-fn told(broken: Broken, at: u64) -> Option<String> {
+fn begin(file: File) -> Result<FrameReader<BufReader<File>>, Broken> {
+    FrameReader::begin(BufReader::new(file), MAGIC, VERSION..=VERSION)
+}
+
+fn told(broken: &Broken, at: u64) -> String {
     match broken {
-        Broken::Cut => None,
-        Broken::Io(cause) => Some(cause.to_string()),
-        Broken::NotOurs => Some("is no decision log".to_owned()),
-        Broken::Version(found) => Some(format!("is of version {found}; this program reads {VERSION}")),
-        Broken::Damaged(why) => Some(format!("is damaged before byte {at}: {why}")),
+        Broken::Cut => format!("is cut off behind byte {at}, and a newer file follows"),
+        Broken::Io(cause) => cause.to_string(),
+        Broken::NotOurs => "is no decision log".to_owned(),
+        Broken::Version(found) => format!("is of version {found}; this program reads {VERSION}"),
+        Broken::Damaged(why) => format!("is damaged before byte {at}: {why}"),
+    }
+}
+
+/// Of a file that ends in the middle of a part: how many bytes before that are whole, 0 when not even its head is. None
+/// of any other file, damaged ones too: those are named when they are read.
+///
+/// # Errors
+/// It cannot be opened.
+pub(super) fn torn_behind(path: &Path) -> io::Result<Option<u64>> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() < HEAD_BYTES {
+        return Ok(Some(0));
+    }
+    let Ok(mut frames) = begin(file) else { return Ok(None) };
+    loop {
+        let whole = frames.at;
+        match frames.next() {
+            Ok(_) => {}
+            Err(Broken::Cut) => return Ok((frames.at > whole).then_some(whole)),
+            Err(_) => return Ok(None),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The files of a decision log: `NUMBER-INDEX.decisions`, each a State and the entries that follow.
 
 use super::Kept;
+use super::chapters::torn_behind;
 use crate::framed::FrameWriter;
 use muster_engine::State;
 use std::fs::{self, File};
@@ -39,6 +40,8 @@ pub struct Segments {
     /// It takes no more.
     closed: bool,
     pass_over: u32,
+    /// A crash or a failed write may have cut the newest file off.
+    torn: bool,
 }
 
 impl Segments {
@@ -54,6 +57,7 @@ impl Segments {
             entry_bytes: 0,
             closed: false,
             pass_over: 0,
+            torn: true,
         };
         segments.next = segments.files()?.iter().filter_map(|path| number(path)).max().map_or(0, |last| last + 1);
         Ok(segments)
@@ -83,6 +87,10 @@ impl Segments {
     pub fn begin(&mut self, state: &State) -> io::Result<()> {
         self.write_out()?;
         self.end();
+        if self.torn {
+            self.mend()?;
+            self.torn = false;
+        }
         let packed = zstd::encode_all(&state.encode()[..], ZSTD_LEVEL)?;
         self.make_room(packed.len() as u64)?;
         let path = self.dir.join(format!("{:010}-{}.decisions", self.next, state.applied_index()));
@@ -126,6 +134,18 @@ impl Segments {
     pub fn failed(&mut self) {
         self.end();
         self.pass_over = PASS_OVER;
+        self.torn = true;
+    }
+
+    /// Takes away what the newest file ends in, if that is half a part: of those that follow each other only the last
+    /// may be torn, so that one that was cut off later is told from it.
+    fn mend(&self) -> io::Result<()> {
+        let Some(newest) = self.files()?.pop() else { return Ok(()) };
+        match torn_behind(&newest)? {
+            None => Ok(()),
+            Some(0) => fs::remove_file(&newest),
+            Some(whole) => File::options().write(true).open(&newest)?.set_len(whole),
+        }
     }
 
     fn end(&mut self) {

@@ -34,8 +34,9 @@ fn enter(log: &DecisionLog, state: &mut State, index: u64, padding: usize) {
 fn read(log: &DecisionLog) -> Vec<Chapter> {
     let mut chapters = Chapters::default();
     let mut found = Vec::new();
-    for path in log.written().unwrap() {
-        each_part(&path, |kind, payload| {
+    let files = log.written().unwrap();
+    for (at, path) in files.iter().enumerate() {
+        each_part(path, at + 1 == files.len(), |kind, payload| {
             chapters.part(kind, payload, &mut |chapter| found.push(chapter));
             Ok(())
         })
@@ -203,6 +204,36 @@ fn a_damaged_file_is_named_and_what_is_whole_is_still_read() {
         let after = found.iter().position(|chapter| matches!(chapter, Chapter::Unreadable(_))).unwrap() + 1;
         let (begins, rebuilt) = rebuilt(found.into_iter().skip(after).collect());
         assert_eq!((begins, rebuilt.hash()), (vec![50], state.hash()), "damage {which}");
+    }
+}
+
+/// A restart mends what a crash tore, so an older file that is cut off was cut off by somebody.
+#[test]
+fn only_the_newest_file_may_be_cut_off_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = two_segments(dir.path());
+    assert_eq!(files.len(), 2);
+    let unreadable = || {
+        let found = read(&DecisionLog::open(dir.path(), 64 << 20).unwrap());
+        let told = found.into_iter().filter_map(|chapter| match chapter {
+            Chapter::Unreadable(why) => Some(why),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    for (which, file) in files.iter().enumerate() {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let whole = std::fs::read(file).unwrap();
+        for cut in [3, 9, 40, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(file, &whole[..cut]).unwrap();
+            let told = unreadable();
+            match which {
+                0 => assert!(told.len() == 1 && told[0].starts_with(&name), "cut at {cut}: {told:?}"),
+                _ => assert!(told.is_empty(), "cut at {cut}: {told:?}"),
+            }
+        }
+        std::fs::write(file, whole).unwrap();
+        assert!(unreadable().is_empty());
     }
 }
 
