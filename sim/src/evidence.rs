@@ -103,6 +103,11 @@ fn wrong(path: &Path, why: impl Into<String>) -> SimError {
     SimError::Report { path: path.to_path_buf(), why: why.into() }
 }
 
+/// The file is sound, and speaks of something else than was asked.
+fn unfit(path: &Path, why: impl Into<String>) -> SimError {
+    SimError::Policy { path: path.to_path_buf(), why: why.into() }
+}
+
 fn document<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<(T, Hash), SimError> {
     let bytes = std::fs::read(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
     let known = serde_json::from_slice(&bytes).map_err(|error| wrong(path, error.to_string()))?;
@@ -113,10 +118,10 @@ fn of_run(folder: &Path, name: &str, wanted: Option<&Policy>) -> Result<RunEvide
     let path = folder.join("manifest.json");
     let (manifest, hash): (RunManifest, Hash) = document(&path)?;
     if !manifest.complete {
-        return Err(wrong(&path, "the run was stopped before its end, so it speaks for nothing"));
+        return Err(unfit(&path, "the run was stopped before its end, so it speaks for nothing"));
     }
     if wanted.is_some_and(|wanted| *wanted != manifest.policy) {
-        return Err(wrong(&path, "the run played another policy than the given one"));
+        return Err(unfit(&path, "the run played another policy than the given one"));
     }
     let (summary, _): (Value, Hash) = document(&folder.join("summary.json"))?;
     let figure = |(name, path): &(&str, &[&str])| {
@@ -133,17 +138,17 @@ fn of_comparison(folder: &Path, name: &str, wanted: Option<&Policy>) -> Result<R
     let path = folder.join("compare.json");
     let (known, hash): (Compared, Hash) = document(&path)?;
     if !known.complete {
-        return Err(wrong(&path, "the comparison was stopped before its end, so it speaks for nothing"));
+        return Err(unfit(&path, "the comparison was stopped before its end, so it speaks for nothing"));
     }
     let at = match wanted {
         Some(wanted) => known.policy_values.iter().position(|policy| policy == wanted),
         None if known.policy_values.len() == 2 => Some(1),
         None => {
             let names: Vec<&str> = known.policies.iter().map(|file| file.name.as_str()).collect();
-            return Err(wrong(&path, format!("it compares {}; say with --policy which is meant", names.join(", "))));
+            return Err(unfit(&path, format!("it compares {}; say with --policy which is meant", names.join(", "))));
         }
     };
-    let Some(at) = at else { return Err(wrong(&path, "it compares other policies than the given one")) };
+    let Some(at) = at else { return Err(unfit(&path, "it compares other policies than the given one")) };
     let mut figures = Vec::new();
     if let Some(against) = at.checked_sub(1).and_then(|at| known.against.get(at)) {
         figures.push(("verdict".to_owned(), cut(&against.verdict)));

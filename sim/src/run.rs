@@ -9,9 +9,10 @@ use crate::trace::throughputs::Throughputs;
 use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
 use crate::world::World;
 use crate::world::truth::Truth;
-use muster_common::Time;
+use muster_common::{Name, Time};
 use muster_engine::organisation::Organisation;
 use muster_engine::policy::Policy;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,7 +106,7 @@ impl Scene {
         let (truth, truth_file) = truth.map_or_else(Default::default, |(truth, input)| (truth, Some(input)));
         let prices = args.prices.as_deref().map(|path| read_prices(path, &world)).transpose()?;
         let (prices, prices_file) = prices.unzip();
-        let organisation = args.organisation.as_deref().map(read_organisation).transpose()?;
+        let organisation = args.organisation.as_deref().map(|path| read_organisation(path, &world)).transpose()?;
         let (organisation, organisation_file) = organisation.unzip();
         let throughputs = args.throughputs.as_deref().map(Throughputs::read).transpose()?;
         let reading = Reading { format: args.format, bad_rows: args.bad_rows, throughputs: throughputs.as_ref() };
@@ -127,9 +128,10 @@ impl Scene {
         })
     }
 
-    /// The same work in another world.
-    pub(crate) fn changed(&self, world: World, truth: Truth) -> Self {
-        Self { world, truth, ..self.clone() }
+    /// The same work in another world. Fails with why the organisation does not fit that world.
+    pub(crate) fn changed(&self, world: World, truth: Truth) -> Result<Self, String> {
+        self.organisation.as_ref().map_or(Ok(()), |known| check_organisation(known, &world))?;
+        Ok(Self { world, truth, ..self.clone() })
     }
 
     /// Does anything depend on the seed?
@@ -241,9 +243,21 @@ fn read_prices(path: &Path, world: &World) -> Result<(Prices, Input), SimError> 
     Ok((prices, output::input(path, text.as_bytes())))
 }
 
-fn read_organisation(path: &Path) -> Result<(Organisation, Input), SimError> {
+fn read_organisation(path: &Path, world: &World) -> Result<(Organisation, Input), SimError> {
     let text = std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
-    let document =
-        toml::from_str(&text).map_err(|error| SimError::World { path: path.to_path_buf(), why: error.to_string() })?;
+    let document: Result<Organisation, String> = toml::from_str(&text).map_err(|error| error.to_string());
+    let checked = document.and_then(|known| check_organisation(&known, world).map(|()| known));
+    let document = checked.map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
     Ok((document, output::input(path, text.as_bytes())))
+}
+
+/// As the engine will check it once the world's nodes have joined.
+fn check_organisation(known: &Organisation, world: &World) -> Result<(), String> {
+    let mut capacity: BTreeMap<Name, u64> = BTreeMap::new();
+    for node in world.registrations() {
+        for device in &node.inventory.devices {
+            *capacity.entry(device.model.clone()).or_default() += 1;
+        }
+    }
+    known.validate(&capacity).map_err(|error| error.to_string())
 }

@@ -206,7 +206,7 @@ impl Base {
         let world = World::parse(&world.to_string()).map_err(named)?;
         let truth: Truth = truth.try_into().map_err(|error: toml::de::Error| named(error.to_string()))?;
         truth.check(&world.fabric).map_err(named)?;
-        Ok((policy, self.scene.changed(world, truth)))
+        Ok((policy, self.scene.changed(world, truth).map_err(named)?))
     }
 }
 

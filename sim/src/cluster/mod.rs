@@ -91,7 +91,7 @@ impl Gatherer {
     pub fn finish(self, state: &State) -> Result<Imported, SimError> {
         let Self { from, mut jobs, nodes, events } = self;
         jobs.still_there(state);
-        let refused = |why: String| SimError::Generate(why);
+        let refused = SimError::Arguments;
         let gathered = jobs.finish().map_err(refused)?;
         // With all that is kept asked for, it begins with the first job.
         let from = from.max(Time(gathered.trace.jobs.first().map_or(0, |job| job.submit_ms)));

@@ -153,3 +153,12 @@ fn a_time_without_work_is_refused_with_what_to_do() {
     let refused = gatherer.finish(&lived.player.state).unwrap_err().to_string();
     assert!(refused.contains("ask for a longer time"), "{refused}");
 }
+
+#[test]
+fn a_stretch_without_work_is_named_and_nothing_is_said_of_generating() {
+    let mut lived = busy();
+    lived.until(1_000_000);
+    let later = BEGIN.plus_ms(2_000_000 * SECOND);
+    let why = Gatherer::new(later).finish(&lived.player.state).map(|_| ()).unwrap_err().to_string();
+    assert!(why.starts_with("no work is known of the last"), "{why}");
+}
