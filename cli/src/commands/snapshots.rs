@@ -342,6 +342,9 @@ fn why() {
         policy: "default".into(),
     };
     check("why_all", why::render_all(&all, &STYLE), why::document_all(&all));
+    let nothing_found = WhyReply { would_help: Vec::new(), ..why_reply() };
+    let told = why::render(&nothing_found, &STYLE);
+    assert!(told.contains("nothing that was tried\n  2 changes that might help were not tried"), "{told}");
     let running = WhyReply { job: Some(running()), ..WhyReply::default() };
     check("why_running", why::render(&running, &STYLE), why::document(&running));
 }

@@ -119,10 +119,13 @@ fn range(reply: &WhyReply) -> String {
 /// The smallest changes that help, each with what to type.
 fn would_help(reply: &WhyReply) -> String {
     let mut text = String::new();
-    if reply.would_help.is_empty() {
+    if reply.would_help.is_empty() && reply.not_tried == 0 {
         return text;
     }
     text.push_str("Would help\n");
+    if reply.would_help.is_empty() {
+        text.push_str("  nothing that was tried\n");
+    }
     let shown = &reply.would_help[..reply.would_help.len().min(SHOWN_MAX)];
     let width = shown.iter().map(|remedy| cell(&remedy.change).chars().count()).max().unwrap_or(0);
     for remedy in shown {
