@@ -1,7 +1,7 @@
 //! The policy in force, those before it, and what the shadow says.
 
+use super::Inner;
 use super::roles::Caller;
-use super::{Inner, errors};
 use crate::shadow::{Latest, STEPS_MAX, Sheet};
 use muster_common::GangId;
 use muster_engine::State;
@@ -105,6 +105,23 @@ pub fn check_engine(evidence: &Evidence) -> Result<(), ErrorInfo> {
         return Ok(());
     }
     let other = evidence.engine_version;
-    Err(errors::usage(format!("the run was decided by engine version {other}; this cluster decides by {own}"))
+    let message = format!("the run was decided by engine version {other}; this cluster decides by {own}");
+    Err(ErrorInfo::new(ErrorCode::VersionMismatch, message)
         .hint("run the simulation again with the cluster's own version of muster"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::job::Hash;
+
+    #[test]
+    fn evidence_of_another_engine_is_a_mismatch_of_versions_as_the_program_says_too() {
+        let of = |engine_version| {
+            let evidence = Evidence { run: "r".into(), manifest: Hash([0; 32]), engine_version, figures: Vec::new() };
+            check_engine(&evidence).map_err(|error| error.code)
+        };
+        let own = muster_engine::ENGINE_VERSION;
+        assert_eq!((of(own), of(own + 1)), (Ok(()), Err(ErrorCode::VersionMismatch)));
+    }
 }
