@@ -217,6 +217,53 @@ fn what_cannot_be_asked_is_2_with_advice() {
     assert!(String::from_utf8_lossy(&editor.stderr).contains("--priority"));
 }
 
+/// A flag without effect is a mistake that somebody would believe to have had one.
+#[test]
+fn flags_that_go_against_each_other_are_2() {
+    let place = Place::new();
+    let identity = place.path("identity");
+    for line in [
+        "sim replay --verify live --policy POLICY",
+        "sim import --from live --bad-rows skip",
+        "sim import --from live --start-job 3",
+        "sim import --from live --jobs 4",
+        "sim import --from live:30d --last 7d",
+        "cluster backup a.backup --check --no-decisions",
+    ] {
+        let flags = ["--server", "127.0.0.1:1", "--identity", &identity, "--timeout", "50ms"];
+        ends_with(&place.muster(&place.words(line), &flags), 2, line);
+    }
+}
+
+#[test]
+fn a_price_list_that_can_price_no_plan_is_2() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("later.toml"),
+        "[[price]]\ncontract = \"on_demand\"\nusd_per_gpu_hour = 2.0\nfrom_s = 60\n[[price]]\n\
+         nodes = \"a\"\ncontract = \"owned\"\nusd_per_gpu_hour = 1.0\n",
+    )
+    .expect("written");
+    let output = place.muster(&place.words("plan JOB --prices later.toml"), &[]);
+    ends_with(&output, 2, "plan with prices of later and elsewhere");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no price holds for all nodes from the start"));
+}
+
+#[test]
+fn an_organisation_that_does_not_fit_the_world_is_a_mistake_of_its_file() {
+    let place = Place::new();
+    std::fs::write(place.path("world.toml"), "[[nodes]]\ncount = 2\ndevices = 8\n").expect("written");
+    std::fs::write(place.path("t.csv"), "job_id,num_gpu,submit_time,duration\n0,8,0,60\n").expect("written");
+    for organisation in ["[[account]]\nname = \"a\"\nparent = \"b\"\n", "[[account]]\nname = 7\n"] {
+        std::fs::write(place.path("wrong.toml"), organisation).expect("written");
+        let line = "sim run --policy POLICY --world world.toml --trace t.csv --organisation wrong.toml -o out";
+        let output = place.muster(&place.words(line), &[]);
+        ends_with(&output, 2, "sim run with a wrong organisation");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("wrong.toml: "), "{output:?}");
+        assert!(!Path::new(&place.path("out")).exists(), "something was written");
+    }
+}
+
 #[test]
 fn pages_and_scripts_need_no_cluster() {
     let place = Place::new();

@@ -163,7 +163,14 @@ fn prices(path: &Path) -> Result<Vec<PlanPrice>, CliError> {
         model: model.map(|model| model.to_string()).unwrap_or_default(),
         micro_usd_per_gpu_hour: usd.0,
     };
-    Ok(list.by_model().into_iter().map(price).collect())
+    let prices: Vec<PlanPrice> = list.by_model().into_iter().map(price).collect();
+    if prices.is_empty() {
+        let why = format!("{}: no price holds for all nodes from the start, so no cost can be told", path.display());
+        return Err(CliError::new(ErrorCode::Usage, why).hint(
+            "give a `[[price]]` without `nodes` and without `from_s`: where and when a job runs is not known yet",
+        ));
+    }
+    Ok(prices)
 }
 
 fn cost(planned: &PlannedJob) -> String {

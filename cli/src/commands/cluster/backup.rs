@@ -28,7 +28,7 @@ pub struct BackupArgs {
     #[arg(long)]
     pub check: bool,
     /// Leave out the decision log, with which decisions of the recent past can be made again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check")]
     pub no_decisions: bool,
 }
 

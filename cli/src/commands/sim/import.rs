@@ -17,7 +17,7 @@ pub struct SimImportArgs {
     pub trace: Option<PathBuf>,
     /// A Muster cluster's own past: `live:TIME` asks its servers, `backup:FILE` reads a backup. -o is a folder then, for
     /// trace, world, policy and organisation
-    #[arg(long, value_name = "SOURCE", value_parser = cluster::stretch, conflicts_with_all = ["trace", "format", "throughputs"])]
+    #[arg(long, value_name = "SOURCE", value_parser = cluster::stretch, conflicts_with_all = ["trace", "format", "throughputs", "bad_rows", "start_job", "jobs"])]
     pub from: Option<cluster::Stretch>,
     /// With --from: no more than so long before the end, such as 7d
     #[arg(long, value_name = "TIME", requires = "from")]
@@ -67,6 +67,9 @@ pub fn run(context: &Context, args: &SimImportArgs) -> Result<u8, CliError> {
 /// `--last` beside a source.
 pub fn within(from: &cluster::Stretch, last: Option<&str>) -> Result<cluster::Stretch, CliError> {
     let Some(last) = last else { return Ok(from.clone()) };
+    if from.last_ms.is_some() {
+        return Err(cluster::usage("say how long once: in the source, such as live:30d, or with --last"));
+    }
     let last_ms = parse_duration_ms(last).map_err(|error| cluster::usage(&format!("--last: {error}")))?;
     Ok(cluster::Stretch { last_ms: Some(last_ms), ..from.clone() })
 }

@@ -44,7 +44,7 @@ pub struct SimReplayArgs {
     #[arg(long, requires_all = ["policy", "output"])]
     pub counterfactual: bool,
     /// TOML file with the other policy
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "verify")]
     pub policy: Option<PathBuf>,
     /// With --counterfactual: no more than so long before the end, such as 7d
     #[arg(long, value_name = "TIME", requires = "counterfactual")]
