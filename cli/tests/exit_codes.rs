@@ -43,6 +43,7 @@ const CLIENTS: &[&str] = &[
     "sim replay --verify live",
     "cluster status",
     "cluster set policy",
+    "cluster upgrade",
     "cluster members",
     "cluster members add s4=127.0.0.1:1",
     "cluster members remove s1 --yes",

@@ -476,6 +476,11 @@ fn cluster_commands() {
     use cluster::configure::Kind::Policy;
     let text = cluster::configure::render(Policy, &reply, true) + &cluster::configure::render(Policy, &reply, false);
     check("cluster_set", text, cluster::configure::document(Policy, &reply));
+    let raised = ConfigureReply { version: 6, json: "5".into(), changed: true };
+    let same = ConfigureReply { changed: false, ..raised.clone() };
+    let text = [(&raised, "4", false), (&raised, "4", true), (&same, "5", false)]
+        .map(|(reply, before, dry_run)| cluster::upgrade::render(reply, before, 5, dry_run));
+    check("cluster_upgrade", text.concat(), cluster::upgrade::document(&raised));
 }
 
 #[test]

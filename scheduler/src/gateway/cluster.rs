@@ -4,6 +4,7 @@ use super::forward::on_behalf;
 use super::render::{cluster, live};
 use super::roles::Caller;
 use super::{Inner, condition};
+use muster_engine::apply::FEATURE_LEVEL;
 use muster_proto::client as pb;
 use muster_proto::client::muster_client::MusterClient;
 use muster_proto::convert::error::ErrorInfo;
@@ -88,6 +89,26 @@ async fn ask_others(inner: &Arc<Inner>, caller: &Caller, reply: &mut pb::Cluster
             (shown.matched_index, shown.lag) = (told.matched_index, told.lag);
         }
     }
+}
+
+/// The highest feature level that each server can compute, by its name; none of one that does not answer.
+pub(super) async fn feature_levels(inner: &Inner, caller: &Caller) -> Vec<(String, Option<u32>)> {
+    let (own, members) = (inner.ctx.server.id, inner.ctx.consensus.status().members);
+    let asked = members.iter().map(|member| async move {
+        let known = cluster::member(member, inner.ctx.members.get(&member.id));
+        let most = match member.id == own {
+            true => Some(FEATURE_LEVEL),
+            false => ask_feature_level(inner, caller, &known).await,
+        };
+        (known.name, most)
+    });
+    futures::future::join_all(asked).await
+}
+
+async fn ask_feature_level(inner: &Inner, caller: &Caller, member: &pb::Member) -> Option<u32> {
+    let mut client = client(inner, member)?;
+    let answer = client.cluster_status(probe(pb::ClusterStatusRequest { local: true }, caller)).await.ok()?;
+    Some(answer.into_inner().condition?.feature_level_max)
 }
 
 async fn ask_version(inner: &Inner, caller: &Caller, member: &pb::Member) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Policy, fabric, cluster-wide times, accounts and queues, as replicated state.
+//! Policy, fabric, cluster-wide times, accounts and queues, and the feature level, as replicated state.
 
 use super::roles::Caller;
 use super::submit::unexpected;
@@ -30,6 +30,11 @@ pub(super) async fn configure(
     }
     let change = change(&request.kind, &request.json)?;
     let differs = differs(&state, &change);
+    if let ConfigChange::FeatureLevel(level) = change
+        && differs
+    {
+        check_known(level, &super::cluster::feature_levels(inner, caller).await)?;
+    }
     if request.plan_only {
         try_on(&state, change, caller.principal())?;
         return Ok(pb::ConfigureReply { changed: differs, ..unchanged });
@@ -49,7 +54,7 @@ pub(super) async fn configure(
 
 fn unknown(kind: &str) -> ErrorInfo {
     let message = format!("`{}` cannot be configured", super::render::words::plain(kind));
-    errors::usage(message).hint("there is: policy, fabric, settings, organisation, shadow, promotion")
+    errors::usage(message).hint("there is: policy, fabric, settings, organisation, shadow, promotion, feature_level")
 }
 
 /// The value in force.
@@ -63,7 +68,9 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
         "settings" => json(state.settings()),
         "organisation" => json(&**state.accounts().document()),
         "shadow" => json(&state.policies().shadow().map(|shadow| &*shadow.policy)),
+        // What a promotion would replace.
         "promotion" => json(&**state.policy()),
+        "feature_level" => json(&state.cluster().feature_level),
         other => Err(unknown(other)),
     }
 }
@@ -92,6 +99,7 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
             super::policy::check_engine(&promotion.evidence)?;
             ConfigChange::Promote(promotion)
         }
+        "feature_level" => ConfigChange::FeatureLevel(read(kind, json)?),
         other => return Err(unknown(other)),
     })
 }
@@ -103,7 +111,39 @@ fn differs(state: &State, change: &ConfigChange) -> bool {
         ConfigChange::Settings(settings) => settings != state.settings(),
         ConfigChange::Organisation(document) => document != state.accounts().document(),
         ConfigChange::Shadow(policy) => policy.as_deref() != state.policies().shadow().map(|shadow| &*shadow.policy),
+        ConfigChange::FeatureLevel(level) => *level != state.cluster().feature_level,
         _ => true,
+    }
+}
+
+/// A server that cannot compute a level would refuse it where the others take it, and be another State from then on.
+/// `known`: the highest level that each server can compute; none of one that does not answer.
+///
+/// # Errors
+/// [`ErrorCode::NotThereYet`] with the servers that cannot, or of which nobody knows.
+fn check_known(level: u32, known: &[(String, Option<u32>)]) -> Result<(), ErrorInfo> {
+    let of = |wanted: &dyn Fn(Option<u32>) -> bool| {
+        let found: Vec<String> = known.iter().filter(|(_, most)| wanted(*most)).map(server).collect();
+        (!found.is_empty()).then(|| found.join(", "))
+    };
+    if let Some(behind) = of(&|most| most.is_some_and(|most| most < level)) {
+        let message = format!("feature level {level} is beyond {behind}");
+        let hint = "upgrade them first; `muster cluster status` shows the versions";
+        return Err(ErrorInfo::new(ErrorCode::NotThereYet, message).hint(hint));
+    }
+    if let Some(silent) = of(&|most| most.is_none()) {
+        let message = format!("nobody knows whether they can compute feature level {level}: {silent}");
+        let hint = "bring them back, or take them out with `muster cluster members remove`";
+        return Err(ErrorInfo::new(ErrorCode::NotThereYet, message).hint(hint));
+    }
+    Ok(())
+}
+
+fn server((name, most): &(String, Option<u32>)) -> String {
+    let name = super::render::words::plain(name);
+    match most {
+        Some(most) => format!("{name} (up to {most})"),
+        None => format!("{name} (does not answer)"),
     }
 }
 
@@ -126,5 +166,39 @@ fn invalid(error: ErrorInfo) -> ErrorInfo {
         ErrorCode::SpecValue => ErrorInfo::new(ErrorCode::ConfigInvalid, error.message)
             .hint("nothing was changed; correct it and try again"),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_engine::apply::FEATURE_LEVEL;
+
+    #[test]
+    fn a_feature_level_is_raised_when_every_server_can_compute_it_and_never_lowered() {
+        let of = |known: &[(&str, Option<u32>)], level| {
+            let known: Vec<_> = known.iter().map(|(name, most)| ((*name).to_owned(), *most)).collect();
+            check_known(level, &known).map_err(|error| (error.code, error.message))
+        };
+        assert_eq!(of(&[("s1", Some(5)), ("s2", Some(6))], 5), Ok(()));
+        let (code, message) = of(&[("s1", Some(5)), ("s2", Some(4)), ("s3", None)], 5).unwrap_err();
+        assert_eq!((code, message.as_str()), (ErrorCode::NotThereYet, "feature level 5 is beyond s2 (up to 4)"));
+        let (code, message) = of(&[("s1", Some(5)), ("s3", None)], 5).unwrap_err();
+        assert!(code == ErrorCode::NotThereYet && message.contains("s3 (does not answer)"), "{message}");
+
+        // As a cluster of the first version left it.
+        let old = State::default();
+        let change = change("feature_level", &FEATURE_LEVEL.to_string()).unwrap();
+        let by = || Principal("root".into());
+        assert_eq!((present(&old, "feature_level").unwrap().as_str(), differs(&old, &change)), ("0", true));
+        try_on(&old, change.clone(), by()).unwrap();
+        let mut raised = old;
+        let command = Command::Configure { change: Box::new(change.clone()), by: by() };
+        let entry = Entry { index: 1, term: 1, at: raised.now(), command };
+        assert_eq!(apply(&mut raised, &entry).response, Response::Done);
+        assert_eq!(present(&raised, "feature_level").unwrap(), FEATURE_LEVEL.to_string());
+        assert!(!differs(&raised, &change));
+        let lower = super::change("feature_level", "1").unwrap();
+        assert_eq!(try_on(&raised, lower, by()).unwrap_err().code, ErrorCode::ConfigInvalid);
     }
 }

@@ -43,9 +43,7 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
             (ErrorCode::Conflict, "somebody else edited it; look at `muster show JOB`, then edit it again")
         }
         Refusal::NotNow(_) => (ErrorCode::Conflict, "`muster show JOB` tells how it stands"),
-        Refusal::FeatureLevel { .. } => {
-            (ErrorCode::NotThereYet, "upgrade every server, then raise the cluster's feature level")
-        }
+        Refusal::FeatureLevel { .. } => (ErrorCode::NotThereYet, "upgrade every server, then: muster cluster upgrade"),
     };
     ErrorInfo::new(code, message).hint(hint)
 }

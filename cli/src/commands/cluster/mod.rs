@@ -8,6 +8,7 @@ pub mod members;
 pub mod restore;
 pub mod status;
 pub mod transfer;
+pub mod upgrade;
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -23,6 +24,8 @@ pub enum ClusterCommand {
     Set(configure::SetArgs),
     /// List the servers, add, remove or replace one
     Members(members::MembersArgs),
+    /// Let the cluster do what all its servers can since they were upgraded: raise its feature level
+    Upgrade(upgrade::UpgradeArgs),
     /// Hand leadership to another server
     Transfer(transfer::TransferArgs),
     /// Look for what is wrong, or soon will be, and tell what to do about it
@@ -38,6 +41,7 @@ pub async fn run(context: &Context, command: ClusterCommand) -> Result<u8, CliEr
         ClusterCommand::Init(args) => init::run(context, args),
         ClusterCommand::Status(args) => status::run(context, args).await,
         ClusterCommand::Set(args) => configure::run(context, args).await,
+        ClusterCommand::Upgrade(args) => upgrade::run(context, args).await,
         ClusterCommand::Members(args) => members::run(context, args).await,
         ClusterCommand::Doctor(args) => doctor::run(context, args).await,
         ClusterCommand::Backup(args) => backup::run(context, args).await,

@@ -355,6 +355,25 @@ async fn configuration_is_shown_tried_and_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feature_level_that_a_server_cannot_compute_is_refused_with_its_name() {
+    let server = Server::start(0).await;
+    let most = muster_engine::apply::FEATURE_LEVEL;
+    let set = |level: u32, plan_only| {
+        let kind = "feature_level".into();
+        let request = pb::ConfigureRequest { request_id: "c1".into(), kind, json: level.to_string(), plan_only };
+        server.gateway.configure(Server::call(Role::Admin, request))
+    };
+    for plan_only in [true, false] {
+        let beyond = error(set(most + 1, plan_only).await);
+        assert_eq!(beyond.code, ErrorCode::NotThereYet);
+        assert!(beyond.message.contains(&format!("s1 (up to {most})")), "{}", beyond.message);
+        assert_eq!(error(set(most - 1, plan_only).await).code, ErrorCode::ConfigInvalid);
+        let same = set(most, plan_only).await.unwrap().into_inner();
+        assert_eq!((same.json, same.changed), (most.to_string(), false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_token_is_a_secret_that_state_knows_by_its_hash() {
     let server = Server::start(0).await;
     let request = pb::NodeTokenRequest { request_id: "t1".into(), node: "n7".into(), ttl_ms: 0 };

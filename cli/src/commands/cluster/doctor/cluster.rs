@@ -112,7 +112,7 @@ fn versions(look: &Look) -> Finding {
     if level < able {
         return Finding::warning("version", "cluster", what).because(
             "every server can do more than the cluster does",
-            "once no server will go back to the version before, raise the feature level as the release notes say",
+            "once no server will go back to the version before: muster cluster upgrade",
         );
     }
     Finding::ok("version", "cluster", what)
