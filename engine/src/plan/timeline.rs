@@ -229,10 +229,6 @@ impl Line {
         &self.releases
     }
 
-    pub fn class(&self) -> ClassId {
-        self.class
-    }
-
     /// Is every whole device of the node, as this cycle has it, as good as any other?
     pub fn is_plain(&self, view: &NodeView) -> bool {
         !view.facts.varied && view.facts.islands.cut.is_empty() && view.free == self.free

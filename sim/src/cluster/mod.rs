@@ -114,7 +114,7 @@ impl Gatherer {
         not_modelled.extend(gathered.not_modelled);
         not_modelled.extend(always_missing(known));
         let card = ClusterCard {
-            schema: "muster.sim.cluster/1",
+            schema: "muster.sim_cluster/1",
             cluster_id: state.cluster().id.clone(),
             index: state.applied_index(),
             from_ms: from.0,

@@ -48,11 +48,6 @@ impl Verified {
     pub fn is_clean(&self) -> bool {
         self.differ == 0 && self.account.states_differ.is_empty() && self.account.unreadable_count == 0
     }
-
-    /// Decisions that nothing is said of: out of reach, or of another engine version.
-    pub fn not_compared(&self) -> u64 {
-        self.account.decisions - self.same - self.differ
-    }
 }
 
 #[derive(Debug, Default)]

@@ -161,7 +161,7 @@ pub struct Jobs {
     /// Attempts after failures that are not the job's own, and after its own.
     pub retry_infra: u32,
     pub retry_app: u32,
-    /// A job that is recorded as failed fails at the end of its run time, instead of succeeding.
+    /// A job that is recorded as failed or cancelled fails at the end of its run time, instead of succeeding.
     pub recorded_ends: bool,
     /// A job that has not started so long after its submit is given up; 0 = never.
     pub wait_limit_ms: u64,

@@ -140,9 +140,7 @@ pub fn render(card: &ClusterCard) -> String {
 }
 
 pub fn document(card: &ClusterCard) -> Value {
-    let mut document = serde_json::to_value(card).unwrap_or_default();
-    document["schema"] = "muster.sim_cluster/1".into();
-    document
+    serde_json::to_value(card).unwrap_or_default()
 }
 
 /// What is wrong with arguments that do not go together.

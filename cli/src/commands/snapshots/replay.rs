@@ -108,7 +108,7 @@ fn import_of_a_cluster() {
         largest_job_devices: 128,
     };
     let card = ClusterCard {
-        schema: "muster.sim.cluster/1",
+        schema: "muster.sim_cluster/1",
         cluster_id: "prod".into(),
         index: 131_072,
         from_ms: NOW - 7 * 24 * HOUR,
