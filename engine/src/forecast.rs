@@ -128,6 +128,17 @@ pub struct Stats {
     pub truncated: u64,
 }
 
+/// What an entry and a cycle cost beside the steps of the cycle, in such steps.
+const ENTRY_WORK: u64 = 8;
+const CYCLE_WORK: u64 = 16;
+
+impl Stats {
+    /// Steps of work of all that was played, by which plays for an answer are bounded.
+    pub fn work(&self) -> u64 {
+        self.spent + ENTRY_WORK * self.entries + CYCLE_WORK * self.cycles
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     Arrival(Box<Command>),

@@ -9,6 +9,7 @@ pub mod cycle;
 pub mod desired;
 pub mod digest;
 pub mod forecast;
+mod mix;
 pub mod organisation;
 pub mod outcome;
 pub mod plan;

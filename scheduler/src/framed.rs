@@ -11,6 +11,12 @@ pub const END: u8 = 4;
 /// The longest payload. A page of history is far below it.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 const SHA_BYTES: usize = 32;
+/// What is written once and read rarely is packed at this level.
+const ZSTD_LEVEL: i32 = 3;
+/// Bytes of a packed State in one frame.
+const STATE_PART_BYTES: usize = 1 << 20;
+/// A State, unpacked, is not longer than this.
+pub const STATE_BYTES_MAX: u64 = 8 << 30;
 
 /// Writes frames, and remembers the digest of all of them.
 pub struct FrameWriter<W> {
@@ -39,6 +45,11 @@ impl<W: Write> FrameWriter<W> {
         self.put(&head)?;
         self.put(payload)?;
         self.put(&crc(&head, payload).to_le_bytes())
+    }
+
+    /// A packed State, in frames of one kind.
+    pub fn state(&mut self, kind: u8, packed: &[u8]) -> io::Result<()> {
+        packed.chunks(STATE_PART_BYTES).try_for_each(|part| self.frame(kind, part))
     }
 
     /// Hands on what is buffered.
@@ -137,6 +148,11 @@ impl<R: Read> FrameReader<R> {
             Ok(_) => Err(Broken::Damaged("there is more behind its end".to_owned())),
         }
     }
+}
+
+/// Compressed, as [`unpacked`] takes it.
+pub fn packed(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    zstd::encode_all(bytes, ZSTD_LEVEL)
 }
 
 /// Decompressed, unless it would be longer than `limit`.

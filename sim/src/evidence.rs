@@ -4,6 +4,7 @@
 use crate::SimError;
 use muster_common::job::Hash;
 use muster_engine::policy::Policy;
+use muster_engine::state::policies::TEXT_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -77,9 +78,6 @@ const HEADLINES: [(&str, &[&str]); 8] = [
 ];
 /// Of a comparison.
 const COMPARED: [&str; 6] = ["wait_mean_s", "wait_p95_s", "utilisation", "goodput", "preemptions", "cost_usd"];
-/// Longest text of a figure.
-const TEXT_MAX: usize = 200;
-
 /// Reads the folder of a run or a comparison. `wanted`: the policy that is meant; a comparison of more than two leaves
 /// no other way to say it.
 ///
@@ -185,7 +183,7 @@ fn number(value: &Value) -> String {
 }
 
 fn cut(text: &str) -> String {
-    let mut end = text.len().min(TEXT_MAX);
+    let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -53,6 +53,25 @@ pub struct SceneArgs {
     pub bad_rows: BadRows,
 }
 
+impl SceneArgs {
+    /// The whole trace in a world that is as the trace tells it, without prices and accounts; bad rows are refused.
+    pub fn of(world: PathBuf, trace: PathBuf) -> Self {
+        Self {
+            world,
+            trace,
+            format: None,
+            truth: None,
+            throughputs: None,
+            prices: None,
+            organisation: None,
+            start_job: 0,
+            jobs: None,
+            check: false,
+            bad_rows: BadRows::Refuse,
+        }
+    }
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {

@@ -295,22 +295,9 @@ mod tests {
         };
         let jobs: String =
             (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at % 8, at * 50, 300 + at * 97 % 900)).collect();
-        let scene = SceneArgs {
-            world: file(
-                "world.toml",
-                "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.software]\nper_1000_days = 50000.0\n",
-            ),
-            trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
-            format: None,
-            truth: None,
-            throughputs: None,
-            prices: None,
-            organisation: None,
-            start_job: 0,
-            jobs: None,
-            check: true,
-            bad_rows: crate::trace::BadRows::Refuse,
-        };
+        let world = "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.software]\nper_1000_days = 50000.0\n";
+        let trace = file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}"));
+        let scene = SceneArgs { check: true, ..SceneArgs::of(file("world.toml", world), trace) };
         let policy = file("policy.toml", "");
         let bytes = |threads: usize| {
             let output = folder.path().join(format!("on-{threads}"));

@@ -545,17 +545,12 @@ fn sim_run_of_three_jobs() {
     let args = muster_sim::RunArgs {
         policy: write("fifo.toml", "order = \"fifo\"\n"),
         scene: muster_sim::SceneArgs {
-            world: write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-            trace: write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
-            format: None,
-            truth: None,
-            throughputs: None,
             prices: Some(write("prices.toml", "[[price]]\ncontract = \"owned\"\nusd_per_gpu_hour = 2.0\n")),
-            organisation: None,
-            start_job: 0,
-            jobs: None,
             check: true,
-            bad_rows: muster_sim::trace::BadRows::Refuse,
+            ..muster_sim::SceneArgs::of(
+                write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
+                write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
+            )
         },
         seed: 0,
         output: folder.path().join("out"),

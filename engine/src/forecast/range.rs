@@ -6,6 +6,7 @@
 use super::{Hooks, Player, World};
 use crate::command::{Command, Entry};
 use crate::cycle::Memo;
+use crate::mix::mixed;
 use crate::outcome::{Event, Outcome};
 use crate::plan::runtime::run_ms;
 use crate::state::State;
@@ -19,9 +20,6 @@ pub const RUNS: u64 = 21;
 pub const SEEN_MIN: u32 = 5;
 /// Steps of work of all plays together.
 const WORK_MAX: u64 = 400_000;
-/// What an entry and a cycle cost beside the steps of the cycle, in such steps.
-const ENTRY_WORK: u64 = 8;
-const CYCLE_WORK: u64 = 16;
 
 /// Where the start lies in four plays of five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +89,7 @@ fn play(state: &State, memo: &Memo, now: Time, draws: &mut Draws, work_max: u64)
     let begun = player.commit(now, Command::Nothing, draws).and_then(|_| player.adopt(now, draws));
     let mut goes_on = begun.and_then(|()| player.decide(now, draws)).is_ok();
     loop {
-        let stats = player.stats();
-        let work = stats.spent + ENTRY_WORK * stats.entries + CYCLE_WORK * stats.cycles;
+        let work = player.stats().work();
         if !goes_on || draws.start.is_some() || work > work_max {
             return work;
         }
@@ -153,11 +150,8 @@ fn longer_than(sketch: &Sketch, ran_ms: u64, part: u32) -> u64 {
     }
 }
 
-/// A number below 1001 that is the same whenever it is asked for (SplitMix64, Steele et al., OOPSLA'14).
+/// A number below 1001 that is the same whenever it is asked for.
 fn chance(run: u64, gang: GangId, attempt: u32) -> u32 {
     let seed = run.wrapping_mul(0xd134_2543_de82_ef95) ^ gang.job.0.rotate_left(32) ^ u64::from(gang.ordinal);
-    let mut z = (seed ^ u64::from(attempt).rotate_left(48)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) % 1001) as u32
+    (mixed(seed ^ u64::from(attempt).rotate_left(48)) % 1001) as u32
 }

@@ -3,6 +3,7 @@
 use super::feasible::amount_on;
 use super::ledger::NodeView;
 use super::search::Search;
+use crate::mix::mixed;
 use crate::policy::{DeviceChoice, Score};
 use muster_common::NodeId;
 use muster_common::resources::Amount;
@@ -186,14 +187,6 @@ fn floor(score: f64) -> u64 {
 /// Parts of shares are one size, parts of so many whole devices another each.
 pub fn size_bit(devices: u32, milli: u16) -> u64 {
     if milli < 1000 { 1 } else { 1 << devices.clamp(1, 63) }
-}
-
-/// SplitMix64's finalizer (Steele, Lea and Flood, OOPSLA'14).
-fn mixed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// As many nodes as are worth a look from each level of free devices.

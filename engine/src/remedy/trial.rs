@@ -11,10 +11,6 @@ use crate::state::State;
 use muster_common::{GangId, Time};
 use std::collections::BTreeMap;
 
-/// What an entry and a cycle cost beside the steps of the cycle, in such steps.
-const ENTRY_WORK: u64 = 8;
-const CYCLE_WORK: u64 = 16;
-
 /// What to play for.
 pub(super) struct Trial<'a> {
     /// The gang that is to start sooner than in another play.
@@ -105,7 +101,7 @@ pub(super) fn play(state: &State, memo: &Memo, now: Time, change: &[Command], tr
             is_told = true;
             break;
         }
-        is_cut = work_of(&player) > trial.work_max;
+        is_cut = player.stats().work() > trial.work_max;
         let Some(next) = player.next_at().filter(|_| !is_cut) else {
             is_told = !is_cut;
             break;
@@ -113,12 +109,7 @@ pub(super) fn play(state: &State, memo: &Memo, now: Time, change: &[Command], tr
         upto = next;
         is_cut = player.step(&mut starts).is_err();
     }
-    Some(Played { decided, is_told, is_cut, upto, work: work_of(&player), starts: starts.0 })
-}
-
-fn work_of(player: &Player) -> u64 {
-    let stats = player.stats();
-    stats.spent + ENTRY_WORK * stats.entries + CYCLE_WORK * stats.cycles
+    Some(Played { decided, is_told, is_cut, upto, work: player.stats().work(), starts: starts.0 })
 }
 
 /// Has the play told all that it was played for?

@@ -2,7 +2,7 @@
 
 use super::{BackupError, DECISIONS, HEAD, HISTORY, Head, MAGIC, Page, STATE, VERSION_DECISIONS, VERSION_PLAIN};
 use crate::decisions::{Chapter, Chapters};
-use crate::framed::{Broken, END, FrameReader, unpacked};
+use crate::framed::{Broken, END, FrameReader, STATE_BYTES_MAX, unpacked};
 use crate::history::Record;
 use crate::records::{self, Recorded};
 use muster_engine::State;
@@ -10,8 +10,6 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-/// The state, uncompressed, is not longer than this.
-const STATE_BYTES_MAX: u64 = 8 << 30;
 /// A page of history, uncompressed, is not longer than this.
 const PAGE_BYTES_MAX: u64 = 256 << 20;
 

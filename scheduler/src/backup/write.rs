@@ -2,17 +2,14 @@
 
 use super::{DECISIONS, HEAD, HISTORY, Head, MAGIC, Page, Row, STATE, VERSION_DECISIONS, VERSION_PLAIN};
 use crate::decisions;
-use crate::framed::FrameWriter;
+use crate::framed::{FrameWriter, packed};
 use crate::history::HistoryStore;
 use muster_engine::State;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Bytes of compressed state in one frame.
-const PART_BYTES: usize = 1 << 20;
 /// Records of history in one frame, at most about.
 const PAGE_RECORDS: usize = 4_096;
-const ZSTD_LEVEL: i32 = 3;
 
 /// Takes one part of a decision log, with its kind.
 pub type Take<'a> = &'a mut dyn FnMut(u8, &[u8]) -> io::Result<()>;
@@ -48,11 +45,7 @@ pub fn write(
     let version = if decisions.is_some() { VERSION_DECISIONS } else { VERSION_PLAIN };
     let mut frames = FrameWriter::begin(out, MAGIC, version)?;
     frames.frame(HEAD, &serde_json::to_vec(head)?)?;
-    let packed = zstd::encode_all(&state.encode()[..], ZSTD_LEVEL)?;
-    for part in packed.chunks(PART_BYTES) {
-        frames.frame(STATE, part)?;
-    }
-    drop(packed);
+    frames.state(STATE, &packed(&state.encode())?)?;
     let mut records = 0;
     let mut from = head.history_from;
     while from <= head.index {
@@ -62,7 +55,7 @@ pub fn write(
         from = page.through + 1;
         let page = Page { through: page.through, records: page.records.into_iter().map(row).collect() };
         let bytes = postcard::to_stdvec(&page).map_err(io::Error::other)?;
-        frames.frame(HISTORY, &zstd::encode_all(&bytes[..], ZSTD_LEVEL)?)?;
+        frames.frame(HISTORY, &packed(&bytes)?)?;
     }
     if history.floor()? != head.history_from {
         return Err(io::Error::other("history was shortened meanwhile; try again"));

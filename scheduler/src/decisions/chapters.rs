@@ -2,7 +2,7 @@
 
 use super::Kept;
 use super::segments::{BEGIN, DAMAGED, ENTRIES, MAGIC, STATE, VERSION};
-use crate::framed::{Broken, FrameReader, unpacked};
+use crate::framed::{Broken, FrameReader, STATE_BYTES_MAX, unpacked};
 use crate::machine::Proposal;
 use muster_common::Time;
 use muster_engine::{Command, Entry, State};
@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 
-const STATE_BYTES_MAX: u64 = 8 << 30;
 const PACKED_BYTES_MAX: u64 = 1 << 30;
 /// A block is closed at a 64th of this; one entry may be longer.
 const BLOCK_BYTES_MAX: u64 = 16 << 20;

@@ -2,7 +2,7 @@
 
 use super::Kept;
 use super::chapters::torn_behind;
-use crate::framed::FrameWriter;
+use crate::framed::{FrameWriter, packed};
 use muster_engine::State;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -19,10 +19,8 @@ pub const ENTRIES: u8 = 3;
 /// Never in a file: why its rest cannot be read, for whoever reads a log through a backup.
 pub const DAMAGED: u8 = 5;
 
-const STATE_PART_BYTES: usize = 1 << 20;
 /// Entries are compressed together up to this.
 const BLOCK_BYTES: usize = 256 << 10;
-const ZSTD_LEVEL: i32 = 3;
 /// Of all segments, this many are worth their State.
 const SEGMENTS: u64 = 8;
 /// Entries passed over after a disk failed, before it is tried again.
@@ -91,16 +89,14 @@ impl Segments {
             self.mend()?;
             self.torn = false;
         }
-        let packed = zstd::encode_all(&state.encode()[..], ZSTD_LEVEL)?;
+        let packed = packed(&state.encode())?;
         self.make_room(packed.len() as u64)?;
         let path = self.dir.join(format!("{:010}-{}.decisions", self.next, state.applied_index()));
         self.next += 1;
         let file = BufWriter::new(File::options().write(true).create_new(true).open(path)?);
         let mut frames = FrameWriter::begin(file, MAGIC, VERSION)?;
         frames.frame(BEGIN, &state.applied_index().to_le_bytes())?;
-        for part in packed.chunks(STATE_PART_BYTES) {
-            frames.frame(STATE, part)?;
-        }
+        frames.state(STATE, &packed)?;
         frames.flush()?;
         self.file = Some(frames);
         Ok(())
@@ -181,7 +177,7 @@ impl Segments {
 /// None that is known; the encoder's.
 pub fn pack(entries: &[Kept]) -> io::Result<Vec<u8>> {
     let bytes = postcard::to_stdvec(entries).map_err(io::Error::other)?;
-    zstd::encode_all(&bytes[..], ZSTD_LEVEL)
+    packed(&bytes)
 }
 
 fn number(path: &Path) -> Option<u64> {

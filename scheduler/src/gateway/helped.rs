@@ -1,9 +1,8 @@
 //! What would help a waiting job, and in which range its start lies: both tried on copies of the state.
 
-use super::render::words::{duration, gang_name, plain};
+use super::render::words::{delay, duration, gang_name, plain};
 use super::subject::Subject;
-use muster_common::GangId;
-use muster_common::Time;
+use muster_common::{GangId, Time};
 use muster_engine::State;
 use muster_engine::forecast::{RUNS, StartRange, start_range};
 use muster_engine::remedy::{Delays, Remedy, remedies};
@@ -74,16 +73,5 @@ fn pushes(state: &State, delays: Option<Delays>) -> String {
             format!("; pushes back {most}{} {by}", gang_name(state, gang))
         }
         Some(_) => String::new(),
-    }
-}
-
-fn delay(state: &State, (gang, before, after): (GangId, Time, Time)) -> pb::Delay {
-    let job = state.job(gang.job);
-    pb::Delay {
-        gang: gang_name(state, gang),
-        name: job.map(|job| job.name.to_string()).unwrap_or_default(),
-        user: job.map(|job| plain(&job.principal.0)).unwrap_or_default(),
-        start_before_at_ms: before.0,
-        start_after_at_ms: (after < Time::NEVER).then_some(after.0),
     }
 }

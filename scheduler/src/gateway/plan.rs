@@ -1,7 +1,7 @@
 //! Plans: where jobs would go and when, were they submitted now, and whom they would push back. The
 //! engine's own verbs on a copy of State; nothing is committed.
 
-use super::render::words::{gang_name, plain};
+use super::render::words::{delay, gang_name, owner};
 use super::render::{attempt, cluster, job};
 use super::roles::Caller;
 use super::subject::Subject;
@@ -171,12 +171,6 @@ fn awaited(copy: &State, gang: GangId, place: &[Allocation], after: &Foreseen) -
     awaited.collect()
 }
 
-fn owner(state: &State, gang: GangId) -> (String, String) {
-    let job = state.job(gang.job);
-    let name = job.map(|job| job.name.to_string()).unwrap_or_default();
-    (name, job.map(|job| plain(&job.principal.0)).unwrap_or_default())
-}
-
 /// What waits already and would start later than without the plan.
 fn delays(state: &State, before: &Foreseen, after: &Foreseen) -> Vec<pb::Delay> {
     if !before.forecast.complete || !after.forecast.complete {
@@ -191,15 +185,5 @@ fn delays(state: &State, before: &Foreseen, after: &Foreseen) -> Vec<pb::Delay> 
         }
     }
     delayed.sort_by_key(|(then, gang, start)| (std::cmp::Reverse(then.since_ms(*start)), *gang));
-    let told = delayed.into_iter().take(DELAYS_MAX).map(|(then, gang, start)| {
-        let (name, user) = owner(state, gang);
-        pb::Delay {
-            gang: gang_name(state, gang),
-            name,
-            user,
-            start_before_at_ms: start.0,
-            start_after_at_ms: (then < Time::NEVER).then_some(then.0),
-        }
-    });
-    told.collect()
+    delayed.into_iter().take(DELAYS_MAX).map(|(then, gang, start)| delay(state, (gang, start, then))).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::render::cluster;
-use super::render::words::{gang_name, plain};
+use super::render::words::{gang_name, owner, plain};
 use super::roles::Caller;
 use muster_common::Time;
 use muster_engine::State;
@@ -41,7 +41,7 @@ pub fn answer(state: &State, briefs: &Briefs, now: Time) -> pb::WhyAllReply {
 }
 
 fn render(state: &State, group: &Group) -> pb::WaitingGroup {
-    let job = state.job(group.example.job);
+    let (example_name, example_user) = owner(state, group.example);
     pb::WaitingGroup {
         reason: group.reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
         what: plain(&group.what),
@@ -50,8 +50,8 @@ fn render(state: &State, group: &Group) -> pb::WaitingGroup {
         jobs: group.jobs,
         oldest_wait_since_at_ms: group.oldest.0,
         example: gang_name(state, group.example),
-        example_name: job.map(|job| job.name.to_string()).unwrap_or_default(),
-        example_user: job.map(|job| plain(&job.principal.0)).unwrap_or_default(),
+        example_name,
+        example_user,
         text: plain(&group.detail),
     }
 }

@@ -1,7 +1,7 @@
 //! Proof 4: a backup, all servers wiped, a restore: what the backup knows goes on where it runs, what it does not know is
 //! stopped by name, and nothing that was acknowledged before the backup is lost.
 
-use super::{job, others};
+use super::{job, others, plain};
 use muster_proto::client::{ClusterStatusReply, ListJobsRequest};
 use muster_tests::cluster::ranks::check_lines;
 use muster_tests::cluster::wait::until;
@@ -9,10 +9,6 @@ use muster_tests::cluster::{Options, TestCluster};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-fn plain(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
 
 fn agree(all: &[ClusterStatusReply]) {
     assert!(all.iter().all(|status| status.state_hash == all[0].state_hash), "{all:#?}");

@@ -24,6 +24,7 @@ mod servers_change;
 use muster_tests::cluster::TestCluster;
 use muster_tests::cluster::observer::Observer;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// A job of `nodes` nodes with `per_node` GPUs each, one rank per GPU.
 fn job(name: &str, nodes: u32, per_node: u32, run: &str) -> Value {
@@ -34,11 +35,23 @@ fn job(name: &str, nodes: u32, per_node: u32, run: &str) -> Value {
     })
 }
 
+/// One node's eight GPUs, at a priority class.
+fn of_class(name: &str, class: &str, run: &str) -> Value {
+    let mut job = job(name, 1, 8, run);
+    job["priority"] = json!(class);
+    job
+}
+
 /// As [`job`], only on nodes other than these.
 fn job_off(name: &str, nodes: u32, per_node: u32, run: &str, exclude: &[&str]) -> Value {
     let mut job = job(name, nodes, per_node, run);
     job["gang"]["exclude"] = json!(exclude);
     job
+}
+
+/// A path of a test's own folder, as a word of a command line.
+fn plain(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
 }
 
 /// All nodes of a cluster but one, by name.

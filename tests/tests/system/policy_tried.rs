@@ -1,20 +1,9 @@
 //! A policy in the shadow of a live cluster, a policy in force on the word of a simulation.
 
-use super::job;
+use super::{job, of_class, plain};
 use muster_tests::cluster::wait::until;
 use muster_tests::cluster::{Options, TestCluster};
 use serde_json::{Value, json};
-use std::path::Path;
-
-fn plain(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
-
-fn of_class(name: &str, class: &str, run: &str) -> Value {
-    let mut job = job(name, 1, 8, run);
-    job["priority"] = json!(class);
-    job
-}
 
 /// One job at a time, and what waits is not started in the order in which it came.
 async fn contend(cluster: &TestCluster) {

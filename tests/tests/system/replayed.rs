@@ -1,7 +1,7 @@
 //! A cluster's own past, played again: its decisions come out the same, a changed one is found, another policy is tried on
 //! its States and on its work.
 
-use super::job;
+use super::plain;
 use muster_engine::command::PlanStep;
 use muster_engine::{Command, Entry};
 use muster_scheduler::backup;
@@ -15,13 +15,8 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
-fn plain(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
-
 fn of_class(name: &str, class: &str, run: &str) -> Value {
-    let mut job = job(name, 1, 8, run);
-    job["priority"] = json!(class);
+    let mut job = super::of_class(name, class, run);
     job["limits"] = json!({"time": "10m"});
     job
 }

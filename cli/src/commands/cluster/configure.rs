@@ -1,5 +1,6 @@
 //! `muster cluster set`: policy, fabric, settings and organisation, from a TOML file.
 
+use crate::commands::policy;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::table::cell;
@@ -7,7 +8,6 @@ use clap::{Args, ValueEnum};
 use muster_common::topology::FabricSpec;
 use muster_engine::command::Settings;
 use muster_engine::organisation::Organisation;
-use muster_engine::policy::Policy;
 use muster_proto::client::{ConfigureReply, ConfigureRequest};
 use muster_proto::convert::error::ErrorCode;
 use muster_runtime::config::load_file;
@@ -63,13 +63,7 @@ pub async fn run(context: &Context, args: SetArgs) -> Result<u8, CliError> {
 /// Read as what it will be, so that mistakes have lines.
 fn read(kind: Kind, file: &Path) -> Result<String, CliError> {
     match kind {
-        Kind::Policy => {
-            let policy: Policy = load_file(file)?;
-            policy
-                .validate()
-                .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
-            Ok(to_json(&policy))
-        }
+        Kind::Policy => Ok(to_json(&policy::read(file)?)),
         Kind::Fabric => as_json::<FabricSpec>(file),
         Kind::Settings => as_json::<Settings>(file),
         Kind::Organisation => {

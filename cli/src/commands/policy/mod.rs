@@ -8,7 +8,11 @@ pub mod shadow;
 use crate::context::Context;
 use crate::error::CliError;
 use clap::Subcommand;
+use muster_engine::policy::Policy;
 use muster_proto::client::{ShowPolicyReply, ShowPolicyRequest};
+use muster_proto::convert::error::ErrorCode;
+use muster_runtime::config::load_file;
+use std::path::Path;
 
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -27,6 +31,18 @@ pub async fn run(context: &Context, command: PolicyCommand) -> Result<u8, CliErr
         PolicyCommand::Promote(args) => promote::run(context, args).await,
         PolicyCommand::Shadow(command) => shadow::run(context, command).await,
     }
+}
+
+/// Reads a policy as what it will be, so that mistakes have lines.
+///
+/// # Errors
+/// A file that cannot be read, or that is no sound policy.
+pub fn read(file: &Path) -> Result<Policy, CliError> {
+    let policy: Policy = load_file(file)?;
+    policy
+        .validate()
+        .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
+    Ok(policy)
 }
 
 async fn show(context: &Context) -> Result<ShowPolicyReply, CliError> {

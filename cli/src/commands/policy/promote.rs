@@ -1,6 +1,6 @@
 //! `muster policy promote`: a policy in force, on the word of a simulation that is kept with it.
 
-use super::{shadow, show};
+use super::{read, show};
 use crate::commands::sim::failed;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
@@ -34,7 +34,7 @@ pub struct Change {
 }
 
 pub async fn run(context: &Context, args: PromoteArgs) -> Result<u8, CliError> {
-    let wanted = args.policy.as_deref().map(shadow::read).transpose()?;
+    let wanted = args.policy.as_deref().map(read).transpose()?;
     let found = evidence::read(&args.run, wanted.as_ref()).map_err(failed)?;
     let now = show(context).await?;
     if found.engine_version != now.engine_version {
@@ -128,7 +128,6 @@ mod tests {
     use super::*;
     use muster_engine::policy::{Backfill, Order};
     use muster_sim::compare::{CompareArgs, compare};
-    use muster_sim::trace::BadRows;
     use muster_sim::{Going, RunArgs, SceneArgs};
     use std::path::Path;
     use std::sync::atomic::AtomicBool;
@@ -150,19 +149,10 @@ mod tests {
     }
 
     fn scene(folder: &Path) -> SceneArgs {
-        SceneArgs {
-            world: file(folder, "world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-            trace: file(folder, "t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
-            format: None,
-            truth: None,
-            throughputs: None,
-            prices: None,
-            organisation: None,
-            start_job: 0,
-            jobs: None,
-            check: false,
-            bad_rows: BadRows::Refuse,
-        }
+        SceneArgs::of(
+            file(folder, "world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
+            file(folder, "t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
+        )
     }
 
     #[test]
@@ -210,7 +200,7 @@ mod tests {
         assert!(two.figures.iter().any(|(name, value)| name == "against" && value == "a.toml"), "{:?}", two.figures);
         let three = compared(3);
         assert!(evidence::read(&three, None).expect_err("which?").to_string().contains("--policy"));
-        let meant = shadow::read(&policies[2]).expect("a policy");
+        let meant = read(&policies[2]).expect("a policy");
         assert_eq!(evidence::read(&three, Some(&meant)).expect("the third").policy.order, Order::Sjf);
         assert!(evidence::read(&three, Some(&Policy::default())).is_err());
     }

@@ -1,17 +1,14 @@
 //! `muster policy shadow`: a second policy on each State of the live cluster, without any effect.
 
-use super::show;
+use super::{read, show};
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::human;
 use crate::output::table::cell;
 use clap::{Args, Subcommand};
-use muster_engine::policy::Policy;
 use muster_proto::client::{ConfigureRequest, PolicyShadow, ShowPolicyReply};
-use muster_proto::convert::error::ErrorCode;
-use muster_runtime::config::load_file;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a shadow can say, and what it cannot.
 pub const SAYS: &str = "at each State on which the policy in force was asked, whom this one would have started there; \
@@ -52,15 +49,6 @@ pub async fn run(context: &Context, command: ShadowCommand) -> Result<u8, CliErr
             Ok(0)
         }
     }
-}
-
-/// Read as what it will be, so that mistakes have lines.
-pub fn read(file: &Path) -> Result<Policy, CliError> {
-    let policy: Policy = load_file(file)?;
-    policy
-        .validate()
-        .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
-    Ok(policy)
 }
 
 async fn change(context: &Context, json: String) -> Result<u8, CliError> {

@@ -3,14 +3,13 @@
 use super::cluster::{self, Source, Stretch, gather, local, usage};
 use super::{Teller, failed, import, interrupts, threads};
 use crate::commands::cluster::backup::refused;
+use crate::commands::policy;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human;
 use crate::output::table::cell;
 use clap::{ArgGroup, Args};
-use muster_engine::policy::Policy;
 use muster_proto::convert::error::ErrorCode;
-use muster_runtime::config::load_file;
 use muster_scheduler::backup::decisions;
 use muster_scheduler::decisions::Chapter;
 use muster_sim::SceneArgs;
@@ -69,7 +68,7 @@ pub fn run(context: &Context, args: SimReplayArgs) -> Result<u8, CliError> {
     }
     let policy = args.policy.as_deref().ok_or_else(|| usage("name a policy with --policy"))?;
     if args.shadow {
-        let known = read_policy(policy)?;
+        let known = policy::read(policy)?;
         let (shadow, account) = replayed(context, &args.source, Shadow::new(known))?;
         let shadowed = shadow.report(account);
         context.printer.answer(|| document(&shadowed), || render_shadowed(&shadowed))?;
@@ -77,14 +76,6 @@ pub fn run(context: &Context, args: SimReplayArgs) -> Result<u8, CliError> {
     }
     let output = args.output.as_deref().ok_or_else(|| usage("name a folder with -o"))?;
     counterfactual(context, &args, policy, output)
-}
-
-fn read_policy(file: &Path) -> Result<Policy, CliError> {
-    let policy: Policy = load_file(file)?;
-    policy
-        .validate()
-        .map_err(|error| CliError::new(ErrorCode::ConfigInvalid, format!("{}: {error}", file.display())))?;
-    Ok(policy)
 }
 
 fn verify(context: &Context, source: &Source) -> Result<Verified, CliError> {
@@ -143,7 +134,7 @@ fn complaint(verified: &Verified) -> Option<CliError> {
 }
 
 fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output: &Path) -> Result<u8, CliError> {
-    read_policy(policy)?;
+    policy::read(policy)?;
     let stretch = Stretch { source: args.source.clone(), last_ms: None };
     let imported = gather(context, &import::within(&stretch, args.last.as_deref())?)?;
     let folder = output.join("imported");
@@ -153,17 +144,9 @@ fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output
     let args = CompareArgs {
         policies: vec![folder.join(POLICY_FILE), policy.to_owned()],
         scene: SceneArgs {
-            world: folder.join(WORLD_FILE),
-            trace: folder.join(TRACE_FILE),
-            format: None,
-            truth: None,
-            throughputs: None,
             prices: args.prices.clone(),
             organisation: organisation_in(&folder),
-            start_job: 0,
-            jobs: None,
-            check: false,
-            bad_rows: muster_sim::trace::BadRows::Refuse,
+            ..SceneArgs::of(folder.join(WORLD_FILE), folder.join(TRACE_FILE))
         },
         seeds: 1,
         threads: threads(None),

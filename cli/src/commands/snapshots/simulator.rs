@@ -15,19 +15,8 @@ fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 fn scene(folder: &Path) -> SceneArgs {
-    SceneArgs {
-        world: file(folder, "world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-        trace: file(folder, "t.csv", TRACE),
-        format: None,
-        truth: None,
-        throughputs: None,
-        prices: None,
-        organisation: None,
-        start_job: 0,
-        jobs: None,
-        check: true,
-        bad_rows: BadRows::Refuse,
-    }
+    let world = file(folder, "world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n");
+    SceneArgs { check: true, ..SceneArgs::of(world, file(folder, "t.csv", TRACE)) }
 }
 
 fn plain(document: &Value) -> Value {

@@ -5,6 +5,7 @@ use muster_common::{GangId, NodeId, Time};
 use muster_engine::State;
 use muster_engine::command::{Exit, StopFor};
 use muster_engine::state::gang::Cause;
+use muster_proto::client as pb;
 
 /// A node's name; its number when it is no longer known.
 pub fn node_name(state: &State, node: NodeId) -> String {
@@ -15,6 +16,20 @@ pub fn node_name(state: &State, node: NodeId) -> String {
 pub fn gang_name(state: &State, gang: GangId) -> String {
     let array = state.job(gang.job).is_some_and(|job| state.scheduling(job).array.is_some());
     if array || gang.ordinal > 0 { gang.to_string() } else { gang.job.to_string() }
+}
+
+/// A gang's job: its name, and whose it is.
+pub fn owner(state: &State, gang: GangId) -> (String, String) {
+    let job = state.job(gang.job);
+    let name = job.map(|job| job.name.to_string()).unwrap_or_default();
+    (name, job.map(|job| plain(&job.principal.0)).unwrap_or_default())
+}
+
+/// A gang that would start later than before.
+pub fn delay(state: &State, (gang, before, after): (GangId, Time, Time)) -> pb::Delay {
+    let (name, user) = owner(state, gang);
+    let (start_before_at_ms, start_after_at_ms) = (before.0, at_ms(after));
+    pb::Delay { gang: gang_name(state, gang), name, user, start_before_at_ms, start_after_at_ms }
 }
 
 /// A moment in a field that is absent when it is not known.
