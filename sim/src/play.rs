@@ -11,7 +11,7 @@ use crate::trace::TraceJob;
 use crate::trace::throughputs::Throughputs;
 use crate::world::truth::Truth;
 use crate::world::{CycleAfter, Request, World};
-use muster_common::job::{GroupRequest, Hash, Launch, LogLimits, Run};
+use muster_common::job::{GroupRequest, Hash, Launch, LogLimits, Run, Scheduling};
 use muster_common::time::SECOND_MS;
 use muster_common::topology::TopologyRequest;
 use muster_common::{Name, NodeId, Time};
@@ -148,24 +148,26 @@ impl Play<'_> {
                 continue;
             }
             let at = Time(self.world.on_tick(job.submit_ms));
-            let name = job.name.clone().unwrap_or_else(|| Name::literal("recorded"));
-            let principal = job.user.as_deref().map_or_else(operator, |user| Principal(user.into()));
-            let submit = Submit {
-                key: job.id.clone(),
-                key_made_at: None,
-                principal,
-                name,
-                scheduling,
-                launch: launch.clone(),
-                body_hash: Hash::default(),
-                hold: false,
-                retry_of: None,
-            };
+            let submit = submit_of(job, scheduling, &launch);
             recorder.expect(index);
-            player.at(at, Command::Submit(Box::new(submit)));
+            player.at(at, submit);
         }
         recorder.expect_in_order();
     }
+}
+
+fn submit_of(job: &TraceJob, scheduling: Scheduling, launch: &Arc<Launch>) -> Command {
+    Command::Submit(Box::new(Submit {
+        key: job.id.clone(),
+        key_made_at: None,
+        principal: job.user.as_deref().map_or_else(operator, |user| Principal(user.into())),
+        name: job.name.clone().unwrap_or_else(|| Name::literal("recorded")),
+        scheduling,
+        launch: launch.clone(),
+        body_hash: Hash::default(),
+        hold: false,
+        retry_of: None,
+    }))
 }
 
 fn clockwork(world: &World) -> Clockwork {
@@ -245,5 +247,7 @@ pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)>
     calls
 }
 
+#[cfg(test)]
+mod estimates;
 #[cfg(test)]
 mod tests;
