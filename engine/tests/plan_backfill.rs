@@ -20,7 +20,7 @@ fn easy(edge: Edge, spare: bool) -> Policy {
     Policy {
         order: Order::Fifo,
         domains: Domains::Anywhere,
-        backfill: Backfill { reserve_depth: 1, filler_order: FillerOrder::Policy, edge, spare },
+        backfill: Backfill { reserve_depth: 1, filler_order: FillerOrder::Policy, edge, spare, rematch: false },
         ..Policy::default()
     }
 }
@@ -152,7 +152,7 @@ proptest! {
         strict in any::<bool>(),
         policy_order in any::<bool>(),
         before in any::<bool>(),
-        spare in any::<bool>(),
+        (spare, rematch) in prop_oneof![Just((false, false)), Just((true, false)), Just((true, true))],
         anywhere in any::<bool>(),
         every_event in any::<bool>(),
         reserve_depth in prop_oneof![Just(1u32), 2u32..8],
@@ -165,6 +165,7 @@ proptest! {
                 filler_order: if policy_order { FillerOrder::Policy } else { FillerOrder::Submit },
                 edge: if before { Edge::Before } else { Edge::AtOrBefore },
                 spare,
+                rematch,
             },
             domains: if anywhere { Domains::Anywhere } else { Domains::LowestFit },
             ..Policy::default()

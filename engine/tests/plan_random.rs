@@ -257,12 +257,13 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
         Just(Order::Wfp3),
     ];
     let domains = prop_oneof![Just(Domains::LowestFit), Just(Domains::Anywhere), Just(Domains::NodeThenLevel)];
-    (orders, domains, 0u8..4, any::<bool>(), prop_oneof![0u32..2, 2u32..6], any::<bool>()).prop_map(
-        |(order, domains, kind, sticky, depth, spread)| {
+    let booking = (prop_oneof![0u32..2, 2u32..6], any::<bool>());
+    (orders, domains, 0u8..4, any::<bool>(), booking, any::<bool>()).prop_map(
+        |(order, domains, kind, sticky, (depth, rematch), spread)| {
             let mut policy = Policy {
                 order,
                 domains,
-                backfill: Backfill { reserve_depth: depth, ..Backfill::default() },
+                backfill: Backfill { reserve_depth: depth, rematch, ..Backfill::default() },
                 ..Policy::default()
             };
             policy.score = if spread { Score::Spread } else { Score::BestFit };

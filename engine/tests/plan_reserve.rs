@@ -237,10 +237,11 @@ impl Hooks for Promises {
 fn booked_starts_hold(
     given: &[(u32, u64, u64, u8)],
     reserve_depth: u32,
-    [anywhere, spare, every_event]: [bool; 3],
+    (spare, rematch): (bool, bool),
+    [anywhere, every_event]: [bool; 2],
 ) -> Result<(), String> {
     let mut policy = booking(reserve_depth);
-    policy.backfill.spare = spare;
+    (policy.backfill.spare, policy.backfill.rematch) = (spare, rematch);
     policy.domains = if anywhere { Domains::Anywhere } else { Domains::LowestFit };
     let cycle_every = if every_event { CycleEvery::Event } else { CycleEvery::Instant };
     let world = World { at_one_instant: InstantOrder::EndsFirst, cycle_every, kept_work: true };
@@ -312,7 +313,7 @@ fn a_booking_that_is_bettered_in_a_cycle_that_fills_the_cluster_is_written() {
         (1, 73, 284, 0),
         (1, 24, 194, 0),
     ];
-    booked_starts_hold(&given, 8, [true, false, false]).unwrap();
+    booked_starts_hold(&given, 8, (false, false), [true, false]).unwrap();
 }
 
 proptest! {
@@ -322,10 +323,10 @@ proptest! {
         given in proptest::collection::vec((1u32..20, 1u64..300, 0u64..300, 0u8..6), 2..40),
         reserve_depth in 2u32..9,
         anywhere in any::<bool>(),
-        spare in any::<bool>(),
+        filling in prop_oneof![Just((false, false)), Just((true, false)), Just((true, true))],
         every_event in any::<bool>(),
     ) {
-        let held = booked_starts_hold(&given, reserve_depth, [anywhere, spare, every_event]);
+        let held = booked_starts_hold(&given, reserve_depth, filling, [anywhere, every_event]);
         prop_assert!(held.is_ok(), "{}", held.unwrap_err());
     }
 }

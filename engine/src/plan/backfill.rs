@@ -136,7 +136,7 @@ impl Round<'_> {
             return known.booking.clone();
         }
         let spent = self.spent;
-        let Foresight { start, ground } = self.earliest(gang, item, before)?;
+        let Foresight { start, ground } = self.earliest(gang, item, before, None)?;
         let booking = start.map(|start| Arc::new(self.booking(gang, item, start)));
         if !self.rests_on_touched(&ground) {
             let too_late = |start: Time| Time(start.0.saturating_sub(item.left())).plus_ms(1);
@@ -167,6 +167,26 @@ impl Round<'_> {
     /// The earliest start from a moment on, on nothing that is booked for later.
     fn search_ahead(&mut self, gang: GangId, item: &Item, from: Time) -> Option<Start> {
         let mark = self.ledger.mark();
+        let mut future = self.unbooked_future(from);
+        let found = self.earliest_fit(gang, item, &mut future);
+        let start = found.map(|at| self.start_here(gang, item, future.events[at].0));
+        self.ledger.rollback(mark);
+        start
+    }
+
+    /// As [`Self::search_ahead`], at one moment that is still to come.
+    pub(super) fn search_at(&mut self, gang: GangId, item: &Item, at: Time) -> Option<Start> {
+        let mark = self.ledger.mark();
+        let mut future = self.unbooked_future(at);
+        let is_then = future.events.first().is_some_and(|(first, _)| *first == at);
+        let fits = is_then && self.fits_after(gang, item, &mut future, 1);
+        let start = fits.then(|| self.start_here(gang, item, at));
+        self.ledger.rollback(mark);
+        start
+    }
+
+    /// What is given back from a moment on. Takes all that is booked for later off the ledger.
+    fn unbooked_future(&mut self, from: Time) -> Future {
         let later = |booking: &&Arc<Booking>| booking.end > from;
         for booking in self.booked.iter().filter(later) {
             for (node, share) in &booking.on {
@@ -176,16 +196,14 @@ impl Round<'_> {
                 });
             }
         }
-        let marks = vec![self.ledger.mark()];
-        let mut future = Future { events: self.releases(from), marks };
-        let found = self.earliest_fit(gang, item, &mut future);
-        let start = found.map(|at| {
-            let parts = self.search(gang, item).unwrap_or_default();
-            let views = parts.iter().filter_map(|part| self.ledger.node(part.node)).cloned().collect();
-            Start { at: future.events[at].0, parts, views }
-        });
-        self.ledger.rollback(mark);
-        start
+        Future { events: self.releases(from), marks: vec![self.ledger.mark()] }
+    }
+
+    /// A start on the ledger as it is then.
+    fn start_here(&mut self, gang: GangId, item: &Item, at: Time) -> Start {
+        let parts = self.search(gang, item).unwrap_or_default();
+        let views = parts.iter().filter_map(|part| self.ledger.node(part.node)).cloned().collect();
+        Start { at, parts, views }
     }
 
     /// The first index whose releases, with all before, make room. Doubling, then halving: what is
@@ -225,7 +243,7 @@ impl Round<'_> {
         self.search(gang, item).is_some()
     }
 
-    fn booking(&self, gang: GangId, item: &Item, start: Start) -> Booking {
+    pub(super) fn booking(&self, gang: GangId, item: &Item, start: Start) -> Booking {
         let Start { at, parts, views } = start;
         let mut on = BTreeMap::new();
         for (part, view) in parts.iter().zip(views) {
@@ -261,19 +279,22 @@ impl Round<'_> {
             return Tried::Waits(Reason::Backfill);
         }
         self.set_aside(hit);
-        let Some(parts) = self.search(gang, item) else {
-            if self.excluded(gang).is_empty() {
-                // What ends before the last of these starts is in the way of fewer.
-                let most_ms = self.longest_beside(hit - 1).unwrap_or(0);
-                self.no_spare_fit.insert(item.asked(), most_ms);
-            }
-            return Tried::Waits(Reason::Backfill);
-        };
-        self.put_back();
-        self.booked.spend(hit, &parts);
-        self.take(&parts);
-        self.place(gang, item, parts);
-        Tried::Placed
+        if let Some(parts) = self.search(gang, item) {
+            self.put_back();
+            self.booked.spend(hit, &parts);
+            self.take(&parts);
+            self.place(gang, item, parts);
+            return Tried::Placed;
+        }
+        if self.try_rematch(gang, item, hit) {
+            return Tried::Placed;
+        }
+        if self.excluded(gang).is_empty() {
+            // What ends before the last of these starts is in the way of fewer.
+            let most_ms = self.longest_beside(hit - 1).unwrap_or(0);
+            self.no_spare_fit.insert(item.asked(), most_ms);
+        }
+        Tried::Waits(Reason::Backfill)
     }
 
     /// The longest run that the booking with so many before it allows; `None` = not even one of no length.
@@ -288,12 +309,12 @@ impl Round<'_> {
     }
 
     /// Who is told a start of its own is no filler, and may end where another begins.
-    fn edge(&self) -> Edge {
+    pub(super) fn edge(&self) -> Edge {
         if self.fills { self.state.policy().backfill.edge } else { Edge::AtOrBefore }
     }
 
     /// How many bookings a gang runs into that starts now.
-    fn hit_by(&self, item: &Item) -> usize {
+    pub(super) fn hit_by(&self, item: &Item) -> usize {
         self.booked.hit_by(self.now.plus_ms(item.left()), self.edge())
     }
 

@@ -125,8 +125,15 @@ impl Round<'_> {
         Plain::of(group, self.state.fabric(), self.state.policy()).is_some()
     }
 
-    /// The earliest start of a plain request before some moment that leaves all bookings as they are.
-    pub(super) fn earliest(&mut self, gang: GangId, item: &Item, before: Time) -> Option<Foresight> {
+    /// The earliest start of a plain request before some moment that leaves all bookings as they are, anywhere or
+    /// within one domain.
+    pub(super) fn earliest(
+        &mut self,
+        gang: GangId,
+        item: &Item,
+        before: Time,
+        within: Option<DomainId>,
+    ) -> Option<Foresight> {
         let group = item.scheduling.groups.first()?;
         let plain = Plain::of(group, self.state.fabric(), self.state.policy())?;
         let none = BTreeSet::new();
@@ -143,7 +150,7 @@ impl Round<'_> {
         for models in models_of(group) {
             let until = best.as_ref().map_or(before, |start| start.at);
             let search = Search::of(self.searched(gang, &none), group, models);
-            let found = self.sweep(&plain, &search, item, until, &mut steps);
+            let found = self.sweep(&plain, &search, item, (until, within), &mut steps);
             upto = upto.max(found.as_ref().map_or(until, |start| start.at));
             best = found.or(best);
         }
@@ -163,7 +170,14 @@ impl Round<'_> {
     }
 
     /// Takes up nodes and what changes on them, moment by moment, until one domain has enough.
-    fn sweep(&self, plain: &Plain, search: &Search, item: &Item, until: Time, steps: &mut u64) -> Option<Start> {
+    fn sweep(
+        &self,
+        plain: &Plain,
+        search: &Search,
+        item: &Item,
+        (until, within): (Time, Option<DomainId>),
+        steps: &mut u64,
+    ) -> Option<Start> {
         let ready = search.classes.iter().map(|class| self.times.ready(*class, plain.listed).peekable());
         let mut ready: Vec<_> = ready.collect();
         let mut nodes: Vec<Given> = Vec::new();
@@ -176,7 +190,7 @@ impl Round<'_> {
             for list in &mut ready {
                 while let Some((_, id)) = list.next_if(|(soonest, _)| *soonest <= at) {
                     *steps += 1;
-                    let Some(domain) = self.homes_of(id, &plain.homes) else { continue };
+                    let Some(domain) = self.homes_of(id, &plain.homes, within) else { continue };
                     let node = nodes.len();
                     if self.gives_plainly(id, plain, search, &mut |at, gives| events.push(Reverse((at, node, gives)))) {
                         *steps += 1;
@@ -217,9 +231,10 @@ impl Round<'_> {
         }
     }
 
-    /// The domains of a node in which all of the gang must be; `None` where it is in none.
-    fn homes_of(&self, id: NodeId, homes: &[(usize, usize)]) -> Option<Vec<DomainId>> {
-        let domains = &self.ledger.node(id)?.facts.domains;
+    /// The domains of a node in which all of the gang must be; `None` where it is in none, or outside of `within`.
+    fn homes_of(&self, id: NodeId, homes: &[(usize, usize)], within: Option<DomainId>) -> Option<Vec<DomainId>> {
+        let view = self.ledger.node(id).filter(|view| within.is_none_or(|domain| view.is_in(domain)))?;
+        let domains = &view.facts.domains;
         let home = |(tree, depth): &(usize, usize)| {
             domains.iter().copied().find(|domain| {
                 let view = self.ledger.domain_view(*domain);

@@ -30,6 +30,7 @@ pub mod place;
 mod pool;
 pub mod quota;
 mod rebook;
+mod rematch;
 pub mod replan;
 mod request;
 pub mod round;

@@ -170,7 +170,7 @@ impl Round<'_> {
         tried
     }
 
-    fn holds_still(&self, booking: Arc<Booking>) -> Option<Arc<Booking>> {
+    pub(super) fn holds_still(&self, booking: Arc<Booking>) -> Option<Arc<Booking>> {
         let item = self.waiting.item_of(self.state, booking.gang)?.clone();
         let again = self.kept(booking.gang, &item, booking.start, &booking.witness)?;
         Some(Arc::new(Booking { domain: booking.domain.clone(), ..again }))

@@ -48,6 +48,8 @@ pub struct Round<'a> {
     pub unseen: BTreeSet<GangId>,
     /// Marks of the ledger, one for each booking that is set aside on it at present.
     pub aside: Vec<usize>,
+    /// Trials in this cycle of booking others anew around a filler.
+    pub rematches: u32,
     /// Parts placed in this cycle, by node, and when they are given back.
     pub own: BTreeMap<NodeId, Vec<(Time, PlacedPart)>>,
     pub spent: u64,
@@ -133,6 +135,7 @@ impl<'a> Round<'a> {
             fills: false,
             unseen: BTreeSet::new(),
             aside: Vec::new(),
+            rematches: 0,
             own: BTreeMap::new(),
             spent: 0,
             looked: 0,

@@ -67,11 +67,20 @@ pub struct Backfill {
     pub edge: Edge,
     /// A filler may also run past the booking on devices the booked gang will not need.
     pub spare: bool,
+    /// A filler may even have devices that a booking counts on, where every booked gang that it would run into
+    /// finds others in its own domain, no later. Needs `spare`.
+    pub rematch: bool,
 }
 
 impl Default for Backfill {
     fn default() -> Self {
-        Self { reserve_depth: 1, filler_order: FillerOrder::Policy, edge: Edge::AtOrBefore, spare: true }
+        Self {
+            reserve_depth: 1,
+            filler_order: FillerOrder::Policy,
+            edge: Edge::AtOrBefore,
+            spare: true,
+            rematch: false,
+        }
     }
 }
 
@@ -150,6 +159,10 @@ pub enum PolicyError {
     #[error("backfill.reserve_depth is {0}; it must be between 0 and {RESERVE_DEPTH_MAX}")]
     Depth(u32),
     #[error(
+        "backfill.rematch is true and backfill.spare is false: whoever may not run past a booking has nothing to swap; set spare = true or rematch = false"
+    )]
+    Rematch,
+    #[error(
         "workload: at most {WORKLOAD_MAX} shapes, each with a share from 1 to 1000 thousandths, at most 1024 devices and a weight"
     )]
     Workload,
@@ -171,6 +184,9 @@ impl Policy {
         self.order.validate()?;
         if self.backfill.reserve_depth > RESERVE_DEPTH_MAX {
             return Err(PolicyError::Depth(self.backfill.reserve_depth));
+        }
+        if self.backfill.rematch && !self.backfill.spare {
+            return Err(PolicyError::Rematch);
         }
         self.taking.validate()?;
         if self.workload.len() > WORKLOAD_MAX || !self.workload.iter().all(TypicalShape::is_sound) {
