@@ -323,12 +323,13 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
         Some(_) => return Offered::Barred,
     }
     let own = round.seen(gang);
-    if round.try_beside_bookings(gang, item, own.as_deref()) == Tried::Placed || round.take_back(gang, item) {
+    // Whoever has a window of time of its own waits for that.
+    let has_window = !round.booked.fixed_for(gang.job).is_empty();
+    let placed = round.try_beside_bookings(gang, item, own.as_deref()) == Tried::Placed;
+    if placed || !has_window && round.take_back(gang, item) {
         return Offered::Next;
     }
-    // Whoever has a window of time of its own waits for that.
-    let has_window = || !round.booked.fixed_for(gang.job).is_empty();
-    if !front.closed && !has_window() && !round.is_over_quota(item) {
+    if !front.closed && !has_window && !round.is_over_quota(item) {
         return hold_back(round, gang, item, own, front);
     }
     Offered::Unfit
@@ -394,9 +395,9 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
     }
 }
 
-/// With nothing free and bookings already written, there is nothing to work out.
+/// With nothing free, nobody to be stopped and bookings already written, there is nothing to work out.
 fn nothing_to_fill(round: &Round, gang: GangId, depth: usize) -> bool {
-    let full = round.ledger.with_free().is_empty() && round.ledger.partial().is_empty();
+    let full = round.ledger.with_free().is_empty() && round.ledger.partial().is_empty() && !round.takes();
     let known = round.state.reservations();
     let ours = |kind| matches!(kind, ReservationKind::Head | ReservationKind::Booked);
     let all = || depth == 1 || known.values().filter(|known| ours(known.kind)).count() >= depth;

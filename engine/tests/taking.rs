@@ -8,7 +8,7 @@ use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId};
 use muster_engine::command::{Command, NodeAction, PlanStep, Principal, ReportBody, StopFor};
 use muster_engine::plan::explain::Reason;
-use muster_engine::policy::{Policy, Preempt, Taking};
+use muster_engine::policy::{Order, Policy, Preempt, Taking};
 use muster_engine::state::reservation::ReservationKind;
 use plan_support::{inventory, nodes, total, within};
 use taking_support::*;
@@ -388,4 +388,25 @@ fn a_gang_moved_off_a_drained_node_keeps_its_other_nodes() {
     cluster.decide();
     assert!(cluster.runs(wide));
     assert_eq!(cluster.nodes_of(wide), [racks[1][0], racks[0][1]]);
+}
+
+/// In the order of submits the higher class stands behind a gang that nobody can be stopped for.
+#[test]
+fn whoever_may_stop_others_is_looked_at_behind_a_start_that_is_booked() {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..preempting() });
+    cluster.racks(1, 2, 8);
+    let lasting = |count: u32, run_s: u64| {
+        let mut wish = forever(nodes(count, 8));
+        wish.limits.exact_ms = Some(run_s * 1000);
+        wish
+    };
+    let low = cluster.submit(class(lasting(1, 1000), "low"));
+    cluster.submit(lasting(1, 1000));
+    let both = cluster.submit(lasting(2, 1000));
+    cluster.pass(1);
+    assert!(cluster.kept(both, ReservationKind::Booked).is_some());
+    // It is gone before that start.
+    let high = cluster.submit(class(lasting(1, 100), "high"));
+    assert!(cluster.runs(high));
+    assert_eq!(cluster.stopped(), [low]);
 }

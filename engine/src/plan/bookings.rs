@@ -156,9 +156,11 @@ impl Bookings {
         self.by_gang.values().any(|booking| booking.fixed)
     }
 
-    /// Nodes on which a start is booked.
-    pub fn nodes(&self) -> BTreeSet<NodeId> {
-        self.by_gang.values().flat_map(|booking| booking.on.keys().copied()).collect()
+    /// Nodes on which a start is booked before some moment, but for those of some gangs.
+    pub fn nodes_before(&self, end: Time, without: &BTreeSet<GangId>) -> BTreeSet<NodeId> {
+        let before = self.by_start().take_while(|booking| booking.start < end);
+        let before = before.filter(|booking| !without.contains(&booking.gang));
+        before.flat_map(|booking| booking.on.keys().copied()).collect()
     }
 
     /// What runs on beyond the first so many starts uses up what is left beside them.

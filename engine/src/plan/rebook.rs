@@ -90,6 +90,14 @@ impl Round<'_> {
             });
             share.devices.push((*slot, 1000));
         }
+        for (node, share) in &mut on {
+            let Some(facts) = self.ledger.node(*node).map(|view| &view.facts) else { continue };
+            let is_put = |slot: usize| share.devices.iter().any(|(other, _)| usize::from(*other) == slot);
+            // With all of its devices the machine itself is put aside, for those too who ask for none.
+            if (0..facts.usable.len()).all(|slot| !facts.usable[slot] || is_put(slot)) {
+                share.amount = facts.inventory.amount();
+            }
+        }
         let Reservation { gang, start, end, witness, domain, .. } = known.clone();
         Booking { gang, start, end, witness, domain, on, fixed: true }
     }

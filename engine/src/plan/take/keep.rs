@@ -119,16 +119,17 @@ impl Round<'_> {
         if self.not_eligible(gang, &item).is_some() {
             return;
         }
-        self.set_aside_for(&item);
         let mark = self.ledger.mark();
         self.unmask(gang);
+        // What is put aside for others stays so, even where it is kept for this one.
+        self.set_aside_for(&item);
         let parts = match known.kind {
             ReservationKind::Wounded => self.mended(known, &item),
             _ => None,
         };
         let parts = parts.or_else(|| self.search(gang, &item));
-        self.ledger.rollback(mark);
         self.put_back();
+        self.ledger.rollback(mark);
         if let Some(parts) = parts {
             self.take(&parts);
             self.place(gang, &item, parts);
@@ -153,7 +154,10 @@ impl Round<'_> {
             };
             let whole = part.devices.iter().all(is_free) && part.devices.len() as u32 == per_node;
             let amount = node.map(|node| part_amount(group, node, per_node)).unwrap_or_default();
-            let affords = self.ledger.node(part.node).is_some_and(|view| view.amount.covers(&amount));
+            let affords = self.ledger.node(part.node).is_some_and(|view| {
+                let is_whole = |(slot, _): &(u16, u16)| view.free.get(usize::from(*slot)) == Some(&1000);
+                view.amount.covers(&amount) && part.devices.iter().all(is_whole)
+            });
             let mended = |node: &NodeRecord| PlacedPart { epoch: node.epoch, amount, ..placed(part) };
             parts.push(node.filter(|_| whole && affords).map(mended));
         }

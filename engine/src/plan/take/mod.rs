@@ -115,30 +115,33 @@ impl Round<'_> {
             return false;
         }
         self.put_back();
-        let avoid = &self.booked.nodes();
         if let Some(offers) = self.reclaim_offers(item)
-            && self.take_from(gang, item, &offers, avoid, StopFor::Reclaim)
+            && self.take_from(gang, item, &offers, StopFor::Reclaim)
         {
             return true;
         }
         match self.priority_offers(gang, item) {
-            Some(offers) => self.take_from(gang, item, &offers, avoid, StopFor::Priority),
+            Some(offers) => self.take_from(gang, item, &offers, StopFor::Priority),
             None => false,
         }
     }
 
-    fn take_from(
-        &mut self,
-        gang: GangId,
-        item: &Item,
-        offers: &Offers,
-        avoid: &BTreeSet<NodeId>,
-        why: StopFor,
-    ) -> bool {
+    /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone; not
+    /// for those behind it in the order.
+    fn booked_too_soon(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
+        let all = offers.prices.keys().chain(&offers.leaving);
+        let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
+        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
+        let from = self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms);
+        self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen)
+    }
+
+    fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> bool {
         if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
             return false;
         }
-        let Some(taken) = self.choose(gang, item, offers, avoid) else {
+        let avoid = self.booked_too_soon(item, offers);
+        let Some(taken) = self.choose(gang, item, offers, &avoid) else {
             self.taking.tries += 1;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
                 self.taking.in_vain.insert((item.shape, why));
