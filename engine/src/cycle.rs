@@ -239,37 +239,35 @@ struct Front {
     idle: bool,
 }
 
+/// Whose turn it is: Kueue's rule that work within nominal quota goes before work that borrows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is owed to anybody.
+    All,
+    /// What its account owns.
+    Own,
+    /// What would be borrowed.
+    Borrowed,
+}
+
+impl Turn {
+    fn takes(self, round: &Round, item: &Item) -> bool {
+        self == Turn::All || round.is_within_own(item) == (self == Turn::Own)
+    }
+}
+
 fn start_in_order(round: &mut Round) {
     let policy = round.state.policy().clone();
     let strict = matches!(policy.admission, Admission::HeadOfLine { .. });
     let depth = policy.backfill.reserve_depth as usize;
     let by_submit = depth > 0 && policy.backfill.filler_order == FillerOrder::Submit;
     let mut front = Front { strict, depth, head: None, booked: Vec::new(), closed: false, idle: false };
-    let waiting = round.waiting;
     round.take_over_bookings();
     let first = sticky_head(round);
-    let stopped = first.is_some_and(|(gang, item)| matches!(offer(round, gang, &item, &mut front), Offered::Stop));
-    let mut walk = waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX });
-    let mut narrowed = round.takes();
-    while let Some(item) = walk.next() {
-        if stopped || front.closed && by_submit {
-            break;
-        }
-        match offer_item(round, item, &mut front, by_submit) {
-            Offered::Stop => {
-                round.cut_off(item);
-                break;
-            }
-            Offered::Unfit => leave(round, item, &front, &mut walk),
-            Offered::Barred if round.is_at_limit(item) => walk.leave_payer(),
-            Offered::Barred | Offered::Next => {}
-        }
-        // Where nobody else is told a start, only what fits on what is free is of interest.
-        if front.closed && !narrowed {
-            narrowed = true;
-            round.put_back();
-            walk.leave_kinds(|item| round.is_beyond_free(&item.scheduling));
-        }
+    let mut stopped = first.is_some_and(|(gang, item)| matches!(offer(round, gang, &item, &mut front), Offered::Stop));
+    let turns = if round.has_quotas() { &[Turn::Own, Turn::Borrowed][..] } else { &[Turn::All] };
+    for turn in turns {
+        stopped = stopped || walk_order(round, &mut front, by_submit, *turn);
     }
     if !front.idle {
         round.forget_unseen();
@@ -279,6 +277,36 @@ fn start_in_order(round: &mut Round) {
         fill_by_submit(round);
     }
     finish_bookings(round, &front);
+}
+
+/// Offers the cluster to whoever's turn it is, in the order. True when nobody else is to be offered it.
+fn walk_order(round: &mut Round, front: &mut Front, by_submit: bool, turn: Turn) -> bool {
+    let waiting = round.waiting;
+    let mut walk = waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX });
+    let mut narrowed = round.takes();
+    while !(front.closed && by_submit) {
+        // Where nobody else is told a start, only what fits on what is free is of interest.
+        if front.closed && !narrowed {
+            narrowed = true;
+            round.put_back();
+            walk.leave_kinds(|item| round.is_beyond_free(&item.scheduling));
+        }
+        let Some(item) = walk.next() else { break };
+        if !turn.takes(round, item) {
+            walk.leave_payer();
+            continue;
+        }
+        match offer_item(round, item, front, by_submit, turn) {
+            Offered::Stop => {
+                round.cut_off(item);
+                return true;
+            }
+            Offered::Unfit => leave(round, item, front, &mut walk),
+            Offered::Barred if round.is_at_limit(item) => walk.leave_payer(),
+            Offered::Barred | Offered::Next => {}
+        }
+    }
+    false
 }
 
 enum Offered {
@@ -291,9 +319,13 @@ enum Offered {
 }
 
 /// Offers the cluster to the gangs of one place in the order, until one of them shows that no other will do.
-fn offer_item(round: &mut Round, item: &Arc<Item>, front: &mut Front, by_submit: bool) -> Offered {
+fn offer_item(round: &mut Round, item: &Arc<Item>, front: &mut Front, by_submit: bool, turn: Turn) -> Offered {
     let mut last = Offered::Next;
     for gang in item.gangs(round.state) {
+        // Of many elements the first may be within what the account owns, and the next beyond it.
+        if turn == Turn::Own && !turn.takes(round, item) {
+            break;
+        }
         last = offer(round, gang, item, front);
         // Elements of a lane are alike: what one lacks, all lack.
         let go_on = match last {

@@ -344,6 +344,19 @@ pub fn allowed(quotas: &Quotas, scheduling: &Scheduling) -> Result<Option<Schedu
     Ok(Some(restricted))
 }
 
+/// Would the gang be within what its account owns, with nothing borrowed? Of several models one will do.
+pub fn is_within_own(quotas: &Quotas, scheduling: &Scheduling) -> bool {
+    if !quotas.is_on() {
+        return true;
+    }
+    let at = quotas.place(&scheduling.account);
+    let owns = |(model, number): (&Name, ModelAt)| quotas.left(at, number) >= wanted(scheduling, model);
+    scheduling.groups.iter().filter(|group| group.devices() > 0).all(|group| match group.models.is_empty() {
+        true => quotas.models().any(owns),
+        false => group.models.iter().any(|model| quotas.model(model).is_some_and(|number| owns((model, number)))),
+    })
+}
+
 /// The most that a gang may come to hold of one model.
 pub fn wanted(scheduling: &Scheduling, model: &Name) -> Milli {
     let may = |group: &&GroupRequest| group.models.is_empty() || group.models.contains(model);

@@ -265,6 +265,16 @@ impl<'a> Round<'a> {
         quota::allowed(&self.ledger.quotas, &item.scheduling).is_err()
     }
 
+    /// Is anything owed to anybody, so that what an account owns goes before what it would borrow?
+    pub fn has_quotas(&self) -> bool {
+        self.ledger.quotas.is_on()
+    }
+
+    /// Would it start within what its account owns?
+    pub fn is_within_own(&self, item: &Item) -> bool {
+        quota::is_within_own(&self.ledger.quotas, &item.scheduling)
+    }
+
     /// Charges an account with what parts hold (`sign` 1), or no longer (-1), until the ledger is rolled back.
     pub fn charge(&mut self, gang: GangId, parts: &[PlacedPart], sign: i64) {
         let Some(job) = self.state.job(gang.job).filter(|_| self.ledger.quotas.is_on()) else { return };
