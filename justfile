@@ -30,8 +30,8 @@ fuzz *args:
     cargo xtask fuzz {{ args }}
 
 # Tries the engine's properties on many more cases, others each time.
-soak cases="20000":
-    MUSTER_CASES={{ cases }} cargo test -p muster-engine --locked --tests
+soak cases="100000":
+    MUSTER_CASES={{ cases }} PROPTEST_CASES={{ cases }} cargo test --release -p muster-engine --locked --tests
 
 # Removes each safety rule and names the test that notices.
 mutate *args:

@@ -1,6 +1,7 @@
 //! What would help a waiting gang: found, told with a start, and true when it is really done.
 
 mod plan_support;
+mod property;
 
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId, Time};
@@ -9,6 +10,7 @@ use muster_engine::organisation::{Account, Caps, Organisation, Quota};
 use muster_engine::policy::{Order, Policy};
 use muster_engine::remedy::{Kind, Remedies, Remedy, TRIED_MAX, remedies};
 use plan_support::*;
+use property::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -320,7 +322,7 @@ fn build(situation: &Situation) -> (Cluster, Vec<GangId>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(cases(48))]
 
     /// Whatever is told is done on a cluster of its own, and played: the gang starts as told.
     #[test]
