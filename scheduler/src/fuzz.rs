@@ -3,6 +3,7 @@
 //! Generic decoders have a plain form here: generic code is compiled, and its coverage counted, where it is used.
 
 use crate::config::ServerConfig;
+use crate::decisions::{self, Chapter, Chapters};
 use crate::history::Record;
 use crate::machine::Proposal;
 use crate::{gateway, records};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use muster_proto::agent::AgentMessage;
 use muster_runtime::config::{self, ConfigError};
 use prost::Message;
+use std::path::Path;
 
 pub use crate::consensus::fuzz::{log_entry, peer_message, snapshot, wal_batch, wal_laid_out, wal_sectors};
 
@@ -47,6 +49,31 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The first of several proposals without their format bytes, and the rest.
 pub fn take_proposal(bytes: &[u8]) -> Option<(Proposal, &[u8])> {
     postcard::take_from_bytes(bytes).ok()
+}
+
+/// A decision log's file, of parts that are framed as they should be.
+pub fn decision_file(parts: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    decisions::file_of(parts)
+}
+
+/// What a decision log's file holds; of the newest one a crash may have cut off the end.
+pub fn decision_log(path: &Path, newest: bool, show: &mut dyn FnMut(Chapter)) {
+    let mut chapters = Chapters::default();
+    let read = decisions::each_part(path, newest, |kind, payload| {
+        chapters.part(kind, payload, show);
+        Ok(())
+    });
+    read.expect("the receiver takes everything");
+}
+
+/// As States and entries are compressed.
+pub fn packed(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("memory")
+}
+
+/// The opposite.
+pub fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
+    crate::framed::unpacked(bytes, 64 << 20)
 }
 
 /// What an agent sends.

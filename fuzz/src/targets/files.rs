@@ -47,10 +47,10 @@ pub const SHIM: Target = Target {
 };
 
 /// A file in memory, for decoders that take a path.
-struct MemoryFile(std::fs::File);
+pub(super) struct MemoryFile(std::fs::File);
 
 impl MemoryFile {
-    fn new(bytes: &[u8]) -> Self {
+    pub(super) fn new(bytes: &[u8]) -> Self {
         // SAFETY: plain system call with a constant name.
         let fd = unsafe { libc::memfd_create(c"fuzz".as_ptr(), 0) };
         assert!(fd >= 0, "no file in memory: {}", std::io::Error::last_os_error());
@@ -60,7 +60,7 @@ impl MemoryFile {
         Self(file)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }

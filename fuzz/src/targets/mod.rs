@@ -3,6 +3,7 @@
 mod commands;
 mod files;
 mod messages;
+mod recorded;
 mod state;
 mod texts;
 
@@ -32,6 +33,7 @@ pub const ALL: &[Target] = &[
     files::SNAPSHOT_FILE,
     files::WAL,
     files::SHIM,
+    recorded::DECISIONS,
     texts::JOB_FILE,
     texts::POLICY,
     texts::CONFIG,

@@ -12,6 +12,7 @@ mod segments;
 mod tests;
 
 pub use chapters::{Chapter, Chapters, each_part};
+pub(crate) use segments::file_of;
 pub use segments::{BEGIN, DAMAGED, ENTRIES, STATE, pack};
 
 use muster_engine::State;

@@ -180,6 +180,15 @@ pub fn pack(entries: &[Kept]) -> io::Result<Vec<u8>> {
     packed(&bytes)
 }
 
+/// The bytes of a file that holds these parts.
+pub(crate) fn file_of(parts: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let written = FrameWriter::begin(&mut bytes, MAGIC, VERSION)
+        .and_then(|mut frames| parts.iter().try_for_each(|(kind, payload)| frames.frame(*kind, payload)));
+    written.expect("memory, and parts below the limit");
+    bytes
+}
+
 fn number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?.strip_suffix(".decisions")?;
     name.split_once('-')?.0.parse().ok()

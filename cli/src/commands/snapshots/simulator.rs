@@ -1,6 +1,7 @@
 //! Answers of the simulator's commands, from small runs of their own.
 
 use super::*;
+use muster_sim::compare::CompareArgs;
 use muster_sim::sweep::{Axis, SweepArgs};
 use muster_sim::trace::BadRows;
 use muster_sim::{ImportArgs, SceneArgs};
@@ -21,6 +22,38 @@ fn scene(folder: &Path) -> SceneArgs {
 
 fn plain(document: &Value) -> Value {
     serde_json::from_str(&without_digests(&document.to_string())).expect("still a document")
+}
+
+/// Software fails at random, so that seeds differ.
+#[test]
+fn compare_of_two_policies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let scene = SceneArgs {
+        world: file(
+            dir,
+            "frail.toml",
+            "[[nodes]]\ncount = 2\ndevices = 8\n\n[failures.software]\nper_1000_days = 50000.0\n",
+        ),
+        trace: file(
+            dir,
+            "long.csv",
+            "job_id,num_gpu,submit_time,duration\n0,8,0,3600\n1,16,10,1800\n2,4,20,300\n3,4,21,2400\n",
+        ),
+        ..scene(dir)
+    };
+    let args = CompareArgs {
+        policies: vec![
+            file(dir, "fifo.toml", "order = \"fifo\"\n\n[backfill]\nreserve_depth = 1\n"),
+            file(dir, "smallest.toml", "order = \"smallest\"\n"),
+        ],
+        scene,
+        seeds: 4,
+        threads: 2,
+        output: dir.join("out"),
+    };
+    let compared = muster_sim::compare::compare(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
+    check("sim_compare", sim::compare::render(&compared), plain(&sim::compare::document(&compared)));
 }
 
 #[test]
