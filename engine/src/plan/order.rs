@@ -18,8 +18,8 @@ use muster_common::{GangId, Name, Time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OrderKey {
     pub score: u64,
-    /// What orders by first start put before the submit time.
-    pub first_start: Time,
+    /// What an order with queues puts before the submit time: since when it runs, or waits.
+    pub since: Time,
     pub submitted_at: Time,
     pub gang: GangId,
     pub lane: u32,
@@ -183,7 +183,7 @@ impl Scorer {
             submit: job.submitted_at.0 as f64 / 1000.0,
             class: f64::from(policy.class_rank(&scheduling.class).unwrap_or(0)),
         };
-        let mut key = OrderKey { score: 0, first_start: Time::ZERO, submitted_at: job.submitted_at, gang: id, lane: 0 };
+        let mut key = OrderKey { score: 0, since: Time::ZERO, submitted_at: job.submitted_at, gang: id, lane: 0 };
         let score = match &self.order {
             Order::Fair => {
                 key.lane = self.number(job, scheduling);
@@ -197,8 +197,9 @@ impl Scorer {
                 factors.age as f64 * age - fixed
             }
             Order::Las(las) => {
-                key.first_start = gang.and_then(first_start).unwrap_or(Time::NEVER);
-                f64::from(queue_of(las, figures.devices, gang, now))
+                let place = place_in_queue(las, figures.devices, gang, now);
+                key.since = place.since.unwrap_or(job.submitted_at);
+                f64::from(2 * place.queue + u32::from(place.waits))
             }
             Order::Deadline => seconds(scheduling.deadline_at_ms),
             _ => self.score(&figures, job.submitted_at, gang, now),
@@ -253,11 +254,6 @@ impl Scorer {
     }
 }
 
-fn first_start(gang: &GangRecord) -> Option<Time> {
-    let past = gang.past.iter().filter_map(|record| record.attempt.started_at);
-    past.chain(gang.current().and_then(|attempt| attempt.started_at)).min()
-}
-
 /// When a waiting gang goes back to the first queue.
 fn promoted_at(gang: &GangRecord, times: u32) -> Time {
     gang.queued_at.plus_ms(gang.served_ms.saturating_mul(u64::from(times)))
@@ -273,9 +269,29 @@ fn attained_ms(las: &Las, gang: &GangRecord, now: Time) -> u64 {
     }
 }
 
-fn queue_of(las: &Las, devices: f64, gang: Option<&GangRecord>, now: Time) -> u32 {
-    let attained = devices.max(1.0) * gang.map_or(0, |gang| attained_ms(las, gang, now)) as f64 / 1000.0;
-    las.limits.iter().filter(|limit| attained >= **limit as f64).count() as u32
+/// Where a gang stands under an order with queues.
+struct InQueue {
+    queue: u32,
+    /// Behind those of its queue that run.
+    waits: bool,
+    since: Option<Time>,
+}
+
+/// For so long what runs and has reached its next queue stands at the end of it; after that it is one of those that run there.
+const ENTERS_MS: u64 = 1000;
+
+fn place_in_queue(las: &Las, devices: f64, gang: Option<&GangRecord>, now: Time) -> InQueue {
+    let attained_ms = gang.map_or(0, |gang| attained_ms(las, gang, now));
+    let attained = devices.max(1.0) * attained_ms as f64 / 1000.0;
+    let queue = las.limits.iter().filter(|limit| attained >= **limit as f64).count();
+    let running = gang.and_then(GangRecord::current).filter(|attempt| attempt.stopping_at.is_none());
+    let Some(attempt) = running else {
+        return InQueue { queue: queue as u32, waits: true, since: gang.map(|gang| gang.queued_at) };
+    };
+    let beyond = queue.checked_sub(1).map(|at| (attained - las.limits[at] as f64) / devices.max(1.0));
+    let enters = beyond.is_some_and(|beyond_s| beyond_s * 1000.0 < ENTERS_MS as f64);
+    let started = attempt.started_at.unwrap_or(attempt.placed_at);
+    InQueue { queue: queue as u32, waits: enters, since: Some(if enters { now } else { started }) }
 }
 
 /// An unknown time is infinite, so it goes last where short goes first.

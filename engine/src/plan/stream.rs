@@ -166,7 +166,7 @@ mod tests {
 
     fn item(score: u64, left_ms: Option<u64>, ripe_at: u64) -> Arc<Item> {
         let gang = GangId::new(JobId(score), 0);
-        let key = OrderKey { score, first_start: Time::ZERO, submitted_at: Time::ZERO, gang, lane: 0 };
+        let key = OrderKey { score, since: Time::ZERO, submitted_at: Time::ZERO, gang, lane: 0 };
         let count = Count::Nodes { nodes: 1, per_node: 1 };
         let scheduling = Arc::new(super::super::fixtures::scheduling(GroupRequest::of(count)));
         Arc::new(Item {

@@ -171,7 +171,9 @@ impl Multifactor {
 }
 
 /// Attained service is devices x time run, over all attempts. A gang is in the first queue whose limit
-/// it has not reached; within a queue by first start, those that never ran last.
+/// it has not reached. Within a queue those that run go first, by their start, then those that wait, by when
+/// they began to wait; what runs and comes into its next queue stands at the end of that for a moment, as in
+/// Tiresias' simulator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Las {

@@ -279,6 +279,30 @@ fn shortest_remaining_first_equals_with_every_preemption() {
     sixty_jobs("srtf-refill", "shortest-count");
 }
 
+/// Their program moves a gang to the next queue only at some event, computes its moment from run time where device time
+/// is meant, and divides whole numbers; so not every start is the same, and the means are compared.
+#[test]
+fn least_attained_service_waits_as_long_on_the_gpu_window() {
+    let expected = table(&data("philly_windowA_32x8_jobs.csv.gz"), "job_id");
+    let run = sim("las-anywhere", "32x8", "philly_window_A.csv.gz", &[]);
+    let of = |row: &BTreeMap<String, String>, column: &str| row[column].parse::<f64>().unwrap();
+    let mean = |sum: f64| sum / expected.len() as f64;
+    let theirs = expected.iter().map(|(id, row)| of(row, "tir_dlas-gpu_end") - of(&run.jobs[id], "submit_s")).sum();
+    let ours = run.jobs.values().map(|row| of(row, "end_s") - of(row, "submit_s")).sum();
+    let (ours, theirs): (f64, f64) = (mean(ours), mean(theirs));
+    let percent = 100.0 * (ours - theirs) / theirs;
+    println!("mean turnaround: {ours:.3} s, printed {theirs:.3} s, {percent:+.3} %");
+    assert!(percent.abs() <= 0.5, "mean turnaround {ours:.3} s, printed {theirs:.3} s, {percent:+.3} %");
+}
+
+/// On the sixty jobs nothing reaches a second queue before something else would have been stopped for it.
+#[test]
+fn least_attained_service_equals_on_sixty_jobs() {
+    for prefix in ["dlas-count", "dlas-gpu-count"] {
+        sixty_jobs("las-anywhere", prefix);
+    }
+}
+
 #[test]
 fn consolidated_fifo_equals_on_the_gpu_window() {
     window_a("fifo-consolidated", "lucid_fifo");
