@@ -173,6 +173,9 @@ pub struct Player {
     queue: BTreeMap<(Time, u8, u64), Happening>,
     inserted: u64,
     wake: Option<Time>,
+    /// No cycle sooner than this after one at an earlier moment; when the last one was, and after which entry.
+    gap_ms: u64,
+    decided: Option<(Time, u64)>,
     /// Wakes in turn at which nothing was decided.
     idle_wakes: u32,
     /// Report numbers used, by node.
@@ -193,12 +196,19 @@ impl Player {
             queue: BTreeMap::new(),
             inserted: 0,
             wake: None,
+            gap_ms: 0,
+            decided: None,
             idle_wakes: 0,
             numbers: BTreeMap::new(),
             mute: BTreeSet::new(),
             calls: 0,
             stats: Stats::default(),
         }
+    }
+
+    /// With at least so much time between the moments at which is decided.
+    pub fn spaced(self, gap_ms: u64) -> Self {
+        Self { gap_ms, ..self }
     }
 
     /// A command that somebody will propose at a moment: a submit, a node, a cancel.
@@ -265,14 +275,33 @@ impl Player {
         while happened && self.world.cycle_every == CycleEvery::Instant {
             happened = self.happen(at, hooks)?;
         }
+        if self.rests(at) {
+            return Ok(true);
+        }
         let (events, entries) = (self.queue.len(), self.stats.entries);
         self.decide(at, hooks)?;
+        self.decided = Some((at, self.stats.entries)).filter(|_| self.gap_ms > 0);
         // An order that moves with time wakes for ever beside what never ends.
         self.idle_wakes = if events == 0 && entries == self.stats.entries { self.idle_wakes + 1 } else { 0 };
         if self.idle_wakes >= IDLE_WAKES_MAX {
             self.wake = None;
         }
         Ok(true)
+    }
+
+    /// Is it too early for another cycle, or has nothing changed? What has changed is decided on when it is time.
+    fn rests(&mut self, at: Time) -> bool {
+        let Some((before, entries)) = self.decided else { return false };
+        let woken = self.wake.is_some_and(|wake| wake <= at);
+        if !woken && entries == self.stats.entries {
+            return true;
+        }
+        let open_at = before.plus_ms(self.gap_ms);
+        if at > before && at < open_at {
+            self.wake = Some(open_at);
+            return true;
+        }
+        false
     }
 
     /// One queued happening of this very moment.

@@ -5,7 +5,7 @@ mod property;
 
 use muster_common::{GangId, Time};
 use muster_engine::command::{Command, PlanStep};
-use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan};
+use muster_engine::policy::{Admission, Backfill, Domains, Order, Policy, Replan, Taking};
 use muster_engine::{Memo, cycle};
 use plan_support::*;
 use property::cases;
@@ -161,6 +161,37 @@ fn refilling_stops_the_long_for_the_short_and_loses_no_work() {
     let starts: Vec<Vec<u64>> =
         cluster.seen.starts.values().map(|all| all.iter().map(|at| at.0 / 1000).collect()).collect();
     assert_eq!((starts, ends), (vec![vec![0, 30], vec![10]], vec![120, 30]));
+}
+
+/// The fast node is free after 10 s and again after 100 s: first the second gang moves there, then the third. The fourth
+/// would fit beside the third, but nobody passes who finds no room before it.
+#[test]
+fn refilling_moves_what_runs_to_the_model_it_prefers() {
+    let mut cluster = Cluster::new(Policy {
+        order: Order::Fifo,
+        admission: Admission::HeadOfLine { sticky: false },
+        backfill: no_backfill(),
+        domains: Domains::Anywhere,
+        replan: Replan::Refill { min_run_ms: 0, max_victims_per_cycle: 10 },
+        taking: Taking { upgrade: true, ..Taking::default() },
+        ..Policy::default()
+    });
+    cluster.node("fast", inventory("H100", 8, &[]));
+    cluster.node("slow", inventory("A100", 8, &[]));
+    let wish = |devices, run_s| {
+        let mut wish = exact(total(devices), run_s);
+        wish.groups[0].models = vec![name("H100"), name("A100")];
+        wish
+    };
+    for (devices, run_s) in [(8, 10), (8, 100), (6, 100), (8, 10), (2, 10)] {
+        cluster.submit_at(0, wish(devices, run_s));
+    }
+    cluster.run();
+    let seconds = |times: &[Time]| times.iter().map(|at| at.0 / 1000).collect::<Vec<_>>();
+    let starts: Vec<Vec<u64>> = cluster.seen.starts.values().map(|all| seconds(all)).collect();
+    let ends: Vec<u64> = cluster.seen.ends.values().map(|at| at.0 / 1000).collect();
+    assert_eq!(starts, [vec![0], vec![0, 10], vec![10, 100], vec![100], vec![100]]);
+    assert_eq!(ends, [10, 100, 110, 110, 110]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Play<'_> {
         progress: &mut dyn FnMut(Progress) -> Going,
     ) -> Result<Played, SimError> {
         let world = self.world;
-        let mut player = Player::new(State::new("simulated"), clockwork(world));
+        let mut player = Player::new(State::new("simulated"), clockwork(world)).spaced(world.events.cycle_gap_ms);
         let begin = Time(world.on_tick(jobs.first().map_or(0, |job| job.submit_ms)));
         let nodes = self.set_up(&mut player, begin)?;
         let rates = world.failures.rates().map_err(SimError::Play)?;

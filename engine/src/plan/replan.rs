@@ -5,12 +5,15 @@ use super::backfill::{give_back, held_parts};
 use super::lanes::Place;
 use super::ledger::Ledger;
 use super::order::{OrderKey, Scorer};
+use super::place::{Request, place};
+use super::quota;
 use super::round::{Round, not_eligible};
 use super::waiting::{Item, is_fungible};
 use crate::command::{PlacedPart, PlanStep, StopFor};
-use crate::policy::Domains;
+use crate::policy::{Admission, Domains};
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::node::DeviceState;
+use muster_common::job::Scheduling;
 use muster_common::node::Inventory;
 use muster_common::{GangId, JobId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +23,15 @@ use std::sync::Arc;
 enum Candidate<'a> {
     Runs(&'a GangRecord, bool),
     Waits(GangId, Arc<Item>),
+}
+
+/// Where a gang that runs belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    Here,
+    /// On devices of a model that it prefers, or because an earlier one takes its own.
+    Elsewhere,
+    Nowhere,
 }
 
 /// How the selection counts what is left.
@@ -37,19 +49,27 @@ impl<'a> Round<'a> {
         let mut room = self.room(&order);
         let mut kept: BTreeSet<GangId> = BTreeSet::new();
         let mut wanted = Vec::new();
+        let strict = matches!(self.state.policy().admission, Admission::HeadOfLine { .. });
         for (_, _, candidate) in &order {
             self.spent += 1;
-            match candidate {
-                Candidate::Runs(gang, _) => {
-                    if self.keeps(&mut room, gang) {
+            let fits = match candidate {
+                Candidate::Runs(gang, safe) => {
+                    let stays = self.stays(&mut room, gang, *safe);
+                    if stays == Stays::Here {
                         kept.insert(gang.id);
                     }
+                    stays != Stays::Nowhere
                 }
                 Candidate::Waits(gang, item) => {
-                    if self.selects(&mut room, *gang, item) {
+                    let selected = self.selects(&mut room, *gang, item);
+                    if selected {
                         wanted.push((*gang, item.clone()));
                     }
+                    selected
                 }
+            };
+            if strict && !fits {
+                break;
             }
         }
         if matches!(room, Room::Count(_)) {
@@ -142,6 +162,58 @@ impl<'a> Round<'a> {
         part.devices.iter().filter(|(slot, _)| in_order(*slot)).count() as u64
     }
 
+    fn stays(&mut self, room: &mut Room, gang: &GangRecord, safe: bool) -> Stays {
+        if let Room::Nodes(empty) = room
+            && self.state.policy().taking.upgrade
+            && !safe
+        {
+            return self.best_place(empty, gang);
+        }
+        if self.keeps(room, gang) { Stays::Here } else { Stays::Nowhere }
+    }
+
+    /// Of a gang that may be moved for the sake of models.
+    fn best_place(&mut self, empty: &mut Ledger, gang: &GangRecord) -> Stays {
+        let own: Vec<PlacedPart> = held_parts(gang).collect();
+        let free = own.iter().all(|part| own_is_free(empty, part));
+        let Some(job) = self.state.job(gang.id.job) else { return Stays::Nowhere };
+        let scheduling = self.state.scheduling(job).clone();
+        let found = self.search_on(empty, gang.id, &scheduling);
+        let better = |parts: &[PlacedPart]| self.dislike(&scheduling, parts) < self.dislike(&scheduling, &own);
+        match found {
+            Some(parts) if !free || better(&parts) => {
+                occupy(empty, &parts);
+                self.take(&parts);
+                Stays::Elsewhere
+            }
+            _ if free => {
+                occupy(empty, &own);
+                Stays::Here
+            }
+            _ => Stays::Nowhere,
+        }
+    }
+
+    fn search_on(&mut self, empty: &Ledger, gang: GangId, scheduling: &Scheduling) -> Option<Vec<PlacedPart>> {
+        let within = quota::allowed(&self.ledger.quotas, scheduling).ok()?;
+        let request = Request::of(within.as_ref().unwrap_or(scheduling), self.excluded(gang)).for_gang(gang);
+        place(empty, self.state.fabric(), self.state.policy(), request, &mut self.spent)
+    }
+
+    /// How far down in the lists of models its devices are, summed up.
+    fn dislike(&self, scheduling: &Scheduling, parts: &[PlacedPart]) -> u64 {
+        let of_part = |part: &PlacedPart| {
+            let models = &scheduling.groups.get(usize::from(part.group)).map_or(&[][..], |group| &group.models);
+            let node = self.state.node(part.node);
+            let place = |slot: u16| {
+                let device = node.and_then(|node| node.inventory.devices.get(usize::from(slot)));
+                device.and_then(|device| models.iter().position(|model| *model == device.model)).unwrap_or(0) as u64
+            };
+            part.devices.iter().map(|(slot, _)| place(*slot)).sum::<u64>()
+        };
+        parts.iter().map(of_part).sum()
+    }
+
     fn keeps(&self, room: &mut Room, gang: &GangRecord) -> bool {
         let parts: Vec<PlacedPart> = held_parts(gang).collect();
         match room {
@@ -161,6 +233,15 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// How much it would dislike what it could have if all that comes after it were gone; no matter = any will do.
+    fn best_dislike(&mut self, empty: &Ledger, gang: GangId, item: &Item) -> u64 {
+        if !self.state.policy().taking.upgrade {
+            return u64::MAX;
+        }
+        let found = self.search_on(empty, gang, &item.scheduling);
+        found.map_or(u64::MAX, |parts| self.dislike(&item.scheduling, &parts))
+    }
+
     fn selects(&mut self, room: &mut Room, gang: GangId, item: &Item) -> bool {
         if self.over_limit(gang, item).is_some() {
             return false;
@@ -177,7 +258,9 @@ impl<'a> Round<'a> {
             Room::Nodes(empty) => {
                 // What is free already, and claimed by nobody before it, is as good as what a
                 // victim would have to give.
-                if let Some(parts) = self.search(gang, item) {
+                let best = self.best_dislike(empty, gang, item);
+                let here = self.search(gang, item);
+                if let Some(parts) = here.filter(|parts| self.dislike(&item.scheduling, parts) <= best) {
                     occupy(empty, &parts);
                     self.take(&parts);
                     self.place(gang, item, parts);

@@ -11,6 +11,8 @@ pub struct Taking {
     /// Gangs of lower classes are stopped for one that waits. Absent = never.
     pub preempt: Option<Preempt>,
     pub reclaim: Reclaim,
+    /// Under `replan = "refill"` what runs is also stopped to start again on a model that it prefers, once that is free.
+    pub upgrade: bool,
     /// What a stop costs beside the work since the last checkpoint, in ms on each device.
     pub restart_ms: u64,
     /// How much longer than their grace victims may take to go before the hold for their sake ends.
@@ -24,6 +26,7 @@ impl Default for Taking {
         Self {
             preempt: None,
             reclaim: Reclaim::default(),
+            upgrade: false,
             restart_ms: 5 * MINUTE_MS,
             release_ms: MINUTE_MS,
             wounded_ms: 5 * MINUTE_MS,

@@ -246,3 +246,31 @@ fn mean_time_to_failure_falls_with_the_number_of_nodes() {
         assert_count(&format!("{nodes} nodes"), failures, running_days * nodes as f64 * 0.040);
     }
 }
+
+#[test]
+fn a_node_holds_more_gangs_than_devices() {
+    let share = |id| TraceJob { share_milli: 250, cpu_milli: Some(1000), ..job(id, 0, 10, 1) };
+    let played =
+        played(&world("[[nodes]]\ncount = 1\ndevices = 1\n"), &Truth::default(), 0, (0..4).map(share).collect());
+    assert!(played.results.iter().all(|result| result.first_start == Some(Time::ZERO)));
+}
+
+#[test]
+fn pods_stay_on_one_node_and_those_that_find_no_room_are_given_up() {
+    let text = format!("{TWO_NODES}[jobs]\nrequest = \"one_node\"\nwait_limit_ms = 2000\n");
+    let jobs = vec![job(1, 0, 100, 6), job(2, 0, 100, 6), job(3, 1, 10, 4)];
+    let played = played(&world(&text), &Truth::default(), 0, jobs);
+    let last = &played.results[2];
+    assert_eq!((last.state, last.first_start, last.end), (JobState::TimedOut, None, Some(Time(3_000))));
+    assert!(played.attempts.iter().all(|attempt| attempt.nodes.len() == 1));
+}
+
+#[test]
+fn decisions_keep_their_distance_and_none_is_lost() {
+    let text = "[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_gap_ms = 60000\n";
+    let jobs = vec![job(1, 0, 10, 8), job(2, 5, 30, 8), job(3, 200, 5, 8)];
+    let played = played(&world(text), &Truth::default(), 0, jobs);
+    let starts: Vec<_> = played.results.iter().map(|result| result.first_start).collect();
+    // Free from 10 s on and decided at 60 s; the end at 90 s is decided on at 120 s, so that 200 s is late enough.
+    assert_eq!(starts, [0, 60, 200].map(|s| Some(Time(s * 1000))));
+}

@@ -97,11 +97,13 @@ pub struct Events {
     pub cycle_after: CycleAfter,
     /// Arrivals and ends are noticed at whole multiples of this; 0 = at once.
     pub tick_ms: u64,
+    /// No decision sooner than this after one at an earlier moment; what happens in between waits for it.
+    pub cycle_gap_ms: u64,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { ends_first: true, cycle_after: CycleAfter::Instant, tick_ms: 0 }
+        Self { ends_first: true, cycle_after: CycleAfter::Instant, tick_ms: 0, cycle_gap_ms: 0 }
     }
 }
 

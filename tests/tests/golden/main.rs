@@ -2,6 +2,7 @@
 //! decided. They judge every change of the engine; see `data/golden/README.md`.
 
 mod fgd;
+mod gavel;
 
 use muster_tests::binary::muster;
 use std::collections::BTreeMap;
