@@ -10,7 +10,7 @@ use crate::{SimError, batch};
 use muster_engine::policy::Policy;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Clone)]
@@ -78,8 +78,10 @@ pub struct Comparison {
     pub complete: bool,
     pub base: String,
     pub seeds: Vec<u64>,
-    /// Does anything differ between seeds?
+    /// May anything differ between seeds?
     pub random: bool,
+    /// What keeps it from telling more.
+    pub notes: Vec<String>,
     pub against: Vec<Against>,
     pub policies: Vec<Input>,
     pub world: Input,
@@ -109,28 +111,45 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
     let policies: Vec<(Policy, Input)> = args.policies.iter().map(read).collect::<Result<_, SimError>>()?;
     let scene = Scene::read(&args.scene)?;
     let summaries = play_all(&scene, &policies, args, stop, told)?;
+    let comparison = conclude(&scene, &policies, &summaries, !stop.load(Ordering::Relaxed));
+    write(&args.output, &policies, &summaries, &comparison)?;
+    Ok(comparison)
+}
+
+/// What runs of all policies come to, by the seeds that every one of them has finished.
+pub(crate) fn conclude(scene: &Scene, policies: &[(Policy, Input)], summaries: &BySeed, complete: bool) -> Comparison {
     let random = scene.is_random();
-    let comparison = Comparison {
+    let against = |which: usize| against(which, &policies[which].1.name, summaries, policies[0].0 == policies[which].0);
+    Comparison {
         schema: "muster.sim.compare/1",
-        complete: !stop.load(Ordering::Relaxed),
+        complete,
         base: policies[0].1.name.clone(),
         seeds: summaries.iter().map(|(seed, _)| *seed).collect(),
         random,
-        against: (1..policies.len()).map(|which| against(which, &policies[which].1.name, &summaries)).collect(),
+        notes: notes(random, summaries),
+        against: (1..policies.len()).map(against).collect(),
         policies: policies.iter().map(|(_, input)| input.clone()).collect(),
         world: scene.world_file.clone(),
         trace: scene.trace_file.clone(),
         engine_version: muster_engine::ENGINE_VERSION,
         policy_values: policies.iter().map(|(policy, _)| policy.clone()).collect(),
-    };
-    output::create(&args.output)?;
-    output::write_file(args.output.join("runs.csv"), &runs_csv(&policies, &summaries))?;
-    output::write_file(args.output.join("report.html"), crate::report::comparison(&comparison).as_bytes())?;
-    output::write_file(args.output.join("compare.json"), &output::json(&comparison))?;
-    Ok(comparison)
+    }
 }
 
-type BySeed = Vec<(u64, Vec<Summary>)>;
+pub(crate) fn write(
+    folder: &Path,
+    policies: &[(Policy, Input)],
+    summaries: &BySeed,
+    comparison: &Comparison,
+) -> Result<(), SimError> {
+    output::create(folder)?;
+    output::write_file(folder.join("runs.csv"), &runs_csv(policies, summaries))?;
+    output::write_file(folder.join("report.html"), crate::report::comparison(comparison).as_bytes())?;
+    output::write_file(folder.join("compare.json"), &output::json(comparison))
+}
+
+/// Summaries of all policies.
+pub(crate) type BySeed = Vec<(u64, Vec<Summary>)>;
 
 /// Summaries of all policies, by seed; only seeds that all have finished.
 fn play_all(
@@ -167,11 +186,51 @@ fn play_all(
     Ok(by_seed)
 }
 
-fn against(which: usize, name: &str, summaries: &BySeed) -> Against {
+/// Why seeds tell nothing more than one of them would.
+fn notes(random: bool, summaries: &BySeed) -> Vec<String> {
+    let alike = |at: usize| summaries.windows(2).all(|pair| figures(&pair[0].1[at]) == figures(&pair[1].1[at]));
+    let policies = summaries.first().map_or(0, |(_, of)| of.len());
+    let mut notes = Vec::new();
+    if !random {
+        notes.push("nothing is drawn at random in this world, so every seed is the same run".to_owned());
+    } else if summaries.len() > 1 && (0..policies).all(alike) {
+        notes.push(format!(
+            "nothing that this world draws touched a run: its {} seeds are the same run, and there is no spread to judge by; \
+             play a longer stretch, or more that can fail",
+            summaries.len()
+        ));
+    }
+    notes
+}
+
+fn against(which: usize, name: &str, summaries: &BySeed, same_policy: bool) -> Against {
     let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries)).collect();
     let accounts = accounts(which, summaries);
-    let verdict = in_words(&differences, &accounts);
+    let verdict = match nothing_to_compare(&differences, same_policy) {
+        Some(why) => format!("nothing to compare: {why}"),
+        None => in_words(&differences, &accounts),
+    };
     Against { policy: name.to_owned(), differences, accounts, verdict }
+}
+
+/// Where no figure differs, why that is.
+fn nothing_to_compare(differences: &[Difference], same_policy: bool) -> Option<String> {
+    if differences.iter().any(|difference| difference.verdict != Verdict::Equal) {
+        return None;
+    }
+    let is_zero = |figure: &str| {
+        let known = differences.iter().find(|difference| difference.figure == figure);
+        known.is_some_and(|known| (known.base_mean, known.mean) == (0.0, 0.0))
+    };
+    Some(if same_policy {
+        "both files hold the same policy".to_owned()
+    } else if is_zero("turnaround_mean_s") {
+        "no job of the trace ended".to_owned()
+    } else if is_zero("wait_max_s") {
+        "no job waited, so there was nothing to decide; play more work, or fewer machines".to_owned()
+    } else {
+        format!("both decided alike here, and all {} figures are the same", differences.len())
+    })
 }
 
 fn difference(at: usize, which: usize, summaries: &BySeed) -> Difference {
@@ -298,5 +357,64 @@ mod tests {
         assert!(few_high - few_low > high - low);
         assert_eq!(interval(&[1.0, 1.0, 1.0], 0), None);
         assert_eq!(interval(&[1.0], 0), None);
+    }
+
+    const STRICT: &str = "order = \"fifo\"\nadmission = { head_of_line = { sticky = false } }\n";
+    const CALM: &str = "[[nodes]]\ncount = 2\ndevices = 8\n";
+
+    fn compared(policies: [&str; 2], world: &str, jobs: &str, seeds: u64) -> Comparison {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let args = CompareArgs {
+            policies: vec![file("one.toml", policies[0]), file("two.toml", policies[1])],
+            scene: SceneArgs {
+                world: file("world.toml", world),
+                trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+                format: None,
+                truth: None,
+                throughputs: None,
+                prices: None,
+                organisation: None,
+                start_job: 0,
+                jobs: None,
+                check: true,
+                bad_rows: crate::trace::BadRows::Refuse,
+            },
+            seeds,
+            threads: 1,
+            output: folder.path().join("out"),
+        };
+        compare(&args, &AtomicBool::new(false), |_, _| ()).unwrap()
+    }
+
+    #[test]
+    fn where_nothing_differs_the_verdict_says_why_instead_of_equal() {
+        let verdict = |policies: [&str; 2], jobs: &str| compared(policies, CALM, jobs, 1).against[0].verdict.clone();
+        let full = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
+        assert!(verdict([STRICT, STRICT], full).ends_with("both files hold the same policy"));
+        let idle = verdict([STRICT, "order = \"smallest\"\n"], "0,4,0,60\n1,4,10,60\n");
+        assert!(idle.starts_with("nothing to compare: no job waited"), "{idle}");
+        let alike = verdict([STRICT, "order = \"sjf\"\n"], "0,16,0,60\n1,16,10,30\n");
+        assert!(alike.contains("both decided alike"), "{alike}");
+        let never = verdict([STRICT, "order = \"sjf\"\n"], "0,17,0,60\n");
+        assert!(never.ends_with("no job of the trace ended"), "{never}");
+        let differ = verdict([STRICT, "order = \"smallest\"\n"], full);
+        assert!(!differ.contains("nothing to compare"), "{differ}");
+    }
+
+    #[test]
+    fn seeds_that_are_one_run_are_said_to_be() {
+        let jobs = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
+        let policies = [STRICT, "order = \"smallest\"\n"];
+        let notes = |rate: &str| {
+            let world = format!("{CALM}\n[failures.software]\nper_1000_days = {rate}\n");
+            compared(policies, &world, jobs, 3).notes
+        };
+        assert!(compared(policies, CALM, jobs, 3).notes[0].starts_with("nothing is drawn at random"));
+        assert!(notes("0.001")[0].starts_with("nothing that this world draws touched a run"));
+        assert_eq!(notes("1000000.0"), [""; 0]);
     }
 }

@@ -55,8 +55,8 @@ pub fn render(comparison: &Comparison) -> String {
             against.verdict
         ));
     }
-    if !comparison.random {
-        text.push_str("nothing is drawn at random in this world, so every seed is the same run\n");
+    for note in &comparison.notes {
+        text.push_str(&format!("{note}\n"));
     }
     text
 }

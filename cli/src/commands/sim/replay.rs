@@ -14,7 +14,7 @@ use muster_scheduler::backup::decisions;
 use muster_scheduler::decisions::Chapter;
 use muster_sim::SceneArgs;
 use muster_sim::cluster::{POLICY_FILE, TRACE_FILE, WORLD_FILE, organisation_in};
-use muster_sim::compare::CompareArgs;
+use muster_sim::compare::{CompareArgs, Comparison};
 use muster_sim::replay::shadow::{Shadow, Shadowed};
 use muster_sim::replay::verify::{Verified, Verifier};
 use muster_sim::replay::{Account, Judge, Replay};
@@ -155,10 +155,22 @@ fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output
     let mut teller = Teller::new(context);
     let told = |done: usize, all: usize| teller.tell(done as u64, all as u64, "runs");
     let comparison = muster_sim::compare::compare(&args, &stop, told).map_err(failed)?;
-    let text = || format!("{COUNTERFACTUAL}\n{}", super::compare::render(&comparison));
-    context.printer.answer(|| super::compare::document(&comparison), text)?;
+    context.printer.answer(|| document_counterfactual(&comparison), || render_counterfactual(&comparison))?;
     context.printer.say(&format!("report in {}", args.output.join("report.html").display()));
     Ok(if comparison.complete { 0 } else { super::INTERRUPTED })
+}
+
+pub fn render_counterfactual(comparison: &Comparison) -> String {
+    format!("{COUNTERFACTUAL}\n{}", super::compare::render(comparison))
+}
+
+/// A comparison's document, and which of the three replays it is of.
+pub fn document_counterfactual(comparison: &Comparison) -> Value {
+    let mut document = super::compare::document(comparison);
+    document["schema"] = "muster.replay_counterfactual/1".into();
+    document["mode"] = "counterfactual".into();
+    document["says"] = COUNTERFACTUAL.into();
+    document
 }
 
 fn reach(account: &Account) -> String {

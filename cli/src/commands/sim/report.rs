@@ -4,8 +4,8 @@ use super::failed;
 use crate::context::Context;
 use crate::error::CliError;
 use clap::Args;
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct SimReportArgs {
@@ -16,7 +16,14 @@ pub struct SimReportArgs {
 
 pub fn run(context: &Context, args: &SimReportArgs) -> Result<u8, CliError> {
     let path = muster_sim::report::report(&args.folder).map_err(failed)?;
-    let name = path.display().to_string();
-    context.printer.answer(|| json!({"schema": "muster.sim_report/1", "file": name}), || format!("{name}\n"))?;
+    context.printer.answer(|| document(&path), || render(&path))?;
     Ok(0)
+}
+
+pub fn render(page: &Path) -> String {
+    format!("{}\n", page.display())
+}
+
+pub fn document(page: &Path) -> Value {
+    json!({"schema": "muster.sim_report/1", "file": page.display().to_string()})
 }
