@@ -9,6 +9,7 @@ pub mod compare;
 pub mod draw;
 mod error;
 pub mod evidence;
+pub mod explain;
 mod faults;
 pub mod figures;
 mod import;
@@ -26,6 +27,8 @@ pub mod report;
 mod run;
 pub mod sweep;
 pub mod trace;
+pub mod tune;
+mod variant;
 pub mod world;
 
 pub use error::SimError;

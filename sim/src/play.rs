@@ -58,6 +58,21 @@ pub(crate) struct Played {
     pub stats: Stats,
 }
 
+/// Somebody who looks on while a run is played.
+pub(crate) trait Watch {
+    /// After everything of one instant; `next` is when something happens again.
+    fn after(&mut self, state: &State, recorder: &Recorder, next: Option<Time>) -> Going;
+}
+
+/// Nobody.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn after(&mut self, _state: &State, _recorder: &Recorder, _next: Option<Time>) -> Going {
+        Going::On
+    }
+}
+
 /// Nothing happens while the world is set up.
 struct Idle;
 
@@ -78,6 +93,20 @@ impl Play<'_> {
         events: Option<Events>,
         progress: &mut dyn FnMut(Progress) -> Going,
     ) -> Result<Played, SimError> {
+        self.run_watched(jobs, events, progress, &mut Unwatched)
+    }
+
+    /// The same, before somebody's eyes.
+    ///
+    /// # Errors
+    /// As [`Play::run`].
+    pub fn run_watched(
+        &self,
+        jobs: Vec<TraceJob>,
+        events: Option<Events>,
+        progress: &mut dyn FnMut(Progress) -> Going,
+        watch: &mut dyn Watch,
+    ) -> Result<Played, SimError> {
         let world = self.world;
         let mut player = Player::new(State::new("simulated"), clockwork(world)).spaced(world.events.cycle_gap_ms);
         let begin = Time(world.on_tick(jobs.first().map_or(0, |job| job.submit_ms)));
@@ -97,6 +126,7 @@ impl Play<'_> {
                 break;
             }
             match player.step(&mut recorder) {
+                Ok(true) if watch.after(&player.state, &recorder, player.next_at()) == Going::Stop => recorder.stop(),
                 Ok(true) => {}
                 Ok(false) | Err(PlayError::TooLong { .. }) => break,
                 Err(error) => return Err(SimError::Play(error.to_string())),

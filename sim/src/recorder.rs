@@ -132,6 +132,20 @@ impl<'a> Recorder<'a> {
         self.stopped
     }
 
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// What the engine calls a job of the trace, once it was submitted.
+    pub fn job_of(&self, index: usize) -> Option<JobId> {
+        self.standings[index].job
+    }
+
+    /// What the trace calls a job of the engine.
+    pub fn name_of(&self, job: JobId) -> String {
+        self.of_job.get(&job).map_or_else(|| job.to_string(), |index| self.results[*index].job.id.clone())
+    }
+
     pub fn finish(mut self, player: Player) -> Result<Played, SimError> {
         self.events.take().map_or(Ok(()), Events::finish)?;
         self.meter.advance(player.state.now());

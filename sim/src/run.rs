@@ -153,6 +153,12 @@ impl Scene {
         Ok(Self { world, truth, ..self.clone() })
     }
 
+    /// A window of the same work in the same world.
+    pub(crate) fn part(&self, start: usize, jobs: usize) -> Result<Self, SimError> {
+        let trace = Trace::clone(&self.trace).window(start, Some(jobs))?;
+        Ok(Self { trace: Arc::new(trace), ..self.clone() })
+    }
+
     /// Does anything depend on the seed?
     pub fn is_random(&self) -> bool {
         self.truth.run_time_sigma_percent > 0 || !self.world.failures.is_none()
@@ -262,7 +268,7 @@ fn read_prices(path: &Path, world: &World) -> Result<(Prices, Input), SimError> 
     Ok((prices, output::input(path, text.as_bytes())))
 }
 
-fn read_organisation(path: &Path, world: &World) -> Result<(Organisation, Input), SimError> {
+pub(crate) fn read_organisation(path: &Path, world: &World) -> Result<(Organisation, Input), SimError> {
     let text = std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
     let document: Result<Organisation, String> = toml::from_str(&text).map_err(|error| error.to_string());
     let checked = document.and_then(|known| check_organisation(&known, world).map(|()| known));

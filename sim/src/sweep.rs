@@ -3,12 +3,11 @@
 use crate::figures::{Better, FIGURES, figures};
 use crate::output;
 use crate::run::{Going, Scene, SceneArgs};
-use crate::world::World;
-use crate::world::truth::Truth;
+use crate::variant::{self, Base};
 use crate::{SimError, batch, compare::RUNS_MAX};
 use muster_engine::policy::Policy;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Clone)]
@@ -36,36 +35,9 @@ impl Axis {
     /// # Errors
     /// What is missing.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (key, values) =
-            text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write key=value,value"))?;
-        let file = key.split('.').next().unwrap_or("");
-        if !matches!(file, "policy" | "world" | "truth") || !key.contains('.') {
-            return Err(format!("`{key}` must begin with policy., world. or truth."));
-        }
-        let values = split(values);
-        if values.iter().any(String::is_empty) {
-            return Err(format!("`{key}` has an empty value"));
-        }
-        Ok(Self { key: key.to_owned(), values })
+        let (key, values) = variant::declared(text, &["policy", "world", "truth"])?;
+        Ok(Self { key: key.to_owned(), values: variant::choices(key, values)? })
     }
-}
-
-fn split(text: &str) -> Vec<String> {
-    let (mut parts, mut depth, mut quoted) = (vec![String::new()], 0i32, false);
-    for c in text.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            '{' | '[' | '(' if !quoted => depth += 1,
-            '}' | ']' | ')' if !quoted => depth -= 1,
-            ',' if !quoted && depth == 0 => {
-                parts.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        parts.last_mut().expect("there is a first one").push(c);
-    }
-    parts.into_iter().map(|part| part.trim().to_owned()).collect()
 }
 
 /// One combination of values, with the means of its figures over the seeds.
@@ -102,9 +74,10 @@ pub fn sweep(args: &SweepArgs, stop: &AtomicBool, mut told: impl FnMut(usize, us
         return Err(SimError::Arguments(format!("{count} runs; there must be a grid, and from 1 to {RUNS_MAX} runs")));
     }
     output::check_output(&args.output)?;
-    let base = Base::read(args)?;
+    let base = Base::read(&args.policy, &args.scene)?;
+    let keys: Vec<&str> = args.grid.iter().map(|axis| axis.key.as_str()).collect();
     let scenes: Vec<(Policy, Scene)> =
-        combinations.iter().map(|values| base.with(&args.grid, values)).collect::<Result<_, SimError>>()?;
+        combinations.iter().map(|values| base.with(&keys, values)).collect::<Result<_, SimError>>()?;
     let going = || if stop.load(Ordering::Relaxed) { Going::Stop } else { Going::On };
     let work = |number: usize| {
         let (policy, scene) = &scenes[number / seeds];
@@ -157,75 +130,6 @@ fn combinations(grid: &[Axis]) -> Vec<Vec<String>> {
     all
 }
 
-/// The files as they are, to be changed.
-struct Base {
-    policy: (PathBuf, toml::Table),
-    world: (PathBuf, toml::Table),
-    truth: (PathBuf, toml::Table),
-    scene: Scene,
-}
-
-impl Base {
-    fn read(args: &SweepArgs) -> Result<Self, SimError> {
-        let table = |path: &Path| -> Result<(PathBuf, toml::Table), SimError> {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
-            let table = text.parse().map_err(|error: toml::de::Error| SimError::World {
-                path: path.to_path_buf(),
-                why: error.to_string(),
-            })?;
-            Ok((path.to_path_buf(), table))
-        };
-        let truth = args.scene.truth.as_deref().map(table).transpose()?;
-        Ok(Self {
-            policy: table(&args.policy)?,
-            world: table(&args.scene.world)?,
-            truth: truth.unwrap_or_default(),
-            scene: Scene::read(&args.scene)?,
-        })
-    }
-
-    fn with(&self, grid: &[Axis], values: &[String]) -> Result<(Policy, Scene), SimError> {
-        let (mut policy, mut world, mut truth) = (self.policy.1.clone(), self.world.1.clone(), self.truth.1.clone());
-        for (axis, value) in grid.iter().zip(values) {
-            let (file, key) = axis.key.split_once('.').expect("checked when it was parsed");
-            let table = match file {
-                "policy" => &mut policy,
-                "world" => &mut world,
-                _ => &mut truth,
-            };
-            set(table, key, value).map_err(|why| SimError::Arguments(format!("{}={value}: {why}", axis.key)))?;
-        }
-        let named = |why: String| {
-            let pairs: Vec<String> =
-                grid.iter().zip(values).map(|(axis, value)| format!("{}={value}", axis.key)).collect();
-            SimError::Arguments(format!("with {}: {why}", pairs.join(" ")))
-        };
-        let policy: Policy = policy.try_into().map_err(|error: toml::de::Error| named(error.to_string()))?;
-        policy.validate().map_err(|error| named(error.to_string()))?;
-        let world = World::parse(&world.to_string()).map_err(named)?;
-        let truth: Truth = truth.try_into().map_err(|error: toml::de::Error| named(error.to_string()))?;
-        truth.check(&world.fabric).map_err(named)?;
-        Ok((policy, self.scene.changed(world, truth).map_err(named)?))
-    }
-}
-
-fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let parsed = format!("x = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("x"));
-    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-            Ok(())
-        }
-        Some((first, rest)) => {
-            let inner = table.entry(first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            let inner = inner.as_table_mut().ok_or_else(|| format!("`{first}` is no table"))?;
-            set(inner, rest, &value.to_string())
-        }
-    }
-}
-
 fn mark_pareto(points: &mut [Point]) {
     let at = |name| crate::figures::position(name).expect("a figure of ours");
     let (wait, goodput) = (at("wait_p95_s"), at("goodput"));
@@ -253,24 +157,6 @@ fn csv(sweep: &Sweep) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn axes_are_parsed_and_set() {
-        let axis = Axis::parse("policy.admission=skip,{ head_of_line = { sticky = true, x = [1,2] } }").unwrap();
-        assert_eq!(axis.values.len(), 2);
-        let mut table = "[backfill]\nedge = \"before\"\n".parse::<toml::Table>().unwrap();
-        set(&mut table, "backfill.reserve_depth", "1").unwrap();
-        set(&mut table, "order", "sjf").unwrap();
-        set(&mut table, "replan", "{ refill = { min_run_ms = 5 } }").unwrap();
-        assert_eq!(table["backfill"]["reserve_depth"].as_integer(), Some(1));
-        assert_eq!(
-            (table["order"].as_str(), table["replan"]["refill"]["min_run_ms"].as_integer()),
-            (Some("sjf"), Some(5))
-        );
-        assert!(set(&mut table, "order.deep", "1").unwrap_err().contains("no table"));
-        assert!(Axis::parse("backfill=1").unwrap_err().contains("must begin"));
-        assert!(Axis::parse("policy.x").unwrap_err().contains('='));
-    }
 
     #[test]
     fn only_what_nothing_beats_is_on_the_front() {

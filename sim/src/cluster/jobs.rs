@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const NOT_ENDED: &str = "had not ended: runs as long as its user expected, or as it had run when that is longer";
+const OUTRAN: &str = "has run longer than its user expected, or nobody said: runs as long again as it has";
 const BEFORE: &str = "submitted before the time asked for: here at its beginning, with what was left to run";
 const ATTEMPTS: &str = "had several attempts: runs as long as the last of them";
 const NEVER_RAN: &str = "cancelled before it ran: would have run until then";
@@ -218,9 +219,11 @@ impl Jobs {
         if ran.is_none() && !is_live {
             changed.push(NEVER_RAN);
         }
+        let had_run_ms = ran.map_or(0, |ran| self.from.since_ms(ran.started));
         if is_live {
-            changed.push(NOT_ENDED);
-            run_ms = run_ms.max(expected_ms.unwrap_or(0));
+            let (left_ms, why) = self.left(known, had_run_ms, expected_ms);
+            changed.push(why);
+            run_ms = run_ms.max(left_ms);
         }
         if record.submitted_at < self.from {
             changed.push(BEFORE);
@@ -243,7 +246,6 @@ impl Jobs {
         };
         self.note_ends(&id, note, end, cancelled_at);
         let mut asked = Scheduling { array: None, ..scheduling.clone() };
-        let had_run_ms = ran.map_or(0, |ran| self.from.since_ms(ran.started));
         for limit_ms in [&mut asked.limits.expected_ms, &mut asked.limits.time_ms].into_iter().flatten() {
             *limit_ms = limit_ms.saturating_sub(had_run_ms).max(1);
         }
@@ -260,6 +262,15 @@ impl Jobs {
         };
         let running_before = ran.is_some_and(|ran| ran.started < self.from);
         Ok(Line { running_before, id: gang, job, changed })
+    }
+
+    /// How long a job that has not ended still runs.
+    fn left(&self, known: &Known<'_>, had_run_ms: u64, expected_ms: Option<u64>) -> (u64, &'static str) {
+        match expected_ms.unwrap_or(0).saturating_sub(had_run_ms) {
+            // Of a stretch that is over at once, what it ran in it says nothing.
+            0 if had_run_ms > 0 && known.live_at == Some(self.from) => (had_run_ms, OUTRAN),
+            left_ms => (left_ms, NOT_ENDED),
+        }
     }
 
     /// How long it would have run, as far as anybody knows.

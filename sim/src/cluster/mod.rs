@@ -97,6 +97,11 @@ impl Gatherer {
         let from = from.max(Time(gathered.trace.jobs.first().map_or(0, |job| job.submit_ms)));
         let mut played = nodes.world(state, from).map_err(refused)?;
         if gathered.trace.jobs.is_empty() {
+            if from >= state.now() {
+                return Err(refused(
+                    "nothing runs and nothing waits there now; import some of its past instead".into(),
+                ));
+            }
             let hours = state.now().since_ms(from) / muster_common::time::HOUR_MS;
             return Err(refused(format!("no work is known of the last {hours} h; ask for a longer time")));
         }

@@ -148,10 +148,41 @@ fn elements_failures_and_drains_are_imported() {
 fn a_time_without_work_is_refused_with_what_to_do() {
     let mut lived = busy();
     lived.until(1_000_000);
-    let mut gatherer = Gatherer::new(lived.player.state.now().plus_ms(SECOND));
-    lived.history.events.iter().for_each(|(at, event)| gatherer.event(*at, event));
-    let refused = gatherer.finish(&lived.player.state).unwrap_err().to_string();
-    assert!(refused.contains("ask for a longer time"), "{refused}");
+    let ended = lived.player.state.now();
+    lived.commit((ended.0 - BEGIN.0) / SECOND + 3_600, Command::Nothing);
+    let refused = |from: Time| {
+        let mut gatherer = Gatherer::new(from);
+        lived.history.events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+        gatherer.finish(&lived.player.state).unwrap_err().to_string()
+    };
+    let past = refused(ended.plus_ms(SECOND));
+    assert!(past.contains("ask for a longer time"), "{past}");
+    let now = refused(lived.player.state.now());
+    assert!(now.contains("nothing runs and nothing waits"), "{now}");
+}
+
+/// The present as the beginning of a run: each job that runs has what its user expected less what it had, what waits
+/// waits, and what is over is not there.
+#[test]
+fn of_the_present_there_is_what_runs_with_what_is_left_and_what_waits() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "over", 50, scheduling(1, 8));
+    lived.submit(1, "long", 5_000, scheduling(1, 4));
+    lived.submit(2, "runs", 5_000, scheduling(1, 4));
+    lived.submit(300, "waits", 60, scheduling(1, 8));
+    lived.until(310);
+    lived.commit(310, Command::Nothing);
+    let imported = import(&lived, 310);
+    let jobs: Vec<_> =
+        imported.trace.jobs.iter().map(|job| (job.name.clone().unwrap().to_string(), job.run_ms / SECOND)).collect();
+    // They began at 50 s, when the first one was over.
+    assert_eq!(jobs, [("long".into(), 40), ("runs".into(), 40), ("waits".into(), 300)]);
+    lived.commit(400, Command::Nothing);
+    let later = import(&lived, 400);
+    assert_eq!(later.trace.jobs[0].run_ms, 350 * SECOND, "longer than expected: as long again");
+    let said = later.card.trace.changed.iter().find(|noted| noted.why.contains("as long again")).unwrap();
+    assert_eq!(said.rows, 2);
+    assert_eq!(replayed(&later)[0].1, BEGIN.plus_ms(400 * SECOND).0);
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 pub mod cluster;
 pub mod compare;
+pub mod explain;
 pub mod generate;
 pub mod import;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod snapshot;
 pub mod sweep;
+pub mod tune;
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -33,8 +36,14 @@ pub enum SimCommand {
     Compare(compare::SimCompareArgs),
     /// Run one policy with parameters over declared values, every combination
     Sweep(sweep::SimSweepArgs),
+    /// Search ranges of a policy's parameters for the best setting, under limits
+    Tune(tune::SimTuneArgs),
+    /// Take what runs and waits on a cluster now as the beginning of a simulation
+    Snapshot(snapshot::SimSnapshotArgs),
     /// Play a cluster's own log once more: check its decisions, or try another policy on them
     Replay(replay::SimReplayArgs),
+    /// Say why a job of a run waited, and for how long for what
+    Explain(explain::SimExplainArgs),
     /// Make the page about a run anew, from its folder
     Report(report::SimReportArgs),
 }
@@ -122,7 +131,10 @@ pub fn run(context: &Context, command: SimCommand) -> Result<u8, CliError> {
         SimCommand::Run(args) => run::run(context, args),
         SimCommand::Compare(args) => compare::run(context, args),
         SimCommand::Sweep(args) => sweep::run(context, args),
+        SimCommand::Tune(args) => tune::run(context, args),
+        SimCommand::Snapshot(args) => snapshot::run(context, &args),
         SimCommand::Replay(args) => replay::run(context, args),
+        SimCommand::Explain(args) => explain::run(context, args),
         SimCommand::Report(args) => report::run(context, &args),
     }
 }

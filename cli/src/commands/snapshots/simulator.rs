@@ -2,8 +2,10 @@
 
 use super::*;
 use muster_sim::compare::CompareArgs;
+use muster_sim::explain::ExplainArgs;
 use muster_sim::sweep::{Axis, SweepArgs};
 use muster_sim::trace::BadRows;
+use muster_sim::tune::{Constraint, Goal, Range, TuneArgs};
 use muster_sim::{ImportArgs, SceneArgs};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -38,7 +40,7 @@ fn compare_of_two_policies() {
         trace: file(
             dir,
             "long.csv",
-            "job_id,num_gpu,submit_time,duration\n0,8,0,3600\n1,16,10,1800\n2,4,20,300\n3,4,21,2400\n",
+            "job_id,num_gpu,submit_time,duration\n0,8,0,3600\n1,16,10,1800\n2,4,20,300\n3,4,21,5000\n",
         ),
         ..scene(dir)
     };
@@ -54,6 +56,59 @@ fn compare_of_two_policies() {
     };
     let compared = muster_sim::compare::compare(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
     check("sim_compare", sim::compare::render(&compared), plain(&sim::compare::document(&compared)));
+}
+
+/// As of two days of a cluster: nothing fails but what failed then, so there is one run of each policy.
+#[test]
+fn replay_of_a_past_under_another_policy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let args = CompareArgs {
+        policies: vec![
+            file(dir, "policy.toml", "order = \"fifo\"\n\n[backfill]\nreserve_depth = 1\n"),
+            file(dir, "smallest.toml", "order = \"smallest\"\n"),
+        ],
+        scene: scene(dir),
+        seeds: 1,
+        threads: 1,
+        output: dir.join("out"),
+    };
+    let compared = muster_sim::compare::compare(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
+    let document = plain(&sim::replay::document_counterfactual(&compared));
+    check("replay_counterfactual", sim::replay::render_counterfactual(&compared), document);
+}
+
+#[test]
+fn explain_a_wait() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let scene = scene(dir);
+    let trace = scene.trace.clone();
+    let args = muster_sim::RunArgs {
+        policy: file(dir, "fifo.toml", "order = \"fifo\"\n"),
+        scene,
+        seed: 0,
+        output: dir.join("out"),
+        events: false,
+    };
+    muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
+    let args = ExplainArgs {
+        folder: args.output,
+        trace,
+        format: None,
+        throughputs: None,
+        organisation: None,
+        job: "1".into(),
+        at: None,
+    };
+    let explained = muster_sim::explain::explain(&args, &mut |_| muster_sim::Going::On).expect("it is played again");
+    check("sim_explain", sim::explain::render(&explained), plain(&sim::explain::document(&explained)));
+}
+
+#[test]
+fn report_made_anew() {
+    let page = Path::new("out/fair/report.html");
+    check("sim_report", sim::report::render(page), sim::report::document(page));
 }
 
 #[test]
@@ -73,6 +128,35 @@ fn sweep_over_two_orders() {
     };
     let sweep = muster_sim::sweep::sweep(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
     check("sim_sweep", sim::sweep::render(&sweep), plain(&sim::sweep::document(&sweep)));
+}
+
+#[test]
+fn tune_of_two_parameters() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let jobs: String = (0..24)
+        .map(|at| format!("{at},{},{},{}\n", 1 + at * 5 % 8, at * 20, if at % 4 == 0 { 900 } else { 40 + at }))
+        .collect();
+    let args = TuneArgs {
+        policy: file(dir, "fifo.toml", "order = \"fifo\"\n"),
+        scene: SceneArgs {
+            trace: file(dir, "queue.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+            ..scene(dir)
+        },
+        ranges: vec![
+            Range::parse("policy.order=fifo,smallest,sjf,{ priority = { hours_per_class = 0 } }").expect("a range"),
+            Range::parse("policy.backfill.reserve_depth=0..2").expect("a range"),
+        ],
+        goal: Goal::minimize("wait_mean_s").expect("a figure"),
+        constraints: vec![Constraint::parse("utilisation>=base").expect("a limit")],
+        budget: 40,
+        seeds: 1,
+        parts: 2,
+        threads: 2,
+        output: dir.join("out"),
+    };
+    let tuned = muster_sim::tune::tune(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
+    check("sim_tune", sim::tune::render(&tuned), plain(&sim::tune::document(&tuned)));
 }
 
 /// `sim gen` answers with the same card.
