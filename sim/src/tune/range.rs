@@ -91,8 +91,9 @@ pub(super) fn settings(ranges: &[Range], wanted: usize) -> Vec<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut settings = Vec::new();
     for point in 0..wanted {
-        let mut part = |axis: usize| (strata[axis][point] as f64 + 1.0 - draw.unit()) / wanted as f64;
-        let mut setting: Vec<String> = ranges.iter().enumerate().map(|(axis, range)| range.at(part(axis))).collect();
+        let mut part = |strata: &[usize]| (strata[point] as f64 + 1.0 - draw.unit()) / wanted as f64;
+        let mut setting: Vec<String> =
+            ranges.iter().zip(&strata).map(|(range, strata)| range.at(part(strata))).collect();
         for _ in 0..TRIES {
             if seen.insert(setting.clone()) {
                 settings.push(setting);
