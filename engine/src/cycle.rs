@@ -377,6 +377,7 @@ fn hold_back(
 ) -> Offered {
     round.put_back();
     if front.depth > 0 && nothing_to_fill(round, gang, front.depth) {
+        front.booked.extend(own.is_some().then_some(gang));
         own.into_iter().for_each(|own| round.booked.insert(own));
         front.head = front.head.or(Some(gang));
         (front.idle, front.closed) = (true, true);
@@ -478,7 +479,9 @@ fn finish_bookings(round: &mut Round, front: &Front) {
     if !front.idle || front.depth == 1 {
         forget_bookings(round, &front.booked.iter().copied().chain(front.head).collect());
     }
-    for gang in &front.booked {
+    // Some of those that the order did not come to may have made room on other devices.
+    let beyond: Vec<GangId> = if front.idle { round.unseen.iter().copied().collect() } else { Vec::new() };
+    for gang in front.booked.iter().chain(&beyond) {
         let kind = if sticky && front.head == Some(*gang) { ReservationKind::Head } else { ReservationKind::Booked };
         if let Some(booking) = round.booked.get(*gang).cloned() {
             round.write_booking(&booking, kind);
