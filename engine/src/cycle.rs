@@ -7,6 +7,7 @@ use crate::plan::explain::Reason;
 use crate::plan::lanes::Sought;
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::order::Scorer;
+use crate::plan::owed::Owed;
 use crate::plan::quota::Quotas;
 use crate::plan::round::{Ever, Round, Tried};
 use crate::plan::steps;
@@ -115,6 +116,7 @@ impl Kept {
         waiting.by_order.set_ranks(scorer.lanes());
         let mut ledger = Ledger::of(state, Suppose::default());
         ledger.quotas = Quotas::of(state, &waiting.running);
+        ledger.owed = Owed::of(state);
         let times = match foresees(state) {
             true => Timelines::of(state, &ledger, &waiting, now),
             false => Timelines::default(),
@@ -166,6 +168,10 @@ impl Kept {
         if inventory && self.ledger.quotas.is_on() {
             self.ledger.quotas = Quotas::of(state, &self.waiting.running);
         }
+        match inventory {
+            true => self.ledger.owed = Owed::of(state),
+            false => self.follow_cells(state, &gangs, &nodes),
+        }
         if moved.all {
             self.waiting.rescore(state, &self.scorer, now);
         } else if let Some(range) = moved.ripened {
@@ -179,6 +185,19 @@ impl Kept {
         }
         (self.upto, self.at) = (state.applied_index(), now);
         true
+    }
+}
+
+impl Kept {
+    /// Whose work is on the nodes that have changed, or under the gangs that have.
+    fn follow_cells(&mut self, state: &State, gangs: &BTreeSet<GangId>, nodes: &BTreeSet<NodeId>) {
+        if !self.ledger.owed.is_on() {
+            return;
+        }
+        let held = gangs.iter().filter_map(|gang| state.gang(*gang)?.current());
+        let under = held.flat_map(|attempt| attempt.parts.iter().map(|part| part.node));
+        let all: BTreeSet<NodeId> = nodes.iter().copied().chain(under).collect();
+        all.into_iter().for_each(|node| self.ledger.owed.refresh(state, node));
     }
 }
 
@@ -323,7 +342,7 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
     }
     // Whoever has a window of time of its own waits for that.
     let has_window = || !round.booked.fixed_for(gang.job).is_empty();
-    if !front.closed && !has_window() && !round.is_over_quota(item) {
+    if !front.closed && !has_window() && !round.is_over_quota(item) && !round.is_beyond_cells(item) {
         return hold_back(round, gang, item, own, front);
     }
     Offered::Unfit
@@ -370,13 +389,13 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
     if round.may_preempt(item) {
         return;
     }
-    if round.is_over_quota(item) {
+    if round.is_over_quota(item) || round.is_beyond_cells(item) && round.excluded(item.key.gang).is_empty() {
         return walk.leave_payer();
     }
     if books {
         return;
     }
-    if round.may_reclaim() {
+    if round.may_reclaim() || round.may_guarantee() {
         if round.excluded(item.key.gang).is_empty() && round.does_not_fit_within_quota(item) {
             walk.leave_payer();
         }

@@ -27,6 +27,8 @@ fn account(text: &str, parent: Option<&str>) -> Account {
         limits: Caps::default(),
         user_limits: Caps::default(),
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

@@ -3,11 +3,13 @@
 //! the one they make room for then fits.
 
 mod choose;
+mod guarantee;
 mod keep;
 mod preempt;
 mod reclaim;
 mod trim;
 
+use super::owed::Take as CellTake;
 use super::quota::{AccountAt, Milli};
 use super::round::Round;
 use super::waiting::Item;
@@ -74,6 +76,8 @@ pub struct TakingBack {
     /// What was set aside on the ledger, by whose it is.
     masked: BTreeMap<GangId, Vec<Masked>>,
     charged: BTreeMap<GangId, Vec<PlacedPart>>,
+    /// What of it is its own for good.
+    cells: BTreeMap<GangId, Vec<CellTake>>,
     masked_slots: BTreeSet<DeviceId>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor)>,
@@ -100,7 +104,7 @@ impl Round<'_> {
 
     /// Could anybody be stopped for anybody?
     pub fn takes(&self) -> bool {
-        self.may_reclaim() || self.state.policy().taking.preempt.is_some()
+        self.may_reclaim() || self.may_guarantee() || self.state.policy().taking.preempt.is_some()
     }
 
     /// Could others be stopped because their accounts hold more than they own?
@@ -111,10 +115,16 @@ impl Round<'_> {
     /// Makes room for a gang that does not fit, if the policy lets others be stopped for it, away from
     /// nodes on which a start is booked. True when it now waits for its victims to go.
     pub fn take_back(&mut self, gang: GangId, item: &Item) -> bool {
-        if !self.may_reclaim() && !self.may_preempt(item) || item.scheduling.devices() == 0 || !self.could_ever(item) {
+        let may = self.may_reclaim() || self.may_guarantee() || self.may_preempt(item);
+        if !may || item.scheduling.devices() == 0 || !self.could_ever(item) {
             return false;
         }
         self.put_back();
+        // A start that is booked gives way to a guarantee as what runs does.
+        let vain = (item.shape, StopFor::Guarantee);
+        if self.may_guarantee() && !self.taking.in_vain.contains(&vain) && self.take_guaranteed(gang, item) {
+            return true;
+        }
         let avoid = &self.booked.nodes();
         if let Some(offers) = self.reclaim_offers(item)
             && self.take_from(gang, item, &offers, avoid, StopFor::Reclaim)
@@ -178,6 +188,7 @@ impl Round<'_> {
         self.keep_whole(&taken.parts);
         let free: Vec<PlacedPart> = taken.parts.iter().map(|part| self.free_of(part.clone())).collect();
         self.charge(gang, &free, 1);
+        self.hold_cells(gang, &taken.parts, 1);
     }
 
     /// What is kept is kept as whole devices: of one that is kept for a share nobody else gets the rest.

@@ -1,0 +1,232 @@
+//! The guarantee of cells under any sequence of submits, ends, lends, reclaims and faults of nodes.
+
+mod plan_support;
+mod property;
+
+use muster_common::job::Scheduling;
+use muster_common::topology::TopologyMode::Required;
+use muster_common::{GangId, NodeId, Time};
+use muster_engine::command::{Command, ConfigChange, Entry, NodeAction, Principal};
+use muster_engine::forecast::{Hooks, Player, World};
+use muster_engine::organisation::{Account, CellQuota, Organisation, Quota};
+use muster_engine::outcome::{Outcome, Response};
+use muster_engine::plan::owed::{Owed, cells_of, entitled};
+use muster_engine::policy::{Policy, Score};
+use muster_engine::state::gang::GangState;
+use muster_engine::{Cycle, Memo, State, cycle};
+use plan_support::*;
+use property::cases;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const WITHIN_MS: u64 = 120_000;
+const GRACE_MS: u64 = 30_000;
+/// Owners and everybody else.
+const OWNERS: [&str; 2] = ["vision", "nlp"];
+
+#[derive(Default)]
+struct Watch {
+    exact: Exact,
+    lost: u32,
+    /// A node has been closed or opened: what was begun before may have gone on elsewhere.
+    faults: bool,
+    /// Waiting gangs within their shape, and since when.
+    since: BTreeMap<GangId, Time>,
+    started: u32,
+    wrong: Option<String>,
+}
+
+impl Watch {
+    fn running(state: &State) -> Vec<(GangId, Scheduling)> {
+        let holds = |gang: &GangId| {
+            let runs = state.gang(*gang).is_some_and(|record| record.current().is_some());
+            runs || state.reservations().get(gang).is_some_and(|known| known.kind.keeps_devices())
+        };
+        let jobs = state.jobs().values().filter(|job| holds(&GangId::new(job.id, 0)));
+        jobs.map(|job| (GangId::new(job.id, 0), (**state.scheduling(job)).clone())).collect()
+    }
+
+    /// Gangs of owners that wait and are within their shape.
+    fn within(state: &State, now: Time) -> Vec<GangId> {
+        let owed = Owed::of(state);
+        let running = Self::running(state);
+        let mut found = Vec::new();
+        for job in state.jobs().values() {
+            let gang = GangId::new(job.id, 0);
+            let waits = match state.gang(gang) {
+                None => true,
+                Some(record) => matches!(record.state, GangState::Queued { not_before } if not_before <= now),
+            };
+            let scheduling = state.scheduling(job);
+            if !waits || !OWNERS.contains(&scheduling.account.as_str()) {
+                continue;
+            }
+            let others = running.iter().filter(|(other, _)| *other != gang).map(|(gang, own)| (*gang, own));
+            let document = state.accounts().document();
+            if !entitled(&owed, document, state.fabric(), scheduling, others).is_empty() {
+                found.push(gang);
+            }
+        }
+        found
+    }
+
+    fn check_promise(&mut self, state: &State, now: Time) {
+        let within = Self::within(state, now);
+        self.since.retain(|gang, _| within.contains(gang));
+        for gang in within {
+            let since = *self.since.entry(gang).or_insert(now);
+            if now.since_ms(since) > WITHIN_MS && !self.faults {
+                self.wrong = Some(format!("{gang} is within its shape since {since} and waits at {now}"));
+            }
+        }
+    }
+}
+
+impl Hooks for Watch {
+    fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
+        self.started += 1;
+        self.exact.run_ms(state, gang)
+    }
+
+    fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+        let lost = cells_of(state).iter().map(|of| of.lost).sum();
+        let fault = matches!(entry.command, Command::NodeAdmin { .. });
+        self.faults |= fault;
+        if lost > self.lost && !fault && state.accounts().version() > 0 {
+            return Err(format!("{lost} cells are lost after {:?}: {:?}", entry.command, cells_of(state)));
+        }
+        self.lost = lost;
+        match &self.wrong {
+            Some(wrong) => Err(wrong.clone()),
+            None => self.exact.on_entry(state, entry, outcome),
+        }
+    }
+
+    fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
+        self.check_promise(state, now);
+        let fresh = cycle(state, &mut Memo::default(), now);
+        if fresh != *decided {
+            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
+        }
+    }
+
+    fn release_ms(&mut self, _state: &State, gang: GangId) -> u64 {
+        if gang.job.0.is_multiple_of(2) { GRACE_MS } else { 0 }
+    }
+}
+
+fn owner(text: &str, nominal: u32, cells: &[(&str, u32, u32)]) -> Account {
+    let cell = |(level, nodes, number): &(&str, u32, u32)| CellQuota {
+        model: name("H100"),
+        level: name(level),
+        nodes: *nodes,
+        gpus: 4,
+        number: *number,
+    };
+    Account {
+        name: name(text),
+        parent: None,
+        weight: 1,
+        priority: 0,
+        quota: [(name("H100"), Quota { nominal, borrow_limit: None, lend_limit: None })].into(),
+        limits: Default::default(),
+        user_limits: Default::default(),
+        users: Default::default(),
+        cells: cells.iter().map(cell).collect(),
+        reclaim_within_ms: (!cells.is_empty()).then_some(WITHIN_MS),
+    }
+}
+
+/// Whoever owns cells asks for just such: of its own fragments an owner makes what it likes.
+fn wish((who, shape, a, run_s): (u8, u8, u32, u64)) -> Scheduling {
+    let owner = OWNERS.get(usize::from(who % 5));
+    let mut job = match (owner, shape % 6) {
+        (Some(_), 0 | 1) => within(exact(nodes(3, 4), run_s), "rack", Required, 1),
+        (Some(_), _) => exact(nodes(1, 4), run_s),
+        (None, 0) => exact(nodes(1 + a % 4, 4), run_s),
+        (None, 1) => within(exact(nodes(1 + a % 3, 2), run_s), "rack", Required, 1),
+        (None, 2) => exact(total(1 + a % 14), run_s),
+        (None, _) => exact(nodes(1, 1 + a % 2), run_s),
+    };
+    job.account = name(owner.unwrap_or(&"rest"));
+    job.preemptible = !(shape / 6).is_multiple_of(3);
+    if (shape / 18).is_multiple_of(5) {
+        job.checkpoint.grace_ms = 600_000;
+    }
+    job
+}
+
+fn cluster(watch: &mut Watch, spread: bool) -> (Player, Vec<NodeId>) {
+    let score = if spread { Score::Spread } else { Score::BestFit };
+    let mut player = Player::new(State::new("test"), World::default());
+    let zero = Time(0);
+    player.commit(zero, configure(ConfigChange::Policy(Policy { score, ..Policy::default() })), watch).unwrap();
+    player.commit(zero, configure(ConfigChange::Fabric(fabric(&["rack"]))), watch).unwrap();
+    let mut all = Vec::new();
+    for at in 0..12 {
+        let machine = inventory("H100", 4, &[&format!("r{}", at / 3)]);
+        match player.commit(zero, register(&format!("n{at:02}"), machine), watch).unwrap().response {
+            Response::Registered { node, .. } => all.push(node),
+            other => panic!("{other:?}"),
+        }
+    }
+    let accounts = vec![
+        owner("vision", 20, &[("rack", 3, 1), ("node", 1, 2)]),
+        owner("nlp", 16, &[("rack", 3, 1), ("node", 1, 1)]),
+        owner("rest", 12, &[]),
+    ];
+    let document = Arc::new(Organisation { accounts, queues: Vec::new() });
+    let outcome = player.commit(zero, configure(ConfigChange::Organisation(document)), watch).unwrap();
+    assert_eq!(outcome.response, Response::Done);
+    (player, all)
+}
+
+type Given = (u64, u8, u8, u32, u64);
+
+fn play(given: &[Given], faults: &[(u64, prop::sample::Index, bool)], spread: bool) -> Result<Watch, String> {
+    let mut watch = Watch { exact: Exact { check: true, lenient: true, ..Exact::default() }, ..Watch::default() };
+    let (mut player, all) = cluster(&mut watch, spread);
+    for (at, (at_s, who, shape, a, run_s)) in given.iter().enumerate() {
+        player.at(Time(at_s * 1000), submit(&format!("job-{at}"), wish((*who, *shape, *a, *run_s))));
+    }
+    for (at_s, node, close) in faults {
+        let action = match close {
+            true => NodeAction::Cordon { reason: "broken".into() },
+            false => NodeAction::Uncordon,
+        };
+        let command = Command::NodeAdmin { node: *node.get(&all), action, by: Principal("test".into()) };
+        player.at(Time(at_s * 1000), command);
+    }
+    player.run(&mut watch, 100_000).map_err(|error| error.to_string())?;
+    let end = player.state.now().plus_ms(2 * WITHIN_MS);
+    player.commit(end, Command::Nothing, &mut watch).map_err(|error| error.to_string())?;
+    player.decide(end, &mut watch).map_err(|error| error.to_string())?;
+    watch.check_promise(&player.state, end);
+    match watch.wrong.take() {
+        Some(wrong) => Err(wrong),
+        None => Ok(watch),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn hived_invariant_holds_under_any_sequence_and_who_is_within_its_shape_starts_in_time(
+        given in prop::collection::vec((0u64..1500, any::<u8>(), any::<u8>(), 0u32..100, 1u64..900), 1..60),
+        spread in any::<bool>(),
+    ) {
+        let watch = play(&given, &[], spread).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(watch.lost, 0);
+    }
+
+    #[test]
+    fn faults_cost_cells_and_nothing_else_does(
+        given in prop::collection::vec((0u64..1500, any::<u8>(), any::<u8>(), 0u32..100, 1u64..900), 1..50),
+        faults in prop::collection::vec((0u64..2000, any::<prop::sample::Index>(), any::<bool>()), 1..8),
+        spread in any::<bool>(),
+    ) {
+        play(&given, &faults, spread).map_err(TestCaseError::fail)?;
+    }
+}
