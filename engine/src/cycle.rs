@@ -342,7 +342,7 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
     }
     // Whoever has a window of time of its own waits for that.
     let has_window = || !round.booked.fixed_for(gang.job).is_empty();
-    if !front.closed && !has_window() && !round.is_over_quota(item) && !round.is_beyond_cells(item) {
+    if !front.closed && !has_window() && !round.is_over_quota(item) && !round.is_kept_off(gang, item) {
         return hold_back(round, gang, item, own, front);
     }
     Offered::Unfit

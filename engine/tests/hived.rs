@@ -193,7 +193,7 @@ fn beyond_its_shape_nobody_is_stopped_for_an_account() {
 }
 
 #[test]
-fn an_owners_own_small_jobs_stay_together_and_its_cell_is_whole_again_when_they_end() {
+fn each_node_that_an_owners_small_jobs_begin_is_one_of_its_cells() {
     let mut cluster = half(spread(), vec![cells("node", 1, 8)]);
     cluster.organise(vec![owner("vision", 64, vec![cells("node", 1, 8)]), owner("rest", 64, Vec::new())]);
     (0..8).for_each(|_| assert!(cluster.submit(firm(charge(nodes(1, 8), "rest"))).job.0 > 0));

@@ -33,7 +33,6 @@ struct Watch {
     faults: bool,
     /// Waiting gangs within their shape, and since when.
     since: BTreeMap<GangId, Time>,
-    started: u32,
     wrong: Option<String>,
 }
 
@@ -85,7 +84,6 @@ impl Watch {
 
 impl Hooks for Watch {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
-        self.started += 1;
         self.exact.run_ms(state, gang)
     }
 

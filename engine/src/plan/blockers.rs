@@ -35,6 +35,8 @@ pub(super) struct Blockers<'a> {
     ledger: &'a Ledger,
     /// The same, to try on.
     trial: Option<Ledger>,
+    /// By request and by the nodes a gang keeps off.
+    kept_off: BTreeMap<(Hash, Vec<NodeId>), Option<Blocker>>,
     ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
 }
@@ -53,7 +55,8 @@ impl<'a> Blockers<'a> {
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
         let (capacity, never) = (Capacity::new(state, ledger), BTreeMap::new());
-        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, trial: None, ever, never }
+        let (trial, kept_off) = (None, BTreeMap::new());
+        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, trial, kept_off, ever, never }
     }
 
     /// Does the cycle start it?
@@ -99,7 +102,7 @@ impl<'a> Blockers<'a> {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(over);
         }
-        if let Some(owed) = self.owed_cells(gang, &scheduling) {
+        if let Some(owed) = self.owed_cells(gang, job.revision().scheduling, &scheduling) {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(owed);
         }
@@ -123,14 +126,24 @@ impl<'a> Blockers<'a> {
     }
 
     /// It fits on what is free, and others would then lack cells that they own.
-    fn owed_cells(&mut self, gang: GangId, scheduling: &Scheduling) -> Option<Blocker> {
+    fn owed_cells(&mut self, gang: GangId, shape: Hash, scheduling: &Scheduling) -> Option<Blocker> {
         let owed = &self.ledger.owed;
         if !owed.is_on() || !owed.is_firm(scheduling) {
             return None;
         }
+        let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+        let key = (shape, excluded.to_vec());
+        if let Some(known) = self.kept_off.get(&key) {
+            return known.clone();
+        }
+        let found = self.kept_off(gang, excluded, scheduling);
+        self.kept_off.insert(key, found.clone());
+        found
+    }
+
+    fn kept_off(&mut self, gang: GangId, excluded: &[NodeId], scheduling: &Scheduling) -> Option<Blocker> {
         let state = self.state;
         let ledger = self.trial.get_or_insert_with(|| self.ledger.clone());
-        let excluded = state.gang(gang).map_or(&[][..], |record| &record.excluded);
         let request = Request::of(scheduling, excluded).for_gang(gang);
         let found = place(ledger, state.fabric(), state.policy(), request, &mut 0)?;
         if owed::beside(state, ledger, scheduling, request, found.clone(), &mut 0).is_some() {

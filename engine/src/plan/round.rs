@@ -247,6 +247,16 @@ impl<'a> Round<'a> {
         self.beside_cells(gang, &item, found)
     }
 
+    /// Is there room for it now, and not beside the cells that others own? Whoever that is waits for no moment.
+    pub fn is_kept_off(&mut self, gang: GangId, item: &Item) -> bool {
+        if !self.ledger.owed.is_on() || !self.ledger.owed.is_firm(&item.scheduling) {
+            return false;
+        }
+        self.put_back();
+        self.find(gang, item);
+        self.is_beyond_cells(item)
+    }
+
     /// Wherever there is room, whoever owns it.
     fn placed_anywhere(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);

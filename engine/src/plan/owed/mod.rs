@@ -14,7 +14,7 @@ pub use tell::{CellsOf, cells_of, told};
 use crate::organisation::{CellQuota, Organisation};
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
-use assign::{Bottom, Kind, KindAt, Outlook, Owner, Whose, assign};
+use assign::{Bottom, Kind, Outlook, Owner, Whose, assign};
 use muster_common::job::Scheduling;
 use muster_common::node::Inventory;
 use muster_common::topology::FabricSpec;
@@ -100,11 +100,11 @@ impl OnNode {
         if self.free >= gpus {
             return Standing::Anybodys;
         }
-        let sum = |owner: Owner| self.own.iter().filter(|((other, _), _)| *other == owner).map(|(_, held)| held).sum();
-        let most = self.own.iter().map(|((owner, _), _)| (sum(*owner), Reverse(*owner))).max();
-        let Some((held, Reverse(owner))) = most.filter(|(held, _): &(i32, _)| *held > 0) else {
-            return Standing::Nobodys;
+        let sum = |owner: Owner| -> i32 {
+            self.own.iter().filter(|((other, _), _)| *other == owner).map(|(_, held)| held).sum()
         };
+        let most = self.own.iter().map(|((owner, _), _)| (sum(*owner), Reverse(*owner))).max();
+        let Some((held, Reverse(owner))) = most.filter(|(held, _)| *held > 0) else { return Standing::Nobodys };
         // Where work of several kinds is, the widest has a claim on the node.
         let kind = self.own.iter().filter(|((other, _), _)| *other == owner).map(|((_, kind), _)| *kind).min();
         match kind {
@@ -262,11 +262,10 @@ impl OfModel {
                 *owned.entry(key).or_default().entry(owner).or_default() += cells.number;
             }
         }
-        let of_kind = |((_, depth, nodes), owned): (_, BTreeMap<Owner, u32>)| {
-            let (depth, Reverse(nodes)): (usize, Reverse<u32>) = (depth, nodes);
-            Kind { depth, nodes, owned: owned.into_iter().collect(), domains: Vec::new() }
-        };
-        let kinds = owned.into_iter().map(of_kind).collect();
+        let mut kinds = Vec::new();
+        for ((_, depth, Reverse(nodes)), owned) in owned {
+            kinds.push(Kind { depth, nodes, owned: owned.into_iter().collect(), domains: Vec::new() });
+        }
         let mut model = Self {
             name: name.clone(),
             gpus,
@@ -305,7 +304,7 @@ impl OfModel {
         }
     }
 
-    fn bottom_of(&mut self, inventory: &Inventory, fabric: &FabricSpec) -> usize {
+    fn bottom_of(&self, inventory: &Inventory, fabric: &FabricSpec) -> usize {
         let deepest = self.kinds.iter().map(|kind| kind.depth).max().unwrap_or(NODES);
         let spec = self.tree.and_then(|tree| fabric.trees.get(tree));
         let path = spec.and_then(|spec| inventory.place.get(&spec.name)?.get(..deepest));

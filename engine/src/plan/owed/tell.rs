@@ -95,7 +95,7 @@ impl Owed {
             .zip(after)
             .filter(|(before, after)| (after.lost, before.obtainable) > (before.lost, after.obtainable));
         more.map(|(before, after)| CellsOf {
-            lost: (after.lost - before.lost).max(before.obtainable.saturating_sub(after.obtainable)),
+            lost: after.lost.saturating_sub(before.lost).max(before.obtainable.saturating_sub(after.obtainable)),
             ..before
         })
         .collect()
