@@ -159,7 +159,10 @@ fn attempt(kinds: &[Kind], bottoms: &[Bottom], order: Order) -> (Assigned, u64) 
     for at in (0..kinds.len()).rev() {
         let mut serving = Serving { kinds, at, left: &mut left };
         match order {
-            Order::SmallestFirst => serving.complete(&mut found[at], Some(at as KindAt)),
+            Order::SmallestFirst => {
+                overflow(kinds, at, serving.left, &mut found);
+                serving.complete(&mut found[at], Some(at as KindAt));
+            }
             Order::WidestFirst => {}
             Order::NarrowestFirst => serving.complete(&mut found[at], None),
         }
@@ -172,6 +175,56 @@ fn attempt(kinds: &[Kind], bottoms: &[Bottom], order: Order) -> (Assigned, u64) 
     let lost = |found: &[Had]| found.iter().map(|had| u64::from(had.lost)).sum::<u64>();
     let missing = kinds.iter().zip(&found).map(|(kind, found)| u64::from(kind.nodes) * lost(found)).sum();
     (found, missing)
+}
+
+/// Work that there are too few cells of its kind for begins wider ones, where those lack least.
+fn overflow(kinds: &[Kind], at: usize, left: &mut [Bottom], found: &mut Assigned) {
+    let every: Vec<usize> = (0..left.len()).collect();
+    for (owner, number) in kinds[at].owned.iter().copied() {
+        let source = Source::Of((owner, at as KindAt));
+        let own = Serving { kinds, at, left }.have(&every, source);
+        let mut over = own.saturating_sub(number.saturating_mul(kinds[at].nodes));
+        while over > 0 {
+            let Some((wider, domain, nodes)) = begun_by(kinds, at, left, found, (owner, over)) else { break };
+            let kind = &kinds[wider];
+            let members = &kind.domains[domain];
+            let mut serving = Serving { kinds, at: wider, left };
+            serving.draw(members, source, nodes);
+            serving.draw(members, Source::Free, kind.nodes - nodes);
+            if let Some(place) = kind.owned.iter().position(|(other, _)| *other == owner) {
+                found[wider][place].used += 1;
+            }
+            over -= nodes;
+        }
+    }
+}
+
+/// The wider kind, its domain, and how many of an owner's nodes there it takes, where that lacks least.
+fn begun_by(
+    kinds: &[Kind],
+    at: usize,
+    left: &mut [Bottom],
+    found: &Assigned,
+    (owner, over): (Owner, u32),
+) -> Option<(usize, usize, u32)> {
+    let mut best: Option<(u32, usize, usize, u32)> = None;
+    for wider in 0..at {
+        let kind = &kinds[wider];
+        let serving = Serving { kinds, at: wider, left };
+        let place = kind.owned.iter().position(|(other, _)| *other == owner);
+        if place.is_none_or(|place| serving.owing(&found[wider], place) == 0) {
+            continue;
+        }
+        for (domain, members) in kind.domains.iter().enumerate() {
+            let nodes = serving.have(members, Source::Of((owner, at as KindAt))).min(over).min(kind.nodes);
+            let lacking = kind.nodes - nodes;
+            let known = best.is_some_and(|(known, ..)| known <= lacking);
+            if nodes > 0 && !known && serving.have(members, Source::Free) >= lacking {
+                best = Some((lacking, wider, domain, nodes));
+            }
+        }
+    }
+    best.map(|(_, wider, domain, nodes)| (wider, domain, nodes))
 }
 
 /// One kind's turn.
