@@ -2,22 +2,25 @@
 //! request, however many gangs make it.
 
 use super::apart::apart;
-use super::capacity::Capacity;
+use super::capacity::{Capacity, GangKey};
 use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::Ledger;
 use super::limits;
 use super::never::NeverFits;
 use super::quota;
 use super::round::{Ever, not_eligible};
+use super::windows::reserved_for_others;
 use crate::command::{Command, PlanStep};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::window::{Window, longest_ms};
 use muster_common::job::{Hash, Scheduling};
 use muster_common::{DeviceId, GangId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What one cycle left waiting, ready to be asked about gangs.
 pub(super) struct Blockers<'a> {
@@ -33,6 +36,7 @@ pub(super) struct Blockers<'a> {
     ledger: &'a Ledger,
     ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
+    beside: BTreeMap<GangKey, bool>,
 }
 
 impl<'a> Blockers<'a> {
@@ -48,8 +52,8 @@ impl<'a> Blockers<'a> {
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
-        let (capacity, never) = (Capacity::new(state, ledger), BTreeMap::new());
-        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never }
+        let (capacity, never, beside) = (Capacity::new(state, ledger), BTreeMap::new(), BTreeMap::new());
+        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never, beside }
     }
 
     /// Does the cycle start it?
@@ -85,12 +89,14 @@ impl<'a> Blockers<'a> {
             found.push(blocker(over.reason(), over.to_string()).help(help));
         }
         let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+        let shut = self.shut_out(gang, &scheduling, excluded);
         match self.capacity.of_gang(&scheduling, excluded) {
             Some(lacks) => found.extend(lacks.iter().cloned()),
             // What the job itself says is reason enough; nobody is in its way then.
-            None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
+            None if found.is_empty() && shut.is_none() => found.push(self.in_the_way(gang, ahead)),
             None => {}
         }
+        found.extend(shut);
         if let Some(over) = self.over_quota(&scheduling) {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(over);
@@ -102,7 +108,7 @@ impl<'a> Blockers<'a> {
             found.push(blocker(Reason::BeyondDepth, detail).help("raise `budget.depth` in the policy"));
         }
         if let Some(NeverFits { what, have, hint }) = self.never(job.revision().scheduling, &scheduling) {
-            found.retain(|known| known.reason != Reason::Nodes);
+            found.retain(|known| !matches!(known.reason, Reason::Nodes | Reason::Reserved));
             found.push(blocker(Reason::NeverFits, format!("{what}; {have}")).help(hint));
         }
         found.sort_by_key(|known| known.reason);
@@ -139,6 +145,34 @@ impl<'a> Blockers<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The windows that a run from now on would reach into, where without their nodes there is no room: not
+    /// now, though there is with them, or not even if nothing ran.
+    fn shut_out(&mut self, gang: GangId, scheduling: &Scheduling, excluded: &[NodeId]) -> Option<Blocker> {
+        let state = self.state;
+        let until = self.now.plus_ms(longest_ms(scheduling));
+        let met = state.windows().iter().filter(|window| window.meets(self.now, until));
+        let others = |window: &&Arc<Window>| !window.holders.admit(state.accounts(), gang.job, &scheduling.account);
+        let met: Vec<&Arc<Window>> = met.filter(others).collect();
+        let nodes = met.iter().flat_map(|window| &window.nodes).filter_map(|name| Some(state.node_named(name)?.id));
+        let kept: BTreeSet<NodeId> = nodes.collect();
+        if kept.is_empty() {
+            return None;
+        }
+        let without: Vec<NodeId> = kept.iter().chain(excluded).copied().collect();
+        let now = self.capacity.of_gang(scheduling, excluded).is_none();
+        let waits = match now {
+            true => self.capacity.of_gang(scheduling, &without).is_some(),
+            false => !self.fits_beside(scheduling, &without),
+        };
+        waits.then(|| reserved_for_others(&met, kept, scheduling, self.now))
+    }
+
+    fn fits_beside(&mut self, scheduling: &Scheduling, without: &[NodeId]) -> bool {
+        let key = (scheduling.groups.clone(), scheduling.together.clone(), without.to_vec());
+        let (state, ever) = (self.state, &mut self.ever);
+        *self.beside.entry(key).or_insert_with(|| ever.fits_beside(state, scheduling, without))
     }
 
     fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {

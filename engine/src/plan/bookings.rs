@@ -156,9 +156,23 @@ impl Bookings {
         self.by_gang.values().any(|booking| booking.fixed)
     }
 
-    /// Nodes on which a start is booked.
-    pub fn nodes(&self) -> BTreeSet<NodeId> {
-        self.by_gang.values().flat_map(|booking| booking.on.keys().copied()).collect()
+    /// Windows that begin before a moment, those of the first so many starts left out.
+    pub fn windows_until(&self, hit: usize, until: Time) -> impl Iterator<Item = &Arc<Booking>> {
+        let later = self.by_start.iter().skip(hit).take_while(move |(start, _)| *start < until);
+        later.filter_map(|(_, gang)| self.by_gang.get(gang)).filter(|booking| booking.is_window())
+    }
+
+    /// Takes out every window.
+    pub fn remove_windows(&mut self) -> Vec<Arc<Booking>> {
+        let windows = self.by_gang.values().filter(|booking| booking.is_window()).map(|booking| booking.gang);
+        let windows: Vec<GangId> = windows.collect();
+        windows.into_iter().filter_map(|gang| self.remove(gang)).collect()
+    }
+
+    /// Nodes on which a start is booked, or that are put aside in a window that begins before a moment.
+    pub fn nodes(&self, until: Time) -> BTreeSet<NodeId> {
+        let near = self.by_gang.values().filter(|booking| !booking.is_window() || booking.start < until);
+        near.flat_map(|booking| booking.on.keys().copied()).collect()
     }
 
     /// What runs on beyond the first so many starts uses up what is left beside them.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 type Lacks = Option<Arc<[Blocker]>>;
 
 /// A request of several groups, and the nodes it keeps off.
-type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
+pub(super) type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
 
 /// Answers by request, and by the nodes a gang keeps off since attempts failed there.
 pub(super) struct Capacity<'a> {

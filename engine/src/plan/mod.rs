@@ -46,3 +46,4 @@ mod take;
 pub mod timeline;
 pub mod waiting;
 pub mod walk;
+mod windows;

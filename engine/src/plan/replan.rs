@@ -122,6 +122,7 @@ impl<'a> Round<'a> {
             Candidate::Runs(..) => true,
         };
         let fungible = self.state.policy().domains == Domains::Anywhere
+            && self.state.windows().is_empty()
             && self.ledger.open_classes().all(enough_cpu)
             && self.waiting.active.iter().all(runs)
             && order.iter().all(|(_, _, candidate)| waits(candidate));
@@ -177,14 +178,14 @@ impl<'a> Round<'a> {
             Room::Nodes(empty) => {
                 // What is free already, and claimed by nobody before it, is as good as what a
                 // victim would have to give.
-                if let Some(parts) = self.search(gang, item) {
+                if let Some(parts) = self.search_outside(gang, item) {
                     occupy(empty, &parts);
                     self.take(&parts);
                     self.place(gang, item, parts);
                     return true;
                 }
                 std::mem::swap(self.ledger, empty);
-                let parts = self.search(gang, item);
+                let parts = self.search_outside(gang, item);
                 std::mem::swap(self.ledger, empty);
                 if let Some(parts) = &parts {
                     occupy(empty, parts);
@@ -194,6 +195,17 @@ impl<'a> Round<'a> {
                 parts.is_some()
             }
         }
+    }
+
+    /// Parts for the gang on nothing that is put aside for others.
+    fn search_outside(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        let entered = self.enter_windows(gang);
+        let mark = self.ledger.mark();
+        self.shut(item, 0);
+        let parts = self.search(gang, item);
+        self.ledger.rollback(mark);
+        self.leave_windows(entered);
+        parts
     }
 }
 

@@ -119,9 +119,11 @@ impl Round<'_> {
         if self.not_eligible(gang, &item).is_some() {
             return;
         }
+        let entered = self.enter_windows(gang);
         self.set_aside_for(&item);
         let mark = self.ledger.mark();
         self.unmask(gang);
+        self.shut(&item, 0);
         let parts = match known.kind {
             ReservationKind::Wounded => self.mended(known, &item),
             _ => None,
@@ -129,6 +131,7 @@ impl Round<'_> {
         let parts = parts.or_else(|| self.search(gang, &item));
         self.ledger.rollback(mark);
         self.put_back();
+        self.leave_windows(entered);
         if let Some(parts) = parts {
             self.take(&parts);
             self.place(gang, &item, parts);
@@ -155,7 +158,8 @@ impl Round<'_> {
             let amount = node.map(|node| part_amount(group, node, per_node)).unwrap_or_default();
             let affords = self.ledger.node(part.node).is_some_and(|view| view.amount.covers(&amount));
             let mended = |node: &NodeRecord| PlacedPart { epoch: node.epoch, amount, ..placed(part) };
-            parts.push(node.filter(|_| whole && affords).map(mended));
+            let kept_out = self.is_shut(part.node, item);
+            parts.push(node.filter(|_| whole && affords && !kept_out).map(mended));
         }
         let missing = parts.iter().filter(|part| part.is_none()).count() as u32;
         if missing as usize == parts.len() {

@@ -115,7 +115,7 @@ impl Round<'_> {
             return false;
         }
         self.put_back();
-        let avoid = &self.booked.nodes();
+        let avoid = &self.kept_for_others(item);
         if let Some(offers) = self.reclaim_offers(item)
             && self.take_from(gang, item, &offers, avoid, StopFor::Reclaim)
         {
