@@ -55,6 +55,7 @@ fn asked(called: &str, (from_s, until_s): (u64, u64), nodes: Which, holders: Hol
         holders,
         reason: "new firmware".into(),
         by: by(),
+        managed: false,
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod cancel;
 mod configure;
 mod deadline;
+mod declare;
 mod depend;
 mod edit;
 mod expire;
@@ -21,6 +22,7 @@ mod token;
 mod window;
 
 pub use configure::FEATURE_LEVEL;
+pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use organisation::ORGANISATION_LEVEL;
 pub use window::{WINDOWS_LEVEL, crossing};

@@ -1,5 +1,6 @@
-//! Policy, fabric, cluster-wide times, accounts and queues, as replicated state.
+//! Policy, fabric, cluster-wide times, accounts and queues, one by one or as a whole, as replicated state.
 
+use super::declaration;
 use super::roles::Caller;
 use super::submit::unexpected;
 use super::{Inner, errors};
@@ -29,11 +30,17 @@ pub(super) async fn configure(
         return Ok(unchanged);
     }
     let change = change(&request.kind, &request.json)?;
-    let differs = differs(&state, &change);
-    if request.plan_only {
-        try_on(&state, change, caller.principal())?;
-        return Ok(pb::ConfigureReply { changed: differs, ..unchanged });
+    let whole = matches!(change, ConfigChange::Declare(_) | ConfigChange::RollBack { .. });
+    if request.plan_only || whole {
+        let after = try_on(&state, change.clone(), caller.principal())?;
+        let changed = if whole { declaration::differs(&state, &after) } else { differs(&state, &change) };
+        // What it would be says what it would do: names are resolved, and what is over is left out.
+        let json = if whole { self::present(&after, &request.kind)? } else { unchanged.json.clone() };
+        if request.plan_only || !changed {
+            return Ok(pb::ConfigureReply { changed, json, ..unchanged });
+        }
     }
+    let differs = differs(&state, &change);
     if !differs {
         return Ok(unchanged);
     }
@@ -49,7 +56,8 @@ pub(super) async fn configure(
 
 fn unknown(kind: &str) -> ErrorInfo {
     let message = format!("`{}` cannot be configured", super::render::words::plain(kind));
-    errors::usage(message).hint("there is: policy, fabric, settings, organisation, shadow, promotion")
+    errors::usage(message)
+        .hint("there is: policy, fabric, settings, organisation, shadow, promotion, declaration, rollback")
 }
 
 /// The value in force.
@@ -64,6 +72,7 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
         "organisation" => json(&**state.accounts().document()),
         "shadow" => json(&state.policies().shadow().map(|shadow| &*shadow.policy)),
         "promotion" => json(&**state.policy()),
+        "declaration" | "rollback" => json(&declaration::shown(state)?),
         other => Err(unknown(other)),
     }
 }
@@ -76,7 +85,8 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
                 .hint(format!("`muster cluster set {kind}` shows the present one"))
         })
     }
-    let most = if kind == "organisation" { ORGANISATION_BYTES_MAX } else { JSON_BYTES_MAX };
+    let large = matches!(kind, "organisation" | "declaration");
+    let most = if large { ORGANISATION_BYTES_MAX } else { JSON_BYTES_MAX };
     if json.len() > most {
         let message = format!("the {kind} has {} bytes; at most {most} are taken", json.len());
         return Err(ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint("shorten it"));
@@ -92,6 +102,8 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
             super::policy::check_engine(&promotion.evidence)?;
             ConfigChange::Promote(promotion)
         }
+        "declaration" => ConfigChange::Declare(read(kind, json)?),
+        "rollback" => ConfigChange::RollBack { version: read(kind, json)? },
         other => return Err(unknown(other)),
     })
 }
@@ -107,17 +119,17 @@ fn differs(state: &State, change: &ConfigChange) -> bool {
     }
 }
 
-/// Applies the change to a copy.
+/// Applies the change to a copy, which is returned.
 ///
 /// # Errors
 /// [`ErrorCode::ConfigInvalid`] with what `apply` says.
-pub fn try_on(state: &State, change: ConfigChange, by: Principal) -> Result<(), ErrorInfo> {
+pub fn try_on(state: &State, change: ConfigChange, by: Principal) -> Result<State, ErrorInfo> {
     let mut copy = state.clone();
     let command = Command::Configure { change: Box::new(change), by };
     let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: copy.now(), command };
     match apply(&mut copy, &entry).response {
         Response::Refused(refusal) => Err(invalid(errors::refused(refusal))),
-        _ => Ok(()),
+        _ => Ok(copy),
     }
 }
 
