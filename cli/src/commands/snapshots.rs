@@ -555,6 +555,7 @@ fn sim_run_of_three_jobs() {
         seed: 0,
         output: folder.path().join("out"),
         events: true,
+        estimates: 3,
     };
     let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
     let document = without_digests(&sim::run::document(&report.summary, &report.manifest).to_string());
