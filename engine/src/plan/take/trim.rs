@@ -53,8 +53,10 @@ impl Round<'_> {
         let touches = |state: &crate::state::State, victim: &GangId| {
             state.gang(*victim).is_some_and(|record| held_parts(record).any(|part| used.contains(&part.node)))
         };
+        // Where quota is owed, somebody's end may be needed though nothing of it is taken.
+        let by_quota = self.ledger.quotas.is_on();
         let (mut kept, spared): (Vec<GangId>, Vec<GangId>) =
-            gone.into_iter().partition(|victim| touches(self.state, victim));
+            gone.into_iter().partition(|victim| by_quota || touches(self.state, victim));
         spared.iter().for_each(|victim| self.hold_again(*victim));
         // The dearest first. Who leaves anyway costs nothing, so nobody tries to spare it.
         kept.sort_by_key(|victim| (std::cmp::Reverse(offers.prices.get(victim).copied()), *victim));
