@@ -20,7 +20,7 @@ mod trace;
 mod world;
 
 use planted::Planted;
-use play::{Played, play};
+use play::play;
 use std::fmt::Display;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,7 @@ fn alone<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'sta
     })
 }
 
-fn play_alone(seed: u64) -> Result<Played, String> {
+fn play_alone(seed: u64) -> Result<(), String> {
     tell_seeds_of_panics();
     alone(format!("{OF_SEED}{seed}"), move || play(seed, Planted::Nothing))
 }

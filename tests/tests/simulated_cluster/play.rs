@@ -18,16 +18,11 @@ const FAULTS_MS: u64 = 15_000;
 const REST_MS: u64 = 180_000;
 const READS_MS: u64 = 20_000;
 
-/// What a run was like.
-#[derive(Debug, Clone)]
-pub struct Played {
-    pub lines: u64,
-    pub hash: String,
-}
-
+/// Plays a seed and prints what that was like.
+///
 /// # Panics
 /// When a promise is broken.
-pub fn play(seed: u64, planted: Planted) -> Played {
+pub fn play(seed: u64, planted: Planted) {
     let began = std::time::Instant::now();
     let nodes = SmallRng::seed_from_u64(seed).random_range(4..=8);
     let mut world = World::with(seed, nodes, planted);
@@ -71,7 +66,6 @@ pub fn play(seed: u64, planted: Planted) -> Played {
     assert!(met >= 2, "seed {seed}: {met} of {all} faults met running ranks");
     assert!(people.count("submit", "ok") >= 5, "seed {seed}: hardly a submit was acknowledged");
     assert!(world.observer.started >= 5, "seed {seed}: hardly a rank ran");
-    Played { lines, hash }
 }
 
 /// Waits for a leader, its settings, and all nodes.
