@@ -18,7 +18,7 @@ use muster_engine::policy::{
 };
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
-use muster_engine::{Cycle, Memo, State, cycle};
+use muster_engine::{Cycle, State};
 use plan_support::*;
 use property::cases;
 use proptest::prelude::*;
@@ -34,7 +34,6 @@ struct Watch {
     exact: Exact,
     /// Compare with the plain model: only where the policy starts whatever fits.
     complete: bool,
-    wrong: Option<String>,
     /// The moment of the last cycle, and how many there were at it.
     cycles_at: (Time, u32),
 }
@@ -48,27 +47,21 @@ impl Hooks for Watch {
     }
 
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
-        match &self.wrong {
-            Some(wrong) => Err(wrong.clone()),
-            None => self.exact.on_entry(state, entry, outcome),
-        }
+        self.exact.on_entry(state, entry, outcome)
     }
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
         let (at, rounds) = self.cycles_at;
         self.cycles_at = (now, if at == now { rounds + 1 } else { 1 });
         if rounds > ROUNDS_MAX {
-            self.wrong = Some(format!("more than {ROUNDS_MAX} cycles at {now}; the last decided {decided:?}"));
+            self.exact.wrong = Some(format!("more than {ROUNDS_MAX} cycles at {now}; the last decided {decided:?}"));
             return;
         }
-        let fresh = cycle(state, &mut Memo::default(), now);
-        if fresh != *decided {
-            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
-        }
+        self.exact.compare_with_fresh(state, now, decided);
         let settled = self.complete && decided.commands.is_empty();
         let waits = if settled { waiting(state, now) } else { Vec::new() };
         if let Some(gang) = waits.into_iter().find(|gang| model_fits(state, *gang)) {
-            self.wrong = Some(format!("{gang} waits at {now} although it fits"));
+            self.exact.wrong = Some(format!("{gang} waits at {now} although it fits"));
         }
     }
 }
@@ -292,7 +285,7 @@ fn play(
     disturbances: &[(u64, u8, u64)],
 ) -> Result<(), String> {
     let exact = Exact { check: true, lenient: true, ..Exact::default() };
-    let mut watch = Watch { exact, complete, wrong: None, cycles_at: (Time::ZERO, 0) };
+    let mut watch = Watch { exact, complete, cycles_at: (Time::ZERO, 0) };
     // Work without an end takes turns for ever under such an order.
     let takes_turns = matches!(policy.order, Order::Las(Las { promote_after: Some(_), .. }))
         && matches!(policy.replan, Replan::Refill { .. });
@@ -305,7 +298,7 @@ fn play(
         player.at(Time(given.0 * 1000), submit(&format!("job-{at}"), wish(given)));
     }
     player.run(&mut watch, 50_000).map_err(|error| error.to_string())?;
-    if let Some(wrong) = watch.wrong {
+    if let Some(wrong) = watch.exact.wrong {
         return Err(wrong);
     }
     // What is left is held, can never run, waits for closed nodes or behind what never ends.

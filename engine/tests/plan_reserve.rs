@@ -11,7 +11,7 @@ use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
 use muster_engine::outcome::Outcome;
 use muster_engine::policy::{Backfill, Domains, Order, Policy, RESERVE_DEPTH_MAX, RuntimeSource};
 use muster_engine::state::reservation::{Reservation, ReservationKind};
-use muster_engine::{Cycle, ENGINE_VERSION, Memo, State, cycle};
+use muster_engine::{Cycle, ENGINE_VERSION, State};
 use plan_support::*;
 use property::cases;
 use proptest::prelude::*;
@@ -197,7 +197,6 @@ fn nobody_is_started_into_a_window_of_time_that_is_not_its_own() {
 struct Promises {
     exact: Exact,
     booked: BTreeMap<GangId, Time>,
-    wrong: Option<String>,
 }
 
 impl Hooks for Promises {
@@ -206,17 +205,11 @@ impl Hooks for Promises {
     }
 
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
-        match &self.wrong {
-            Some(wrong) => Err(wrong.clone()),
-            None => self.exact.on_entry(state, entry, outcome),
-        }
+        self.exact.on_entry(state, entry, outcome)
     }
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
-        let fresh = cycle(state, &mut Memo::default(), now);
-        if fresh != *decided {
-            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
-        }
+        self.exact.compare_with_fresh(state, now, decided);
         let steps = decided.commands.iter().filter_map(|command| match command {
             Command::CommitPlan(plan) => Some(&plan.steps),
             _ => None,
@@ -225,7 +218,7 @@ impl Hooks for Promises {
             let PlanStep::Reserve(Reservation { gang, start, .. }) = step else { continue };
             let known = *self.booked.entry(*gang).or_insert(*start);
             if *start > known {
-                self.wrong =
+                self.exact.wrong =
                     Some(format!("{gang} was to start at {known} and is now to start at {start}, decided at {now}"));
             }
             self.booked.insert(*gang, *start);
@@ -265,7 +258,7 @@ fn booked_starts_hold(
     }
     player.decide(Time(0), &mut seen).map_err(|error| format!("{error:?}"))?;
     player.run(&mut seen, 100_000).map_err(|error| format!("{error:?}"))?;
-    if let Some(wrong) = seen.wrong {
+    if let Some(wrong) = seen.exact.wrong {
         return Err(wrong);
     }
     assert_eq!(seen.exact.ends.len(), given.len());

@@ -8,13 +8,13 @@ use muster_common::job::{
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::topology::{FabricSpec, TopologyMode, TopologyRequest, TreeSpec};
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
-use muster_engine::State;
 use muster_engine::command::{
     Command, ConfigChange, Entry, NodeAction, NodeReport, Principal, Registration, ReportBody, Submit,
 };
 use muster_engine::forecast::{Hooks, Player, World};
 use muster_engine::outcome::{Event, Outcome, Response};
 use muster_engine::policy::Policy;
+use muster_engine::{Cycle, Memo, State, cycle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -166,6 +166,18 @@ pub struct Exact {
     pub check: bool,
     /// Commands may be refused; plans may not.
     pub lenient: bool,
+    /// What somebody has seen to be wrong: the next entry is an error.
+    pub wrong: Option<String>,
+}
+
+impl Exact {
+    /// A memo may be thrown away at any moment without changing a decision.
+    pub fn compare_with_fresh(&mut self, state: &State, now: Time, decided: &Cycle) {
+        let fresh = cycle(state, &mut Memo::default(), now);
+        if fresh != *decided {
+            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
+        }
+    }
 }
 
 impl Hooks for Exact {
@@ -191,6 +203,9 @@ impl Hooks for Exact {
             }
             Response::Refused(why) if !self.lenient => return Err(format!("refused: {why}")),
             _ => {}
+        }
+        if let Some(wrong) = &self.wrong {
+            return Err(wrong.clone());
         }
         if self.check { state.check().map_err(|error| format!("{error:?}")) } else { Ok(()) }
     }

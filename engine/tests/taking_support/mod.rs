@@ -22,7 +22,6 @@ pub struct Watch {
     pub release_ms: u64,
     /// Who was stopped for whom, when.
     pub stops: Vec<(GangId, Option<GangId>, StopFor, Time)>,
-    pub wrong: Option<String>,
 }
 
 impl Hooks for Watch {
@@ -36,17 +35,11 @@ impl Hooks for Watch {
                 self.stops.push((*gang, *by, *why, entry.at));
             }
         }
-        match &self.wrong {
-            Some(wrong) => Err(wrong.clone()),
-            None => self.exact.on_entry(state, entry, outcome),
-        }
+        self.exact.on_entry(state, entry, outcome)
     }
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
-        let fresh = cycle(state, &mut Memo::default(), now);
-        if fresh != *decided {
-            self.wrong = Some(format!("a kept memo decided {decided:?}, a fresh one {fresh:?}"));
-        }
+        self.exact.compare_with_fresh(state, now, decided);
     }
 
     fn release_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
