@@ -371,17 +371,11 @@ mod tests {
         let args = CompareArgs {
             policies: vec![file("one.toml", policies[0]), file("two.toml", policies[1])],
             scene: SceneArgs {
-                world: file("world.toml", world),
-                trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
-                format: None,
-                truth: None,
-                throughputs: None,
-                prices: None,
-                organisation: None,
-                start_job: 0,
-                jobs: None,
                 check: true,
-                bad_rows: crate::trace::BadRows::Refuse,
+                ..SceneArgs::of(
+                    file("world.toml", world),
+                    file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+                )
             },
             seeds,
             threads: 1,

@@ -409,17 +409,11 @@ mod tests {
         let args = RunArgs {
             policy: file("policy.toml", "order = \"fifo\"\n"),
             scene: SceneArgs {
-                world: file("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-                trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
-                format: None,
-                truth: None,
-                throughputs: None,
-                prices: None,
-                organisation: None,
-                start_job: 0,
-                jobs: None,
                 check: true,
-                bad_rows: BadRows::Refuse,
+                ..SceneArgs::of(
+                    file("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
+                    file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+                )
             },
             seed: 0,
             output: folder.join("out"),

@@ -1,5 +1,4 @@
 use super::*;
-use crate::trace::BadRows;
 use muster_engine::policy::Policy;
 use std::path::Path;
 
@@ -16,22 +15,10 @@ fn args(folder: &Path, ranges: &[&str]) -> TuneArgs {
         .collect();
     TuneArgs {
         policy: file("base.toml", "# What we have.\norder = \"fifo\"\n"),
-        scene: SceneArgs {
-            world: file(
-                "world.toml",
-                "[[nodes]]\ncount = 2\ndevices = 8\n\n[failures.software]\nper_1000_days = 5000.0\n",
-            ),
-            trace: file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
-            format: None,
-            truth: None,
-            throughputs: None,
-            prices: None,
-            organisation: None,
-            start_job: 0,
-            jobs: None,
-            check: false,
-            bad_rows: BadRows::Refuse,
-        },
+        scene: SceneArgs::of(
+            file("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n\n[failures.software]\nper_1000_days = 5000.0\n"),
+            file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}")),
+        ),
         ranges: ranges.iter().map(|text| Range::parse(text).unwrap()).collect(),
         goal: Goal::minimize("wait_mean_s").unwrap(),
         constraints: Vec::new(),
