@@ -66,8 +66,9 @@ fn work(dice: &mut Dice) -> Scheduling {
     wish
 }
 
-fn play(depth: u32) {
-    let policy = Policy { order: Order::Fifo, runtime: vec![RuntimeSource::Limit], ..easy(depth) };
+fn play(depth: u32, rematch: bool) {
+    let mut policy = Policy { order: Order::Fifo, runtime: vec![RuntimeSource::Limit], ..easy(depth) };
+    policy.backfill.rematch = rematch;
     let mut player: Player = cluster(NODES, policy);
     let (mut dice, mut watch) = (Dice(11), Watch::default());
     let mut at = 0;
@@ -83,7 +84,7 @@ fn play(depth: u32) {
     let took = |part: usize| watch.took[(watch.took.len() - 1) * part / 100];
     let mean = watch.waits_ms.iter().sum::<u64>() / watch.waits_ms.len() as u64 / 1000;
     println!(
-        "| {depth} | {} | {mean} | {} | {:?} | {:?} | {} |",
+        "| {depth} | {rematch} | {} | {mean} | {} | {:?} | {:?} | {} |",
         watch.last_end.0 / 1000,
         at(99),
         took(50),
@@ -92,9 +93,14 @@ fn play(depth: u32) {
     );
 }
 
+/// `cargo bench --bench depth -- 8 32` plays those depths only, each without and with `rematch`.
 fn main() {
+    let asked: Vec<u32> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let depths = if asked.is_empty() { vec![1, 8, 32, 128] } else { asked };
     println!("{NODES} nodes, {JOBS} jobs");
-    println!("| depth | makespan s | mean wait s | p99 wait s | decision median | p99 | cycles |");
-    println!("|---|---|---|---|---|---|---|");
-    [1, 8, 32, 128].into_iter().for_each(play);
+    println!("| depth | rematch | makespan s | mean wait s | p99 wait s | decision median | p99 | cycles |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for depth in depths {
+        [false, true].into_iter().for_each(|rematch| play(depth, rematch));
+    }
 }

@@ -214,6 +214,18 @@ fn depths() -> impl Strategy<Value = (u32, bool)> {
     (prop_oneof![Just(0u32), Just(1), 2u32..7], any::<bool>())
 }
 
+#[test]
+fn the_owner_of_a_window_starts_with_it_though_others_are_stopped_meanwhile() {
+    let given = [(4, 29, 0, 1, 51), (0, 38, 0, 4, 68), (5, 46, 0, 101, 32), (1, 20, 33, 91, 53), (3, 0, 0, 145, 113)];
+    let given = [&given[..], &[(1, 10, 11, 40, 13)]].concat();
+    let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, ..Watch::default() };
+    let mut player = build(policy((2, false), true), &[(106, 2, false)], &given, &mut watch);
+    player.decide(Time(0), &mut watch).unwrap();
+    player.run(&mut watch, 50_000).unwrap();
+    let owner = watch.windows[0].owner;
+    assert_eq!(watch.exact.starts[&owner][0], watch.windows[0].start);
+}
+
 proptest! {
     #![proptest_config(cases(300))]
 
@@ -243,7 +255,7 @@ proptest! {
         let played = player.run(&mut watch, 50_000);
         prop_assert!(played.is_ok(), "{}", played.unwrap_err());
         prop_assert_eq!(watch.exact.wrong, None);
-        if drains.is_empty() && !preempts {
+        if drains.is_empty() {
             for window in &watch.windows {
                 let started = watch.exact.starts.get(&window.owner).map(|starts| starts[0]);
                 prop_assert_eq!(started, Some(window.start));

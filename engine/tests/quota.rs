@@ -200,3 +200,19 @@ fn accounts_below_one_share_what_it_owns_before_they_borrow() {
     let second = cluster.submit(one("nlp"));
     assert!(!cluster.runs(second), "beyond its own it would borrow from its organisation, which has no more");
 }
+
+/// Machines are free, but what is lent of them is only had back by stopping somebody on others.
+#[test]
+fn an_owner_gets_its_quota_back_though_it_takes_none_of_the_machines() {
+    let mut cluster = Cluster::new(Policy::default());
+    cluster.racks(1, 6, 8);
+    cluster.organise(vec![
+        account("red", None, (16, None, Some(0))),
+        account("blue", None, (24, None, None)),
+        account("green", None, (8, None, None)),
+    ]);
+    let green = cluster.submit(charged(forever(nodes(2, 8)), "green"));
+    let blue = cluster.submit(charged(forever(nodes(3, 8)), "blue"));
+    assert!(cluster.runs(blue));
+    assert_eq!(cluster.stopped(), [green]);
+}

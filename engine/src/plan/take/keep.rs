@@ -52,10 +52,8 @@ impl Round<'_> {
             devices: slots.iter().map(|slot| (*slot, 1000)).collect(),
             amount: Amount::default(),
         };
-        // The quota is kept with the devices, or others would borrow it while they come free.
-        let parts: Vec<PlacedPart> = by_node.iter().map(part).map(|part| self.free_of(part)).collect();
-        self.charge(known.gang, &parts, 1);
-        self.taking.charged.insert(known.gang, parts);
+        let parts: Vec<PlacedPart> = by_node.iter().map(part).collect();
+        self.charge_kept(known.gang, &parts);
         for (node, slots) in by_node {
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;
@@ -80,13 +78,25 @@ impl Round<'_> {
         self.taking.masked.insert(known.gang, masked);
     }
 
-    /// The devices of a part that nobody holds now: what is still held counts for its holder.
-    pub(super) fn free_of(&self, mut part: PlacedPart) -> PlacedPart {
-        let node = self.state.node(part.node);
-        let is_free =
-            |slot: u16| node.and_then(|node| node.devices.get(usize::from(slot))).is_some_and(DeviceState::is_free);
-        part.devices.retain(|(slot, _)| is_free(*slot));
-        part
+    /// The quota is kept with the devices, or others would borrow it while they come free: of those that nobody
+    /// holds now. What is still held counts for its holder.
+    pub(super) fn charge_kept(&mut self, gang: GangId, parts: &[PlacedPart]) {
+        let split = |free: bool| -> Vec<PlacedPart> {
+            let of_part = |part: &PlacedPart| {
+                let is_free = |&&(slot, _): &&(u16, u16)| self.is_free(DeviceId { node: part.node, slot }) == free;
+                PlacedPart { devices: part.devices.iter().filter(is_free).copied().collect(), ..part.clone() }
+            };
+            parts.iter().map(of_part).filter(|part| !part.devices.is_empty()).collect()
+        };
+        let (free, coming) = (split(true), split(false));
+        self.charge(gang, &free, 1);
+        self.taking.charged.insert(gang, free);
+        self.taking.coming.insert(gang, coming);
+    }
+
+    fn is_free(&self, device: DeviceId) -> bool {
+        let node = self.state.node(device.node);
+        node.and_then(|node| node.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
     }
 
     fn unmask(&mut self, gang: GangId) {
@@ -131,6 +141,11 @@ impl Round<'_> {
         self.put_back();
         self.ledger.rollback(mark);
         if let Some(parts) = parts {
+            // It is charged for what it takes, no longer for what was kept.
+            self.taking.coming.remove(&gang);
+            if let Some(kept) = self.taking.charged.remove(&gang) {
+                self.charge(gang, &kept, -1);
+            }
             self.take(&parts);
             self.place(gang, &item, parts);
         }

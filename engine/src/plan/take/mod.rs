@@ -74,6 +74,8 @@ pub struct TakingBack {
     /// What was set aside on the ledger, by whose it is.
     masked: BTreeMap<GangId, Vec<Masked>>,
     charged: BTreeMap<GangId, Vec<PlacedPart>>,
+    /// What is kept for a gang while others still hold it, and so is charged to them.
+    coming: BTreeMap<GangId, Vec<PlacedPart>>,
     masked_slots: BTreeSet<DeviceId>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor)>,
@@ -115,15 +117,41 @@ impl Round<'_> {
             return false;
         }
         self.put_back();
+        let mark = self.ledger.mark();
+        self.charge_as_when_all_left();
+        let found = self.find_victims(gang, item);
+        self.ledger.rollback(mark);
+        let Some((taken, why)) = found else { return false };
+        self.stop_for(gang, &taken, why);
+        true
+    }
+
+    fn find_victims(&mut self, gang: GangId, item: &Item) -> Option<(Taken, StopFor)> {
         if let Some(offers) = self.reclaim_offers(item)
-            && self.take_from(gang, item, &offers, StopFor::Reclaim)
+            && let Some(taken) = self.take_from(gang, item, &offers, StopFor::Reclaim)
         {
-            return true;
+            return Some((taken, StopFor::Reclaim));
         }
-        match self.priority_offers(gang, item) {
-            Some(offers) => self.take_from(gang, item, &offers, StopFor::Priority),
-            None => false,
+        let offers = self.priority_offers(gang, item)?;
+        self.take_from(gang, item, &offers, StopFor::Priority).map(|taken| (taken, StopFor::Priority))
+    }
+
+    /// Quota as it will be when whoever leaves has left and what is kept is in use. Without it two gangs of one
+    /// account would each take back what only one of them may have, and an account be brought below its own.
+    fn charge_as_when_all_left(&mut self) {
+        if !self.ledger.quotas.is_on() {
+            return;
         }
+        let running = self.waiting.running.iter().map(|(gang, _)| gang);
+        let leaving: Vec<GangId> = running.filter(|gang| self.leaves(*gang)).collect();
+        leaving.into_iter().for_each(|gang| self.uncharge(gang, -1));
+        let coming: Vec<_> = self.taking.coming.iter().map(|(gang, parts)| (*gang, parts.clone())).collect();
+        coming.into_iter().for_each(|(gang, parts)| self.charge(gang, &parts, 1));
+    }
+
+    /// Has it been told to stop, or does it end already?
+    fn leaves(&self, gang: GangId) -> bool {
+        self.taking.victims.contains(&gang) || self.running(gang).is_some_and(|runs| runs.leaving)
     }
 
     /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone; not
@@ -136,20 +164,19 @@ impl Round<'_> {
         self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen)
     }
 
-    fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> bool {
+    fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
         if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
-            return false;
+            return None;
         }
         let avoid = self.booked_too_soon(item, offers);
-        let Some(taken) = self.choose(gang, item, offers, &avoid) else {
+        let taken = self.choose(gang, item, offers, &avoid);
+        if taken.is_none() {
             self.taking.tries += 1;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
                 self.taking.in_vain.insert((item.shape, why));
             }
-            return false;
-        };
-        self.stop_for(gang, &taken, why);
-        true
+        }
+        taken
     }
 
     fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
@@ -179,8 +206,7 @@ impl Round<'_> {
         self.taking.waiting.insert(gang);
         self.take(&taken.parts);
         self.keep_whole(&taken.parts);
-        let free: Vec<PlacedPart> = taken.parts.iter().map(|part| self.free_of(part.clone())).collect();
-        self.charge(gang, &free, 1);
+        self.charge_kept(gang, &taken.parts);
     }
 
     /// What is kept is kept as whole devices: of one that is kept for a share nobody else gets the rest.

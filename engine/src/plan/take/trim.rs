@@ -22,7 +22,7 @@ impl Round<'_> {
     ) -> Option<Taken> {
         let mark = self.ledger.mark();
         avoid.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
-        let found = self.proven(gang, item, offers, victims, rest);
+        let found = self.proven(gang, item, (offers, avoid), victims, rest);
         self.ledger.rollback(mark);
         let is_victim = |gang: &GangId| !offers.leaving.contains(gang);
         let taken = found.map(|(gone, parts)| Taken { victims: gone.into_iter().filter(is_victim).collect(), parts });
@@ -37,14 +37,14 @@ impl Round<'_> {
         &mut self,
         gang: GangId,
         item: &Item,
-        offers: &Offers,
+        (offers, avoid): (&Offers, &BTreeSet<NodeId>),
         mut gone: Vec<GangId>,
         rest: Vec<GangId>,
     ) -> Option<(Vec<GangId>, Vec<PlacedPart>)> {
-        gone.iter().for_each(|victim| self.let_go(*victim));
+        gone.iter().for_each(|victim| self.let_go(*victim, avoid));
         let mut parts = self.search(gang, item);
         if parts.is_none() && !rest.is_empty() {
-            rest.iter().for_each(|victim| self.let_go(*victim));
+            rest.iter().for_each(|victim| self.let_go(*victim, avoid));
             gone.extend(rest);
             parts = self.search(gang, item);
         }
@@ -53,9 +53,11 @@ impl Round<'_> {
         let touches = |state: &crate::state::State, victim: &GangId| {
             state.gang(*victim).is_some_and(|record| held_parts(record).any(|part| used.contains(&part.node)))
         };
+        // Where quota is owed, somebody's end may be needed though nothing of it is taken.
+        let by_quota = self.ledger.quotas.is_on();
         let (mut kept, spared): (Vec<GangId>, Vec<GangId>) =
-            gone.into_iter().partition(|victim| touches(self.state, victim));
-        spared.iter().for_each(|victim| self.hold_again(*victim));
+            gone.into_iter().partition(|victim| by_quota || touches(self.state, victim));
+        spared.iter().for_each(|victim| self.hold_again(*victim, avoid));
         // The dearest first. Who leaves anyway costs nothing, so nobody tries to spare it.
         kept.sort_by_key(|victim| (std::cmp::Reverse(offers.prices.get(victim).copied()), *victim));
         let mut needed = Vec::new();
@@ -65,7 +67,7 @@ impl Round<'_> {
                 continue;
             }
             let mark = self.ledger.mark();
-            self.hold_again(victim);
+            self.hold_again(victim, avoid);
             match self.search(gang, item) {
                 Some(without) => parts = without,
                 None => {
@@ -77,18 +79,21 @@ impl Round<'_> {
         Some((needed, parts))
     }
 
-    /// The ledger as it will be without the gang; what is kept for somebody stays kept.
-    fn let_go(&mut self, gang: GangId) {
-        for part in self.parts_of(gang) {
+    /// The ledger as it will be without the gang; what is kept for somebody, or on nodes to avoid, stays kept.
+    fn let_go(&mut self, gang: GangId, avoid: &BTreeSet<NodeId>) {
+        for part in self.parts_of(gang, avoid) {
             give_back(self.state, self.ledger, &part);
         }
-        self.uncharge(gang, -1);
+        // Who leaves anyway is no longer charged for what it holds.
+        if !self.leaves(gang) {
+            self.uncharge(gang, -1);
+        }
     }
 
     /// The opposite.
-    fn hold_again(&mut self, gang: GangId) {
+    fn hold_again(&mut self, gang: GangId, avoid: &BTreeSet<NodeId>) {
         let state = self.state;
-        for part in self.parts_of(gang) {
+        for part in self.parts_of(gang, avoid) {
             let Some(record) = state.node(part.node) else { continue };
             self.ledger.change(part.node, |view| {
                 for &(slot, milli) in &part.devices {
@@ -101,16 +106,18 @@ impl Round<'_> {
                 view.ports = view.ports.saturating_sub(1);
             });
         }
-        self.uncharge(gang, 1);
+        if !self.leaves(gang) {
+            self.uncharge(gang, 1);
+        }
     }
 
     /// What its account will no longer hold, or will again.
-    fn uncharge(&mut self, gang: GangId, sign: i64) {
+    pub(super) fn uncharge(&mut self, gang: GangId, sign: i64) {
         let Some(charge) = self.ledger.quotas.held_by(gang).cloned() else { return };
         charge.held.iter().for_each(|(model, milli)| self.ledger.hold(charge.at, *model, charge.firm, sign * milli));
     }
 
-    fn parts_of(&self, gang: GangId) -> Vec<PlacedPart> {
+    fn parts_of(&self, gang: GangId, avoid: &BTreeSet<NodeId>) -> Vec<PlacedPart> {
         let Some(record) = self.state.gang(gang) else { return Vec::new() };
         let free_for_us = |part: PlacedPart| {
             let node = part.node;
@@ -118,6 +125,6 @@ impl Round<'_> {
             let devices = part.devices.iter().filter(|(slot, _)| !is_kept(*slot)).copied().collect();
             PlacedPart { devices, ..part }
         };
-        held_parts(record).map(free_for_us).collect()
+        held_parts(record).filter(|part| !avoid.contains(&part.node)).map(free_for_us).collect()
     }
 }
