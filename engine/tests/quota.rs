@@ -216,3 +216,25 @@ fn an_owner_gets_its_quota_back_though_it_takes_none_of_the_machines() {
     assert!(cluster.runs(blue));
     assert_eq!(cluster.stopped(), [green]);
 }
+
+/// They wait for one machine whose work may not be stopped, and each looks in vain for somebody to stop.
+#[test]
+fn many_for_whom_nobody_can_be_stopped_do_not_keep_an_owner_from_its_own() {
+    let mut cluster = two(Policy::default());
+    let mut firm = one("red");
+    firm.preemptible = false;
+    let firm = cluster.submit(firm);
+    let only = cluster.nodes_of(firm)[0];
+    let others = cluster.player.state.nodes().values().filter(|node| node.id != only);
+    let others: Vec<_> = others.map(|node| node.name.clone()).collect();
+    (0..3).for_each(|_| _ = cluster.submit(one("red")));
+    let picky = |at: u64| {
+        let mut wish = one("blue");
+        wish.groups[0].exclude = others.clone();
+        wish.limits.time_ms = Some(60_000 * (at + 1));
+        wish
+    };
+    (0..12).for_each(|at| _ = cluster.submit(picky(at)));
+    let easy = cluster.submit(one("blue"));
+    assert!(cluster.runs(easy));
+}

@@ -61,8 +61,8 @@ pub struct Taken {
     pub parts: Vec<PlacedPart>,
 }
 
-/// Failed searches in one cycle; each may look at every node.
-const TRIES_MAX: u32 = 8;
+/// Steps of failed searches in one cycle; each may look at every node.
+const VAIN_STEPS_MAX: u64 = 300_000;
 
 /// One cycle's part in taking back.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ pub struct TakingBack {
     masked_slots: BTreeSet<DeviceId>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor)>,
-    tries: u32,
+    vain_steps: u64,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
 }
@@ -165,13 +165,14 @@ impl Round<'_> {
     }
 
     fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        if self.taking.tries >= TRIES_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
+        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
             return None;
         }
         let avoid = self.booked_too_soon(item, offers);
+        let before = self.spent;
         let taken = self.choose(gang, item, offers, &avoid);
         if taken.is_none() {
-            self.taking.tries += 1;
+            self.taking.vain_steps += self.spent - before;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
                 self.taking.in_vain.insert((item.shape, why));
             }
