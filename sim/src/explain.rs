@@ -2,6 +2,7 @@
 //! time with the engine's own explanation, as `muster why` has it.
 
 use crate::SimError;
+use crate::estimates::Sample;
 use crate::metrics::JobState;
 use crate::output;
 use crate::play::{Play, Watch};
@@ -171,6 +172,7 @@ pub fn explain(args: &ExplainArgs, progress: &mut dyn FnMut(Progress) -> Going) 
         throughputs: throughputs.as_ref(),
         seed: recorded.seed,
         bounds: Vec::new(),
+        estimates: Sample::default(),
         check: false,
     };
     let played = play.run_watched(trace.jobs.clone(), None, progress, &mut looker)?;
@@ -418,6 +420,7 @@ mod tests {
             seed: 0,
             output: folder.join("out"),
             events: false,
+            estimates: 0,
         };
         crate::run::run(&args, &mut |_| Going::On).unwrap();
         ExplainArgs {

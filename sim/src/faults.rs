@@ -2,6 +2,8 @@
 //! them. A machine that goes down is silent, is fenced once the wait is over, and comes back with
 //! another boot; a device reports a fatal fault; software ends a rank.
 
+mod spot;
+
 use crate::draw::Draw;
 use crate::world::World;
 use crate::world::failures::{Kind, Rate, Rates};
@@ -27,6 +29,10 @@ pub(crate) enum Call {
     Return(usize, u64),
     Repaired(usize, u16),
     LeafReturn(usize),
+    /// Of a spot machine's owner: notice, its end, and another in its place.
+    Notice(usize),
+    Taken(usize),
+    Given(usize),
     Drain(usize),
     Undrain(usize),
     /// By position among the jobs.
@@ -43,6 +49,8 @@ pub(crate) struct Machine {
     /// By [`Kind`]; of a leaf, the outages it took part in.
     pub failures: [u64; 4],
     pub down_ms: u64,
+    /// Of machines that may be taken away.
+    pub spot: Option<spot::Standing>,
     /// Since when, through which cause.
     down: Option<(Time, Kind)>,
     outages: u64,
@@ -70,8 +78,8 @@ impl Faults {
     pub fn new(world: &World, rates: Rates, seed: u64, nodes: &[NodeId]) -> Self {
         let lemons = world.failures.lemons;
         let machines: Vec<Machine> = (0..)
-            .zip(world.registrations().zip(nodes))
-            .map(|(number, (registration, &node))| {
+            .zip(world.registrations().zip(nodes).zip(spot::standings(world, seed)))
+            .map(|(number, ((registration, &node), spot))| {
                 let lemon = Draw::of(seed, "lemon", number).unit() * 100.0 <= lemons.percent_of_nodes;
                 Machine {
                     node,
@@ -80,6 +88,7 @@ impl Faults {
                     lemon,
                     failures: [0; 4],
                     down_ms: 0,
+                    spot,
                     down: None,
                     outages: 0,
                     registration,
@@ -112,6 +121,7 @@ impl Faults {
         for leaf in 0..self.leaves.len() {
             first.extend(self.next_failure(Kind::Leaf, leaf, at));
         }
+        first.extend(self.first_notices(at));
         first
     }
 
@@ -127,7 +137,7 @@ impl Faults {
 
     /// Is every machine up, so that nothing can start later that cannot start now?
     pub fn all_up(&self) -> bool {
-        self.machines.iter().all(|machine| machine.down.is_none())
+        self.machines.iter().all(|machine| machine.down.is_none() && !machine.is_leaving())
             && !self.calls.values().any(|call| matches!(call, Call::Repaired(..) | Call::Undrain(_)))
     }
 
@@ -137,6 +147,7 @@ impl Faults {
             if let Some((since, _)) = machine.down.take() {
                 machine.down_ms += at.since_ms(since);
             }
+            machine.finish_away(at);
         }
     }
 
@@ -187,6 +198,9 @@ impl Faults {
                 vec![Act::Commit(admin(self.machines[machine].node, action))]
             }
             Call::LeafReturn(leaf) => self.leaf_returns(state, leaf, at),
+            Call::Notice(machine) => self.notice(state, machine, at),
+            Call::Taken(machine) => self.taken(state, machine, at),
+            Call::Given(machine) => self.given(machine, at),
             Call::Return(..) | Call::Drain(_) | Call::Undrain(_) | Call::Cancel(_) => Vec::new(),
         }
     }
@@ -208,7 +222,7 @@ impl Faults {
     }
 
     fn machine_fails(&mut self, state: &State, kind: Kind, which: usize, at: Time) -> Vec<Act> {
-        let is_up = self.machines[which].down.is_none();
+        let is_up = self.machines[which].down.is_none() && !self.machines[which].is_away();
         let mut acts = Vec::new();
         let mut after = at;
         if is_up {
@@ -277,13 +291,7 @@ impl Faults {
         let machine = &mut self.machines[which];
         let Some((since, _)) = machine.down.take() else { return Vec::new() };
         machine.down_ms += at.since_ms(since);
-        let mut registration = machine.registration.clone();
-        let mut inventory = (*registration.inventory).clone();
-        inventory.boot_id = format!("simulated-{}", machine.outages);
-        registration.inventory = inventory.into();
-        registration.instance = format!("{}-{}", machine.name, machine.outages);
-        registration.old_boot_silent = true;
-        vec![Act::Unmute(machine.node), Act::Commit(Command::RegisterNode(Box::new(registration)))]
+        machine.registers_anew()
     }
 
     fn leaf_fails(&mut self, state: &State, leaf: usize, at: Time) -> Vec<Act> {
@@ -293,7 +301,7 @@ impl Faults {
         let back_at = at.plus_ms(Self::repair_ms(rate, draw));
         let mut acts = Vec::new();
         for which in nodes.clone() {
-            if self.machines[which].down.is_none() {
+            if self.machines[which].down.is_none() && !self.machines[which].is_away() {
                 self.machines[which].failures[Kind::Leaf as usize] += 1;
                 acts.extend(self.goes_down(state, which, Kind::Leaf, at));
             }
@@ -327,6 +335,19 @@ impl Faults {
             acts.extend(released);
         }
         acts
+    }
+}
+
+impl Machine {
+    /// With another boot, which proves that nothing of the last one runs any more.
+    fn registers_anew(&self) -> Vec<Act> {
+        let mut registration = self.registration.clone();
+        let mut inventory = (*registration.inventory).clone();
+        inventory.boot_id = format!("simulated-{}", self.outages);
+        registration.inventory = inventory.into();
+        registration.instance = format!("{}-{}", self.name, self.outages);
+        registration.old_boot_silent = true;
+        vec![Act::Unmute(self.node), Act::Commit(Command::RegisterNode(Box::new(registration)))]
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::SimError;
 use crate::trace::generate::GenArgs;
 use crate::trace::throughputs::Throughputs;
-use crate::trace::{self, BadRows, Card, Format, Reading, Trace, jsonl};
+use crate::trace::{self, BadRows, Card, Format, Reading, Trace, jsonl, parquet_table};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::File;
@@ -19,7 +19,8 @@ pub struct ImportArgs {
     pub bad_rows: BadRows,
     pub start_job: usize,
     pub jobs: Option<usize>,
-    /// A file that is not there yet; packed if its name ends in `.gz`. `None` = only look.
+    /// A file that is not there yet; packed if its name ends in `.gz`, a table if in `.parquet`.
+    /// `None` = only look.
     pub output: Option<PathBuf>,
 }
 
@@ -58,7 +59,10 @@ pub(crate) fn write(path: &Path, trace: &Trace) -> Result<(), SimError> {
     let written = File::create(path).and_then(|file| {
         let devices = trace.card.recorded_devices;
         let mut file = BufWriter::new(file);
-        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
+        let ends_in = |wanted: &str| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(wanted));
+        if ends_in("parquet") {
+            parquet_table::write(&mut file, &trace.jobs, devices)
+        } else if ends_in("gz") {
             let mut packer = GzEncoder::new(&mut file, Compression::default());
             jsonl::write(&mut packer, &trace.jobs, devices)?;
             packer.finish().map(drop)

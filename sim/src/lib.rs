@@ -5,9 +5,11 @@
 
 mod batch;
 pub mod cluster;
+mod columnar;
 pub mod compare;
 pub mod draw;
 mod error;
+pub mod estimates;
 pub mod evidence;
 pub mod explain;
 mod faults;

@@ -95,6 +95,9 @@ struct Rates {
 #[derive(Debug, Clone, Copy, Default)]
 struct NodeShare {
     class: usize,
+    /// Everything on it, and whether it is there and paid for.
+    all: u64,
+    away: bool,
     free: u64,
     fragment: u64,
     /// Held by gangs.
@@ -140,6 +143,8 @@ pub struct Meter {
     begin: Time,
     now: Time,
     pub total: Cell,
+    /// Thousandths of devices that were there, times milliseconds.
+    paid: u128,
     /// By period, then by class.
     pub periods: Vec<ByClass>,
     pub cells: Vec<Cell>,
@@ -163,14 +168,16 @@ impl Meter {
             begin,
             now: begin,
             total: Cell::default(),
+            paid: 0,
             periods: vec![vec![DeviceTime::default(); classes.len()]],
             cells: Vec::new(),
             cell_ms: CELL_MS,
         };
         let of_node = classes.iter().enumerate().flat_map(|(class, count)| (0..*count).map(move |_| class));
         for (record, class) in state.nodes().values().zip(of_node) {
-            meter.nodes.insert(record.id, NodeShare { class, since: begin, ..NodeShare::default() });
-            meter.classes[class].all += record.devices.len() as u64 * 1000;
+            let all = record.devices.len() as u64 * 1000;
+            meter.nodes.insert(record.id, NodeShare { class, all, since: begin, ..NodeShare::default() });
+            meter.classes[class].all += all;
             meter.refresh_node(state, record.id);
         }
         meter
@@ -184,10 +191,24 @@ impl Meter {
         self.now
     }
 
-    /// Thousandths of all devices, over the whole time.
+    /// Thousandths of all devices that were there, over the whole time.
     pub fn paid(&self) -> u128 {
-        let all: u64 = self.classes.iter().map(|class| class.all).sum();
+        self.paid
+    }
+
+    /// As if none had ever been taken away.
+    pub fn whole(&self) -> u128 {
+        let all: u64 = self.nodes.values().map(|share| share.all).sum();
         u128::from(all) * u128::from(self.now.since_ms(self.begin))
+    }
+
+    /// From now on a node is not there and not paid for, or is back.
+    pub fn set_away(&mut self, now: Time, node: NodeId, away: bool) {
+        self.advance(now);
+        let Some(share) = self.nodes.get_mut(&node).filter(|share| share.away != away) else { return };
+        share.away = away;
+        let class = &mut self.classes[share.class];
+        class.all = if away { class.all - share.all } else { class.all + share.all };
     }
 
     /// A gang began to wait, or waits no more.
@@ -225,6 +246,7 @@ impl Meter {
                 period[class][at] += u128::from(rate) * u128::from(ms);
             }
             sum.fragment += fragment;
+            self.paid += u128::from(share.all) * u128::from(ms);
         }
         self.total.add(&sum, ms);
         self.fill_cells(&sum, now);
@@ -324,7 +346,7 @@ impl Meter {
         let now = self.now;
         let before = self.nodes.entry(node).or_default();
         let held_time = before.held_time + u128::from(before.held) * u128::from(now.since_ms(before.since));
-        let mut after = NodeShare { class: before.class, held_time, since: now, ..NodeShare::default() };
+        let mut after = NodeShare { free: 0, fragment: 0, held: 0, held_time, since: now, ..*before };
         if let Some(record) = state.node(node) {
             let milli = record.devices.iter().flat_map(DeviceState::holders).map(|holder| u64::from(holder.milli));
             after.held = milli.sum();

@@ -1,6 +1,8 @@
 //! What a run leaves behind: a table of jobs, a summary, and a manifest that says from what.
 
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::SimError;
 use crate::metrics::Summary;
@@ -39,6 +41,8 @@ pub struct Manifest {
     pub prices_file: Option<Input>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organisation_file: Option<Input>,
+    /// Jobs whose start was to be estimated.
+    pub estimates: usize,
     /// Of what is drawn at random; without failures and noise, nothing is.
     pub seed: u64,
     pub policy: Policy,
@@ -98,13 +102,7 @@ pub(crate) fn check_output(folder: &Path) -> Result<(), SimError> {
 /// Writes everything, the manifest last: a folder without one is not whole.
 pub(crate) fn write(folder: &Path, manifest: &Manifest, summary: &Summary, played: &Played) -> Result<(), SimError> {
     create(folder)?;
-    let Played { results, attempts, meter, faults, .. } = played;
-    write_file(folder.join("jobs.csv"), &tables::jobs(results))?;
-    write_file(folder.join("attempts.csv"), &tables::attempts(attempts, results, faults))?;
-    write_file(folder.join("placements.csv"), &tables::placements(attempts, results, faults))?;
-    write_file(folder.join("samples.csv"), &tables::samples(meter))?;
-    write_file(folder.join("nodes.csv"), &tables::nodes(&manifest.world, faults, meter))?;
-    write_file(folder.join("groups.csv"), &tables::groups(results))?;
+    tables::write(folder, &manifest.world, played)?;
     write_file(folder.join("summary.json"), &json(summary))?;
     write_file(folder.join("manifest.json"), &json(manifest))
 }
@@ -115,12 +113,22 @@ pub(crate) fn create(folder: &Path) -> Result<(), SimError> {
 
 /// Whole or not there: written beside its place first.
 pub(crate) fn write_file(path: PathBuf, content: &[u8]) -> Result<(), SimError> {
+    write_with(path, |file| file.write_all(content))
+}
+
+/// As [`write_file`], of content that is made on the way.
+pub(crate) fn write_with(
+    path: PathBuf,
+    content: impl FnOnce(&mut BufWriter<fs::File>) -> io::Result<()>,
+) -> Result<(), SimError> {
     let partial = path.with_extension("partial");
-    let write_error = |source| SimError::Write { path: path.clone(), source };
-    fs::File::create(&partial)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&partial, &path))
-        .map_err(write_error)
+    let written = fs::File::create(&partial).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        content(&mut file)?;
+        file.flush()?;
+        fs::rename(&partial, &path)
+    });
+    written.map_err(|source| SimError::Write { path, source })
 }
 
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {

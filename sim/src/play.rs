@@ -1,6 +1,7 @@
 //! From trace, world and policy to the engine's loop, and from its events to results.
 
 use crate::SimError;
+use crate::estimates::Sample;
 use crate::faults::{Call, Faults};
 use crate::meter::{Meter, Shape};
 use crate::metrics::{AttemptResult, JobResult, JobState};
@@ -41,6 +42,8 @@ pub(crate) struct Play<'a> {
     pub seed: u64,
     /// When prices change.
     pub bounds: Vec<Time>,
+    /// Whose start is estimated at submit.
+    pub estimates: Sample,
     /// Check every invariant after every entry.
     pub check: bool,
 }
@@ -126,8 +129,12 @@ impl Play<'_> {
                 break;
             }
             match player.step(&mut recorder) {
-                Ok(true) if watch.after(&player.state, &recorder, player.next_at()) == Going::Stop => recorder.stop(),
-                Ok(true) => {}
+                Ok(true) => {
+                    recorder.estimate(&player.state);
+                    if watch.after(&player.state, &recorder, player.next_at()) == Going::Stop {
+                        recorder.stop();
+                    }
+                }
                 Ok(false) | Err(PlayError::TooLong { .. }) => break,
                 Err(error) => return Err(SimError::Play(error.to_string())),
             }

@@ -1,6 +1,7 @@
 //! Knows how long the recorded jobs really run, and notes what becomes of them.
 
 use crate::SimError;
+use crate::estimates::{self, Estimate};
 use crate::faults::{Call, Faults, admin};
 use crate::meter::Meter;
 use crate::metrics::{AttemptResult, JobResult, JobState};
@@ -53,6 +54,8 @@ pub(crate) struct Recorder<'a> {
     arrivals: Vec<usize>,
     of_job: BTreeMap<JobId, usize>,
     running: BTreeMap<GangId, Running>,
+    /// Of the sample, submitted since the last decision.
+    to_estimate: Vec<usize>,
     user_failures: BTreeMap<String, UserFailure>,
     faults: Faults,
     meter: Meter,
@@ -86,6 +89,7 @@ impl<'a> Recorder<'a> {
             arrivals: Vec::new(),
             of_job: BTreeMap::new(),
             running: BTreeMap::new(),
+            to_estimate: Vec::new(),
             user_failures: failures.collect(),
             faults,
             meter,
@@ -161,6 +165,25 @@ impl<'a> Recorder<'a> {
             stats: player.stats(),
             state: player.state,
         })
+    }
+
+    /// Asks about the jobs of the sample that came and still wait, now that the moment is decided.
+    pub fn estimate(&mut self, state: &State) {
+        if self.to_estimate.is_empty() {
+            return;
+        }
+        let asked = std::mem::take(&mut self.to_estimate);
+        let (wait, gone): (Vec<usize>, Vec<usize>) =
+            asked.into_iter().partition(|index| self.standings[*index].waiting);
+        for index in gone {
+            self.results[index].estimate = Estimate::AtOnce;
+        }
+        if !wait.is_empty() {
+            let jobs = wait.iter().filter_map(|index| self.standings[*index].job);
+            for (index, estimate) in wait.iter().zip(estimates::ask(state, jobs)) {
+                self.results[*index].estimate = estimate;
+            }
+        }
     }
 
     /// Attempts that the end of the play found running: what they did counts as in progress.
@@ -265,10 +288,14 @@ impl<'a> Recorder<'a> {
             let worked_ms = halted.map_or(ran_ms, |at| at.since_ms(started)).min(ran_ms);
             let spent = running.pace.spent(worked_ms, running.left_ms);
             let world = self.play.world;
-            let in_grace = world.delays.checkpoint_ms <= world.preemption.grace_ms;
+            let (checkpoint_ms, grace_ms) = (world.delays.checkpoint_ms, world.preemption.grace_ms);
             let keeps_all = match record.cause {
                 Cause::Completed | Cause::Cancelled { .. } | Cause::TimeLimit => true,
-                Cause::Preempted { .. } | Cause::Drained { .. } => world.preemption.keeps_work && in_grace,
+                Cause::Preempted { .. } => world.preemption.keeps_work && checkpoint_ms <= grace_ms,
+                Cause::Drained { node } => {
+                    let notice_ms = self.faults.notice_ms(node).unwrap_or(u64::MAX);
+                    world.preemption.keeps_work && checkpoint_ms <= grace_ms.min(notice_ms)
+                }
                 _ => false,
             };
             let (kept_ms, done_ms) =
@@ -362,7 +389,14 @@ impl Hooks for Recorder<'_> {
             Some(Call::Drain(number)) => self.drain(state, number, false),
             Some(Call::Undrain(number)) => self.drain(state, number, true),
             Some(Call::Cancel(index)) => self.cancel(index),
-            Some(call) => self.faults.act(state, at, call),
+            Some(call) => {
+                let acts = self.faults.act(state, at, call);
+                if let Call::Notice(which) | Call::Taken(which) | Call::Given(which) = call {
+                    let (node, away) = self.faults.away(which);
+                    self.meter.set_away(at, node, away);
+                }
+                acts
+            }
         }
     }
 
@@ -386,6 +420,7 @@ impl Hooks for Recorder<'_> {
                     self.standings[index].job = Some(*job);
                     self.live += 1;
                     self.waits(index, true);
+                    self.to_estimate.extend(self.play.estimates.has(index).then_some(index));
                 }
                 // Accounts may hold only so much at a time, and how much waits depends on the policy.
                 Response::Refused(Refusal::OverLimit(_)) => {

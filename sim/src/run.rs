@@ -1,6 +1,7 @@
 //! One run, from files to files.
 
 use crate::SimError;
+use crate::estimates::Sample;
 use crate::metrics::{JobResult, Summary};
 use crate::output::{self, Events, Input, Manifest};
 use crate::play::{Play, Played};
@@ -28,6 +29,8 @@ pub struct RunArgs {
     pub output: PathBuf,
     /// Write every event too.
     pub events: bool,
+    /// About so many waiting jobs are told a start at their submit, which is held against the real one; 0 = none.
+    pub estimates: usize,
 }
 
 /// All of a run but its policy and seed.
@@ -161,7 +164,7 @@ impl Scene {
 
     /// Does anything depend on the seed?
     pub fn is_random(&self) -> bool {
-        self.truth.run_time_sigma_percent > 0 || !self.world.failures.is_none()
+        self.truth.run_time_sigma_percent > 0 || !self.world.failures.is_none() || !self.world.spot.is_empty()
     }
 
     /// Plays it under a policy.
@@ -169,6 +172,18 @@ impl Scene {
         &self,
         policy: &Policy,
         seed: u64,
+        events: Option<Events>,
+        progress: &mut dyn FnMut(Progress) -> Going,
+    ) -> Result<(Played, Summary), SimError> {
+        self.play_asking(policy, seed, Sample::default(), events, progress)
+    }
+
+    /// As [`Scene::play`], with start estimates of a sample of jobs.
+    fn play_asking(
+        &self,
+        policy: &Policy,
+        seed: u64,
+        estimates: Sample,
         events: Option<Events>,
         progress: &mut dyn FnMut(Progress) -> Going,
     ) -> Result<(Played, Summary), SimError> {
@@ -180,10 +195,11 @@ impl Scene {
             throughputs: self.throughputs.as_deref(),
             seed,
             bounds: self.prices.as_ref().map_or_else(Vec::new, Prices::bounds),
+            estimates,
             check: self.args.check,
         };
         let played = play.run(self.trace.jobs.clone(), events, progress)?;
-        let mut summary = Summary::of(&played.results, &played.attempts, &played.meter, &played.faults);
+        let mut summary = Summary::of(&played, estimates);
         summary.complete = played.complete;
         summary.cost = self.bill(&played);
         Ok((played, summary))
@@ -214,6 +230,7 @@ impl Scene {
             start_job: self.args.start_job,
             jobs: self.args.jobs,
             bad_rows: self.args.bad_rows,
+            estimates: 0,
             seed,
             policy: policy.clone(),
             load: self.load(),
@@ -241,9 +258,10 @@ pub fn run(args: &RunArgs, progress: &mut dyn FnMut(Progress) -> Going) -> Resul
     output::check_output(&args.output)?;
     let scene = Scene::read(&args.scene)?;
     let events = args.events.then(|| Events::create(&args.output)).transpose()?;
-    let (played, summary) = scene.play(&policy, args.seed, events, progress)?;
+    let estimates = Sample::of(scene.trace.jobs.len(), args.estimates);
+    let (played, summary) = scene.play_asking(&policy, args.seed, estimates, events, progress)?;
     let policy_file = output::input(&args.policy, policy_text.as_bytes());
-    let manifest = scene.manifest(&policy, policy_file, args.seed, &played);
+    let manifest = Manifest { estimates: args.estimates, ..scene.manifest(&policy, policy_file, args.seed, &played) };
     output::write(&args.output, &manifest, &summary, &played)?;
     crate::report::report(&args.output)?;
     Ok(RunReport { card: scene.trace.card.clone(), summary, manifest, results: played.results })

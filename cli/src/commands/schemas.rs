@@ -238,9 +238,10 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
             "minimum" => same(value.is_null() || value.as_f64() >= wanted.as_f64(), wanted, value, at)?,
             "type" => same(types(wanted).any(|word| is(word, value)), wanted, value, at)?,
             "required" => {
-                let missing =
-                    wanted.as_array().into_iter().flatten().find(|key| value.get(key.as_str().unwrap_or("")).is_none());
-                same(missing.is_none(), wanted, value, at)?;
+                // Of objects only; whether it must be one, the type says.
+                let has = |key: &Value| value.get(key.as_str().unwrap_or("")).is_some();
+                let all = value.as_object().is_none() || wanted.as_array().into_iter().flatten().all(has);
+                same(all, wanted, value, at)?;
             }
             "items" => {
                 let items = value.as_array().into_iter().flatten();

@@ -555,11 +555,16 @@ fn sim_run_of_three_jobs() {
         seed: 0,
         output: folder.path().join("out"),
         events: true,
+        estimates: 3,
     };
-    let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
-    let document = without_digests(&sim::run::document(&report.summary, &report.manifest).to_string());
-    let document = serde_json::from_str(&document).expect("still a document");
-    check("sim_run", sim::run::render(&report.summary, &report.manifest), document);
+    // Nobody asked: then there are no errors of estimates to tell.
+    let unasked = muster_sim::RunArgs { estimates: 0, output: folder.path().join("unasked"), ..args.clone() };
+    for (name, args) in [("sim_run", args), ("sim_run_unasked", unasked)] {
+        let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
+        let document = without_digests(&sim::run::document(&report.summary, &report.manifest).to_string());
+        let document = serde_json::from_str(&document).expect("still a document");
+        check(name, sim::run::render(&report.summary, &report.manifest), document);
+    }
 }
 
 #[test]

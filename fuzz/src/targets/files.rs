@@ -6,6 +6,7 @@ use muster_agent::shim::wire::{self, Request};
 use muster_agent::store::{Store, StoreError};
 use muster_runtime::durable;
 use muster_scheduler::fuzz;
+use muster_sim::trace::{BadRows, Format, Reading, TraceJob, parquet_table, read};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,15 @@ pub const SHIM: Target = Target {
     seeds: seeds_shim,
     words: &[b"\"version\":1", b"\"body\":", b"\"stop\"", b"\"grace_ms\":", b"\"phase\"", b"null"],
     length_max: 4 << 10,
+};
+
+pub const TABLE: Target = Target {
+    name: "table",
+    what: "a table of jobs as Parquet: its end, its pages and the cells in them",
+    run: run_table,
+    seeds: seeds_table,
+    words: &[b"PAR1", b"job_id", b"submit_ms", b"run_ms", b"devices", b"muster.trace/1"],
+    length_max: 8 << 10,
 };
 
 /// A file in memory, for decoders that take a path.
@@ -232,5 +242,25 @@ fn run_shim(input: &[u8]) {
             let mut again = wire::encode(&status).expect("it was within the limit");
             assert_eq!(shim_status(&mut again).expect("just written"), Some(status));
         }
+    }
+}
+
+fn seeds_table() -> Vec<Vec<u8>> {
+    let job = |id: &str| TraceJob { id: id.into(), run_ms: 5, requested_ms: 5, ..TraceJob::default() };
+    let tables = [vec![job("a")], vec![job("a"), TraceJob { user: Some("ann".into()), submit_ms: 7, ..job("b") }]];
+    let bytes = |jobs: &Vec<TraceJob>| {
+        let mut bytes = Vec::new();
+        parquet_table::write(&mut bytes, jobs, Some(8)).expect("memory");
+        bytes
+    };
+    tables.iter().map(bytes).collect()
+}
+
+fn run_table(input: &[u8]) {
+    let file = MemoryFile::new(input);
+    let reading = Reading { format: Some(Format::Parquet), throughputs: None, bad_rows: BadRows::Skip };
+    match read(&file.path(), reading) {
+        Ok(trace) => assert!(!trace.jobs.is_empty() && trace.jobs.iter().all(|job| job.run_ms > 0)),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -33,6 +33,7 @@ pub const ALL: &[Target] = &[
     files::SNAPSHOT_FILE,
     files::WAL,
     files::SHIM,
+    files::TABLE,
     recorded::DECISIONS,
     texts::JOB_FILE,
     texts::POLICY,

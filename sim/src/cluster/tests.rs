@@ -1,4 +1,5 @@
 use super::*;
+use crate::estimates::Sample;
 use crate::lived::{BEGIN, Lived, SECOND, busy, scheduling};
 use crate::play::Play;
 use crate::run::Going;
@@ -30,6 +31,7 @@ fn replayed(imported: &Imported) -> Vec<(String, u64)> {
         throughputs: None,
         seed: 0,
         bounds: Vec::new(),
+        estimates: Sample::default(),
         check: true,
     };
     let played = play.run(imported.trace.jobs.clone(), None, &mut |_| Going::On).unwrap();

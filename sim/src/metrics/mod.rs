@@ -8,8 +8,9 @@ use fairness::Fairness;
 use groups::Group;
 use usage::Usage;
 
+use crate::estimates::{Estimate, Sample, StartEstimates};
 use crate::faults::Faults;
-use crate::meter::Meter;
+use crate::play::Played;
 use crate::prices::Bill;
 use crate::trace::TraceJob;
 use muster_common::Time;
@@ -138,6 +139,8 @@ const fn cause_word(cause: &Cause) -> &'static str {
 pub struct JobResult {
     pub job: TraceJob,
     pub first_start: Option<Time>,
+    /// What the engine said of its first start.
+    pub estimate: Estimate,
     pub end: Option<Time>,
     /// Time its attempts ran, all together.
     pub served_ms: u64,
@@ -152,6 +155,7 @@ impl JobResult {
         Self {
             job,
             first_start: None,
+            estimate: Estimate::NotAsked,
             end: None,
             served_ms: 0,
             used: Used::default(),
@@ -253,6 +257,8 @@ pub struct Summary {
     pub fairness: Fairness,
     pub by_size: Vec<Group>,
     pub by_account: Vec<Group>,
+    /// Where they were asked for.
+    pub start_estimates: Option<StartEstimates>,
     /// Where there is a price list.
     pub cost: Option<Bill>,
 }
@@ -264,6 +270,8 @@ pub struct Failures {
     pub node: u64,
     pub software: u64,
     pub leaf: u64,
+    /// Spot machines that their owner took away.
+    pub evictions: u64,
 }
 
 /// Work done over devices times a span that begins with the first submit.
@@ -276,15 +284,17 @@ pub struct Utilisation {
 }
 
 impl Summary {
-    pub(crate) fn of(results: &[JobResult], attempts: &[AttemptResult], meter: &Meter, faults: &Faults) -> Self {
+    pub(crate) fn of(played: &Played, sample: Sample) -> Self {
+        let Played { results, attempts, meter, faults, .. } = played;
         let devices = faults.machines.iter().map(|machine| u64::from(machine.devices)).sum();
         let mut summary = Self::of_jobs(results, devices);
         for attempt in attempts {
             *summary.causes.entry(attempt.cause).or_default() += 1;
         }
         let [gpu, node, software, leaf] = faults.counts;
-        summary.failures = Failures { gpu, node, software, leaf };
+        summary.failures = Failures { gpu, node, software, leaf, evictions: faults.evictions() };
         summary.usage = Usage::of(results, meter);
+        summary.start_estimates = StartEstimates::of(results, sample);
         summary
     }
 
@@ -306,6 +316,7 @@ impl Summary {
         Self {
             schema: "muster.sim.summary/1",
             complete: true,
+            start_estimates: None,
             cost: None,
             jobs: results.len() as u64,
             succeeded: count(&[JobState::Succeeded]),

@@ -124,6 +124,8 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Usage {
     pub paid_gpu_h: f64,
+    /// Of spot machines while they were taken away; not paid for, and in none of the parts.
+    pub away_gpu_h: f64,
     pub parts: Vec<Part>,
     /// Kept work, over all GPU-time.
     pub goodput: f64,
@@ -163,6 +165,7 @@ impl Usage {
         let span_ms = u128::from(meter.now().since_ms(meter.begin()));
         Self {
             paid_gpu_h: gpu_h(paid),
+            away_gpu_h: gpu_h(meter.whole() - paid),
             parts: Category::ALL.map(part).to_vec(),
             goodput: ratio(spending[Category::Kept as usize], paid),
             allocated: ratio(held, paid),

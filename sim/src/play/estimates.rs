@@ -86,6 +86,7 @@ fn come_true(name: &str, policy: &Policy, again_after: &[usize]) {
         throughputs: None,
         seed: 0,
         bounds: Vec::new(),
+        estimates: Sample::default(),
         check: false,
     };
     let mut player = Player::new(State::new("simulated"), clockwork(&world));

@@ -32,6 +32,7 @@ fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Playe
         throughputs: None,
         seed,
         bounds: Vec::new(),
+        estimates: Sample::default(),
         check: true,
     };
     let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
@@ -201,6 +202,7 @@ fn failures_per_node_day_are_the_given_rates() {
         throughputs: None,
         seed: 11,
         bounds: Vec::new(),
+        estimates: Sample::default(),
         check: false,
     };
     let days = 400;
@@ -237,6 +239,7 @@ fn mean_time_to_failure_falls_with_the_number_of_nodes() {
             throughputs: None,
             seed: nodes,
             bounds: Vec::new(),
+            estimates: Sample::default(),
             check: false,
         };
         let days = 40_000 / nodes;
@@ -273,4 +276,118 @@ fn decisions_keep_their_distance_and_none_is_lost() {
     let starts: Vec<_> = played.results.iter().map(|result| result.first_start).collect();
     // Free from 10 s on and decided at 60 s; the end at 90 s is decided on at 120 s, so that 200 s is late enough.
     assert_eq!(starts, [0, 60, 200].map(|s| Some(Time(s * 1000))));
+}
+
+/// In the order of their submits, nothing passes a gang that waits, and all are asked about.
+fn estimated(runtime: &str, jobs: Vec<TraceJob>) -> crate::estimates::StartEstimates {
+    let text = format!(
+        "order = \"fifo\"\nadmission = {{ head_of_line = {{ sticky = false }} }}\nruntime = [\"{runtime}\"]\n\
+         [backfill]\nreserve_depth = 0\n"
+    );
+    let (world, truth, policy) = (world(TWO_NODES), Truth::default(), toml::from_str(&text).unwrap());
+    let estimates = Sample { every: 1 };
+    let play = Play {
+        world: &world,
+        truth: &truth,
+        policy: &policy,
+        organisation: None,
+        throughputs: None,
+        seed: 0,
+        bounds: Vec::new(),
+        estimates,
+        check: true,
+    };
+    let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
+    crate::estimates::StartEstimates::of(&played.results, estimates).unwrap()
+}
+
+fn crowd(requested_per_run: u64) -> Vec<TraceJob> {
+    let job = |at: u32| {
+        let job = job(at, u64::from(at) * 20, 100 + u64::from(at) * 37 % 400, 1 + at * 7 % 16);
+        TraceJob { requested_ms: job.run_ms * requested_per_run, ..job }
+    };
+    (0..40).map(job).collect()
+}
+
+#[test]
+fn where_nothing_is_overtaken_and_run_times_are_known_every_start_is_as_it_was_told() {
+    let told = estimated("exact", crowd(3));
+    assert_eq!((told.asked, told.not_told, told.never_started), (40, 0, 0));
+    assert_eq!(told.at_once + told.all.jobs, 40);
+    assert!(told.all.jobs > 30, "{told:?}");
+    assert_eq!((told.all.abs_p90_s, told.all.bias_s, told.all.late_percent), (0.0, 0.0, 0.0));
+    assert_eq!(told.by_size.iter().map(|size| size.errors.jobs).sum::<u64>(), told.all.jobs);
+}
+
+#[test]
+fn who_asks_for_more_time_than_needed_makes_others_start_before_they_were_told() {
+    let told = estimated("expected", crowd(3));
+    assert!(told.all.bias_s < -100.0 && told.all.late_percent == 0.0, "{told:?}");
+    assert!(told.all.abs_median_s <= told.all.abs_p90_s);
+}
+
+/// One machine that is never taken away, and one that its owner takes every two hours.
+fn spot(more: &str, jobs: Vec<TraceJob>) -> Played {
+    let text = format!(
+        "[[nodes]]\nname = \"own\"\ncount = 1\ndevices = 8\n[[nodes]]\nname = \"rented\"\ncount = 1\ndevices = 8\n\
+         [jobs]\nretry_infra = 1000\n[[spot]]\nnodes = \"rented\"\nevictions_per_1000_days = 12000.0\n\
+         away_mean_s = 1800\n{more}"
+    );
+    played(&world(&text), &Truth::default(), 1, jobs)
+}
+
+fn stopped<'a>(played: &'a Played, cause: &str) -> Vec<&'a AttemptResult> {
+    played.attempts.iter().filter(|attempt| attempt.cause == cause).collect()
+}
+
+#[test]
+fn a_machine_taken_without_notice_loses_the_work_since_the_checkpoint_and_is_not_paid_while_away() {
+    let day = vec![job(1, 0, 86_400, 8), job(2, 0, 86_400, 8)];
+    let played = spot("[delays]\ncheckpoint_every_ms = 600000\n", day);
+    let lost = stopped(&played, "NODE_LOST");
+    assert!(lost.len() > 5, "seed 1 takes too few away");
+    for attempt in &lost {
+        assert_eq!((attempt.nodes.as_slice(), attempt.stalled_ms), ([(1, 8)].as_slice(), 0), "{attempt:?}");
+        assert!(attempt.lost_ms < 600_000 && (attempt.kept_ms + attempt.lost_ms) - attempt.kept_ms < 600_000);
+    }
+    assert!(lost.iter().any(|attempt| attempt.lost_ms > 0));
+    let rented = played.faults.machines[1].spot.as_ref().unwrap();
+    assert!(rented.evictions >= lost.len() as u64 && played.faults.machines[0].spot.is_none());
+    assert_eq!(played.meter.whole() - played.meter.paid(), u128::from(rented.away_ms) * 8_000);
+    assert!(rented.away_ms > 0 && played.results.iter().all(|result| result.state == JobState::Succeeded));
+    assert_eq!(played.meter.total.device_time[Use::Down as usize], 0);
+    let summary = crate::Summary::of(&played, Sample::default());
+    let percent: f64 = summary.usage.parts.iter().map(|part| part.percent).sum();
+    assert!((percent - 100.0).abs() < 1e-9 && summary.usage.away_gpu_h > 0.0, "{percent}");
+    assert_eq!(summary.failures.evictions, rented.evictions);
+}
+
+#[test]
+fn a_notice_saves_the_work_if_a_checkpoint_fits_into_it() {
+    let day = || vec![job(1, 0, 86_400, 8), job(2, 0, 86_400, 8)];
+    for (checkpoint_ms, saved) in [(20_000, true), (29_000, false)] {
+        let text = format!("notice_s = 25\n[delays]\ncheckpoint_every_ms = 600000\ncheckpoint_ms = {checkpoint_ms}\n");
+        let played = spot(&text, day());
+        let drained = stopped(&played, "DRAINED");
+        assert!(drained.len() > 3 && stopped(&played, "NODE_LOST").is_empty());
+        assert_eq!(drained.iter().all(|attempt| attempt.lost_ms == 0), saved, "{checkpoint_ms}");
+        assert!(played.results.iter().all(|result| result.state == JobState::Succeeded));
+        // From the notice to the end it is paid for, and nobody may have it.
+        let down = played.meter.total.device_time[Use::Down as usize];
+        assert_eq!(down, u128::from(played.faults.evictions()) * 25_000 * 8_000);
+    }
+}
+
+/// Ranks that take longer to stop than the owner waits go with the machine.
+#[test]
+fn what_still_stops_when_the_machine_goes_is_over_with_it() {
+    let text = "notice_s = 30\n[delays]\nstop_ms = 90000\n";
+    let played = spot(text, vec![job(1, 0, 86_400, 16)]);
+    let drained = stopped(&played, "DRAINED");
+    assert!(drained.len() > 3);
+    for attempt in drained {
+        let stopping = attempt.stopping.unwrap();
+        assert_eq!(attempt.ended.since_ms(stopping), 90_000, "the other machine needs its time");
+    }
+    assert_eq!(played.results[0].state, JobState::Succeeded);
 }

@@ -2,7 +2,7 @@
 
 use super::data::{Job, Run, Sample};
 use super::page::legend;
-use super::svg::{Frame, Scale, Svg, short, span};
+use super::svg::{Frame, Scale, Svg, mark, short, span};
 use crate::compare::{Difference, Verdict};
 use crate::metrics::groups::{SIZES, size_class};
 use crate::sweep::Sweep;
@@ -17,6 +17,11 @@ const DOTS_MAX: usize = 3_000;
 /// Steps of a cumulative curve.
 const CURVE_POINTS: usize = 200;
 
+/// What jobs of a size class ask for.
+pub fn of_size(class: usize) -> String {
+    if SIZES[class] == "1" { "1 GPU".to_owned() } else { format!("{} GPUs", SIZES[class]) }
+}
+
 /// Cumulative shares of jobs by a time, one curve for each size class.
 pub fn cumulative(run: &Run, title: &str, value: fn(&Job) -> Option<f64>) -> String {
     let mut classes: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
@@ -26,9 +31,9 @@ pub fn cumulative(run: &Run, title: &str, value: fn(&Job) -> Option<f64>) -> Str
         }
     }
     let most = classes.values().flatten().copied().fold(1.0, f64::max);
-    let (x, y) = (Scale::log(1.0, most), Scale::linear(0.0, 1.0));
+    let (x, y) = (Scale::log_time(most), Scale::linear(0.0, 1.0));
     let mut svg = Svg::new(title, HALF);
-    svg.axes(&x, &span, &format!("{title} (log)"), &y, "share of jobs");
+    svg.axes(&x, &mark, &format!("{title} (log)"), &y, "share of jobs");
     for (class, values) in &mut classes {
         values.sort_by(f64::total_cmp);
         let last = values.len() - 1;
@@ -40,7 +45,7 @@ pub fn cumulative(run: &Run, title: &str, value: fn(&Job) -> Option<f64>) -> Str
         svg.line(*class, &points);
     }
     let names: Vec<(usize, String)> =
-        classes.iter().map(|(class, jobs)| (*class, format!("{} GPUs ({})", SIZES[*class], jobs.len()))).collect();
+        classes.iter().map(|(class, jobs)| (*class, format!("{} ({})", of_size(*class), jobs.len()))).collect();
     legend(&names.iter().map(|(colour, name)| (*colour, name.as_str())).collect::<Vec<_>>()) + &svg.finish()
 }
 
@@ -48,7 +53,7 @@ pub fn cumulative(run: &Run, title: &str, value: fn(&Job) -> Option<f64>) -> Str
 fn over_time(run: &Run) -> (f64, Scale) {
     let from = run.samples.first().map_or(0.0, |sample| sample.from_s);
     let to = run.samples.last().map_or(1.0, |sample| sample.to_s);
-    (from, Scale::linear(0.0, to - from))
+    (from, Scale::time(0.0, to - from))
 }
 
 type Pick = fn(&Sample) -> f64;
@@ -72,7 +77,7 @@ fn stacked(run: &Run, title: &str, unit: &str, layers: &[(usize, &str, Pick)]) -
         svg.area(*colour, &outline(&floor), &outline(&top));
         floor = top;
     }
-    svg.axes(&x, &span, "since the first submit", &y, unit);
+    svg.axes(&x, &mark, "since the first submit", &y, unit);
     let names: Vec<(usize, &str)> = layers.iter().map(|(colour, name, _)| (*colour, *name)).collect();
     legend(&names) + &svg.finish()
 }
@@ -153,14 +158,15 @@ pub fn gantt(run: &Run) -> (String, String) {
     } else {
         format!("{} of {} nodes, the busiest; {all} parts", row_of.len(), run.nodes.len())
     };
-    let names: Vec<(usize, &str)> = (1..SIZES.len()).map(|class| (class, SIZES[class])).collect();
+    let names: Vec<String> = (0..SIZES.len()).map(of_size).collect();
+    let names: Vec<(usize, &str)> = names.iter().map(String::as_str).enumerate().skip(1).collect();
     (legend(&names) + &svg.finish(), about)
 }
 
 fn axis_only(svg: &mut Svg, x: &Scale, _: &Scale) {
     let frame = svg.frame;
     for tick in x.ticks() {
-        svg.text(frame.x(x.share(tick)), frame.height - frame.bottom + 16.0, "middle", &span(tick));
+        svg.text(frame.x(x.share(tick)), frame.height - frame.bottom + 16.0, "middle", &mark(tick));
     }
     svg.text((frame.x(0.0) + frame.x(1.0)) / 2.0, frame.height - 6.0, "middle", "since the first submit");
 }
@@ -225,13 +231,30 @@ pub fn wait_by_size(run: &Run) -> String {
     let jobs: Vec<&Job> = run.jobs.iter().filter(|job| job.wait_s.is_some() && job.devices > 0).collect();
     let most = jobs.iter().filter_map(|job| job.wait_s).fold(1.0, f64::max);
     let largest = jobs.iter().map(|job| job.devices).max().unwrap_or(1);
-    let (x, y) = (Scale::log(1.0, f64::from(largest)), Scale::log(1.0, most));
-    let mut svg = Svg::new("Wait by size", HALF);
-    svg.axes(&x, &short, "GPUs (log)", &y, "wait in s (log)");
+    let (x, y) = (Scale::log(1.0, f64::from(largest)), Scale::log_time(most));
+    let mut svg = Svg::new("Wait by size", WIDE);
+    svg.axes(&x, &short, "GPUs (log)", &y, "wait (log)");
     for job in jobs.iter().step_by(jobs.len().div_ceil(DOTS_MAX).max(1)) {
         let wait_s = job.wait_s.unwrap_or(0.0);
         let note = format!("job {}: {} GPUs waited {}", job.job_id, job.devices, span(wait_s));
         svg.dot(size_class(job.devices), x.share(f64::from(job.devices)), y.share(wait_s.max(1.0)), &note);
+    }
+    svg.finish()
+}
+
+/// The wait that was told at submit against the real one.
+pub fn estimates(run: &Run) -> String {
+    let waits = |job: &Job| Some((job.estimated_start_s? - job.submit_s, job.start_s? - job.submit_s));
+    let known = run.jobs.iter().filter_map(|job| waits(job).map(|(told_s, real_s)| (job, told_s, real_s)));
+    let known: Vec<(&Job, f64, f64)> = known.collect();
+    let most = known.iter().map(|(_, told_s, real_s)| told_s.max(*real_s)).fold(10.0, f64::max);
+    let scale = Scale::log_time(most);
+    let mut svg = Svg::new("Told against real wait", HALF);
+    svg.axes(&scale, &mark, "told at submit (log)", &scale, "started after (log)");
+    svg.line(5, &[(0.0, 0.0), (1.0, 1.0)]);
+    for (job, told_s, real_s) in known.iter().step_by(known.len().div_ceil(DOTS_MAX).max(1)) {
+        let note = format!("job {}: told {}, started after {}", job.job_id, span(*told_s), span(*real_s));
+        svg.dot(size_class(job.devices), scale.share(told_s.max(1.0)), scale.share(real_s.max(1.0)), &note);
     }
     svg.finish()
 }

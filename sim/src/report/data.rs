@@ -9,6 +9,10 @@ use std::path::Path;
 pub struct Job {
     pub job_id: String,
     pub submit_s: f64,
+    #[serde(default)]
+    pub start_s: Option<f64>,
+    #[serde(default)]
+    pub estimated_start_s: Option<f64>,
     pub end_s: Option<f64>,
     pub wait_s: Option<f64>,
     pub devices: u32,

@@ -59,6 +59,11 @@ fn page_of(run: &Run) -> String {
         "Free GPUs that a typical job of this trace could not use where they are (FGD, USENIX ATC 2023).",
         &charts::fragmentation(run),
     );
+    if run.summary["start_estimates"].is_object() {
+        let content =
+            format!("<div class=pair><div>{}</div><div>{}</div></div>", charts::estimates(run), estimates(run));
+        page.section("Start estimates", &estimates_told(run), &content);
+    }
     page.section("Fairness", &fairness(run), &accounts(run));
     let (gantt, about) = charts::gantt(run);
     page.section("Nodes over time", &about, &gantt);
@@ -86,6 +91,42 @@ fn tiles(run: &Run) -> Vec<(&'static str, String, String)> {
         tiles.push(("cost", format!("${}", short(run.number("/cost/total_usd"))), per));
     }
     tiles
+}
+
+fn estimates_told(run: &Run) -> String {
+    let of = |key: &str| run.number(&format!("/start_estimates/{key}"));
+    let which = if of("every") > 1.0 { format!("One job in {}", of("every")) } else { "Every job".to_owned() };
+    format!(
+        "{which} was told a start at its submit by the engine's own forecast: {} asked, {} started at once, {} could be \
+         told none, {} never started. On the line, a job starts when it was told.",
+        of("asked"),
+        of("at_once"),
+        of("not_told"),
+        of("never_started"),
+    )
+}
+
+/// By size, all at last.
+fn estimates(run: &Run) -> String {
+    let of = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
+    let row = |name: String, errors: &Value| {
+        let bias_s = of(errors, "bias_s");
+        let direction = if bias_s > 0.0 { "later" } else { "earlier" };
+        vec![
+            name,
+            short(of(errors, "jobs")),
+            span(of(errors, "abs_median_s")),
+            span(of(errors, "abs_p90_s")),
+            if bias_s == 0.0 { "none".to_owned() } else { format!("{} {direction}", span(bias_s.abs())) },
+            format!("{:.0} %", of(errors, "late_percent")),
+        ]
+    };
+    let told = &run.summary["start_estimates"];
+    let sizes = told["by_size"].as_array().into_iter().flatten();
+    let mut rows: Vec<Vec<String>> =
+        sizes.map(|size| row(size["size"].as_str().unwrap_or("").to_owned(), size)).collect();
+    rows.push(row("all".to_owned(), &told["all"]));
+    table(&["GPUs", "starts", "median error", "p90 error", "mean", "later than told"], &rows)
 }
 
 fn fairness(run: &Run) -> String {
@@ -123,16 +164,15 @@ fn accounts(run: &Run) -> String {
 /// What a reader must know before believing a figure.
 fn honesty(run: &Run) -> Vec<String> {
     let card = |key: &str| run.of_manifest(&format!("/card/{key}"));
-    let dropped: f64 = run.manifest["card"]["dropped"]
-        .as_array()
-        .map_or(0.0, |rows| rows.iter().filter_map(|row| row["rows"].as_f64()).sum());
+    let dropped = run.manifest["card"]["dropped"].as_array().into_iter().flatten();
+    let dropped: u64 = dropped.filter_map(|row| row["rows"].as_u64()).sum();
     let mut told = vec![
         format!(
             "The trace ({}) has {} rows; {} jobs took part, {} rows were left out by rule and {} could not be read.",
             run.told("/card/format"),
             short(card("rows")),
             short(card("jobs")),
-            short(dropped),
+            short(dropped as f64),
             short(card("bad_rows"))
         ),
         format!(
@@ -158,6 +198,7 @@ fn honesty(run: &Run) -> Vec<String> {
     } else {
         "Nothing breaks in this world: no failures were asked for.".to_owned()
     });
+    told.extend(rented(run));
     if run.number("/unfinished") + run.number("/unplaceable") > 0.0 {
         told.push(format!(
             "{} jobs did not end and {} could never fit; means are over the jobs that ended.",
@@ -178,6 +219,21 @@ fn honesty(run: &Run) -> Vec<String> {
         "It is not calibrated: no past of a real cluster was replayed to see how far the figures are off.".to_owned(),
     );
     told
+}
+
+/// Of machines that their owner may take back.
+fn rented(run: &Run) -> Option<String> {
+    if run.manifest["world"]["spot"].as_array().is_some_and(|rules| !rules.is_empty()) {
+        return Some(format!(
+            "Owners of spot machines took them away {} times, as Poisson processes of given rates, for {} GPU-hours that are \
+             not paid for. Prices do not move with it.",
+            run.number("/failures/evictions"),
+            short(run.number("/usage/away_gpu_h"))
+        ));
+    }
+    let prices = run.manifest["prices"]["price"].as_array().into_iter().flatten();
+    let spot = prices.filter(|price| price["contract"] == "spot").count();
+    (spot > 0).then(|| "Machines are paid at spot prices and never taken away: the world has no [[spot]].".to_owned())
 }
 
 /// The page of a comparison.

@@ -93,12 +93,12 @@ const STYLE: &str = "\
 main{max-width:1080px;margin:0 auto;padding:24px 20px 60px}h1{font-size:24px;margin:0 0 4px}\
 header p{margin:0 0 20px;color:var(--soft)}h2{font-size:17px;margin:0}section{margin:28px 0 0}\
 .about{margin:2px 0 10px;color:var(--soft);font-size:13.5px}.tiles{display:grid;gap:10px;\
-grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}.tile{background:var(--panel);border:1px solid var(--rule);\
+grid-template-columns:repeat(auto-fit,minmax(215px,1fr))}.tile{background:var(--panel);border:1px solid var(--rule);\
 border-radius:8px;padding:10px 12px;display:flex;flex-direction:column}.tile span{color:var(--soft);font-size:12.5px}\
 .tile b{font-size:21px;font-weight:600}.tile small{color:var(--soft)}.pair{display:grid;gap:16px;\
 grid-template-columns:repeat(auto-fit,minmax(420px,1fr))}svg{width:100%;height:auto;background:var(--panel);\
 border:1px solid var(--rule);border-radius:8px}svg text{fill:var(--soft);font-size:11px}svg .name{font-size:11.5px}\
-.grid{stroke:var(--rule)}.axis{stroke:var(--soft)}.line{fill:none;stroke-width:1.8}.area{stroke:none;opacity:.85}\
+.grid{stroke:var(--rule)}.axis{stroke:var(--soft)}.line{fill:none;stroke-width:1.8}.area{stroke:none;opacity:.85}.area.c5{opacity:.3}\
 .dot{opacity:.6;stroke:none}.bar{stroke:none}\
 .line.c0{stroke:var(--c0)}.line.c1{stroke:var(--c1)}.line.c2{stroke:var(--c2)}.line.c3{stroke:var(--c3)}\
 .line.c4{stroke:var(--c4)}.line.c5{stroke:var(--c5)}.line.c6{stroke:var(--c6)}.line.c7{stroke:var(--c7)}\

@@ -34,18 +34,62 @@ pub struct Scale {
     from: f64,
     to: f64,
     log: bool,
+    /// Seconds, to be told in minutes, hours and days.
+    time: bool,
 }
+
+/// Steps of a time axis, in seconds: what people count in.
+const TIME_STEPS: [f64; 25] = [
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    10_800.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    432_000.0,
+    604_800.0,
+    1_209_600.0,
+    2_592_000.0,
+    7_776_000.0,
+    31_536_000.0,
+];
+/// The same where each is about ten times the one before.
+const TIME_POWERS: [f64; 10] =
+    [1.0, 10.0, 60.0, 600.0, 3_600.0, 36_000.0, 86_400.0, 864_000.0, 8_640_000.0, 31_536_000.0];
 
 impl Scale {
     pub fn linear(from: f64, to: f64) -> Self {
-        Self { from, to: if to > from { to } else { from + 1.0 }, log: false }
+        Self { from, to: if to > from { to } else { from + 1.0 }, log: false, time: false }
+    }
+
+    /// Seconds on a linear axis.
+    pub fn time(from: f64, to: f64) -> Self {
+        Self { time: true, ..Self::linear(from, to) }
+    }
+
+    /// Seconds on a logarithmic axis, from 1 s on; it ends with the largest.
+    pub fn log_time(to: f64) -> Self {
+        Self { from: 0.0, to: libm::log10(to.max(10.0)), log: true, time: true }
     }
 
     /// Both ends are powers of ten.
     pub fn log(from: f64, to: f64) -> Self {
         let from = libm::floor(libm::log10(from.max(1e-9)));
         let to = libm::ceil(libm::log10(to.max(1e-9))).max(from + 1.0);
-        Self { from, to, log: true }
+        Self { from, to, log: true, time: false }
     }
 
     pub fn share(&self, value: f64) -> f64 {
@@ -55,6 +99,9 @@ impl Scale {
 
     /// Where to write a number.
     pub fn ticks(&self) -> Vec<f64> {
+        if self.time {
+            return self.time_ticks();
+        }
         if self.log {
             let step = ((self.to - self.from) / 8.0).ceil().max(1.0);
             let count = ((self.to - self.from) / step) as i32;
@@ -63,6 +110,19 @@ impl Scale {
         let rough = (self.to - self.from) / 5.0;
         let power = libm::pow(10.0, libm::floor(libm::log10(rough)));
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|k| k * power).find(|step| *step >= rough).unwrap_or(rough);
+        let first = (self.from / step).ceil();
+        let ticks = (0..12).map(|at| (first + f64::from(at)) * step);
+        ticks.take_while(|tick| *tick <= self.to + step * 1e-6).collect()
+    }
+
+    fn time_ticks(&self) -> Vec<f64> {
+        if self.log {
+            let last = libm::pow(10.0, self.to) * 1.001;
+            return TIME_POWERS.into_iter().filter(|tick| *tick <= last).collect();
+        }
+        let rough = (self.to - self.from) / 8.0;
+        let longest = TIME_STEPS[TIME_STEPS.len() - 1];
+        let step = TIME_STEPS.into_iter().find(|step| *step >= rough).unwrap_or((rough / longest).ceil() * longest);
         let first = (self.from / step).ceil();
         let ticks = (0..12).map(|at| (first + f64::from(at)) * step);
         ticks.take_while(|tick| *tick <= self.to + step * 1e-6).collect()
@@ -87,7 +147,7 @@ impl Svg {
         for tick in y.ticks() {
             let at = frame.y(y.share(tick));
             let _ = write!(self.body, "<line class=grid x1={left:.1} x2={right:.1} y1={at:.1} y2={at:.1} />");
-            self.text(left - 6.0, at + 4.0, "end", &short(tick));
+            self.text(left - 6.0, at + 4.0, "end", &if y.time { mark(tick) } else { short(tick) });
         }
         for tick in x.ticks() {
             let at = frame.x(x.share(tick));
@@ -181,6 +241,23 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
+/// The same without a fraction of nothing, for axes.
+pub fn mark(seconds: f64) -> String {
+    let whole = |unit_s: f64, unit: &str| {
+        let count = seconds / unit_s;
+        (count == count.trunc()).then(|| format!("{count:.0} {unit}"))
+    };
+    match seconds.abs() {
+        s if s >= 31_536_000.0 => whole(31_536_000.0, "y"),
+        s if s >= 86_400.0 => whole(86_400.0, "d"),
+        s if s >= 3_600.0 => whole(3_600.0, "h"),
+        s if s >= 60.0 => whole(60.0, "min"),
+        0.0 => Some("0".to_owned()),
+        _ => None,
+    }
+    .unwrap_or_else(|| span(seconds))
+}
+
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -208,6 +285,16 @@ mod tests {
         assert_eq!(scale.ticks(), [0.0, 10.0, 20.0, 30.0]);
         assert_eq!(Scale::log(3.0, 2_000.0).ticks(), [1.0, 10.0, 100.0, 1000.0, 10000.0]);
         assert_eq!(Scale::linear(5.0, 5.0).share(5.5), 0.5);
+    }
+
+    #[test]
+    fn time_is_marked_in_what_people_count_in() {
+        let marks = |scale: Scale| scale.ticks().into_iter().map(mark).collect::<Vec<_>>();
+        assert_eq!(marks(Scale::time(0.0, 400.0)), ["0", "1 min", "2 min", "3 min", "4 min", "5 min", "6 min"]);
+        assert_eq!(marks(Scale::time(0.0, 1.14e6)), ["0", "2 d", "4 d", "6 d", "8 d", "10 d", "12 d"]);
+        assert_eq!(marks(Scale::time(0.0, 30_000.0)), ["0", "2 h", "4 h", "6 h", "8 h"]);
+        assert_eq!(marks(Scale::log_time(90_000.0)), ["1 s", "10 s", "1 min", "10 min", "1 h", "10 h", "1 d"]);
+        assert_eq!(marks(Scale::log_time(0.0)), ["1 s", "10 s"]);
     }
 
     #[test]

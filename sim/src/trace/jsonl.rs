@@ -23,34 +23,34 @@ struct Header {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    job_id: String,
-    submit_ms: u64,
-    run_ms: u64,
+pub(super) struct Line {
+    pub job_id: String,
+    pub submit_ms: u64,
+    pub run_ms: u64,
     /// The run time, unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    requested_ms: Option<u64>,
-    devices: u32,
+    pub requested_ms: Option<u64>,
+    pub devices: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    share_milli: Option<u16>,
+    pub share_milli: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    cpu_milli: Option<u64>,
+    pub cpu_milli: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
+    pub memory_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    models: Vec<Name>,
+    pub models: Vec<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
+    pub user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    account: Option<Name>,
+    pub account: Option<Name>,
     #[serde(default, skip_serializing_if = "is_unknown")]
-    recorded_end: RecordedEnd,
+    pub recorded_end: RecordedEnd,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    work: Option<Work>,
+    pub work: Option<Work>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<Name>,
+    pub name: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    scheduling: Option<Box<Scheduling>>,
+    pub scheduling: Option<Box<Scheduling>>,
 }
 
 fn is_unknown(end: &RecordedEnd) -> bool {
@@ -68,7 +68,7 @@ pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
             result = line.and_then(header).map(|header| rows.recorded_devices = header.devices);
             return;
         }
-        result = rows.add(number, line.and_then(row));
+        result = rows.add(number, line.and_then(line_of).and_then(row));
     })?;
     result.map(|()| rows)
 }
@@ -82,8 +82,11 @@ fn header(line: &str) -> Result<Header, String> {
     Ok(header)
 }
 
-fn row(line: &str) -> Result<Row, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+fn line_of(text: &str) -> Result<Line, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn row(line: Line) -> Result<Row, String> {
     if line.run_ms == 0 {
         return Ok(Row::Dropped("run time 0"));
     }

@@ -8,6 +8,7 @@ mod helios;
 mod input;
 pub mod jsonl;
 mod openb;
+pub mod parquet_table;
 mod philly;
 pub(crate) mod rows;
 mod sacct;
@@ -17,6 +18,7 @@ pub mod throughputs;
 mod tiresias;
 
 use crate::SimError;
+use crate::columnar::read::Table;
 use flate2::read::MultiGzDecoder;
 use muster_common::Name;
 use muster_common::job::Scheduling;
@@ -207,10 +209,12 @@ pub enum Format {
     Sacct,
     /// Our own, one JSON document a line.
     Muster,
+    /// The same as a table.
+    Parquet,
 }
 
 impl Format {
-    pub const ALL: [Format; 10] = [
+    pub const ALL: [Format; 11] = [
         Format::Swf,
         Format::Tiresias,
         Format::PhillyLog,
@@ -221,6 +225,7 @@ impl Format {
         Format::Gavel,
         Format::Sacct,
         Format::Muster,
+        Format::Parquet,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -235,6 +240,7 @@ impl Format {
             Format::Gavel => "gavel",
             Format::Sacct => "sacct",
             Format::Muster => "muster",
+            Format::Parquet => "parquet",
         }
     }
 
@@ -251,6 +257,11 @@ impl Format {
             Some("jsonl" | "ndjson") => Ok(Format::Muster),
             Some("json") => Ok(Format::PhillyLog),
             Some("trace") => Ok(Format::Gavel),
+            Some("parquet") if bare.len() < name.len() => Err(SimError::Trace {
+                path: path.to_path_buf(),
+                why: "Parquet is packed inside; unpack the file and name that".into(),
+            }),
+            Some("parquet") => Ok(Format::Parquet),
             Some("csv" | "psv" | "txt") => {
                 let read_error = |source| SimError::Read { path: path.to_path_buf(), source };
                 let mut header = String::new();
@@ -299,6 +310,7 @@ fn rows(format: Format, mut input: &mut dyn BufRead, throughputs: Option<&Throug
         Format::Gavel => gavel::parse(input, throughputs),
         Format::Sacct => sacct::parse(&mut input),
         Format::Muster => jsonl::parse(input),
+        Format::Parquet => Err("a table of Parquet is no text; it is read from a file of its own".into()),
     }
 }
 
@@ -319,8 +331,15 @@ pub fn read_lenient(format: Format, text: &str) -> Result<Trace, String> {
 pub fn read(path: &Path, reading: Reading) -> Result<Trace, SimError> {
     let trace_error = |why: String| SimError::Trace { path: path.to_path_buf(), why };
     let format = reading.format.map_or_else(|| Format::told(path), Ok)?;
-    let mut input = input::open(path).map_err(|source| SimError::Read { path: path.to_path_buf(), source })?;
-    let rows = rows(format, &mut input, reading.throughputs).map_err(trace_error)?;
+    let read_error = |source| SimError::Read { path: path.to_path_buf(), source };
+    let rows = if format == Format::Parquet {
+        let file = File::open(path).map_err(read_error)?;
+        Table::open(file).and_then(|table| parquet_table::parse(&table))
+    } else {
+        let mut input = input::open(path).map_err(read_error)?;
+        rows(format, &mut input, reading.throughputs)
+    };
+    let rows = rows.map_err(trace_error)?;
     if rows.bad_rows > 0 && reading.bad_rows == BadRows::Refuse {
         return Err(SimError::BadRows { path: path.to_path_buf(), count: rows.bad_rows, first: rows.bad });
     }

@@ -251,3 +251,87 @@ fn formats_are_told_by_name_and_header() {
     assert_eq!((told("a.jsonl", ""), told("a.trace", "")), (Some(Format::Muster), Some(Format::Gavel)));
     assert_eq!((told("a.dat", ""), told("a.csv", "x,y\n")), (None, None));
 }
+
+fn full_jobs() -> [TraceJob; 2] {
+    let all = TraceJob {
+        share_milli: 250,
+        cpu_milli: Some(500),
+        memory_bytes: Some(1 << 40),
+        models: vec![Name::literal("H100"), Name::literal("A100")],
+        user: Some("ann".into()),
+        account: Some(Name::literal("nlp")),
+        recorded_end: RecordedEnd::Cancelled,
+        work: Some(Work { kind: "A, B".into(), steps: 4 }),
+        name: Some(Name::literal("probe")),
+        ..job("x", 5, 6, 9, 1)
+    };
+    let world = crate::world::World::parse("[[nodes]]\ncount = 1\ndevices = 8\n").unwrap();
+    let scheduling = Some(Box::new(world.scheduling(&all)));
+    [TraceJob { scheduling, ..all }, job("y", 6, 7, 7, 3)]
+}
+
+fn as_parquet(jobs: &[TraceJob]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    parquet_table::write(&mut bytes, jobs, Some(64)).unwrap();
+    bytes
+}
+
+#[test]
+fn our_own_format_is_the_same_as_lines_and_as_a_table() {
+    let jobs = full_jobs();
+    let (table, _a) = write("a.parquet", &as_parquet(&jobs));
+    let mut lines = Vec::new();
+    jsonl::write(&mut lines, &jobs, Some(64)).unwrap();
+    let (lines, _b) = write("a.jsonl", &lines);
+    let (table, lines) = (read(&table, REFUSE).unwrap(), read(&lines, REFUSE).unwrap());
+    assert_eq!((table.jobs.as_slice(), table.card.recorded_devices), (jobs.as_slice(), Some(64)));
+    assert_eq!((table.jobs, table.card.device_s), (lines.jobs, lines.card.device_s));
+}
+
+#[test]
+fn a_cut_or_damaged_table_is_refused() {
+    let bytes = as_parquet(&full_jobs());
+    for length in [0, 3, 8, bytes.len() / 2, bytes.len() - 1] {
+        let (cut, _folder) = write("cut.parquet", &bytes[..length]);
+        let refused = read(&cut, SKIP).unwrap_err().to_string();
+        assert!(refused.contains("cut.parquet") && refused.contains("cut off"), "{refused}");
+    }
+    let (packed, _folder) = write("a.parquet.gz", &bytes);
+    assert!(read(&packed, SKIP).unwrap_err().to_string().contains("unpack the file"));
+}
+
+/// As data frames write them: no schema of ours, floating-point numbers with NaN, lists of other names.
+#[test]
+fn tables_of_other_programs_are_read_and_their_mistakes_named() {
+    use crate::columnar::{Column, parquet, real, text, whole};
+    type Made = (&'static str, f64, f64);
+    let table = |columns: &[Column<Made>], rows: &[Made]| {
+        let mut bytes = Vec::new();
+        parquet(columns, rows.iter().copied(), &[], &mut bytes).unwrap();
+        let (path, folder) = write("made.parquet", &bytes);
+        (read(&path, SKIP), folder)
+    };
+    let columns = |last: &'static str| -> Vec<Column<Made>> {
+        vec![
+            text("job_id", |row| Some(row.0.into())),
+            real("submit_ms", 0, |row| Some(row.1)),
+            whole("run_ms", |_| Some(5)),
+            real(last, 0, |row| Some(row.2)),
+        ]
+    };
+    let rows =
+        [("a", 1.0, 2.0), ("b", 2.5, 2.0), ("c", -1.0, 2.0), ("d", 4.0, f64::NAN), ("a", 5.0, 2.0), ("", 6.0, 1.0)];
+    let (trace, _a) = table(&columns("devices"), &rows);
+    let trace = trace.unwrap();
+    assert_eq!(
+        trace.jobs,
+        [job("a", 0, 5, 5, 2)].map(|job| TraceJob { submit_ms: 1, run_ms: 5, requested_ms: 5, ..job })
+    );
+    let bad: Vec<(u64, &str)> = trace.card.bad.iter().map(|row| (row.line, row.why.as_str())).collect();
+    assert_eq!(bad.iter().map(|row| row.0).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+    assert!(bad[0].1.contains("submit_ms is 2.5") && bad[2].1.contains("devices is not given"), "{bad:?}");
+    let (near, _b) = table(&columns("device"), &rows);
+    assert!(near.unwrap_err().to_string().contains("did you mean `devices`?"));
+    let (missing, _c) = table(&columns("user"), &rows);
+    assert!(missing.unwrap_err().to_string().contains("no column `devices`"));
+}

@@ -1,6 +1,6 @@
 //! From the world file to node registrations.
 
-use super::{NodeGroup, World, planned};
+use super::{NodeGroup, World, planned, spot};
 use muster_common::Name;
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::topology::Place;
@@ -56,6 +56,7 @@ impl World {
         self.check_places()?;
         self.failures.rates()?;
         planned::check(&self)?;
+        spot::check(&self)?;
         Ok(self)
     }
 
@@ -107,6 +108,11 @@ impl World {
 }
 
 impl World {
+    /// What the nodes of a group are called.
+    pub(super) fn names_of(&self, group: &NodeGroup) -> Vec<Name> {
+        (0..group.count).filter_map(|number| node_name(group, number).ok()).collect()
+    }
+
     fn place(&self, group: &NodeGroup, number: u32) -> Place {
         let mut place = group.place.clone();
         for (tree, every) in &group.place_every {

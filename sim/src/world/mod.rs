@@ -4,6 +4,7 @@
 pub mod failures;
 mod machines;
 pub mod planned;
+pub mod spot;
 pub mod truth;
 
 use crate::SimError;
@@ -18,6 +19,7 @@ use muster_common::resources::Share;
 use muster_common::topology::FabricSpec;
 use planned::{Cancellation, PlannedDrain, UserFailure};
 use serde::{Deserialize, Serialize};
+use spot::Spot;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -38,6 +40,8 @@ pub struct World {
     pub delays: Delays,
     #[serde(default)]
     pub failures: Failures,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spot: Vec<Spot>,
     #[serde(default)]
     pub drains: Vec<PlannedDrain>,
     #[serde(default)]
@@ -206,6 +210,7 @@ impl World {
             jobs: Jobs::default(),
             delays: Delays::default(),
             failures: Failures::default(),
+            spot: Vec::new(),
             drains: Vec::new(),
             cancellations: Vec::new(),
             user_failures: Vec::new(),

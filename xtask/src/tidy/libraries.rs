@@ -8,6 +8,7 @@ const WRAPPED: &[(&str, &str)] = &[
     ("sled", "scheduler/src/history"),
     ("nvml_wrapper", "agent/src/device"),
     ("quinn", "runtime/src/datagram"),
+    ("parquet", "sim/src/columnar"),
 ];
 
 pub fn check(files: &[RustFile]) -> Vec<Finding> {

@@ -161,7 +161,7 @@ mod tests {
         let dir = folder.path();
         let output = dir.join("fifo");
         let policy = file(dir, "fifo.toml", "order = \"fifo\"\n");
-        let args = RunArgs { policy, scene: scene(dir), seed: 0, output: output.clone(), events: false };
+        let args = RunArgs { policy, scene: scene(dir), seed: 0, output: output.clone(), events: false, estimates: 0 };
         muster_sim::run(&args, &mut |_| Going::On).expect("a run");
         let found = evidence::read(&output, None).expect("evidence");
         assert_eq!((found.run.as_str(), &found.policy.order), ("fifo", &Order::Fifo));

@@ -41,7 +41,7 @@ pub struct SimGenArgs {
     pub users: u32,
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// File to write, `.jsonl` or `.jsonl.gz`
+    /// File to write, `.jsonl`, `.jsonl.gz` or `.parquet`
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 }

@@ -37,7 +37,7 @@ pub struct SimImportArgs {
     /// Jobs of the window; to the end of the trace unless given
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// File to write, `.jsonl` or `.jsonl.gz`; without it, only the data card is printed
+    /// File to write, `.jsonl`, `.jsonl.gz` or `.parquet`; without it, only the data card is printed
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::output::table::cell;
 use clap::Args;
+use muster_sim::estimates::Errors;
 use muster_sim::{Manifest, RunArgs, Summary};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ pub struct SimRunArgs {
     /// Write every event to events.ndjson too
     #[arg(long)]
     pub events: bool,
+    /// Ask the engine for the start of about so many waiting jobs at their submit, and tell how far it was off; each asks
+    /// for one play of all that waits
+    #[arg(long, value_name = "JOBS", default_value_t = 0)]
+    pub estimates: usize,
     /// Folder for tables, summary and manifest; empty, or not there yet
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -34,6 +39,7 @@ pub fn run(context: &Context, args: SimRunArgs) -> Result<u8, CliError> {
         seed: args.seed,
         output: args.output,
         events: args.events,
+        estimates: args.estimates,
     };
     let stop = interrupts()?;
     let mut teller = Teller::new(context);
@@ -57,7 +63,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
          wait         mean {:.1} s, median {:.1} s, p95 {:.1} s, p99 {:.1} s, max {:.1} s\n  \
          turnaround   mean {:.1} s\n  slowdown     mean {:.3} (bounded at {} s)\n  \
          utilisation  {:.4}, until the last start {:.4}\n  makespan     {:.1} s\n  preemptions  {}\n  \
-         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}",
+         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}{}",
         cell(&manifest.policy_file.name),
         cell(&manifest.trace_file.name),
         summary.succeeded,
@@ -80,6 +86,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
         summary.usage.goodput * 100.0,
         summary.usage.allocated * 100.0,
         spent(summary),
+        estimates(summary),
         cost(summary),
     )
 }
@@ -92,6 +99,16 @@ fn spent(summary: &Summary) -> String {
         format!("{:.1} % {}", part.percent, part.category.word().replace('_', " "))
     };
     parts.iter().take(4).map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn estimates(summary: &Summary) -> String {
+    let Some(told) = &summary.start_estimates else { return String::new() };
+    let Errors { jobs, abs_median_s, abs_p90_s, bias_s, .. } = told.all;
+    format!(
+        "  estimates    {} asked, {} started at once, {} not told; error of {jobs} starts: median {abs_median_s:.1} s, \
+         p90 {abs_p90_s:.1} s, bias {bias_s:+.1} s\n",
+        told.asked, told.at_once, told.not_told
+    )
 }
 
 fn cost(summary: &Summary) -> String {

@@ -90,6 +90,7 @@ fn explain_a_wait() {
         seed: 0,
         output: dir.join("out"),
         events: false,
+        estimates: 0,
     };
     muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
     let args = ExplainArgs {

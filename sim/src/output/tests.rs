@@ -1,0 +1,92 @@
+use crate::columnar::in_seconds;
+use crate::columnar::read::{Cell, Table};
+use crate::{Going, RunArgs, SceneArgs, run};
+use std::path::{Path, PathBuf};
+
+/// Failures, preemptions, a job that never fits and one that is cancelled.
+const WORLD: &str = "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.node]\nper_1000_days = 40000.0\nrepair_mean_s = 300\n\n\
+    [[cancellations]]\njob = \"7\"\nat_s = 360\n";
+
+fn args(folder: &Path, output: &str) -> RunArgs {
+    let file = |name: &str, text: &str| -> PathBuf {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name)
+    };
+    let jobs: String =
+        (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at * 5 % 11, at * 50, 300 + at * 97 % 900)).collect();
+    let trace = file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}big,99,3000,5\n"));
+    let scene = SceneArgs { check: true, ..SceneArgs::of(file("world.toml", WORLD), trace) };
+    RunArgs {
+        policy: file("policy.toml", ""),
+        scene,
+        seed: 3,
+        output: folder.join(output),
+        events: false,
+        estimates: 30,
+    }
+}
+
+/// A cell as the CSV tells it; reals with as many digits as it does.
+fn told(cell: &Cell, csv: &str, name: &str) -> String {
+    match cell {
+        Cell::Unknown => String::new(),
+        Cell::Whole(value) => value.to_string(),
+        Cell::Flag(value) => value.to_string(),
+        Cell::Text(text) => text.clone(),
+        Cell::Real(value) if csv.contains('.') && !name.ends_with("_s") => {
+            format!("{value:.*}", csv.split_once('.').map_or(0, |(_, digits)| digits.len()))
+        }
+        Cell::Real(value) if name.contains("_mean_s") || name.contains("wait_m") || name.contains("_p9") => {
+            format!("{value:.3}")
+        }
+        Cell::Real(value) => in_seconds((value * 1000.0).round() as u64),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_table_is_the_same_as_csv_and_as_parquet() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&args(folder.path(), "out"), &mut |_| Going::On).unwrap();
+    let output = folder.path().join("out");
+    for name in ["jobs", "attempts", "placements", "samples", "nodes", "groups"] {
+        let mut csv = csv::Reader::from_path(output.join(format!("{name}.csv"))).unwrap();
+        let table = Table::open(std::fs::File::open(output.join(format!("{name}.parquet"))).unwrap()).unwrap();
+        assert_eq!(csv.headers().unwrap().iter().collect::<Vec<_>>(), table.columns, "{name}");
+        assert_eq!(table.note("muster.schema"), Some(format!("muster.sim.{name}/1").as_str()));
+        let mut records = csv.records().map(Result::unwrap);
+        let mut unknown = 0;
+        table
+            .each(|number, cells| {
+                let record = records.next().expect("as many rows in both");
+                for ((cell, csv), column) in cells.iter().zip(&record).zip(&table.columns) {
+                    unknown += u64::from(*cell == Cell::Unknown);
+                    assert_eq!(told(cell, csv, column), csv, "{name}, row {number}, {column}");
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(records.next().is_none() && table.rows > 0, "{name}");
+        assert_eq!(unknown > 0, name == "jobs", "{name} has {unknown} unknown cells");
+    }
+}
+
+#[test]
+fn two_runs_leave_the_same_bytes_in_every_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = |output: &str| {
+        run(&args(folder.path(), output), &mut |_| Going::On).unwrap();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(folder.path().join(output)).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files
+            .into_iter()
+            .map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (files("a"), files("b"));
+    assert_eq!(first.len(), 15);
+    for ((name, bytes), (other, again)) in first.iter().zip(&second) {
+        assert!(name == other && bytes == again, "{name:?} differs");
+    }
+}
