@@ -280,6 +280,13 @@ fn shortest_remaining_first_equals_with_every_preemption() {
     sixty_jobs("srtf-refill", "shortest-count");
 }
 
+/// An order without a name of its own: a formula. On the sixty jobs two gangs come level once.
+#[test]
+fn least_remaining_work_first_equals_with_every_preemption() {
+    window_a("srtf-gpu-refill", "tir_shortest-gpu");
+    sixty_jobs("srtf-gpu-refill", "shortest-gpu-count");
+}
+
 /// Their program moves a gang to the next queue only at some event, computes its moment from run time where device time
 /// is meant, and divides whole numbers; so not every start is the same, and the means are compared.
 #[test]
