@@ -109,7 +109,7 @@ impl Fields<'_> {
                 Err(_) => Err(format!("{name} is {value}; it is at least 0 and below 2^64")),
             },
             // Programs that know no null among whole numbers write these.
-            Cell::Real(value) if value >= 0.0 && value < 9e15 && value.fract() == 0.0 => Ok(Some(value as u64)),
+            Cell::Real(value) if (0.0..9e15).contains(&value) && value.fract() == 0.0 => Ok(Some(value as u64)),
             other => Err(format!("{name} is {}, not a whole number of at least 0", told(&other))),
         }
     }
