@@ -82,6 +82,9 @@ pub enum Command {
     /// Look at nodes and take them in and out of service
     #[command(subcommand)]
     Node(commands::node::NodeCommand),
+    /// Put nodes aside for a window of time: maintenance, an account, some jobs
+    #[command(subcommand, visible_alias = "reservations")]
+    Reservation(commands::reservation::ReservationCommand),
     /// Print what happened
     Events(commands::events::EventsArgs),
     /// See the policies a cluster has had, try one beside it, put one in force

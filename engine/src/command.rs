@@ -5,6 +5,7 @@ use crate::policy::Policy;
 use crate::state::policies::Promotion;
 use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
+use crate::state::window::Holders;
 use muster_common::job::{Hash, Launch, Scheduling};
 use muster_common::node::Inventory;
 use muster_common::resources::Amount;
@@ -95,6 +96,13 @@ pub enum Command {
     },
     /// From feature level 2.
     Edit(Box<Edit>),
+    /// An advance reservation. From feature level 5.
+    MakeWindow(Box<MakeWindow>),
+    /// Its end before its time. From feature level 5.
+    EndWindow {
+        name: Name,
+        by: Principal,
+    },
 }
 
 /// Who asked, from the certificate.
@@ -139,6 +147,36 @@ pub struct Edit {
     pub scheduling: Scheduling,
     pub launch: Arc<Launch>,
     pub by: Principal,
+}
+
+/// Nodes that are to be put aside for a window of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeWindow {
+    pub name: Name,
+    /// What is over by now means now.
+    pub start: Time,
+    pub end: Time,
+    pub nodes: Which,
+    pub holders: Holders,
+    /// For whoever finds the nodes so.
+    pub reason: String,
+    pub by: Principal,
+}
+
+/// Nodes, as somebody asks for them. Which they are is settled when the reservation is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    Nodes(Vec<Name>),
+    /// All nodes of the domain whose path ends so.
+    Domain(Vec<Name>),
+    /// Every node there is.
+    All,
+    /// So many open nodes, with a model and in one domain of a level where these are said.
+    Some {
+        nodes: u32,
+        model: Option<Name>,
+        level: Option<Name>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -66,6 +66,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     let mut round = Round::new(state, now, waiting, ledger, times, ever);
     round.expiring = expiring;
     round.take_over_fixed();
+    round.take_over_windows();
     round.serve_kept();
     // 3. to 6. Admission and placement, backfill; or the whole order again.
     match state.policy().replan {
@@ -354,6 +355,11 @@ fn offer(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -
         Some(Reason::Parked) => return Offered::Next,
         Some(_) => return Offered::Barred,
     }
+    round.within_own(gang, |round| offer_outside(round, gang, item, front))
+}
+
+/// As [`offer`], with the windows that are not the gang's own still closed to it.
+fn offer_outside(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut Front) -> Offered {
     let own = round.seen(gang);
     // Whoever has a window of time of its own waits for that.
     let has_window = !round.booked.fixed_for(gang.job).is_empty();
@@ -423,6 +429,8 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
         walk.leave_kind();
     } else if round.does_not_fit_within_quota(item) {
         walk.leave_payer();
+    } else if round.state.windows().have_holders() {
+        // Others that ask for the same may go where this one may not.
     } else if let Some(most_ms) = round.no_spare_fit.get(&item.asked()) {
         walk.leave_longer(*most_ms);
     }
@@ -452,7 +460,8 @@ fn fill_by_submit(round: &mut Round) {
                 Some(Reason::Parked) => continue,
                 Some(_) => break,
             }
-            if round.try_fill(gang, item) != Tried::Placed && item.lane {
+            let tried = round.within_own(gang, |round| round.try_fill(gang, item));
+            if tried != Tried::Placed && item.lane {
                 break;
             }
         }

@@ -48,6 +48,21 @@ pub enum Response {
         revision: u32,
         existing: bool,
     },
+    /// `existing`: it was there. `crossing`: some of those that may hold its nodes beyond its start.
+    WindowMade {
+        number: u32,
+        nodes: u32,
+        existing: bool,
+        crossing: Vec<Crossing>,
+        crossing_total: u32,
+    },
+}
+
+/// A gang on nodes of an advance reservation, and its latest end; `None` = nothing ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crossing {
+    pub gang: GangId,
+    pub ends: Option<Time>,
 }
 
 /// Why a command changed nothing. Each is an answer to a person or a program, never a panic.
@@ -89,6 +104,12 @@ pub enum Refusal {
     /// An account or a user has as much as it may.
     #[error("{0}")]
     OverLimit(String),
+    #[error("there is no reservation `{name}`; {help}")]
+    UnknownWindow { name: Name, help: String },
+    #[error("node {node} is in reservation `{other}` then")]
+    Overlaps { node: Name, other: Name },
+    #[error("there is a reservation `{0}` already, and it is another")]
+    NameTaken(Name),
 }
 
 /// Why a gang of a plan was not placed; the whole gang is then left as it was.
@@ -116,6 +137,8 @@ pub enum Rejection {
     AtOnce,
     #[error("{0}")]
     Limit(String),
+    #[error("node {node} is kept for others by reservation `{window}`")]
+    Reserved { node: NodeId, window: Name },
 }
 
 /// A fact, kept in history. Wake-up hints for those who watch.
@@ -265,6 +288,18 @@ pub enum Event {
         after: Arc<Scheduling>,
         /// The command or its surroundings changed too.
         launch: bool,
+    },
+    WindowMade {
+        name: Name,
+        start: Time,
+        end: Time,
+        nodes: u32,
+        by: Principal,
+    },
+    /// `by`: whoever ended it; `None` = its time was over.
+    WindowEnded {
+        name: Name,
+        by: Option<Principal>,
     },
 }
 

@@ -8,6 +8,7 @@ use muster_common::{JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
 use muster_engine::state::timer::Timer;
+use muster_engine::state::window::Holders;
 use std::sync::Arc;
 use support::{principal, registration, scheduling, submit};
 
@@ -23,6 +24,15 @@ fn commands() -> Vec<Command> {
         name: spec.name.clone(),
         scheduling: spec.scheduling.clone(),
         launch: Arc::clone(&spec.launch),
+        by: by.clone(),
+    };
+    let window = MakeWindow {
+        name: Name::literal("w"),
+        start: Time(1),
+        end: Time(2),
+        nodes: Which::Some { nodes: 3, model: Some(Name::literal("H100")), level: None },
+        holders: Holders::Jobs([job].into()),
+        reason: "r".into(),
         by: by.clone(),
     };
     vec![
@@ -41,8 +51,10 @@ fn commands() -> Vec<Command> {
         Command::NodeAdmin { node, action: NodeAction::Undrain, by: by.clone() },
         Command::IssueToken { hash: Hash::default(), node: None, expires_at: Time(1), by: by.clone() },
         Command::UseToken { hash: Hash::default(), node: Name::literal("n") },
-        Command::Configure { change: Box::new(ConfigChange::RaiseGeneration { above: 1 }), by },
+        Command::Configure { change: Box::new(ConfigChange::RaiseGeneration { above: 1 }), by: by.clone() },
         Command::Edit(Box::new(edit)),
+        Command::MakeWindow(Box::new(window)),
+        Command::EndWindow { name: Name::literal("w"), by },
     ]
 }
 
@@ -57,8 +69,22 @@ fn a_command_keeps_its_number() {
 
 #[test]
 fn an_edit_keeps_its_bytes() {
-    let Some(Command::Edit(edit)) = commands().pop() else { panic!("the edit is last") };
-    let bytes = postcard::to_stdvec(&*edit).unwrap();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    insta::assert_snapshot!(hex);
+    let edits = commands().into_iter().filter_map(|command| match command {
+        Command::Edit(edit) => Some(edit),
+        _ => None,
+    });
+    insta::assert_snapshot!(hex(&edits.last().unwrap()));
+}
+
+#[test]
+fn a_window_keeps_its_bytes() {
+    let windows = commands().into_iter().filter_map(|command| match command {
+        Command::MakeWindow(window) => Some(window),
+        _ => None,
+    });
+    insta::assert_snapshot!(hex(&windows.last().unwrap()), @"01770102030301044831303000020102017205616c696365");
+}
+
+fn hex<T: serde::Serialize>(value: &T) -> String {
+    postcard::to_stdvec(value).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,7 +8,7 @@ use muster_common::job::{Count, GroupRequest};
 use muster_common::resources::Share;
 use muster_common::topology::TopologyMode::{Preferred, Required};
 use muster_common::{GangId, JobId, NodeId, Time};
-use muster_engine::command::{Cancel, Command, ConfigChange, Entry, NodeAction, Principal};
+use muster_engine::command::{Cancel, Command, ConfigChange, Entry, MakeWindow, NodeAction, Principal, Which};
 use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
 use muster_engine::outcome::Outcome;
 use muster_engine::plan::feasible::part_amount;
@@ -18,6 +18,7 @@ use muster_engine::policy::{
 };
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
+use muster_engine::state::window::{Holders, longest_ms};
 use muster_engine::{Cycle, State};
 use plan_support::*;
 use property::cases;
@@ -87,8 +88,20 @@ fn waiting(state: &State, now: Time) -> Vec<GangId> {
 /// How many parts, or devices of a total, one node could give.
 fn model_gives(state: &State, gang: GangId, group: &GroupRequest, model: Option<&str>, node: &NodeRecord) -> u32 {
     let excluded = state.gang(gang).is_some_and(|gang| gang.excluded.contains(&node.id));
+    let scheduling = state.scheduling(state.job(gang.job).unwrap());
+    let until = state.now().plus_ms(longest_ms(scheduling));
+    let kept = state.windows().iter().any(|window| {
+        let others = !window.holders.admit(state.accounts(), gang.job, &scheduling.account);
+        others && window.has(&node.name) && window.meets(state.now(), until)
+    });
     let labelled = group.labels.iter().all(|(key, value)| node.inventory.labels.get(key) == Some(value));
-    if !node.is_open() || excluded || !labelled || group.exclude.contains(&node.name) || node.free_port().is_none() {
+    if !node.is_open()
+        || kept
+        || excluded
+        || !labelled
+        || group.exclude.contains(&node.name)
+        || node.free_port().is_none()
+    {
         return 0;
     }
     let milli = group.share.0;
@@ -219,10 +232,31 @@ fn disturb(player: &mut Player, disturbances: &[(u64, u8, u64)]) {
             }
             7 => device_lost(node, at_s + 1),
             8 => device_mended(node),
+            9 | 10 => window(at_s, kind == 9, which),
+            11 => Command::EndWindow { name: name(&format!("w{}", which % 3)), by: by() },
             _ => Command::Cancel(Cancel { job, ordinal: None, reason: "test".into(), by: by() }),
         };
         player.at(Time(at_s * 1000), command);
     }
+}
+
+/// Of some nodes, for nobody or for an account, now or later.
+fn window(at_s: u64, for_account: bool, which: u64) -> Command {
+    let start = Time((at_s + which % 4 * 7) * 1000);
+    Command::MakeWindow(Box::new(MakeWindow {
+        name: name(&format!("w{}", which % 3)),
+        start,
+        end: start.plus_ms(1 + which % 5 * 9000),
+        nodes: match which % 7 {
+            0 => Which::All,
+            1 => Which::Domain(vec![name("p1")]),
+            2 => Which::Some { nodes: 2, model: Some(name("H100")), level: Some(name("pod")) },
+            _ => Which::Nodes((0..1 + which % 3).map(|at| name(&format!("n{}", (which + at) % 6))).collect()),
+        },
+        holders: if for_account { Holders::Account(name("x")) } else { Holders::Nobody },
+        reason: "test".into(),
+        by: Principal("op".into()),
+    }))
 }
 
 fn policies() -> impl Strategy<Value = (Policy, bool)> {
@@ -381,7 +415,7 @@ proptest! {
     fn cycles_are_pure_sound_and_complete(
         (policy, complete) in policies(),
         given in proptest::collection::vec((0u64..60, 0u8..8, 0u32..100, 0u32..100, 1u64..40, 0u8..3, 0u8..16), 1..30),
-        disturbances in proptest::collection::vec((0u64..80, 0u8..10, 0u64..60), 0..12),
+        disturbances in proptest::collection::vec((0u64..80, 0u8..13, 0u64..60), 0..12),
         arrivals_first in any::<bool>(),
         every_event in any::<bool>(),
     ) {

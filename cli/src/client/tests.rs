@@ -83,6 +83,10 @@ unscripted! {
     show_queue(ShowQueueRequest) -> ShowQueueReply;
     edit_job(EditJobRequest) -> EditJobReply;
     show_policy(ShowPolicyRequest) -> ShowPolicyReply;
+    make_reservation(MakeReservationRequest) -> MakeReservationReply;
+    end_reservation(EndReservationRequest) -> EndReservationReply;
+    list_reservations(ListReservationsRequest) -> ListReservationsReply;
+    show_reservation(ShowReservationRequest) -> Reservation;
     list_jobs(ListJobsRequest) -> ListJobsReply;
     show_job(ShowJobRequest) -> Job;
     why(WhyRequest) -> WhyReply;

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod ps;
 pub mod queue;
 pub mod rank;
+pub mod reservation;
 pub mod retry;
 pub mod run;
 pub mod server;
@@ -58,6 +59,7 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Release(args) => client(hold::run(context, args, false)),
         Command::Queue(command) => client(queue::run(context, command)),
         Command::Node(command) => client(node::run(context, command)),
+        Command::Reservation(command) => client(reservation::run(context, command)),
         Command::Events(args) => client(events::run(context, args)),
         Command::Policy(command) => client(policy::run(context, command)),
         Command::Cluster(command) => client(cluster::run(context, command)),

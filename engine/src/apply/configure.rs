@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// The newest feature level this version can compute.
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
-/// 4: policies before are kept, and one may be run in the shadow.
-pub const FEATURE_LEVEL: u32 = 4;
+/// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
+pub const FEATURE_LEVEL: u32 = 5;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {

@@ -18,10 +18,12 @@ mod silence;
 mod submit;
 mod taking;
 mod token;
+mod window;
 
 pub use configure::FEATURE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use organisation::ORGANISATION_LEVEL;
+pub use window::{WINDOWS_LEVEL, crossing, window_named};
 
 use crate::command::{Command, Entry, STEP_MS_MAX};
 use crate::digest;
@@ -90,6 +92,8 @@ impl Applying<'_> {
             Command::UseToken { hash, node } => self.use_token(*hash, node),
             Command::Configure { change, by } => self.configure(change, by),
             Command::Edit(edit) => self.edit(edit),
+            Command::MakeWindow(asked) => self.make_window(asked),
+            Command::EndWindow { name, by } => self.end_window(name, by),
         };
         result.unwrap_or_else(Response::Refused)
     }

@@ -7,6 +7,7 @@ use crate::organisation::{Organisation, Queue};
 use crate::outcome::Refusal;
 use crate::plan::limits;
 use crate::state::account::Accounts;
+use crate::state::window::Holders;
 use muster_common::Name;
 use muster_common::job::{DEFAULT_NAME, Scheduling};
 use muster_common::text::nearest;
@@ -26,9 +27,30 @@ impl Applying<'_> {
             return Err(Refusal::FeatureLevel { level, needed: ORGANISATION_LEVEL });
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        self.check_window_holders(document)?;
         let now = self.now();
         self.state.accounts.replace(document.clone(), by, now);
         self.state.usage.resum(&self.state.accounts);
+        Ok(())
+    }
+
+    /// What is put aside for an account is a promise to it.
+    fn check_window_holders(&self, document: &Organisation) -> Result<()> {
+        let gone = |account: &Name| {
+            !document.accounts.is_empty() && !document.accounts.iter().any(|known| known.name == *account)
+        };
+        for window in self.state.windows.iter() {
+            if let Holders::Account(account) = &window.holders
+                && gone(account)
+            {
+                let name = &window.name;
+                let why = format!(
+                    "account `{account}` is not in it, and reservation `{name}` is kept for that account; end it \
+                     first (`muster reservation delete {name}`), or keep the account"
+                );
+                return Err(Refusal::Invalid(why));
+            }
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::state::node::{Holder, NodeRecord};
 use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
 use muster_common::job::Scheduling;
-use muster_common::{AttemptNo, GangId};
+use muster_common::{AttemptNo, GangId, Time};
 use std::sync::Arc;
 
 impl Applying<'_> {
@@ -21,7 +21,7 @@ impl Applying<'_> {
         let mut rejected = Vec::new();
         for step in &plan.steps {
             match step {
-                PlanStep::Place(placement) => match self.check_place(placement) {
+                PlanStep::Place(placement) => match self.check_place(placement, plan.now) {
                     Ok(scheduling) => {
                         self.place(placement, &scheduling);
                         accepted += 1;
@@ -44,7 +44,8 @@ impl Applying<'_> {
         Response::Plan { accepted, rejected }
     }
 
-    fn check_place(&self, placement: &Placement) -> Result<Arc<Scheduling>, Rejection> {
+    /// `made`: the moment of the plan, from which its run times count.
+    fn check_place(&self, placement: &Placement, made: Time) -> Result<Arc<Scheduling>, Rejection> {
         let job = self.state.jobs.get(&placement.gang.job).ok_or(Rejection::NotWaiting)?;
         let scheduling = self.check_waiting(job, placement)?;
         let scopes = limits::scopes(self.state, &scheduling.account, &job.principal);
@@ -54,6 +55,7 @@ impl Applying<'_> {
         feasible::check_placement_shape(&scheduling, placement, self.state)?;
         for part in &placement.parts {
             self.check_part(part, placement.gang)?;
+            self.check_windows(part, placement.gang, &scheduling, made)?;
         }
         let first = placement.parts.first().ok_or_else(|| Rejection::Shape("no node".into()))?;
         let node = self.state.nodes.get(&first.node).ok_or(Rejection::NodeChanged(first.node))?;
@@ -121,6 +123,23 @@ impl Applying<'_> {
             }
         }
         Ok(())
+    }
+
+    fn check_windows(
+        &self,
+        part: &PlacedPart,
+        gang: GangId,
+        scheduling: &Scheduling,
+        made: Time,
+    ) -> Result<(), Rejection> {
+        if self.state.windows.is_empty() {
+            return Ok(());
+        }
+        let node = self.state.nodes.get(&part.node).ok_or(Rejection::NodeChanged(part.node))?;
+        match self.kept_out_by(node, gang, scheduling, made) {
+            Some(window) => Err(Rejection::Reserved { node: part.node, window }),
+            None => Ok(()),
+        }
     }
 
     fn place(&mut self, placement: &Placement, scheduling: &Scheduling) {

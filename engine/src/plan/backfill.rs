@@ -139,8 +139,8 @@ impl Round<'_> {
         let Foresight { start, ground } = self.earliest(gang, item, before, None)?;
         let booking = start.map(|start| Arc::new(self.booking(gang, item, start)));
         if !self.rests_on_touched(&ground) {
-            let too_late = |start: Time| Time(start.0.saturating_sub(item.left())).plus_ms(1);
-            let moments = self.booked.iter().flat_map(|other| [too_late(other.start), other.end]);
+            let too_late = |other: &Booking| Time(other.start.0.saturating_sub(other.run_beside(item))).plus_ms(1);
+            let moments = self.booked.iter().flat_map(|other| [too_late(other), other.end]);
             let until = moments.filter(|at| *at > self.now).min().unwrap_or(Time::NEVER);
             let (steps, beside) = (self.spent - spent, self.booked.iter().cloned().collect());
             let (item, booking) = (item.clone(), booking.clone());
@@ -160,7 +160,20 @@ impl Round<'_> {
     fn book_by_search(&mut self, gang: GangId, item: &Item) -> Option<Booking> {
         let ends = self.booked.iter().map(|booking| booking.end).filter(|end| *end < Time::NEVER);
         let over = ends.max();
-        let start = self.search_ahead(gang, item, Time::ZERO).or_else(|| self.search_ahead(gang, item, over?))?;
+        // What is put aside for later is in nobody's way who is gone by then.
+        let windows = self.booked.remove_windows();
+        let before = self.search_ahead(gang, item, Time::ZERO);
+        let before = before.filter(|start| {
+            let nodes: Vec<NodeId> = start.parts.iter().map(|part| part.node).collect();
+            !self.is_met(&windows, &nodes, start.at, item)
+        });
+        let any = !windows.is_empty();
+        windows.into_iter().for_each(|booking| self.booked.insert(booking));
+        let start = match before {
+            None if any => self.search_ahead(gang, item, Time::ZERO),
+            before => before,
+        };
+        let start = start.or_else(|| self.search_ahead(gang, item, over?))?;
         Some(self.booking(gang, item, start))
     }
 
@@ -262,7 +275,7 @@ impl Round<'_> {
     /// Starts a gang where that delays nobody whose start is booked.
     pub fn try_fill(&mut self, gang: GangId, item: &Item) -> Tried {
         let known = self.no_spare_fit.get(&item.asked()).is_some_and(|most_ms| item.left() > *most_ms);
-        if known && !self.booked.is_empty() {
+        if known && !self.booked.is_empty() && self.inside.is_empty() {
             return Tried::Waits(Reason::Backfill);
         }
         self.try_anew(gang, item)
@@ -271,15 +284,15 @@ impl Round<'_> {
     /// As [`Self::try_fill`], whatever is known of others that asked for the same.
     pub fn try_anew(&mut self, gang: GangId, item: &Item) -> Tried {
         let hit = self.hit_by(item);
-        if hit == 0 {
+        let overruns = self.may_overrun(item, hit);
+        if hit == 0 && !overruns {
             return self.try_start(gang, item);
         }
         let no_spare = self.fills && !self.state.policy().backfill.spare;
         if no_spare && !self.booked.are_fixed(hit) {
             return Tried::Waits(Reason::Backfill);
         }
-        self.set_aside(hit);
-        if let Some(parts) = self.search(gang, item) {
+        if let Some(parts) = self.search_beside(gang, item, hit) {
             self.put_back();
             self.booked.spend(hit, &parts);
             self.take(&parts);
@@ -289,7 +302,7 @@ impl Round<'_> {
         if self.try_rematch(gang, item, hit) {
             return Tried::Placed;
         }
-        if self.excluded(gang).is_empty() {
+        if self.excluded(gang).is_empty() && !overruns && hit > 0 {
             // What ends before the last of these starts is in the way of fewer.
             let most_ms = self.longest_beside(hit - 1).unwrap_or(0);
             self.no_spare_fit.insert(item.asked(), most_ms);
@@ -324,7 +337,7 @@ impl Round<'_> {
     }
 
     /// Leaves on the ledger what the first so many bookings leave to those that run on beyond them.
-    fn set_aside(&mut self, hit: usize) {
+    pub(super) fn set_aside(&mut self, hit: usize) {
         if self.aside.len() > hit {
             self.ledger.rollback(self.aside[hit]);
             self.aside.truncate(hit);

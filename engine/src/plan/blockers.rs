@@ -7,8 +7,10 @@ use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::Ledger;
 use super::limits;
 use super::never::NeverFits;
+use super::outside::{Sets, met};
 use super::quota;
 use super::round::{Ever, not_eligible};
+use super::windows::reserved_for_others;
 use crate::command::{Command, PlanStep};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
@@ -33,6 +35,7 @@ pub(super) struct Blockers<'a> {
     ledger: &'a Ledger,
     ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
+    outside: Sets,
 }
 
 impl<'a> Blockers<'a> {
@@ -48,8 +51,8 @@ impl<'a> Blockers<'a> {
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
-        let (capacity, never) = (Capacity::new(state, ledger), BTreeMap::new());
-        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never }
+        let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
+        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never, outside }
     }
 
     /// Does the cycle start it?
@@ -85,12 +88,14 @@ impl<'a> Blockers<'a> {
             found.push(blocker(over.reason(), over.to_string()).help(help));
         }
         let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+        let shut = self.shut_out(gang, &scheduling, excluded);
         match self.capacity.of_gang(&scheduling, excluded) {
             Some(lacks) => found.extend(lacks.iter().cloned()),
             // What the job itself says is reason enough; nobody is in its way then.
-            None if found.is_empty() => found.push(self.in_the_way(gang, ahead)),
+            None if found.is_empty() && shut.is_none() => found.push(self.in_the_way(gang, ahead)),
             None => {}
         }
+        found.extend(shut);
         if let Some(over) = self.over_quota(&scheduling) {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(over);
@@ -102,7 +107,7 @@ impl<'a> Blockers<'a> {
             found.push(blocker(Reason::BeyondDepth, detail).help("raise `budget.depth` in the policy"));
         }
         if let Some(NeverFits { what, have, hint }) = self.never(job.revision().scheduling, &scheduling) {
-            found.retain(|known| known.reason != Reason::Nodes);
+            found.retain(|known| !matches!(known.reason, Reason::Nodes | Reason::Reserved));
             found.push(blocker(Reason::NeverFits, format!("{what}; {have}")).help(hint));
         }
         found.sort_by_key(|known| known.reason);
@@ -139,6 +144,20 @@ impl<'a> Blockers<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The windows that a run from now on would reach into, where without their nodes there is no room: not
+    /// now, though there is with them, or not even if nothing ran.
+    fn shut_out(&mut self, gang: GangId, scheduling: &Scheduling, excluded: &[NodeId]) -> Option<Blocker> {
+        let met = met(self.state, gang, scheduling, self.now);
+        if met.is_empty() {
+            return None;
+        }
+        let now = self.capacity.of_gang(scheduling, excluded).is_none();
+        let outside = self.outside.of(self.state, self.ledger, &met)?;
+        let count = self.capacity.counts_only();
+        let room = outside.has_room((self.state, &mut *self.ever), (scheduling, excluded), now, count);
+        (!room).then(|| reserved_for_others(&met, &outside.nodes, scheduling, self.now))
     }
 
     fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {

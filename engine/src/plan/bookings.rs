@@ -163,6 +163,19 @@ impl Bookings {
         before.flat_map(|booking| booking.on.keys().copied()).collect()
     }
 
+    /// Windows that begin before a moment, those of the first so many starts left out.
+    pub fn windows_until(&self, hit: usize, until: Time) -> impl Iterator<Item = &Arc<Booking>> {
+        let later = self.by_start.iter().skip(hit).take_while(move |(start, _)| *start < until);
+        later.filter_map(|(_, gang)| self.by_gang.get(gang)).filter(|booking| booking.is_window())
+    }
+
+    /// Takes out every window.
+    pub fn remove_windows(&mut self) -> Vec<Arc<Booking>> {
+        let windows = self.by_gang.values().filter(|booking| booking.is_window()).map(|booking| booking.gang);
+        let windows: Vec<GangId> = windows.collect();
+        windows.into_iter().filter_map(|gang| self.remove(gang)).collect()
+    }
+
     /// What runs on beyond the first so many starts uses up what is left beside them.
     pub fn spend(&mut self, hit: usize, parts: &[PlacedPart]) {
         let gangs: Vec<GangId> = self.by_start.iter().take(hit).map(|(_, gang)| *gang).collect();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 type Lacks = Option<Arc<[Blocker]>>;
 
 /// A request of several groups, and the nodes it keeps off.
-type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
+pub(super) type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>);
 
 /// Answers by request, and by the nodes a gang keeps off since attempts failed there.
 pub(super) struct Capacity<'a> {
@@ -48,6 +48,10 @@ impl<'a> Capacity<'a> {
 
     pub fn only_count(&mut self) {
         self.only_count = true;
+    }
+
+    pub fn counts_only(&self) -> bool {
+        self.only_count
     }
 
     pub fn known(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The least moment at which one admissible domain has room for a gang, from what is known of each
 //! node's future: nodes are taken up in the order in which they could be ready at the soonest.
 
+use super::bookings::Booking;
 use super::cells::Cut;
 use super::feasible::{amount_on, per_node_max};
 use super::fill::Kind;
@@ -277,7 +278,7 @@ impl Round<'_> {
         for (booking, _) in self.booked.on(id) {
             booked = true;
             // Whoever starts then reaches into the booking; from its end on nobody does.
-            let too_late = Time(booking.start.0.saturating_sub(item.left())).plus_ms(1);
+            let too_late = Time(booking.start.0.saturating_sub(booking.run_beside(item))).plus_ms(1);
             moments.extend([too_late, booking.end].into_iter().filter(|at| *at > self.now && *at < Time::NEVER));
         }
         self.futures(id, moments, &mut |at, view| {
@@ -319,9 +320,9 @@ impl Round<'_> {
 
     /// What bookings leave of a node to a gang that starts then; `None` = all of it.
     fn beside_bookings(&self, id: NodeId, start: Time, item: &Item, view: &NodeView) -> Option<NodeView> {
-        let end = start.plus_ms(item.left());
         let mut left: Option<NodeView> = None;
-        for (_, share) in self.booked.on(id).filter(|(booking, _)| booking.start < end && start < booking.end) {
+        let met = |booking: &Booking| booking.start < start.plus_ms(booking.run_beside(item)) && start < booking.end;
+        for (_, share) in self.booked.on(id).filter(|(booking, _)| met(booking)) {
             let left = left.get_or_insert_with(|| view.clone());
             for &(slot, milli) in &share.devices {
                 let free = &mut left.free[usize::from(slot)];

@@ -29,6 +29,8 @@ pub enum Reason {
     /// It lost a node, keeps the others, and waits for one in its place.
     Wounded,
     NeverFits,
+    /// It would run into an advance reservation that is not its own.
+    Reserved,
     /// Too few free devices.
     Nodes,
     Topology,
@@ -62,6 +64,7 @@ impl Reason {
             Reason::Victims => "victims",
             Reason::Wounded => "wounded",
             Reason::NeverFits => "never-fits",
+            Reason::Reserved => "reserved",
             Reason::Nodes => "nodes",
             Reason::Topology => "topology",
             Reason::GpuModel => "gpu-model",

@@ -265,6 +265,14 @@ impl Ledger {
         self.undo.push(Undo::Node(before));
     }
 
+    /// Nothing of a node is to be had, until that is rolled back.
+    pub fn shut(&mut self, id: NodeId) {
+        self.change(id, |view| {
+            view.free.fill(0);
+            (view.amount, view.ports) = (Amount::default(), 0);
+        });
+    }
+
     /// Charges an account with so much more, until it is rolled back.
     pub fn hold(&mut self, at: AccountAt, model: usize, firm: bool, more: Milli) {
         self.quotas.hold(at, model, firm, more);

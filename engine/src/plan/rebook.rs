@@ -25,7 +25,7 @@ impl Round<'_> {
 
     /// Where nothing is booked, what is put aside is nobody's until its window is over.
     pub fn withhold_fixed(&mut self) {
-        for booking in self.booked.iter() {
+        for booking in self.booked.iter().filter(|booking| !booking.is_window()) {
             for (node, share) in &booking.on {
                 self.ledger.change(*node, |view| {
                     share.devices.iter().for_each(|(slot, _)| view.free[usize::from(*slot)] = 0);
@@ -51,7 +51,7 @@ impl Round<'_> {
             if settled || self.not_eligible(gang, &item).is_some() || self.is_over_quota(&item) {
                 continue;
             }
-            if let Some(booking) = self.taken_over(known, &item) {
+            if let Some(booking) = self.within_own(gang, |round| round.taken_over(known, &item)) {
                 self.booked.insert(booking);
                 self.unseen.insert(gang);
             }
@@ -168,7 +168,7 @@ impl Round<'_> {
         self.put_back();
         for booking in behind {
             let holds = match tried {
-                Tried::Placed => self.holds_still(booking),
+                Tried::Placed => self.within_own(booking.gang, |round| round.holds_still(booking)),
                 Tried::Waits(_) => Some(booking),
             };
             holds.into_iter().for_each(|booking| self.booked.insert(booking));

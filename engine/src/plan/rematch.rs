@@ -26,8 +26,7 @@ impl Round<'_> {
         while !movable.is_empty() && self.rematches < REMATCHES_MAX {
             self.rematches += 1;
             movable.iter().for_each(|booking| _ = self.booked.remove(booking.gang));
-            self.set_aside_for(item);
-            let parts = self.search(gang, item);
+            let parts = self.search_beside(gang, item, self.hit_by(item));
             self.put_back();
             let stuck = match parts {
                 None => None,
@@ -85,7 +84,10 @@ impl Round<'_> {
         let mut moves: Vec<&Arc<Booking>> = Vec::new();
         for booking in hits {
             let touched = nodes.iter().any(|node| booking.on.contains_key(node));
-            let same = if touched { self.holds_still(booking.clone()) } else { Some(booking.clone()) };
+            let same = match touched {
+                true => self.within_own(booking.gang, |round| round.holds_still(booking.clone())),
+                false => Some(booking.clone()),
+            };
             match same {
                 Some(same) => {
                     self.booked.insert(same.clone());
@@ -95,7 +97,8 @@ impl Round<'_> {
             }
         }
         for booking in moves {
-            let Some(other) = self.another_witness(booking) else { return Some(booking.gang) };
+            let other = self.within_own(booking.gang, |round| round.another_witness(booking));
+            let Some(other) = other else { return Some(booking.gang) };
             self.booked.insert(other.clone());
             put.push(other);
         }

@@ -13,6 +13,7 @@ use crate::command::{PlacedPart, PlanStep, StopFor};
 use crate::policy::{Admission, Domains};
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::node::DeviceState;
+use crate::state::window::longest_ms;
 use muster_common::job::Scheduling;
 use muster_common::node::Inventory;
 use muster_common::{GangId, JobId};
@@ -142,6 +143,7 @@ impl<'a> Round<'a> {
             Candidate::Runs(..) => true,
         };
         let fungible = self.state.policy().domains == Domains::Anywhere
+            && self.state.windows().is_empty()
             && self.ledger.open_classes().all(enough_cpu)
             && self.waiting.active.iter().all(runs)
             && order.iter().all(|(_, _, candidate)| waits(candidate));
@@ -194,10 +196,16 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn search_on(&mut self, empty: &Ledger, gang: GangId, scheduling: &Scheduling) -> Option<Vec<PlacedPart>> {
+    /// Parts for a gang on another ledger than the round's.
+    fn search_on(&mut self, ledger: &mut Ledger, gang: GangId, scheduling: &Scheduling) -> Option<Vec<PlacedPart>> {
         let within = quota::allowed(&self.ledger.quotas, scheduling).ok()?;
         let request = Request::of(within.as_ref().unwrap_or(scheduling), self.excluded(gang)).for_gang(gang);
-        place(empty, self.state.fabric(), self.state.policy(), request, &mut self.spent)
+        std::mem::swap(self.ledger, ledger);
+        let parts = self.outside_windows(gang, scheduling, |round| {
+            place(round.ledger, round.state.fabric(), round.state.policy(), request, &mut round.spent)
+        });
+        std::mem::swap(self.ledger, ledger);
+        parts
     }
 
     /// How far down in the lists of models its devices are, summed up.
@@ -234,7 +242,7 @@ impl<'a> Round<'a> {
     }
 
     /// How much it would dislike what it could have if all that comes after it were gone; no matter = any will do.
-    fn best_dislike(&mut self, empty: &Ledger, gang: GangId, item: &Item) -> u64 {
+    fn best_dislike(&mut self, empty: &mut Ledger, gang: GangId, item: &Item) -> u64 {
         if !self.state.policy().taking.upgrade {
             return u64::MAX;
         }
@@ -259,7 +267,7 @@ impl<'a> Round<'a> {
                 // What is free already, and claimed by nobody before it, is as good as what a
                 // victim would have to give.
                 let best = self.best_dislike(empty, gang, item);
-                let here = self.search(gang, item);
+                let here = self.search_outside(gang, item);
                 if let Some(parts) = here.filter(|parts| self.dislike(&item.scheduling, parts) <= best) {
                     occupy(empty, &parts);
                     self.take(&parts);
@@ -267,7 +275,7 @@ impl<'a> Round<'a> {
                     return true;
                 }
                 std::mem::swap(self.ledger, empty);
-                let parts = self.search(gang, item);
+                let parts = self.search_outside(gang, item);
                 std::mem::swap(self.ledger, empty);
                 if let Some(parts) = &parts {
                     occupy(empty, parts);
@@ -277,6 +285,21 @@ impl<'a> Round<'a> {
                 parts.is_some()
             }
         }
+    }
+
+    /// Parts for the gang on nothing that is put aside for others.
+    fn search_outside(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+        self.outside_windows(gang, &item.scheduling, |round| round.search(gang, item))
+    }
+
+    fn outside_windows<T>(&mut self, gang: GangId, of: &Scheduling, find: impl FnOnce(&mut Self) -> T) -> T {
+        self.within_own(gang, |round| {
+            let mark = round.ledger.mark();
+            round.shut(longest_ms(of), 0);
+            let found = find(round);
+            round.ledger.rollback(mark);
+            found
+        })
     }
 }
 

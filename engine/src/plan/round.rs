@@ -1,7 +1,7 @@
 //! One cycle's working state: what has been decided so far, on a ledger that is rolled back at the
 //! end, and the steps that are to be committed.
 
-use super::bookings::Bookings;
+use super::bookings::{Booking, Bookings};
 use super::explain::Reason;
 use super::fill::Kind;
 use super::ledger::{Ledger, Suppose};
@@ -20,6 +20,7 @@ use muster_common::job::Scheduling;
 use muster_common::{AttemptNo, GangId, JobId, NodeId, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub struct Round<'a> {
     pub state: &'a State,
@@ -44,6 +45,8 @@ pub struct Round<'a> {
     pub booked: Bookings,
     /// Whoever is looked at fills around those whose start is booked.
     pub fills: bool,
+    /// Windows that are open to whoever is looked at, since they are its own; taken out of what is booked.
+    pub inside: Vec<Arc<Booking>>,
     /// Gangs with a booking that the order has not come to.
     pub unseen: BTreeSet<GangId>,
     /// Marks of the ledger, one for each booking that is set aside on it at present.
@@ -66,6 +69,8 @@ const NOTHING_RUNS: Suppose = Suppose { closed_are_open: true, unknown_are_free:
 pub struct Ever {
     empty: Option<Ledger>,
     fits: BTreeMap<Wanted, bool>,
+    /// What stands for each window among what is booked.
+    pub(super) windows: BTreeMap<u32, Arc<Booking>>,
 }
 
 impl Ever {
@@ -93,8 +98,12 @@ impl Ever {
 
     /// Why a request could not even be met if nothing ran.
     pub fn never(&mut self, state: &State, scheduling: &Scheduling) -> Option<NeverFits> {
-        let empty = self.empty.get_or_insert_with(|| Ledger::of(state, NOTHING_RUNS));
-        fits_on(state, scheduling, empty).err()
+        fits_on(state, scheduling, self.emptied(state)).err()
+    }
+
+    /// The cluster as it would be if nothing ran.
+    pub fn emptied(&mut self, state: &State) -> &Ledger {
+        self.empty.get_or_insert_with(|| Ledger::of(state, NOTHING_RUNS))
     }
 }
 
@@ -133,6 +142,7 @@ impl<'a> Round<'a> {
             times,
             booked,
             fills: false,
+            inside: Vec::new(),
             unseen: BTreeSet::new(),
             aside: Vec::new(),
             rematches: 0,

@@ -69,7 +69,12 @@ fn time_limit(ground: &Ground) -> Option<Change> {
     let of_others = ground.decided.reservations().values().filter(|known| {
         known.gang != ground.gang && matches!(known.kind, ReservationKind::Booked | ReservationKind::Head)
     });
-    let booked = of_others.map(|known| known.start).filter(|start| *start < Time::NEVER).min()?;
+    let account = &ground.scheduling.account;
+    let windows = ground.decided.windows().iter().filter(|window| {
+        window.start > ground.now && !window.holders.admit(ground.decided.accounts(), ground.job.id, account)
+    });
+    let starts = of_others.map(|known| known.start).chain(windows.map(|window| window.start));
+    let booked = starts.filter(|start| *start < Time::NEVER).min()?;
     let limit_ms = booked.since_ms(ground.now).checked_sub(1)? / MINUTE_MS * MINUTE_MS;
     let least_ms = limits.expected_ms.max(ground.job.learned_ms).unwrap_or(0).max(MINUTE_MS);
     if limit_ms < least_ms || limits.time_ms.is_some_and(|now_ms| limit_ms >= now_ms) {

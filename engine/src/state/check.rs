@@ -42,6 +42,7 @@ impl State {
         self.check_dependencies()?;
         self.accounts.check()?;
         self.policies.check()?;
+        self.windows.check()?;
         self.check_usage()?;
         self.run_times.check()?;
         self.check_keys()
@@ -195,6 +196,7 @@ impl State {
                 Timer::JoinToken { hash } => self.tokens.contains_key(hash),
                 Timer::Reservation { gang } => self.reservations.contains_key(gang),
                 Timer::Keys => true,
+                Timer::Window { number } => self.windows.get(*number).is_some(),
             };
             ensure(belongs, || format!("{timer:?} belongs to nothing"))?;
         }

@@ -13,6 +13,7 @@ pub mod reservation;
 pub mod runtime;
 pub mod timer;
 pub mod usage;
+pub mod window;
 
 use crate::command::{Principal, Settings};
 use crate::policy::Policy;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use timer::Timer;
 use usage::Usage;
+use window::Windows;
 
 /// Everything replicated. A clone is a cheap, consistent view.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -72,6 +74,8 @@ pub struct State {
     pub(crate) timers: Table<(Time, Timer), ()>,
     pub(crate) usage: Usage,
     pub(crate) run_times: RunTimes,
+    /// What people have put aside.
+    pub(crate) windows: Arc<Windows>,
     /// Rolling hash of all events.
     pub(crate) events_hash: Hash,
     #[serde(skip)]
@@ -226,6 +230,11 @@ impl State {
     /// Run times seen, by user and job name.
     pub fn run_times(&self) -> &RunTimes {
         &self.run_times
+    }
+
+    /// Advance reservations.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     pub fn usage(&self) -> &Usage {

@@ -39,4 +39,8 @@ pub enum Timer {
     },
     /// The oldest idempotency keys may go.
     Keys,
+    /// An advance reservation's end.
+    Window {
+        number: u32,
+    },
 }

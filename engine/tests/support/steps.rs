@@ -5,6 +5,7 @@ use muster_common::DeviceId;
 use muster_common::job::ArraySpec;
 use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, User};
 use muster_engine::state::reservation::{Reservation, ReservationKind};
+use muster_engine::state::window::Holders;
 
 /// One step: which kind, and four numbers it draws its details from.
 pub type Op = (u8, u32, u32, u32, u32);
@@ -32,7 +33,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 20 {
+    match kind % 21 {
         0 | 1 => {
             let mut spec = random_scheduling(a, b, c);
             spec.account = account(d);
@@ -61,6 +62,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         15 => edit(cluster, &jobs, a, b, c, d),
         18 => take_back(cluster, &gangs, a, b, c),
         17 => reserve(cluster, &jobs, &nodes, a, b, c),
+        20 => put_aside(cluster, &jobs, a, b, c),
         _ => {
             if let Some(job) = pick(&jobs, a) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
@@ -122,6 +124,35 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
         ConfigChange::Organisation(Arc::new(Organisation { accounts, queues }))
     };
     cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
+}
+
+/// Now or later, for nobody, an account or some jobs; sometimes one that is refused.
+fn put_aside(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32, c: u32) {
+    let name = Name::literal(["w0", "w1", "w2"][a as usize % 3]);
+    let command = if b.is_multiple_of(4) {
+        Command::EndWindow { name, by: principal() }
+    } else {
+        let start = Time(cluster.state.now().0.saturating_add(u64::from(b)).saturating_sub(20_000));
+        Command::MakeWindow(Box::new(MakeWindow {
+            name,
+            start,
+            end: if c.is_multiple_of(50) { Time::NEVER } else { start.plus_ms(u64::from(c % 70_000)) },
+            nodes: match c % 4 {
+                0 => Which::All,
+                1 => Which::Some { nodes: a % 4, model: Some(Name::literal("H100")), level: None },
+                2 => Which::Domain(vec![Name::literal("nowhere")]),
+                _ => Which::Nodes(cluster.state.nodes().values().take(1).map(|node| node.name.clone()).collect()),
+            },
+            holders: match b % 3 {
+                0 => Holders::Nobody,
+                1 => Holders::Account(account(1 + a % 4)),
+                _ => Holders::Jobs(pick(jobs, c).into_iter().collect()),
+            },
+            reason: "test".into(),
+            by: principal(),
+        }))
+    };
+    cluster.apply(command);
 }
 
 /// Orders to stop, right, late and for attempts that never were.

@@ -156,6 +156,7 @@ codes! {
     JobAmbiguous = 21, "JOB_AMBIGUOUS", exit 2, InvalidArgument;
     NodeNotFound = 22, "NODE_NOT_FOUND", exit 3, NotFound;
     ServerNotFound = 25, "SERVER_NOT_FOUND", exit 3, NotFound;
+    ReservationNotFound = 26, "RESERVATION_NOT_FOUND", exit 3, NotFound;
     AttemptNotFound = 23, "ATTEMPT_NOT_FOUND", exit 3, NotFound;
     LogNotFound = 24, "LOG_NOT_FOUND", exit 3, NotFound;
     /// The idempotency key stands for another job file.

@@ -43,6 +43,16 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
             (ErrorCode::Conflict, "somebody else edited it; look at `muster show JOB`, then edit it again")
         }
         Refusal::NotNow(_) => (ErrorCode::Conflict, "`muster show JOB` tells how it stands"),
+        Refusal::UnknownWindow { .. } => {
+            (ErrorCode::ReservationNotFound, "`muster reservation ls` lists those that are not over")
+        }
+        Refusal::Overlaps { .. } => (
+            ErrorCode::Conflict,
+            "take another time or other nodes, or end the other first (`muster reservation delete`)",
+        ),
+        Refusal::NameTaken(_) => {
+            (ErrorCode::Conflict, "take another name, or end that one first (`muster reservation delete`)")
+        }
         Refusal::FeatureLevel { .. } => (ErrorCode::NotThereYet, "upgrade every server, then: muster cluster upgrade"),
     };
     ErrorInfo::new(code, message).hint(hint)

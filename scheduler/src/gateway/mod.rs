@@ -31,6 +31,7 @@ mod plan;
 mod policy;
 mod queues;
 pub mod render;
+mod reservations;
 pub mod roles;
 mod subject;
 mod submit;
@@ -395,5 +396,33 @@ impl Muster for Gateway {
         request: Request<pb::ShowPolicyRequest>,
     ) -> Result<Response<pb::ShowPolicyReply>, Status> {
         on_leader!(self, "ShowPolicy", request, show_policy, policy::show)
+    }
+
+    async fn make_reservation(
+        &self,
+        request: Request<pb::MakeReservationRequest>,
+    ) -> Result<Response<pb::MakeReservationReply>, Status> {
+        on_leader!(self, "MakeReservation", request, make_reservation, reservations::make)
+    }
+
+    async fn end_reservation(
+        &self,
+        request: Request<pb::EndReservationRequest>,
+    ) -> Result<Response<pb::EndReservationReply>, Status> {
+        on_leader!(self, "EndReservation", request, end_reservation, reservations::end)
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<pb::ListReservationsRequest>,
+    ) -> Result<Response<pb::ListReservationsReply>, Status> {
+        in_turn!(self, "ListReservations", request, reservations::list)
+    }
+
+    async fn show_reservation(
+        &self,
+        request: Request<pb::ShowReservationRequest>,
+    ) -> Result<Response<pb::Reservation>, Status> {
+        in_turn!(self, "ShowReservation", request, reservations::show)
     }
 }

@@ -184,19 +184,24 @@ pub fn is_done(node: &NodeRecord, action: &NodeAction) -> Result<bool, ErrorInfo
 /// The gangs that have a part here, and what would happen to each.
 pub fn affected(state: &State, node: &NodeRecord, action: &NodeAction, now: Time) -> Vec<pb::Affected> {
     let one = |gang: &GangId| {
-        let job = state.job(gang.job);
-        let attempt = state.gang(*gang).and_then(|gang| gang.current());
         let end = expected_end(state, *gang);
-        pb::Affected {
-            gang: gang_name(state, *gang),
-            name: job.map(|job| job.name.to_string()).unwrap_or_default(),
-            user: job.map(|job| job.principal.0.to_string()).unwrap_or_default(),
-            nodes: attempt.map_or(0, |attempt| attempt.parts.len() as u32),
-            expected_end_at_ms: end.map(|at| at.0),
-            text: fate(node, action, end, now),
-        }
+        affected_by_end(state, *gang, end, fate(node, action, end, now))
     };
     node.gangs.iter().take(AFFECTED_MAX).map(one).collect()
+}
+
+/// A gang that holds devices, with its end and what would happen to it.
+pub fn affected_by_end(state: &State, gang: GangId, end: Option<Time>, text: String) -> pb::Affected {
+    let job = state.job(gang.job);
+    let attempt = state.gang(gang).and_then(|gang| gang.current());
+    pb::Affected {
+        gang: gang_name(state, gang),
+        name: job.map(|job| job.name.to_string()).unwrap_or_default(),
+        user: job.map(|job| job.principal.0.to_string()).unwrap_or_default(),
+        nodes: attempt.map_or(0, |attempt| attempt.parts.len() as u32),
+        expected_end_at_ms: end.map(|at| at.0),
+        text,
+    }
 }
 
 fn fate(node: &NodeRecord, action: &NodeAction, end: Option<Time>, now: Time) -> String {

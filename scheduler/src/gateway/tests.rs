@@ -3,6 +3,7 @@
 mod calls;
 pub(crate) mod fixture;
 mod render;
+mod reservations;
 pub(crate) mod roles;
 pub(crate) mod server;
 mod submit;

@@ -104,6 +104,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         E::JobNotFound
         | E::NodeNotFound
         | E::ServerNotFound
+        | E::ReservationNotFound
         | E::AttemptNotFound
         | E::LogNotFound
         | E::FileNotFound => StatusCode::NOT_FOUND,

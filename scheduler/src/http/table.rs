@@ -123,6 +123,10 @@ pub const ROUTES: &[Route] = &[
     row(Get, "/v1/queues", "ListQueues", answer!(list_queues, "muster.queues/1")),
     row(Get, "/v1/queues/{name}", "ShowQueue", answer!(show_queue, "muster.queue/1")),
     row(Post, "/v1/jobs/{job}/edit", "EditJob", answer!(edit_job, "muster.edited/1")),
+    row(Get, "/v1/reservations", "ListReservations", answer!(list_reservations, "muster.reservations/1")),
+    row(Post, "/v1/reservations", "MakeReservation", answer!(make_reservation, "muster.reservation_change/1")),
+    row(Get, "/v1/reservations/{name}", "ShowReservation", answer!(show_reservation, "muster.reservation/1")),
+    row(Post, "/v1/reservations/{name}/delete", "EndReservation", answer!(end_reservation, "muster.reservation_ended/1")),
     row(Get, "/v1/policy", "ShowPolicy", answer!(show_policy, "muster.policy/1")),
     row(Get, "/v1/version", "Version", answer!(version, "muster.version/1", Shape::Version, |reply, _| document::version(None, Some(reply)))),
 ];

@@ -30,6 +30,7 @@ pub(super) struct Nodes {
     from: Time,
     notes: BTreeMap<NodeId, NodeNote>,
     quarantines: u64,
+    windows: u32,
 }
 
 pub(super) struct Machines {
@@ -39,7 +40,7 @@ pub(super) struct Machines {
 
 impl Nodes {
     pub fn new(from: Time) -> Self {
-        Self { from, notes: BTreeMap::new(), quarantines: 0 }
+        Self { from, notes: BTreeMap::new(), quarantines: 0, windows: 0 }
     }
 
     pub fn event(&mut self, at: Time, event: &Event) {
@@ -60,6 +61,7 @@ impl Nodes {
             }
             Event::NodeAdmin { node, action, .. } => self.admin(at, *node, action),
             Event::DeviceQuarantined { .. } if at >= from => self.quarantines += 1,
+            Event::WindowMade { end, .. } if *end > from => self.windows += 1,
             _ => {}
         }
     }
@@ -114,6 +116,10 @@ impl Nodes {
         if self.quarantines > 0 {
             let what = "devices were put into quarantine; here they stay in use";
             not_modelled.push(format!("{} {what}", self.quarantines));
+        }
+        if self.windows > 0 {
+            let what = "advance reservations were made; here nobody is kept off their nodes";
+            not_modelled.push(format!("{} {what}", self.windows));
         }
         let mut world = World::of(groups);
         world.fabric = (**state.fabric()).clone();

@@ -106,6 +106,7 @@ fn word(command: &Command) -> &'static str {
         Command::IssueToken { .. } | Command::UseToken { .. } => "token",
         Command::Configure { .. } => "configure",
         Command::Edit(_) => "edit",
+        Command::MakeWindow(_) | Command::EndWindow { .. } => "window",
     }
 }
 

@@ -17,6 +17,7 @@ mod policy_tried;
 mod rank_killed;
 mod refusals;
 mod replayed;
+mod reservations;
 mod roles;
 mod rolling_upgrade;
 mod servers_change;

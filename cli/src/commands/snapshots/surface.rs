@@ -132,6 +132,65 @@ fn queues() {
     check("queue_show_idle", queue::show::render(&idle, &STYLE), queue::show::document(&idle));
 }
 
+#[test]
+fn reservations() {
+    use reservation::{create, delete, ls, show};
+    let crossing = |gang: &str, end: Option<u64>, text: &str| Affected {
+        gang: gang.into(),
+        name: "llama-sft".into(),
+        user: "alice".into(),
+        nodes: 2,
+        expected_end_at_ms: end,
+        text: text.into(),
+    };
+    let upcoming = Reservation {
+        name: "firmware".into(),
+        start_at_ms: NOW + 2 * HOUR,
+        end_at_ms: NOW + 6 * HOUR,
+        state: "UPCOMING".into(),
+        holders: "nobody".into(),
+        nodes_total: 4,
+        nodes: (1..=4).map(|number| format!("n{number:03}")).collect(),
+        gpus: 32,
+        reason: "new firmware of the switches".into(),
+        by: "root".into(),
+        made_at_ms: NOW - HOUR,
+        crossing: vec![
+            crossing("4711", Some(NOW + 3 * HOUR), "may run 1h into it"),
+            crossing("4713_3", None, "has no time limit; it may run on for as long as it likes"),
+        ],
+        crossing_total: 3,
+        ..Reservation::default()
+    };
+    let team = Reservation {
+        name: "nips".into(),
+        start_at_ms: NOW - HOUR,
+        state: "ACTIVE".into(),
+        holders: "account".into(),
+        account: "nlp".into(),
+        crossing: vec![],
+        crossing_total: 0,
+        reason: String::new(),
+        ..upcoming.clone()
+    };
+    let jobs = Reservation { name: "demo".into(), holders: "jobs".into(), jobs: vec![4711, 4712], ..team.clone() };
+    let short =
+        |known: &Reservation| Reservation { nodes: vec![], crossing: vec![], crossing_total: 0, ..known.clone() };
+    let reply = ListReservationsReply { reservations: [&team, &jobs, &upcoming].map(short).into() };
+    check("reservation_ls", ls::render(&reply, &STYLE), ls::document(&reply));
+    let none = ListReservationsReply::default();
+    check("reservation_ls_empty", ls::render(&none, &STYLE), ls::document(&none));
+    check("reservation_show", show::render(&upcoming, &STYLE), show::document(&upcoming));
+    check("reservation_show_jobs", show::render(&jobs, &STYLE), show::document(&jobs));
+    let made = MakeReservationReply { reservation: Some(upcoming), changed: true };
+    check("reservation_create", create::render(&made, false, &STYLE), create::document(&made, false));
+    check("reservation_create_dry_run", create::render(&made, true, &STYLE), create::document(&made, true));
+    let same = MakeReservationReply { reservation: Some(team.clone()), changed: false };
+    check("reservation_create_again", create::render(&same, false, &STYLE), create::document(&same, false));
+    let ended = EndReservationReply { reservation: Some(team) };
+    check("reservation_delete", delete::render(&ended, &STYLE), delete::document(&ended));
+}
+
 fn revisions() -> Vec<Revision> {
     let change = |path: &str, before: &str, after: &str| Change {
         path: path.into(),

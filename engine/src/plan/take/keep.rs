@@ -129,18 +129,7 @@ impl Round<'_> {
         if self.not_eligible(gang, &item).is_some() {
             return;
         }
-        let mark = self.ledger.mark();
-        self.unmask(gang);
-        // What is put aside for others stays so, even where it is kept for this one.
-        self.set_aside_for(&item);
-        let parts = match known.kind {
-            ReservationKind::Wounded => self.mended(known, &item),
-            _ => None,
-        };
-        let parts = parts.or_else(|| self.search(gang, &item));
-        self.put_back();
-        self.ledger.rollback(mark);
-        if let Some(parts) = parts {
+        if let Some(parts) = self.within_own(gang, |round| round.kept_parts(known, &item)) {
             // It is charged for what it takes, no longer for what was kept.
             self.taking.coming.remove(&gang);
             if let Some(kept) = self.taking.charged.remove(&gang) {
@@ -149,6 +138,23 @@ impl Round<'_> {
             self.take(&parts);
             self.place(gang, &item, parts);
         }
+    }
+
+    /// What the gang has now of that, and of all else.
+    fn kept_parts(&mut self, known: &Reservation, item: &Item) -> Option<Vec<PlacedPart>> {
+        let mark = self.ledger.mark();
+        self.unmask(known.gang);
+        // What is put aside for others stays so, even where it is kept for this one.
+        self.set_aside_for(item);
+        self.shut(item.longest(), 0);
+        let parts = match known.kind {
+            ReservationKind::Wounded => self.mended(known, item),
+            _ => None,
+        };
+        let parts = parts.or_else(|| self.search(known.gang, item));
+        self.put_back();
+        self.ledger.rollback(mark);
+        parts
     }
 
     /// The nodes that a wounded gang has kept, each rank on its own, and others for those it lost.

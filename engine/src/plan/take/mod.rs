@@ -154,18 +154,23 @@ impl Round<'_> {
         self.taking.victims.contains(&gang) || self.running(gang).is_some_and(|runs| runs.leaving)
     }
 
-    /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone; not
-    /// for those behind it in the order.
+    /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone, not
+    /// for those behind it in the order; and nodes in windows that it could run on into then.
     fn booked_too_soon(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
         let all = offers.prices.keys().chain(&offers.leaving);
         let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
         let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
         let from = self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms);
-        self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen)
+        let until = from.plus_ms(item.longest());
+        let mut nodes = self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen);
+        nodes.extend(self.booked.windows_until(0, until).flat_map(|window| window.on.keys().copied()));
+        nodes
     }
 
     fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.taking.in_vain.contains(&(item.shape, why)) {
+        // Others of its shape may have failed for windows that are its own.
+        let in_vain = self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why));
+        if self.taking.vain_steps >= VAIN_STEPS_MAX || in_vain {
             return None;
         }
         let avoid = self.booked_too_soon(item, offers);

@@ -42,6 +42,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::TokenExpired => "token_expired",
         Event::DependencyBroken { .. } => "dependency_broken",
         Event::JobEdited { .. } => "job_edited",
+        Event::WindowMade { .. } => "reservation_made",
+        Event::WindowEnded { .. } => "reservation_ended",
     }
 }
 
@@ -75,6 +77,8 @@ pub const KINDS: &[&str] = &[
     "token_used",
     "token_expired",
     "job_edited",
+    "reservation_made",
+    "reservation_ended",
 ];
 
 /// The nodes an event is about.
@@ -197,6 +201,13 @@ fn text(state: &State, event: &Event, array: bool) -> String {
             format!("{job} was to start after {on} ({}), which ended {}", kind.word(), end.word())
         }
         Event::JobEdited { job, revision, by, .. } => format!("{job} edited by {}: revision {revision}", by.0),
+        Event::WindowMade { name, start, end, nodes, by } => {
+            let lasts = super::words::duration(end.since_ms(*start));
+            let nodes = if *nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
+            format!("reservation {name} of {nodes} for {lasts} made by {}", by.0)
+        }
+        Event::WindowEnded { name, by: Some(by) } => format!("reservation {name} ended by {}", by.0),
+        Event::WindowEnded { name, by: None } => format!("reservation {name} is over"),
         other => node_text(state, other),
     }
 }

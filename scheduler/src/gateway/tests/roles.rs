@@ -31,7 +31,16 @@ fn code(call: &str, role: Option<Role>, claims: &[&str]) -> Option<ErrorCode> {
 
 #[test]
 fn every_call_is_open_to_its_roles_and_to_no_other() {
-    const FOR_ADMINS: [&str; 6] = ["NodeAdmin", "NodeToken", "Configure", "ChangeMembers", "TransferLeader", "Backup"];
+    const FOR_ADMINS: [&str; 8] = [
+        "NodeAdmin",
+        "NodeToken",
+        "Configure",
+        "ChangeMembers",
+        "TransferLeader",
+        "Backup",
+        "MakeReservation",
+        "EndReservation",
+    ];
     for (call, _) in CALLS {
         let for_admins = FOR_ADMINS.contains(call);
         let forbidden = Some(ErrorCode::Forbidden);

@@ -104,6 +104,20 @@ async fn every_real_reply_is_what_its_schema_says() {
         (Method::Get, "/v1/version", "/v1/version".into(), Value::Null),
         (Method::Post, "/v1/plans", "/v1/plans".into(), json!({"jobs": [{"spec": spec.clone()}]})),
         (Method::Get, "/v1/policy", "/v1/policy".into(), Value::Null),
+        (
+            Method::Post,
+            "/v1/reservations",
+            "/v1/reservations".into(),
+            json!({"request_id": "r", "name": "firmware", "duration_ms": 3_600_000, "nodes": ["n1"]}),
+        ),
+        (Method::Get, "/v1/reservations", "/v1/reservations".into(), Value::Null),
+        (Method::Get, "/v1/reservations/{name}", "/v1/reservations/firmware".into(), Value::Null),
+        (
+            Method::Post,
+            "/v1/reservations/{name}/delete",
+            "/v1/reservations/firmware/delete".into(),
+            json!({"request_id": "end"}),
+        ),
         (Method::Get, "/v1/queues", "/v1/queues".into(), Value::Null),
         (Method::Get, "/v1/queues/{name}", "/v1/queues/default".into(), Value::Null),
         (
