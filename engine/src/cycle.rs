@@ -429,7 +429,7 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
         walk.leave_kind();
     } else if round.does_not_fit_within_quota(item) {
         walk.leave_payer();
-    } else if round.state.windows().have_holders() {
+    } else if round.state.windows().have_holders() || round.booked.any_put_for_a_gang() {
         // Others that ask for the same may go where this one may not.
     } else if let Some(most_ms) = round.no_spare_fit.get(&item.asked()) {
         walk.leave_longer(*most_ms);

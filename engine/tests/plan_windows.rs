@@ -214,16 +214,29 @@ fn depths() -> impl Strategy<Value = (u32, bool)> {
     (prop_oneof![Just(0u32), Just(1), 2u32..7], any::<bool>())
 }
 
+/// Every owner starts when its window does.
+fn owners_start(policy: Policy, windows: &[(u64, u64, bool)], given: &[Given]) {
+    let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, ..Watch::default() };
+    let mut player = build(policy, windows, given, &mut watch);
+    player.decide(Time(0), &mut watch).unwrap();
+    player.run(&mut watch, 50_000).unwrap();
+    for window in &watch.windows {
+        assert_eq!(watch.exact.starts[&window.owner][0], window.start, "{window:?}");
+    }
+}
+
 #[test]
 fn the_owner_of_a_window_starts_with_it_though_others_are_stopped_meanwhile() {
     let given = [(4, 29, 0, 1, 51), (0, 38, 0, 4, 68), (5, 46, 0, 101, 32), (1, 20, 33, 91, 53), (3, 0, 0, 145, 113)];
     let given = [&given[..], &[(1, 10, 11, 40, 13)]].concat();
-    let mut watch = Watch { exact: Exact { check: true, ..Exact::default() }, ..Watch::default() };
-    let mut player = build(policy((2, false), true), &[(106, 2, false)], &given, &mut watch);
-    player.decide(Time(0), &mut watch).unwrap();
-    player.run(&mut watch, 50_000).unwrap();
-    let owner = watch.windows[0].owner;
-    assert_eq!(watch.exact.starts[&owner][0], watch.windows[0].start);
+    owners_start(policy((2, false), true), &[(106, 2, false)], &given);
+}
+
+/// Somebody ahead of it asks for the same, and may not have what is put aside.
+#[test]
+fn the_owner_of_a_window_starts_with_it_though_another_with_the_same_wish_may_not() {
+    let given = [(4, 0, 0, 48, 44), (0, 86, 0, 48, 95), (1, 9, 0, 48, 0)];
+    owners_start(policy((0, false), false), &[(1, 32, true), (1, 2, false)], &given);
 }
 
 proptest! {

@@ -156,6 +156,11 @@ impl Bookings {
         self.by_gang.values().any(|booking| booking.fixed)
     }
 
+    /// Has somebody put any of them where it is for a gang, which may go where no other may?
+    pub fn any_put_for_a_gang(&self) -> bool {
+        self.by_gang.values().any(|booking| booking.fixed && !booking.is_window())
+    }
+
     /// Nodes on which a start is booked before some moment, but for those of some gangs.
     pub fn nodes_before(&self, end: Time, without: &BTreeSet<GangId>) -> BTreeSet<NodeId> {
         let before = self.by_start().take_while(|booking| booking.start < end);
