@@ -7,6 +7,7 @@ use muster_common::job::Hash;
 use muster_common::{JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
+use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Quota};
 use muster_engine::state::timer::Timer;
 use std::sync::Arc;
 use support::{principal, registration, scheduling, submit};
@@ -59,6 +60,30 @@ fn a_command_keeps_its_number() {
 fn an_edit_keeps_its_bytes() {
     let Some(Command::Edit(edit)) = commands().pop() else { panic!("the edit is last") };
     let bytes = postcard::to_stdvec(&*edit).unwrap();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    insta::assert_snapshot!(hex);
+}
+
+#[test]
+fn a_document_of_accounts_keeps_its_bytes() {
+    let cells = CellQuota { model: Name::literal("H100"), level: Name::literal("leaf"), nodes: 4, gpus: 8, number: 2 };
+    let account = Account {
+        name: Name::literal("vision"),
+        parent: None,
+        weight: 1,
+        priority: 0,
+        quota: [(Name::literal("H100"), Quota { nominal: 64, borrow_limit: None, lend_limit: Some(8) })].into(),
+        limits: Caps::default(),
+        user_limits: Caps::default(),
+        users: Default::default(),
+        cells: vec![cells],
+        reclaim_within_ms: Some(120_000),
+    };
+    let organisation = Organisation { accounts: vec![account], queues: Vec::new() };
+    let change = ConfigChange::Organisation(Arc::new(organisation));
+    let command = Command::Configure { change: Box::new(change), by: principal() };
+    let bytes = postcard::to_stdvec(&command).unwrap();
+    assert_eq!(postcard::from_bytes::<Command>(&bytes).unwrap(), command);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     insta::assert_snapshot!(hex);
 }

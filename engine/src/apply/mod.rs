@@ -3,6 +3,7 @@
 
 mod admin;
 mod cancel;
+mod cells;
 mod configure;
 mod deadline;
 mod depend;
@@ -19,6 +20,7 @@ mod submit;
 mod taking;
 mod token;
 
+pub use cells::CELLS_LEVEL;
 pub use configure::FEATURE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use organisation::ORGANISATION_LEVEL;

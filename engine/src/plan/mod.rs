@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod limits;
 pub mod never;
 pub mod order;
+pub mod owed;
 pub mod place;
 mod pool;
 pub mod quota;
