@@ -3,7 +3,6 @@
 mod plan_support;
 mod property;
 
-use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{DeviceId, GangId, NodeId, Time};
 use muster_engine::command::{Command, CommitPlan, ConfigChange, Entry, PlanStep};
@@ -24,17 +23,6 @@ fn booking(reserve_depth: u32) -> Policy {
         runtime: vec![RuntimeSource::Limit],
         ..Policy::default()
     }
-}
-
-/// It runs for `run_s`, and its limit is `limit_s`.
-fn limited(mut wish: Scheduling, run_s: u64, limit_s: u64) -> Scheduling {
-    wish.limits.exact_ms = Some(run_s * 1000);
-    wish.limits.time_ms = Some(limit_s * 1000);
-    wish
-}
-
-fn lasting(wish: Scheduling, run_s: u64) -> Scheduling {
-    limited(wish, run_s, run_s)
 }
 
 /// Gangs with a booking, with its start in seconds and the nodes of its witness.

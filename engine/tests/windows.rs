@@ -26,17 +26,6 @@ fn fifo(reserve_depth: u32) -> Policy {
     Policy { order: Order::Fifo, backfill: Backfill { reserve_depth, ..Backfill::default() }, ..Policy::default() }
 }
 
-/// It runs for `run_s`, which nobody knows, and may run for `limit_s`.
-fn limited(mut wish: Scheduling, run_s: u64, limit_s: u64) -> Scheduling {
-    wish.limits.exact_ms = Some(run_s * 1000);
-    wish.limits.time_ms = Some(limit_s * 1000);
-    wish
-}
-
-fn lasting(wish: Scheduling, run_s: u64) -> Scheduling {
-    limited(wish, run_s, run_s)
-}
-
 fn charging(mut wish: Scheduling, account: &str) -> Scheduling {
     wish.account = name(account);
     wish

@@ -211,6 +211,17 @@ impl Hooks for Exact {
     }
 }
 
+/// It runs for `run_s`, which nobody knows, and may run for `limit_s`.
+pub fn limited(mut wish: Scheduling, run_s: u64, limit_s: u64) -> Scheduling {
+    wish.limits.exact_ms = Some(run_s * 1000);
+    wish.limits.time_ms = Some(limit_s * 1000);
+    wish
+}
+
+pub fn lasting(wish: Scheduling, run_s: u64) -> Scheduling {
+    limited(wish, run_s, run_s)
+}
+
 /// A cluster under test and its watcher.
 pub struct Cluster {
     pub player: Player,
