@@ -35,7 +35,7 @@ pub type Server = watch::Sender<Option<AgentsClient<Channel>>>;
 /// Why a link ends for good.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error(transparent)]
+    #[error("no word from this agent's core")]
     Core(#[from] ActorError),
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
+use crate::actor::ActorError;
 use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 
 /// Any error a task may end with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The failure that stopped the process.
+/// The failure that stopped the process. A task that failed only because another had ended is one when no other failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{task} {}: {message}", if *.panicked { "panicked" } else { "failed" })]
 pub struct Cause {
@@ -54,7 +55,22 @@ impl Backoff {
 struct Table {
     next: u64,
     tasks: BTreeMap<u64, (String, AbortHandle)>,
-    cause: Option<Cause>,
+    failure: Option<Failure>,
+}
+
+/// A failed task.
+#[derive(Debug)]
+struct Failure {
+    cause: Cause,
+    /// Whether all that it says is that another task has ended.
+    follows: bool,
+}
+
+/// The error a task ended with, with its sources.
+#[derive(Debug)]
+struct Ended {
+    message: String,
+    follows: bool,
 }
 
 #[derive(Debug)]
@@ -83,7 +99,7 @@ impl Supervisor {
 
     /// The first escalated failure, if there was one.
     pub fn cause(&self) -> Option<Cause> {
-        self.table().cause.clone()
+        self.table().failure.as_ref().map(|failure| failure.cause.clone())
     }
 
     /// Starts a task that escalates: an error or panic is recorded as the cause and stops the process. `Ok` is a normal end.
@@ -97,8 +113,8 @@ impl Supervisor {
         let this = self.clone();
         let watched = name.clone();
         self.watch(name, running, move |ended| {
-            if let Some(cause) = failure(&watched, ended) {
-                this.escalate(cause);
+            if let Some(failure) = failure(&watched, ended) {
+                this.escalate(failure);
             }
         });
     }
@@ -119,7 +135,7 @@ impl Supervisor {
                 let started_ms = clock.boottime_ms();
                 let work = make();
                 let mut task = AbortOnDrop(tokio::spawn(async move { work.await.map_err(describe) }));
-                let Some(cause) = failure(&label, (&mut task.0).await) else {
+                let Some(Failure { cause, .. }) = failure(&label, (&mut task.0).await) else {
                     return Ok(());
                 };
                 if clock.boottime_ms().saturating_sub(started_ms) > backoff.most_ms {
@@ -137,8 +153,8 @@ impl Supervisor {
         let watched = name.clone();
         self.watch(name, running, move |ended| {
             // Only `make` itself can fail here, and a task that cannot be made again is an edge no longer.
-            if let Some(cause) = failure(&watched, ended) {
-                this.escalate(cause);
+            if let Some(failure) = failure(&watched, ended) {
+                this.escalate(failure);
             }
         });
     }
@@ -166,9 +182,9 @@ impl Supervisor {
         self.cause().map_or(Ok(()), Err)
     }
 
-    fn watch<H>(&self, name: String, running: JoinHandle<Result<(), String>>, on_end: H)
+    fn watch<H>(&self, name: String, running: JoinHandle<Result<(), Ended>>, on_end: H)
     where
-        H: FnOnce(Result<Result<(), String>, JoinError>) + Send + 'static,
+        H: FnOnce(Result<Result<(), Ended>, JoinError>) + Send + 'static,
     {
         let id = {
             let mut table = self.table();
@@ -186,9 +202,18 @@ impl Supervisor {
         });
     }
 
-    fn escalate(&self, cause: Cause) {
+    fn escalate(&self, failure: Failure) {
+        let cause = &failure.cause;
+        if failure.follows && self.0.shutdown.is_triggered() {
+            tracing::debug!(%cause, "ended after another task while stopping");
+            return;
+        }
         tracing::error!(%cause, "stopping the process");
-        self.table().cause.get_or_insert(cause);
+        let mut table = self.table();
+        if table.failure.as_ref().is_none_or(|first| first.follows && !failure.follows) {
+            table.failure = Some(failure);
+        }
+        drop(table);
         self.0.shutdown.trigger();
     }
 
@@ -199,7 +224,7 @@ impl Supervisor {
 }
 
 /// A child run that ends with the loop that started it, so that dropping the loop leaves nothing behind.
-struct AbortOnDrop(JoinHandle<Result<(), String>>);
+struct AbortOnDrop(JoinHandle<Result<(), Ended>>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -207,16 +232,16 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn failure(task: &str, ended: Result<Result<(), String>, JoinError>) -> Option<Cause> {
-    let (message, panicked) = match ended {
+fn failure(task: &str, ended: Result<Result<(), Ended>, JoinError>) -> Option<Failure> {
+    let (message, panicked, follows) = match ended {
         Ok(Ok(())) => return None,
-        Ok(Err(message)) => (message, false),
+        Ok(Err(Ended { message, follows })) => (message, false, follows),
         Err(join) => match join.try_into_panic() {
-            Ok(payload) => (panic_message(payload.as_ref()), true),
+            Ok(payload) => (panic_message(payload.as_ref()), true, false),
             Err(_cancelled) => return None,
         },
     };
-    Some(Cause { task: task.to_owned(), message, panicked })
+    Some(Failure { cause: Cause { task: task.to_owned(), message, panicked }, follows })
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
@@ -229,16 +254,21 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     }
 }
 
-fn describe<E: Into<BoxError>>(error: E) -> String {
+fn describe<E: Into<BoxError>>(error: E) -> Ended {
     let error: BoxError = error.into();
-    let mut text = error.to_string();
+    let mut ended = Ended { message: error.to_string(), follows: says_another_ended(error.as_ref()) };
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        ended.message.push_str(": ");
+        ended.message.push_str(&cause.to_string());
+        ended.follows |= says_another_ended(cause);
         source = cause.source();
     }
-    text
+    ended
+}
+
+fn says_another_ended(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(ActorError::Stopped { .. } | ActorError::NoReply { .. }))
 }
 
 #[cfg(test)]
@@ -277,6 +307,42 @@ mod tests {
         assert!(cause.panicked && cause.task == "counter" && cause.message.contains("arithmetic"));
         all.spawn("late", async { Err::<(), BoxError>("too late".into()) });
         assert_eq!(all.wait(1_000).await.expect_err("still the first").task, "counter");
+    }
+
+    fn gone() -> BoxError {
+        ActorError::Stopped { actor: "core" }.into()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_misses_one_that_was_asked_to_stop_is_no_failure() {
+        let (all, _time) = supervisor();
+        let token = all.shutdown().clone();
+        all.spawn("link", async move {
+            // It looked before the stop was asked for, and at its peer afterwards.
+            token.triggered().await;
+            Err::<(), BoxError>(gone())
+        });
+        all.shutdown().trigger();
+        all.wait(1_000).await.expect("a clean stop");
+    }
+
+    #[tokio::test]
+    async fn the_task_that_failed_is_the_cause_and_not_the_one_that_missed_it() {
+        let (all, _time) = supervisor();
+        let token = all.shutdown().clone();
+        all.spawn("link", async { Err::<(), BoxError>(gone()) });
+        all.spawn("core", async move {
+            token.triggered().await;
+            Err::<(), BoxError>("disk is gone".into())
+        });
+        assert_eq!(all.wait(1_000).await.expect_err("a failure").to_string(), "core failed: disk is gone");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_misses_another_before_any_stop_is_the_cause() {
+        let (all, _time) = supervisor();
+        all.spawn("link", async { Err::<(), BoxError>(gone()) });
+        assert_eq!(all.wait(1_000).await.expect_err("a failure").to_string(), "link failed: core has stopped");
     }
 
     #[tokio::test]

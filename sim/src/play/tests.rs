@@ -22,6 +22,20 @@ fn policy() -> Policy {
     toml::from_str("order = \"fifo\"\nadmission = \"skip\"\n[backfill]\nreserve_depth = 0\n").unwrap()
 }
 
+fn plain<'a>(world: &'a World, truth: &'a Truth, policy: &'a Policy) -> Play<'a> {
+    Play {
+        world,
+        truth,
+        policy,
+        organisation: None,
+        throughputs: None,
+        seed: 0,
+        bounds: Vec::new(),
+        estimates: Sample::default(),
+        check: true,
+    }
+}
+
 fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Played {
     let policy = policy();
     let play = Play {
@@ -194,17 +208,7 @@ fn failures_per_node_day_are_the_given_rates() {
     let world = world(text);
     let policy = policy();
     let truth = Truth::default();
-    let play = Play {
-        world: &world,
-        truth: &truth,
-        policy: &policy,
-        organisation: None,
-        throughputs: None,
-        seed: 11,
-        bounds: Vec::new(),
-        estimates: Sample::default(),
-        check: false,
-    };
+    let play = Play { seed: 11, check: false, ..plain(&world, &truth, &policy) };
     let days = 400;
     let played = play.run(vec![job(1, 0, days * 86_400, 1)], None, &mut |_| Going::On).unwrap();
     let end_ms = played.state.now().0;
@@ -231,17 +235,7 @@ fn mean_time_to_failure_falls_with_the_number_of_nodes() {
         let world = world(&text);
         let policy = policy();
         let truth = Truth::default();
-        let play = Play {
-            world: &world,
-            truth: &truth,
-            policy: &policy,
-            organisation: None,
-            throughputs: None,
-            seed: nodes,
-            bounds: Vec::new(),
-            estimates: Sample::default(),
-            check: false,
-        };
+        let play = Play { seed: nodes, check: false, ..plain(&world, &truth, &policy) };
         let days = 40_000 / nodes;
         let played = play.run(vec![job(1, 0, days * 86_400, nodes as u32 * 8)], None, &mut |_| Going::On).unwrap();
         let failures = played.attempts.iter().filter(|attempt| attempt.cause != "COMPLETED").count() as u64;
@@ -286,17 +280,7 @@ fn estimated(runtime: &str, jobs: Vec<TraceJob>) -> crate::estimates::StartEstim
     );
     let (world, truth, policy) = (world(TWO_NODES), Truth::default(), toml::from_str(&text).unwrap());
     let estimates = Sample { every: 1 };
-    let play = Play {
-        world: &world,
-        truth: &truth,
-        policy: &policy,
-        organisation: None,
-        throughputs: None,
-        seed: 0,
-        bounds: Vec::new(),
-        estimates,
-        check: true,
-    };
+    let play = Play { estimates, ..plain(&world, &truth, &policy) };
     let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
     crate::estimates::StartEstimates::of(&played.results, estimates).unwrap()
 }
