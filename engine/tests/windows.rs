@@ -4,71 +4,20 @@
 mod plan_support;
 
 use muster_common::job::Scheduling;
-use muster_common::{GangId, JobId, NodeId, Time};
+use muster_common::{JobId, NodeId, Time};
 use muster_engine::apply::WINDOWS_LEVEL;
-use muster_engine::command::{Command, ConfigChange, MakeWindow, NodeAction, Principal, Which};
-use muster_engine::organisation::{Account, Organisation};
-use muster_engine::outcome::{Crossing, Event, Outcome, Refusal, Response};
-use muster_engine::plan::explain::{Explanation, Reason, explain};
-use muster_engine::policy::{Backfill, Order, Policy, Preempt, Replan, Taking};
+use muster_engine::command::{Command, NodeAction, Which};
+use muster_engine::outcome::{Crossing, Event, Refusal, Response};
+use muster_engine::plan::explain::Reason;
+use muster_engine::policy::{Policy, Preempt, Replan, Taking};
 use muster_engine::remedy::remedies;
 use muster_engine::state::window::Holders;
-use muster_engine::{Entry, Memo, State, apply};
+use muster_engine::{Entry, State, apply};
+use plan_support::windows::{
+    asked, by, charging, fifo, lasting, limited, maintain, make, named, organisation, organise, refused, why,
+};
 use plan_support::*;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-
-fn by() -> Principal {
-    Principal("op".into())
-}
-
-fn fifo(reserve_depth: u32) -> Policy {
-    Policy { order: Order::Fifo, backfill: Backfill { reserve_depth, ..Backfill::default() }, ..Policy::default() }
-}
-
-fn charging(mut wish: Scheduling, account: &str) -> Scheduling {
-    wish.account = name(account);
-    wish
-}
-
-fn named(nodes: &[&str]) -> Which {
-    Which::Nodes(nodes.iter().map(|node| name(node)).collect())
-}
-
-fn asked(called: &str, (from_s, until_s): (u64, u64), nodes: Which, holders: Holders) -> MakeWindow {
-    MakeWindow {
-        name: name(called),
-        start: Time(from_s * 1000),
-        end: Time(until_s * 1000),
-        nodes,
-        holders,
-        reason: "new firmware".into(),
-        by: by(),
-    }
-}
-
-fn make(cluster: &mut Cluster, window: MakeWindow) -> Outcome {
-    cluster.commit(Command::MakeWindow(Box::new(window)))
-}
-
-fn maintain(cluster: &mut Cluster, called: &str, time: (u64, u64), nodes: Which) -> Outcome {
-    make(cluster, asked(called, time, nodes, Holders::Nobody))
-}
-
-/// What `apply` says to it.
-fn refused(cluster: &mut Cluster, window: MakeWindow) -> String {
-    cluster.seen.lenient = true;
-    let outcome = make(cluster, window);
-    cluster.seen.lenient = false;
-    match outcome.response {
-        Response::Refused(refusal) => refusal.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn why(state: &State, gang: GangId) -> Explanation {
-    explain(state, &mut Memo::default(), gang, state.now()).unwrap()
-}
 
 #[test]
 fn what_would_run_into_maintenance_waits_and_what_ends_before_runs() {
@@ -513,23 +462,4 @@ fn below_the_feature_level_nothing_is_put_aside() {
     let entry = Entry { index: 1, term: 1, at: Time(1), command };
     let response = apply(&mut State::default(), &entry).response;
     assert_eq!(response, Response::Refused(Refusal::FeatureLevel { level: 0, needed: WINDOWS_LEVEL }));
-}
-
-fn organisation(accounts: &[(&str, Option<&str>)]) -> Command {
-    let account = |(called, parent): &(&str, Option<&str>)| Account {
-        name: name(called),
-        parent: parent.map(name),
-        weight: 1,
-        priority: 0,
-        quota: Default::default(),
-        limits: Default::default(),
-        user_limits: Default::default(),
-        users: Default::default(),
-    };
-    let document = Organisation { accounts: accounts.iter().map(account).collect(), queues: Vec::new() };
-    configure(ConfigChange::Organisation(Arc::new(document)))
-}
-
-fn organise(cluster: &mut Cluster, accounts: &[(&str, Option<&str>)]) {
-    cluster.commit(organisation(accounts));
 }

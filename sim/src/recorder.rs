@@ -293,7 +293,7 @@ impl<'a> Recorder<'a> {
                 Cause::Completed | Cause::Cancelled { .. } | Cause::TimeLimit => true,
                 Cause::Preempted { .. } => world.preemption.keeps_work && checkpoint_ms <= grace_ms,
                 Cause::Drained { node } => {
-                    let notice_ms = self.faults.notice_ms(node).unwrap_or(u64::MAX);
+                    let notice_ms = self.faults.notice_ms(node, started).unwrap_or(u64::MAX);
                     world.preemption.keeps_work && checkpoint_ms <= grace_ms.min(notice_ms)
                 }
                 _ => false,

@@ -107,7 +107,8 @@ impl Applying<'_> {
         if too_late && deadline != deadline_before {
             return no(format!("job {id} could not end by that deadline; cancel it instead"));
         }
-        self.check_time_limit(job, after)
+        self.check_time_limit(job, after)?;
+        self.check_longer_runs(id, after)
     }
 
     /// A limit that has passed already would stop what runs, which is `cancel`'s business.
@@ -226,7 +227,7 @@ impl Applying<'_> {
 
 /// Could a gang that was started with the one go on under the other? What it was placed by, what
 /// its lease rests on and who is charged must be equal.
-fn runs_alike(one: &Arc<Scheduling>, other: &Scheduling) -> bool {
+pub(super) fn runs_alike(one: &Arc<Scheduling>, other: &Scheduling) -> bool {
     one.queue == other.queue
         && one.account == other.account
         && one.groups == other.groups

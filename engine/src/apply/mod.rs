@@ -9,6 +9,7 @@ mod depend;
 mod edit;
 mod expire;
 mod gang;
+mod level;
 mod organisation;
 mod part;
 mod placement;
@@ -20,8 +21,9 @@ mod taking;
 mod token;
 mod window;
 
-pub use configure::FEATURE_LEVEL;
+pub use configure::{FEATURE_LEVEL, POLICIES_LEVEL};
 pub use edit::EDIT_LEVEL;
+pub use level::level_of;
 pub use organisation::ORGANISATION_LEVEL;
 pub use window::{WINDOWS_LEVEL, crossing, window_named};
 

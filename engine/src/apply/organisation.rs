@@ -36,9 +36,8 @@ impl Applying<'_> {
 
     /// What is put aside for an account is a promise to it.
     fn check_window_holders(&self, document: &Organisation) -> Result<()> {
-        let gone = |account: &Name| {
-            !document.accounts.is_empty() && !document.accounts.iter().any(|known| known.name == *account)
-        };
+        let counts = |account: &Name| !document.accounts.is_empty() || self.state.accounts.get(account).is_some();
+        let gone = |account: &Name| counts(account) && !document.accounts.iter().any(|known| known.name == *account);
         for window in self.state.windows.iter() {
             if let Holders::Account(account) = &window.holders
                 && gone(account)

@@ -274,7 +274,12 @@ impl Round<'_> {
 
     /// Starts a gang where that delays nobody whose start is booked.
     pub fn try_fill(&mut self, gang: GangId, item: &Item) -> Tried {
-        let known = self.no_spare_fit.get(&item.asked()).is_some_and(|most_ms| item.left() > *most_ms);
+        let asked = item.asked();
+        let known = self.no_spare_fit.get(&asked).is_some_and(|most_ms| item.left() > *most_ms)
+            || self
+                .no_fit_outside
+                .get(&asked)
+                .is_some_and(|(left_ms, longest_ms)| item.left() >= *left_ms && item.longest() >= *longest_ms);
         if known && !self.booked.is_empty() && self.inside.is_empty() {
             return Tried::Waits(Reason::Backfill);
         }
@@ -302,7 +307,12 @@ impl Round<'_> {
         if self.try_rematch(gang, item, hit) {
             return Tried::Placed;
         }
-        if self.excluded(gang).is_empty() && !overruns && hit > 0 {
+        if !self.excluded(gang).is_empty() {
+            return Tried::Waits(Reason::Backfill);
+        }
+        if overruns {
+            self.no_fit_outside.insert(item.asked(), (item.left(), item.longest()));
+        } else if hit > 0 {
             // What ends before the last of these starts is in the way of fewer.
             let most_ms = self.longest_beside(hit - 1).unwrap_or(0);
             self.no_spare_fit.insert(item.asked(), most_ms);
@@ -361,7 +371,7 @@ impl Round<'_> {
 
     /// Nodes of a booking of which something could be had. Where nothing is free there is nothing to keep from
     /// anybody.
-    fn kept_from_others(&self, booking: &Booking) -> Vec<NodeId> {
+    pub(super) fn kept_from_others(&self, booking: &Booking) -> Vec<NodeId> {
         let (whole, part) = (self.ledger.with_free(), self.ledger.partial());
         if self.waiting.cpu_only == 0 && whole.len() + part.len() < booking.on.len() {
             return whole.union(part).filter(|node| booking.on.contains_key(node)).copied().collect();

@@ -149,15 +149,28 @@ impl<'a> Blockers<'a> {
     /// The windows that a run from now on would reach into, where without their nodes there is no room: not
     /// now, though there is with them, or not even if nothing ran.
     fn shut_out(&mut self, gang: GangId, scheduling: &Scheduling, excluded: &[NodeId]) -> Option<Blocker> {
-        let met = met(self.state, gang, scheduling, self.now);
+        let mut met = met(self.state, gang, scheduling, self.now);
+        met.retain(|window| self.outside.concerns(self.state, window, scheduling));
         if met.is_empty() {
             return None;
         }
         let now = self.capacity.of_gang(scheduling, excluded).is_none();
-        let outside = self.outside.of(self.state, self.ledger, &met)?;
         let count = self.capacity.counts_only();
-        let room = outside.has_room((self.state, &mut *self.ever), (scheduling, excluded), now, count);
-        (!room).then(|| reserved_for_others(&met, &outside.nodes, scheduling, self.now))
+        let of = (scheduling, excluded);
+        let outside = self.outside.of(self.state, self.ledger, &met)?;
+        if outside.has_room((self.state, &mut *self.ever), of, now, count) {
+            return None;
+        }
+        let nodes = outside.nodes.clone();
+        let (ahead, begun): (Vec<_>, Vec<_>) = met.iter().copied().partition(|window| window.start > self.now);
+        // A shorter run keeps out of what begins later only.
+        let beside_begun = begun.is_empty()
+            || self
+                .outside
+                .of(self.state, self.ledger, &begun)
+                .is_some_and(|outside| outside.has_room((self.state, &mut *self.ever), of, now, count));
+        let first = ahead.iter().map(|window| window.start).min().filter(|_| beside_begun);
+        Some(reserved_for_others(&met, &nodes, scheduling, (self.now, first)))
     }
 
     fn never(&mut self, shape: Hash, scheduling: &Scheduling) -> Option<NeverFits> {

@@ -7,8 +7,8 @@ use super::place::{Request, place};
 use super::round::Ever;
 use crate::state::State;
 use crate::state::window::{Window, longest_ms};
-use muster_common::job::Scheduling;
-use muster_common::{GangId, NodeId, Time};
+use muster_common::job::{Count, Scheduling};
+use muster_common::{GangId, Name, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,22 +25,38 @@ pub(super) struct Outside {
 
 /// By the windows' numbers.
 #[derive(Default)]
-pub(super) struct Sets(BTreeMap<Vec<u32>, Outside>);
+pub(super) struct Sets {
+    sets: BTreeMap<Vec<u32>, Outside>,
+    /// The models that a window's nodes have.
+    models: BTreeMap<u32, BTreeSet<Name>>,
+}
 
 impl Sets {
+    /// Has the window a node that such a request might be given?
+    pub fn concerns(&mut self, state: &State, window: &Window, scheduling: &Scheduling) -> bool {
+        let models = self.models.entry(window.number).or_insert_with(|| {
+            let nodes = window.nodes.iter().filter_map(|name| state.node_named(name));
+            nodes.flat_map(|node| node.inventory.devices.iter().map(|device| device.model.clone())).collect()
+        });
+        scheduling.groups.iter().any(|group| {
+            let any = group.models.is_empty() || matches!(group.count, Count::Nodes { per_node: 0, .. });
+            any || group.models.iter().any(|model| models.contains(model))
+        })
+    }
+
     /// `None` for windows without nodes, or beyond what one answer looks into.
     pub fn of(&mut self, state: &State, now: &Ledger, windows: &[&Arc<Window>]) -> Option<&mut Outside> {
         let numbers: Vec<u32> = windows.iter().map(|window| window.number).collect();
-        if !self.0.contains_key(&numbers) {
+        if !self.sets.contains_key(&numbers) {
             let nodes = windows.iter().flat_map(|window| &window.nodes);
             let nodes: BTreeSet<NodeId> = nodes.filter_map(|name| Some(state.node_named(name)?.id)).collect();
-            if nodes.is_empty() || self.0.len() == SETS_MAX {
+            if nodes.is_empty() || self.sets.len() == SETS_MAX {
                 return None;
             }
             let now = without(now, &nodes);
-            self.0.insert(numbers.clone(), Outside { nodes, now, empty: None, known: BTreeMap::new() });
+            self.sets.insert(numbers.clone(), Outside { nodes, now, empty: None, known: BTreeMap::new() });
         }
-        self.0.get_mut(&numbers)
+        self.sets.get_mut(&numbers)
     }
 }
 

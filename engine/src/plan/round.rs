@@ -38,6 +38,9 @@ pub struct Round<'a> {
     no_fit: BTreeSet<Asked>,
     /// Requests that did not fit beside what is booked, and the longest run that might.
     pub no_spare_fit: BTreeMap<Asked, u64>,
+    /// Requests that found nothing outside of the windows they may run on into: what is left of the run, and the longest
+    /// that it may take.
+    pub no_fit_outside: BTreeMap<Asked, (u64, u64)>,
     /// Requests whose start nobody could foresee in this cycle.
     pub no_booking: BTreeSet<Asked>,
     pub times: &'a mut Timelines,
@@ -138,6 +141,7 @@ impl<'a> Round<'a> {
             expiring: BTreeSet::new(),
             no_fit: BTreeSet::new(),
             no_spare_fit: BTreeMap::new(),
+            no_fit_outside: BTreeMap::new(),
             no_booking: BTreeSet::new(),
             times,
             booked,

@@ -203,7 +203,7 @@ impl Waiting {
     }
 
     fn insert(&mut self, state: &State, job: &JobRecord, item: Item) -> Handle {
-        self.cpu_only += usize::from(item.is_cpu_only());
+        self.cpu_only += usize::from(item.wants_no_device_somewhere());
         let payer = self.counts.payer(state, job, &item.scheduling);
         let (handle, item) = self.by_order.insert(item, payer);
         if self.counts.submit {
@@ -217,7 +217,7 @@ impl Waiting {
             self.by_submit.remove(&(handle.key.submitted_at, handle.key.gang));
         }
         if let Some(item) = self.by_order.remove(&handle) {
-            self.cpu_only -= usize::from(item.is_cpu_only());
+            self.cpu_only -= usize::from(item.wants_no_device_somewhere());
         }
     }
 
@@ -361,8 +361,10 @@ impl Item {
         self.left_ms.unwrap_or(u64::MAX)
     }
 
-    pub fn is_cpu_only(&self) -> bool {
-        self.scheduling.devices() == 0
+    /// May a part of it be put where no device is free?
+    fn wants_no_device_somewhere(&self) -> bool {
+        let groups = &self.scheduling.groups;
+        groups.iter().any(|group| matches!(group.count, Count::Nodes { per_node: 0, .. }))
     }
 
     /// Gangs of the item in turn.

@@ -38,14 +38,14 @@ impl Item {
     }
 }
 
-/// What `why` says of a gang that would run into others' windows.
+/// What `why` says of a gang that would run into others' windows. `first`: the first start that a shorter run could end
+/// before, if that would make room.
 pub fn reserved_for_others(
     met: &[&Arc<Window>],
     nodes: &BTreeSet<NodeId>,
     scheduling: &Scheduling,
-    now: Time,
+    (now, first): (Time, Option<Time>),
 ) -> Blocker {
-    let first = met.iter().map(|window| window.start).min().unwrap_or(now);
     let over = met.iter().map(|window| window.end).max();
     let one = |window: &&Arc<Window>| {
         let whose = match &window.holders {
@@ -61,16 +61,18 @@ pub fn reserved_for_others(
         format!("{} ({whose}, {begins}, for {})", window.name, duration(window.end.since_ms(window.start.max(now))))
     };
     let named: Vec<String> = met.iter().take(NAMED_MAX).map(one).collect();
-    let limit = match longest_ms(scheduling) {
-        u64::MAX => "having no time limit, it".to_owned(),
-        ms => format!("with its time limit of {} it", duration(ms)),
+    let limits = &scheduling.limits;
+    let limit = match limits.time_ms.or(limits.exact_ms) {
+        None => "having no time limit, it".to_owned(),
+        Some(ms) => format!("with its time limit of {} it", duration(ms)),
     };
     let detail = format!(
         "{limit} would run into {}, and without the {} kept there is no room for it",
         named.join(", "),
         if nodes.len() == 1 { "node".into() } else { format!("{} nodes", nodes.len()) }
     );
-    let help = match first.since_ms(now) {
+    let most_ms = first.map_or(0, |first| first.since_ms(now).saturating_sub(scheduling.checkpoint.grace_ms));
+    let help = match most_ms {
         0..MINUTE_MS => "it starts when the reservation is over; `muster reservation show` tells more".to_owned(),
         ms => format!("give a time limit of at most {}, if it can do with that", duration(ms)),
     };
@@ -161,7 +163,11 @@ impl Round<'_> {
     pub fn shut(&mut self, longest_ms: u64, hit: usize) {
         let until = self.now.plus_ms(longest_ms);
         let kept: Vec<Arc<Booking>> = self.booked.windows_until(hit, until).cloned().collect();
-        kept.iter().flat_map(|booking| booking.on.keys()).for_each(|node| self.ledger.shut(*node));
+        for booking in kept {
+            let nodes = self.kept_from_others(&booking);
+            self.spent += nodes.len() as u64;
+            nodes.into_iter().for_each(|node| self.ledger.shut(node));
+        }
     }
 
     /// Parts beside what the first so many bookings need and on nothing that is kept in a window which it could

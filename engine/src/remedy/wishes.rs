@@ -67,19 +67,21 @@ fn time_limit(ground: &Ground) -> Option<Change> {
         return None;
     }
     let of_others = ground.decided.reservations().values().filter(|known| {
-        known.gang != ground.gang && matches!(known.kind, ReservationKind::Booked | ReservationKind::Head)
+        let booked = matches!(known.kind, ReservationKind::Booked | ReservationKind::Head);
+        known.gang != ground.gang && booked && known.start < Time::NEVER
     });
     let account = &ground.scheduling.account;
     let windows = ground.decided.windows().iter().filter(|window| {
         window.start > ground.now && !window.holders.admit(ground.decided.accounts(), ground.job.id, account)
     });
-    let starts = of_others.map(|known| known.start).chain(windows.map(|window| window.start));
-    let booked = starts.filter(|start| *start < Time::NEVER).min()?;
-    let limit_ms = booked.since_ms(ground.now).checked_sub(1)? / MINUTE_MS * MINUTE_MS;
+    let before_booked = of_others.map(|known| known.start.since_ms(ground.now).saturating_sub(1));
+    // What runs may hold its nodes for its grace beyond the limit, and windows keep that out as well.
+    let grace_ms = ground.scheduling.checkpoint.grace_ms;
+    let before_windows = windows.map(|window| window.start.since_ms(ground.now).saturating_sub(grace_ms));
     let least_ms = limits.expected_ms.max(ground.job.learned_ms).unwrap_or(0).max(MINUTE_MS);
-    if limit_ms < least_ms || limits.time_ms.is_some_and(|now_ms| limit_ms >= now_ms) {
-        return None;
-    }
+    let helps = |limit_ms: &u64| *limit_ms >= least_ms && limits.time_ms.is_none_or(|now_ms| *limit_ms < now_ms);
+    let whole = |ms: u64| ms / MINUTE_MS * MINUTE_MS;
+    let limit_ms = before_booked.chain(before_windows).map(whole).filter(helps).min()?;
     let mut other = (*ground.scheduling).clone();
     other.limits.time_ms = Some(limit_ms);
     let before = limits.time_ms.map_or("none".to_owned(), duration);

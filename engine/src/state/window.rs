@@ -67,10 +67,12 @@ impl Window {
     }
 }
 
-/// The longest that a new attempt may hold its devices; without end where nothing ends it.
+/// The longest that a new attempt may hold its devices once it runs: until its limit, and then for its grace. Without
+/// end where nothing ends it.
 pub fn longest_ms(scheduling: &Scheduling) -> u64 {
     let limits = &scheduling.limits;
-    limits.time_ms.or(limits.exact_ms).unwrap_or(u64::MAX)
+    let limited = limits.time_ms.map(|ms| ms.saturating_add(scheduling.checkpoint.grace_ms));
+    limited.or(limits.exact_ms).unwrap_or(u64::MAX)
 }
 
 /// All windows, in the order in which they were made.

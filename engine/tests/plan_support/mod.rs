@@ -1,6 +1,8 @@
 //! Clusters and jobs for the tests of planning.
 #![allow(dead_code)]
 
+pub mod windows;
+
 use muster_common::job::{
     ArraySpec, CheckpointSpec, Count, DeviceTotal, GroupRequest, Hash, Launch, Limits, LogLimits, RetryBudget, Run,
     Scheduling,

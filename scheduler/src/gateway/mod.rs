@@ -50,6 +50,8 @@ use forward::{Where, answered, on_behalf};
 use futures::Stream;
 use limits::{Open, STREAMS_MAX, TURNS_MAX, Turns, WAITING_MAX, WAITS_MAX};
 use muster_common::Time;
+use muster_engine::apply::level_of;
+use muster_engine::outcome::Refusal;
 use muster_engine::{Command, Response as Applied, State};
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
@@ -175,6 +177,10 @@ impl Inner {
     /// Commits a command; a refusal by `apply` is an error.
     async fn commit(&self, command: Command) -> Result<Applied, ErrorInfo> {
         self.has_time().await?;
+        let (level, needed) = (self.ctx.view().cluster().feature_level, level_of(&command));
+        if level < needed {
+            return Err(errors::refused(Refusal::FeatureLevel { level, needed }));
+        }
         let committed = self.ctx.proposer.propose(command).await.map_err(errors::not_committed)?;
         match committed.response {
             Applied::Refused(refusal) => Err(errors::refused(refusal)),

@@ -46,8 +46,7 @@ pub(super) async fn show(
 ) -> Result<pb::Reservation, ErrorInfo> {
     let state = inner.fresh().await?;
     let now = inner.now(&state);
-    let window = named(&state, &request.name)?;
-    Ok(whole(&state, window, now))
+    inner.reading(move |_| Ok(whole(&state, named(&state, &request.name)?, now))).await
 }
 
 pub(super) async fn make(
@@ -62,11 +61,14 @@ pub(super) async fn make(
     let name = asked.name.clone();
     let command = Command::MakeWindow(Box::new(asked));
     if request.plan_only {
-        let (after, response) = tried(&state, command, now)?;
-        return answer(&after, &name, now, changed(&response)?);
+        let tried = move |_: &Inner| {
+            let (after, response) = tried(&state, command, now)?;
+            answer(&after, &name, now, changed(&response)?)
+        };
+        return inner.reading(tried).await;
     }
     let changed = changed(&inner.commit(command).await?)?;
-    answer(&inner.ctx.view(), &name, now, changed)
+    inner.reading(move |inner| answer(&inner.ctx.view(), &name, now, changed)).await
 }
 
 pub(super) async fn end(
@@ -76,9 +78,13 @@ pub(super) async fn end(
 ) -> Result<pb::EndReservationReply, ErrorInfo> {
     errors::check_key("request id", &request.request_id)?;
     let state = inner.fresh().await?;
-    let window = named(&state, &request.name)?;
-    let reservation = Some(whole(&state, window, inner.now(&state)));
-    let command = Command::EndWindow { name: window.name.clone(), by: caller.principal() };
+    let now = inner.now(&state);
+    let before = move |_: &Inner| {
+        let window = named(&state, &request.name)?;
+        Ok((window.name.clone(), Some(whole(&state, window, now))))
+    };
+    let (name, reservation) = inner.reading(before).await?;
+    let command = Command::EndWindow { name, by: caller.principal() };
     match inner.commit(command).await? {
         Response::Done => Ok(pb::EndReservationReply { reservation }),
         other => Err(unexpected(&other)),

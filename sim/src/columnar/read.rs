@@ -59,13 +59,13 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     read.unwrap_or_else(|_| Err("its pages contradict each other: it is damaged, copy it again".into()))
 }
 
-/// How pages may be packed.
+/// How pages may be packed. Of gzip nobody can say beforehand to how much it unpacks.
 fn packing(codec: CompressionCodec) -> Result<(), String> {
     match codec {
-        CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY | CompressionCodec::GZIP => Ok(()),
-        other => Err(format!(
-            "its pages are packed with {other:?}, which is not read; write it anew, plain or with Snappy or gzip"
-        )),
+        CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY => Ok(()),
+        other => {
+            Err(format!("its pages are packed with {other:?}, which is not read; write it anew, plain or with Snappy"))
+        }
     }
 }
 
@@ -167,11 +167,13 @@ mod tests {
 
     #[test]
     fn packings_that_are_not_read_are_named_with_what_to_do() {
-        for read in [CompressionCodec::UNCOMPRESSED, CompressionCodec::SNAPPY, CompressionCodec::GZIP] {
+        for read in [CompressionCodec::UNCOMPRESSED, CompressionCodec::SNAPPY] {
             assert_eq!(packing(read), Ok(()));
         }
-        let refused = packing(CompressionCodec::ZSTD).unwrap_err();
-        assert!(refused.contains("ZSTD") && refused.contains("write it anew"), "{refused}");
+        for not_read in [CompressionCodec::ZSTD, CompressionCodec::GZIP] {
+            let refused = packing(not_read).unwrap_err();
+            assert!(refused.contains(&format!("{not_read:?}")) && refused.contains("write it anew"), "{refused}");
+        }
     }
 
     /// Whatever panics inside is an error of the file, and outside still a panic.

@@ -83,8 +83,17 @@ fn schema<R>(columns: &[Column<R>]) -> Result<TypePtr> {
 
 fn put_column<R>(chunk: &mut SerializedColumnWriter, column: &Column<R>, rows: &[R]) -> Result<()> {
     match &column.cells {
-        // Counts and sizes; none comes near to 2^63.
-        Cells::Whole(of) => put::<Int64Type>(chunk, column, rows.iter().map(|row| of(row).map(|value| value as i64))),
+        Cells::Whole(of) => {
+            let whole = |row| of(row).map(i64::try_from).transpose();
+            let cells: Vec<Option<i64>> =
+                rows.iter().map(whole).collect::<std::result::Result<_, _>>().map_err(|_| {
+                    ParquetError::General(format!(
+                        "a cell of column `{}` is beyond 2^63, which has no place there",
+                        column.name
+                    ))
+                })?;
+            put::<Int64Type>(chunk, column, cells.into_iter())
+        }
         Cells::Seconds(of) => {
             put::<DoubleType>(chunk, column, rows.iter().map(|row| of(row).map(|ms| ms as f64 / 1000.0)))
         }

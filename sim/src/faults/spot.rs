@@ -19,6 +19,8 @@ pub(crate) struct Standing {
     /// Notice was given, and the node is drained for it.
     noticed: bool,
     away: Option<Time>,
+    /// When it was last taken away after notice.
+    taken_at: Option<Time>,
     pub evictions: u64,
     pub away_ms: u64,
 }
@@ -32,7 +34,7 @@ pub(super) fn standings(world: &World, seed: u64) -> impl Iterator<Item = Option
     (0..).zip(rules).map(move |(number, rule)| {
         let draw = Draw::of(seed, "spot", number);
         let rule = rule?.clone();
-        Some(Standing { rule, draw, noticed: false, away: None, evictions: 0, away_ms: 0 })
+        Some(Standing { rule, draw, noticed: false, away: None, taken_at: None, evictions: 0, away_ms: 0 })
     })
 }
 
@@ -69,10 +71,11 @@ impl Faults {
         (at < Time::NEVER).then(|| (at, self.call(Call::Notice(which))))
     }
 
-    /// How long before its end the node's owner gave notice, if that is why it is drained.
-    pub fn notice_ms(&self, node: NodeId) -> Option<u64> {
+    /// How long before its end the node's owner gave notice, if that is why what had started there by then was drained.
+    /// It may end only when another machine has taken the place.
+    pub fn notice_ms(&self, node: NodeId, started: Time) -> Option<u64> {
         let spot = self.machines[self.position(node)?].spot.as_ref()?;
-        spot.noticed.then(|| spot.rule.notice_ms())
+        (spot.noticed || spot.taken_at.is_some_and(|taken| started < taken)).then(|| spot.rule.notice_ms())
     }
 
     /// Is a machine away, so that nobody pays for it?
@@ -112,6 +115,7 @@ impl Faults {
             return acts;
         }
         spot.evictions += 1;
+        spot.taken_at = spot.noticed.then_some(at).or(spot.taken_at);
         spot.away = Some(at);
         let away_ms = match spot.rule.away_mean_s {
             0 => 0,

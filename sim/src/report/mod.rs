@@ -126,7 +126,7 @@ fn estimates(run: &Run) -> String {
     let mut rows: Vec<Vec<String>> =
         sizes.map(|size| row(size["size"].as_str().unwrap_or("").to_owned(), size)).collect();
     rows.push(row("all".to_owned(), &told["all"]));
-    table(&["GPUs", "starts", "median error", "p90 error", "mean", "later than told"], &rows)
+    table(&["GPUs", "starts", "median off", "p90 off", "mean", "late"], &rows)
 }
 
 fn fairness(run: &Run) -> String {

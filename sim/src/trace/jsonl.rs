@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
 
 pub const SCHEMA: &str = "muster.trace/1";
+/// Of a user's name, and of a kind of work.
+const TEXT_BYTES_MAX: usize = 255;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +101,12 @@ pub(super) fn row(line: Line) -> Result<Row, String> {
     let share_milli = line.share_milli.unwrap_or(1000);
     if !(1..=1000).contains(&share_milli) || (share_milli < 1000 && line.devices != 1) {
         return Err("share_milli is from 1 to 1000, and less than 1000 only of one device".into());
+    }
+    let texts = [("user", line.user.as_deref()), ("work.kind", line.work.as_ref().map(|work| work.kind.as_str()))];
+    for (key, text) in texts {
+        if text.is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(format!("{key} is longer than {TEXT_BYTES_MAX} bytes"));
+        }
     }
     if let Some(known) = &line.scheduling {
         check(known, line.devices)?;

@@ -63,16 +63,20 @@ pub(super) fn parse(table: &Table) -> Result<Rows, String> {
         return Err(format!("it has {} rows; at most {JOBS_MAX} jobs are read; cut it into parts", table.rows));
     }
     let known: Vec<&'static str> = columns().iter().map(|column| column.name).collect();
-    for name in &table.columns {
+    for (at, name) in table.columns.iter().enumerate() {
         if !known.contains(&name.as_str()) {
             return Err(unknown(name, &known));
+        }
+        if table.columns[..at].contains(name) {
+            return Err(format!("it has the column `{name}` twice; leave one out"));
         }
     }
     if let Some(missing) = REQUIRED.iter().find(|name| !table.columns.iter().any(|column| column == *name)) {
         return Err(format!("there is no column `{missing}`; it needs {}", REQUIRED.join(", ")));
     }
     let mut rows = Rows::new("parquet");
-    rows.recorded_devices = table.note(NOTE_DEVICES).and_then(|devices| devices.parse().ok());
+    let devices = table.note(NOTE_DEVICES).map(str::parse).transpose();
+    rows.recorded_devices = devices.map_err(|_| format!("its note `{NOTE_DEVICES}` is no number of devices"))?;
     table.each(|number, cells| {
         let mut fields = Fields { columns: &table.columns, cells };
         rows.add(number, fields.line().and_then(row))

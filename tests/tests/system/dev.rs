@@ -11,7 +11,7 @@ use std::time::Duration;
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// `muster dev` with its folder in `folder`, which marks every process it starts.
-fn dev(folder: &Path, more: &[&str]) -> Daemon {
+pub(super) fn dev(folder: &Path, more: &[&str]) -> Daemon {
     let dir = folder.join("dev");
     let arguments = [&["dev", "--dir", dir.to_str().expect("a plain path")], more].concat();
     let mut dev = Daemon::new("dev", muster(), &arguments, folder.join("said"));
@@ -24,7 +24,7 @@ fn example(name: &str) -> String {
     path.canonicalize().expect("the example is there").display().to_string()
 }
 
-fn said(folder: &Path) -> String {
+pub(super) fn said(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("said")).unwrap_or_default()
 }
 

@@ -9,6 +9,7 @@ mod backup_restored;
 mod dev;
 mod doctor;
 mod examples;
+mod fidelity;
 mod http;
 mod leader_killed;
 mod node_lost;

@@ -22,7 +22,10 @@ pub fn expanded(list: &str) -> Result<Vec<String>, CliError> {
         };
         for range in ranges.split(',') {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let number = |text: &str| text.parse::<u32>().map_err(|_| unreadable(list, "ranges are numbers"));
+            let number = |text: &str| {
+                let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                digits.and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| unreadable(list, "ranges are numbers"))
+            };
             let (from, to) = (number(first)?, number(last)?);
             if from > to || first.len() > last.len() || first.len() < last.len() && first.starts_with('0') {
                 return Err(unreadable(

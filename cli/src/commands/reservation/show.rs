@@ -9,6 +9,9 @@ use muster_proto::client::{Reservation, ShowReservationRequest};
 use serde_json::Value;
 use std::fmt::Write as _;
 
+/// Jobs that one line names.
+const NAMED_MAX: usize = 5;
+
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     pub name: String,
@@ -28,8 +31,12 @@ pub fn holders(reservation: &Reservation) -> String {
     match reservation.holders.as_str() {
         "account" => format!("account {}", cell(&reservation.account)),
         "jobs" => {
-            let jobs: Vec<String> = reservation.jobs.iter().map(ToString::to_string).collect();
-            format!("{} {}", if jobs.len() == 1 { "job" } else { "jobs" }, jobs.join(", "))
+            let jobs: Vec<String> = reservation.jobs.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+            let more = match reservation.jobs.len() - jobs.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("{} {}{more}", if jobs.len() == 1 { "job" } else { "jobs" }, jobs.join(", "))
         }
         _ => "nobody".to_owned(),
     }

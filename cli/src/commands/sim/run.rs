@@ -23,8 +23,8 @@ pub struct SimRunArgs {
     /// Write every event to events.ndjson too
     #[arg(long)]
     pub events: bool,
-    /// Ask the engine for the start of about so many waiting jobs at their submit, and tell how far it was off; each asks
-    /// for one play of all that waits
+    /// Of about so many jobs spread over the trace, ask the engine at their submit when those that wait will start, and tell
+    /// how far it was off; each asks for one play of all that waits
     #[arg(long, value_name = "JOBS", default_value_t = 0)]
     pub estimates: usize,
     /// Folder for tables, summary and manifest; empty, or not there yet

@@ -2,17 +2,19 @@
 
 mod nodes;
 
+use super::edit::runs_alike;
 use super::{Applying, Result};
 use crate::command::{MakeWindow, Principal, Which};
 use crate::outcome::{Crossing, Event, Refusal, Response};
 use crate::state::State;
 use crate::state::change::Key;
+use crate::state::gang::GangRecord;
 use crate::state::node::NodeRecord;
 use crate::state::timer::Timer;
 use crate::state::window::{AHEAD_MS_MAX, Holders, WINDOW_MS_MAX, WINDOW_NODES_MAX, WINDOWS_MAX, Window, longest_ms};
 use muster_common::job::Scheduling;
-use muster_common::time::DAY_MS;
-use muster_common::{GangId, Name, Time};
+use muster_common::time::{DAY_MS, MINUTE_MS};
+use muster_common::{GangId, JobId, Name, Time};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,10 +31,10 @@ impl Applying<'_> {
             return Err(Refusal::FeatureLevel { level, needed: WINDOWS_LEVEL });
         }
         let (start, end) = self.window_times(asked)?;
-        check_holders(self.state, &asked.holders)?;
         if let Some(known) = self.state.windows.named(&asked.name).cloned() {
             return self.made_before(&known, asked, (start, end));
         }
+        check_holders(self.state, &asked.holders)?;
         let nodes = self.window_nodes(asked, (start, end))?;
         let windows = &self.state.windows;
         let all = nodes.len() + windows.iter().map(|window| window.nodes.len()).sum::<usize>();
@@ -67,9 +69,12 @@ impl Applying<'_> {
             }
             Which::Domain(path) => nodes::in_domain(self.state, path).is_ok_and(|nodes| nodes == known.nodes),
             Which::All => self.state.node_names.keys().eq(&known.nodes),
-            Which::Some { nodes, .. } => known.nodes.len() == *nodes as usize,
+            Which::Some { nodes, model, level } => {
+                known.nodes.len() == *nodes as usize
+                    && nodes::are_such(self.state, &known.nodes, model.as_ref(), level.as_ref())
+            }
         };
-        if same_time && same_nodes && known.holders == asked.holders {
+        if same_time && same_nodes && known.holders == asked.holders && known.reason == asked.reason {
             return Ok(self.window_answer(known, true));
         }
         Err(Refusal::NameTaken(asked.name.clone()))
@@ -120,6 +125,37 @@ impl Applying<'_> {
             self.event(Event::WindowEnded { name: window.name.clone(), by: by.cloned() });
             self.state.touch(Key::Config);
         }
+    }
+
+    /// Whether whatever of a job runs could take another limit: it started where it would not run on into a window of
+    /// others, and that is a promise to them.
+    pub(super) fn check_longer_runs(&self, job: JobId, after: &Scheduling) -> Result<()> {
+        for gang in self.gangs_of(job).into_iter().filter(|_| !self.state.windows.is_empty()) {
+            let own = self.scheduling_of(gang);
+            let Some(attempt) = self.state.gang(gang).and_then(GangRecord::current) else { continue };
+            if attempt.stopping_at.is_some() || longest_ms(after) <= longest_ms(&own) || !runs_alike(&own, after) {
+                continue;
+            }
+            let since = attempt.started_at.unwrap_or(attempt.placed_at);
+            let nodes: Vec<&Name> =
+                attempt.parts.iter().filter_map(|part| Some(&self.state.node(part.node)?.name)).collect();
+            let enters = |window: &Window| {
+                let reaches = |of: &Scheduling| window.start < since.plus_ms(longest_ms(of));
+                window.end > self.now() && reaches(after) && !reaches(&own)
+            };
+            let admits = |window: &Window| window.holders.admit(&self.state.accounts, job, &after.account);
+            let mut entered = self.state.windows.iter().filter(|window| enters(window) && !admits(window));
+            let met = entered.find(|window| nodes.iter().any(|node| window.has(node)));
+            if let Some(Window { name, start, .. }) = met.map(|window| &**window) {
+                let most_ms = start.since_ms(since).saturating_sub(after.checkpoint.grace_ms);
+                return Err(Refusal::NotNow(format!(
+                    "{gang} runs on nodes of reservation `{name}` and would then run on into it; give a time limit of \
+                     at most {} min, counted from its start",
+                    most_ms / MINUTE_MS
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The window on a node that a run from now on would reach into, though it is others'.

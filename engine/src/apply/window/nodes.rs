@@ -94,16 +94,13 @@ fn choose(
     (start, end): (Time, Time),
     holders: &Holders,
 ) -> Result<Vec<Name>> {
-    let of_model = |node: &NodeRecord| {
-        model.is_none_or(|model| node.inventory.devices.iter().any(|device| device.model == *model))
-    };
     let level = level.map_or("", |name| name.as_str());
     if !level.is_empty() && state.fabric.find_level(level).is_none() {
         let known = state.fabric.level_names();
         return Err(Refusal::Invalid(format!("within: there is no level `{level}`; {}", help(level, &known))));
     }
     let mut domains: BTreeMap<_, Vec<(bool, Name)>> = Default::default();
-    for node in state.nodes.values().filter(|node| of_model(node) && node.is_open()) {
+    for node in state.nodes.values().filter(|node| has_model(node, model) && node.is_open()) {
         let domain = match level {
             "" => Some((0, &[][..], None)),
             level => domain_of(&state.fabric, level, node.id, &node.inventory),
@@ -130,6 +127,21 @@ fn choose(
     let mut nodes: Vec<Name> = nodes.into_iter().map(|(_, name)| name).collect();
     nodes.sort();
     Ok(nodes)
+}
+
+fn has_model(node: &NodeRecord, model: Option<&Name>) -> bool {
+    model.is_none_or(|model| node.inventory.devices.iter().any(|device| device.model == *model))
+}
+
+/// Might [`choose`] have chosen these for the same request? Machines that have gone since are given the benefit of the doubt.
+pub(super) fn are_such(state: &State, nodes: &[Name], model: Option<&Name>, level: Option<&Name>) -> bool {
+    let known: Vec<&NodeRecord> = nodes.iter().filter_map(|name| state.node_named(name)).collect();
+    let together = |level: &Name| {
+        let mut domains = known.iter().map(|node| domain_of(&state.fabric, level.as_str(), node.id, &node.inventory));
+        let first = domains.next();
+        domains.all(|domain| Some(domain) == first)
+    };
+    known.iter().all(|node| has_model(node, model)) && level.is_none_or(together)
 }
 
 fn unknown_node(state: &State, name: &Name) -> Refusal {

@@ -21,7 +21,7 @@ impl Round<'_> {
         rest: Vec<GangId>,
     ) -> Option<Taken> {
         let mark = self.ledger.mark();
-        avoid.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
+        avoid.iter().for_each(|node| self.ledger.shut(*node));
         let found = self.proven(gang, item, (offers, avoid), victims, rest);
         self.ledger.rollback(mark);
         let is_victim = |gang: &GangId| !offers.leaving.contains(gang);

@@ -52,6 +52,7 @@ async fn a_reservation_is_tried_made_once_and_ended() {
     assert_eq!(made.end_at_ms - made.start_at_ms, 3_600_000);
     // The end that was asked for before is another by now; told as a moment it is the same.
     let again = pb::MakeReservationRequest { duration_ms: None, end_at_ms: Some(made.end_at_ms), ..asked("firmware") };
+    let again = pb::MakeReservationRequest { reason: "switches".into(), ..again };
     assert!(!server.made(again).await.unwrap().changed);
     let [listed] = &server.reserved().await[..] else { panic!("one is listed") };
     assert_eq!((listed.name.as_str(), listed.reason.as_str(), listed.nodes_total), ("firmware", "switches", 1));

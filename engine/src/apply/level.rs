@@ -1,0 +1,56 @@
+//! From which feature level on a command may be in the log.
+
+use super::{EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, WINDOWS_LEVEL};
+use crate::command::{Command, ConfigChange};
+
+/// The feature level from which on all servers can read the command. One that cannot read an entry of the log stops, so
+/// none may be proposed before.
+pub fn level_of(command: &Command) -> u32 {
+    match command {
+        Command::Edit(_) => EDIT_LEVEL,
+        Command::MakeWindow(_) | Command::EndWindow { .. } => WINDOWS_LEVEL,
+        Command::Configure { change, .. } => match **change {
+            ConfigChange::Organisation(_) | ConfigChange::RollBackOrganisation { .. } => ORGANISATION_LEVEL,
+            ConfigChange::Shadow(_) | ConfigChange::Promote(_) => POLICIES_LEVEL,
+            _ => 1,
+        },
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Entry, MakeWindow, Principal, Which};
+    use crate::outcome::{Refusal, Response};
+    use crate::state::State;
+    use crate::state::window::Holders;
+    use muster_common::{Name, Time};
+
+    #[test]
+    fn what_apply_refuses_below_its_level_is_never_to_be_proposed_there() {
+        let by = || Principal("root".into());
+        let configure = |change| Command::Configure { change: Box::new(change), by: by() };
+        let window = MakeWindow {
+            name: Name::literal("firmware"),
+            start: Time(0),
+            end: Time(1),
+            nodes: Which::All,
+            holders: Holders::Nobody,
+            reason: String::new(),
+            by: by(),
+        };
+        for command in [
+            Command::MakeWindow(Box::new(window)),
+            configure(ConfigChange::Shadow(None)),
+            configure(ConfigChange::Organisation(Default::default())),
+        ] {
+            let mut state = State::default();
+            let needed = level_of(&command);
+            let entry = Entry { index: 1, term: 1, at: Time(0), command };
+            let level = state.cluster().feature_level;
+            let response = crate::apply::apply(&mut state, &entry).response;
+            assert_eq!(response, Response::Refused(Refusal::FeatureLevel { level, needed }));
+        }
+    }
+}
