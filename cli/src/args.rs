@@ -85,6 +85,9 @@ pub enum Command {
     /// Put nodes aside for a window of time: maintenance, an account, some jobs
     #[command(subcommand, visible_alias = "reservations")]
     Reservation(commands::reservation::ReservationCommand),
+    /// Put accounts, queues, policy and reservations in force from a folder of TOML files
+    #[command(after_help = commands::apply::NOTES)]
+    Apply(commands::apply::ApplyArgs),
     /// Print what happened
     Events(commands::events::EventsArgs),
     /// See the policies a cluster has had, try one beside it, put one in force

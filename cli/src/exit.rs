@@ -10,7 +10,7 @@ pub const CODES: &[(u8, &str)] = &[
     (6, "refused: it can never run here"),
     (7, "nobody answers or nobody leads; the same command may be repeated"),
     (8, "the job that was waited for did not succeed"),
-    (9, "`plan --exit-code`: something would wait"),
+    (9, "`plan --exit-code`: something would wait; `apply --dry-run`: something would change"),
     (124, "timed out"),
     (125, "`muster run` failed before the job did"),
     (130, "interrupted"),

@@ -22,6 +22,7 @@ const CLIENTS: &[&str] = &[
     "edit 4711 --priority high",
     "hold 4711",
     "release 4711",
+    "apply --history",
     "queue ls",
     "queue show default",
     "node ls",

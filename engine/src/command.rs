@@ -161,6 +161,8 @@ pub struct MakeWindow {
     /// For whoever finds the nodes so.
     pub reason: String,
     pub by: Principal,
+    /// Declared with the rest of the configuration.
+    pub managed: bool,
 }
 
 /// Nodes, as somebody asks for them. Which they are is settled when the reservation is made.
@@ -387,6 +389,26 @@ pub enum ConfigChange {
     Shadow(Option<Box<Policy>>),
     /// A policy with what a simulation found for it. From feature level 4.
     Promote(Box<Promotion>),
+    /// Several documents at once. From feature level 6.
+    Declare(Box<Declaration>),
+    /// Policy and organisation as the declaration of that version left them. From feature level 6.
+    RollBack {
+        version: u32,
+    },
+}
+
+/// Configuration as code: what a folder says, put in force as a whole. What is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declaration {
+    /// The folder or file, for the history.
+    pub source: String,
+    /// The configuration version that it was compared with; refused when there is another by now.
+    pub made_from: Option<u32>,
+    pub organisation: Option<Arc<Organisation>>,
+    pub policy: Option<Box<Policy>>,
+    /// All that are declared: what was declared before and is not among them ends.
+    pub windows: Option<Vec<MakeWindow>>,
 }
 
 /// Cluster-wide times.

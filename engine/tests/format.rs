@@ -34,6 +34,7 @@ fn commands() -> Vec<Command> {
         holders: Holders::Jobs([job].into()),
         reason: "r".into(),
         by: by.clone(),
+        managed: false,
     };
     vec![
         Command::Nothing,
@@ -82,7 +83,7 @@ fn a_window_keeps_its_bytes() {
         Command::MakeWindow(window) => Some(window),
         _ => None,
     });
-    insta::assert_snapshot!(hex(&windows.last().unwrap()), @"01770102030301044831303000020102017205616c696365");
+    insta::assert_snapshot!(hex(&windows.last().unwrap()), @"01770102030301044831303000020102017205616c69636500");
 }
 
 fn hex<T: serde::Serialize>(value: &T) -> String {

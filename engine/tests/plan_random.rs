@@ -256,6 +256,7 @@ fn window(at_s: u64, for_account: bool, which: u64) -> Command {
         holders: if for_account { Holders::Account(name("x")) } else { Holders::Nobody },
         reason: "test".into(),
         by: Principal("op".into()),
+        managed: false,
     }))
 }
 

@@ -59,7 +59,9 @@ impl Proposer {
         let begun_us = self.clock.boottime_us();
         let large = match &command {
             Command::Submit(_) | Command::CommitPlan(_) | Command::MakeWindow(_) => true,
-            Command::Configure { change, .. } => matches!(**change, ConfigChange::Organisation(_)),
+            Command::Configure { change, .. } => {
+                matches!(**change, ConfigChange::Organisation(_) | ConfigChange::Declare(_))
+            }
             _ => false,
         };
         let bytes = Proposal { at: self.now(), command }.encode().into();

@@ -2,6 +2,7 @@
 //! with pure functions.
 
 pub mod agent;
+pub mod apply;
 pub mod bench;
 pub mod cancel;
 pub mod cluster;
@@ -60,6 +61,7 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
         Command::Queue(command) => client(queue::run(context, command)),
         Command::Node(command) => client(node::run(context, command)),
         Command::Reservation(command) => client(reservation::run(context, command)),
+        Command::Apply(args) => client(apply::run(context, args)),
         Command::Events(args) => client(events::run(context, args)),
         Command::Policy(command) => client(policy::run(context, command)),
         Command::Cluster(command) => client(cluster::run(context, command)),

@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// The newest feature level this version can compute.
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
 /// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
-pub const FEATURE_LEVEL: u32 = 5;
+/// 6: configuration declared as a whole.
+pub const FEATURE_LEVEL: u32 = 6;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
@@ -40,12 +41,9 @@ impl Applying<'_> {
                 "settings"
             }
             ConfigChange::Cluster { id } => {
-                if !self.state.cluster.id.is_empty() {
+                if !self.found(id) {
                     return Ok(Response::Noop);
                 }
-                self.state.cluster.id = id.clone();
-                self.state.cluster.generation = 1;
-                self.state.cluster.feature_level = FEATURE_LEVEL;
                 "cluster"
             }
             ConfigChange::Restore => {
@@ -80,12 +78,34 @@ impl Applying<'_> {
                 self.promote(promotion, by)?;
                 "policy"
             }
+            ConfigChange::Declare(declaration) => {
+                self.declare(declaration, by)?;
+                "declaration"
+            }
+            ConfigChange::RollBack { version } => {
+                self.roll_back(*version, by)?;
+                "declaration"
+            }
         };
+        Ok(self.configured(what, by))
+    }
+
+    /// False where there is a cluster already.
+    fn found(&mut self, id: &str) -> bool {
+        let cluster = &mut self.state.cluster;
+        if !cluster.id.is_empty() {
+            return false;
+        }
+        (cluster.id, cluster.generation, cluster.feature_level) = (id.into(), 1, FEATURE_LEVEL);
+        true
+    }
+
+    fn configured(&mut self, what: &str, by: &Principal) -> Response {
         self.state.config_version += 1;
         self.state.touch(Key::Config);
         let version = self.state.config_version;
         self.event(Event::Configured { what: what.into(), by: by.clone(), version });
-        Ok(Response::Done)
+        Response::Done
     }
 }
 
@@ -101,7 +121,7 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
+    pub(super) fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
         policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
         let policy = Arc::new(policy.clone());
         self.state.policy = policy.clone();

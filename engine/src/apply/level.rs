@@ -1,6 +1,6 @@
 //! From which feature level on a command may be in the log.
 
-use super::{EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, WINDOWS_LEVEL};
+use super::{DECLARE_LEVEL, EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, WINDOWS_LEVEL};
 use crate::command::{Command, ConfigChange};
 
 /// The feature level from which on all servers can read the command. One that cannot read an entry of the log stops, so
@@ -11,6 +11,7 @@ pub fn level_of(command: &Command) -> u32 {
         Command::MakeWindow(_) | Command::EndWindow { .. } => WINDOWS_LEVEL,
         Command::Configure { change, .. } => match **change {
             ConfigChange::Organisation(_) | ConfigChange::RollBackOrganisation { .. } => ORGANISATION_LEVEL,
+            ConfigChange::Declare(_) | ConfigChange::RollBack { .. } => DECLARE_LEVEL,
             ConfigChange::Shadow(_) | ConfigChange::Promote(_) => POLICIES_LEVEL,
             _ => 1,
         },
@@ -39,9 +40,11 @@ mod tests {
             holders: Holders::Nobody,
             reason: String::new(),
             by: by(),
+            managed: false,
         };
         for command in [
             Command::MakeWindow(Box::new(window)),
+            configure(ConfigChange::RollBack { version: 1 }),
             configure(ConfigChange::Shadow(None)),
             configure(ConfigChange::Organisation(Default::default())),
         ] {

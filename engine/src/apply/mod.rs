@@ -5,6 +5,7 @@ mod admin;
 mod cancel;
 mod configure;
 mod deadline;
+mod declare;
 mod depend;
 mod edit;
 mod expire;
@@ -22,6 +23,7 @@ mod token;
 mod window;
 
 pub use configure::{FEATURE_LEVEL, POLICIES_LEVEL};
+pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use level::level_of;
 pub use organisation::ORGANISATION_LEVEL;

@@ -28,6 +28,7 @@ impl Applying<'_> {
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;
+        self.check_guarantees(document)?;
         let now = self.now();
         self.state.accounts.replace(document.clone(), by, now);
         self.state.usage.resum(&self.state.accounts);

@@ -43,6 +43,7 @@ impl State {
         self.accounts.check()?;
         self.policies.check()?;
         self.windows.check()?;
+        self.declarations.check()?;
         self.check_usage()?;
         self.run_times.check()?;
         self.check_keys()

@@ -4,6 +4,7 @@ pub mod account;
 pub mod change;
 pub mod check;
 pub mod decay;
+pub mod declarations;
 pub mod depend;
 pub mod gang;
 pub mod job;
@@ -20,6 +21,7 @@ use crate::policy::Policy;
 use crate::table::Table;
 use account::Accounts;
 use change::{Changes, Key};
+use declarations::Declarations;
 use depend::Tombstone;
 use gang::{GangRecord, Parked};
 use job::{JobRecord, KeyRecord};
@@ -76,6 +78,7 @@ pub struct State {
     pub(crate) run_times: RunTimes,
     /// What people have put aside.
     pub(crate) windows: Arc<Windows>,
+    pub(crate) declarations: Arc<Declarations>,
     /// Rolling hash of all events.
     pub(crate) events_hash: Hash,
     #[serde(skip)]
@@ -230,6 +233,11 @@ impl State {
     /// Run times seen, by user and job name.
     pub fn run_times(&self) -> &RunTimes {
         &self.run_times
+    }
+
+    /// What was declared as a whole.
+    pub fn declarations(&self) -> &Declarations {
+        &self.declarations
     }
 
     /// Advance reservations.

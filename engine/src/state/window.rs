@@ -32,6 +32,8 @@ pub struct Window {
     pub reason: String,
     pub by: Principal,
     pub made_at: Time,
+    /// It was declared with the rest of the configuration, and ends when it is no longer.
+    pub managed: bool,
 }
 
 /// Whose jobs may run in a window.

@@ -49,6 +49,7 @@ pub fn asked(called: &str, (from_s, until_s): (u64, u64), nodes: Which, holders:
         holders,
         reason: "new firmware".into(),
         by: by(),
+        managed: false,
     }
 }
 

@@ -150,6 +150,7 @@ fn put_aside(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32, c: u32) {
             },
             reason: "test".into(),
             by: principal(),
+            managed: a.is_multiple_of(2),
         }))
     };
     cluster.apply(command);

@@ -1,5 +1,7 @@
-//! Policy, fabric, cluster-wide times, accounts and queues, and the feature level, as replicated state.
+//! Policy, fabric, cluster-wide times, accounts and queues, one by one or as a whole, and the feature level, as replicated
+//! state.
 
+use super::declaration;
 use super::roles::Caller;
 use super::submit::unexpected;
 use super::{Inner, errors};
@@ -29,17 +31,25 @@ pub(super) async fn configure(
         return Ok(unchanged);
     }
     let change = change(&request.kind, &request.json)?;
-    let differs = differs(&state, &change);
+    let whole = matches!(change, ConfigChange::Declare(_) | ConfigChange::RollBack { .. });
+    let mut changed = differs(&state, &change);
     if let ConfigChange::FeatureLevel(level) = change
-        && differs
+        && changed
     {
         check_known(level, &super::cluster::feature_levels(inner, caller).await)?;
     }
-    if request.plan_only {
-        try_on(&state, change, caller.principal())?;
-        return Ok(pb::ConfigureReply { changed: differs, ..unchanged });
+    if request.plan_only || whole {
+        let after = try_on(&state, change.clone(), caller.principal())?;
+        let mut json = unchanged.json.clone();
+        if whole {
+            // What it would be says what it would do: names are resolved, and what is over is left out.
+            (changed, json) = (declaration::differs(&state, &after), self::present(&after, &request.kind)?);
+        }
+        if request.plan_only {
+            return Ok(pb::ConfigureReply { changed, json, ..unchanged });
+        }
     }
-    if !differs {
+    if !changed {
         return Ok(unchanged);
     }
     let command = Command::Configure { change: Box::new(change), by: caller.principal() };
@@ -54,7 +64,9 @@ pub(super) async fn configure(
 
 fn unknown(kind: &str) -> ErrorInfo {
     let message = format!("`{}` cannot be configured", super::render::words::plain(kind));
-    errors::usage(message).hint("there is: policy, fabric, settings, organisation, shadow, promotion, feature_level")
+    errors::usage(message).hint(
+        "there is: policy, fabric, settings, organisation, shadow, promotion, feature_level, declaration, rollback",
+    )
 }
 
 /// The value in force.
@@ -71,6 +83,7 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
         // What a promotion would replace.
         "promotion" => json(&**state.policy()),
         "feature_level" => json(&state.cluster().feature_level),
+        "declaration" | "rollback" => json(&declaration::shown(state)?),
         other => Err(unknown(other)),
     }
 }
@@ -83,7 +96,8 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
                 .hint(format!("`muster cluster set {kind}` shows the present one"))
         })
     }
-    let most = if kind == "organisation" { ORGANISATION_BYTES_MAX } else { JSON_BYTES_MAX };
+    let large = matches!(kind, "organisation" | "declaration");
+    let most = if large { ORGANISATION_BYTES_MAX } else { JSON_BYTES_MAX };
     if json.len() > most {
         let message = format!("the {kind} has {} bytes; at most {most} are taken", json.len());
         return Err(ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint("shorten it"));
@@ -100,6 +114,8 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
             ConfigChange::Promote(promotion)
         }
         "feature_level" => ConfigChange::FeatureLevel(read(kind, json)?),
+        "declaration" => ConfigChange::Declare(read(kind, json)?),
+        "rollback" => ConfigChange::RollBack { version: read(kind, json)? },
         other => return Err(unknown(other)),
     })
 }
@@ -147,17 +163,17 @@ fn server((name, most): &(String, Option<u32>)) -> String {
     }
 }
 
-/// Applies the change to a copy.
+/// Applies the change to a copy, which is returned.
 ///
 /// # Errors
 /// [`ErrorCode::ConfigInvalid`] with what `apply` says.
-pub fn try_on(state: &State, change: ConfigChange, by: Principal) -> Result<(), ErrorInfo> {
+pub fn try_on(state: &State, change: ConfigChange, by: Principal) -> Result<State, ErrorInfo> {
     let mut copy = state.clone();
     let command = Command::Configure { change: Box::new(change), by };
     let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: copy.now(), command };
     match apply(&mut copy, &entry).response {
         Response::Refused(refusal) => Err(invalid(errors::refused(refusal))),
-        _ => Ok(()),
+        _ => Ok(copy),
     }
 }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod condition;
 mod configure;
 mod cost;
+mod declaration;
 mod edit;
 mod ended;
 pub mod errors;

@@ -139,6 +139,7 @@ pub fn asked(request: &pb::MakeReservationRequest, caller: &Caller, now: Time) -
         holders: holders(request)?,
         reason: request.reason.clone(),
         by: caller.principal(),
+        managed: false,
     })
 }
 

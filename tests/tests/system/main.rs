@@ -5,6 +5,7 @@
 mod agent_killed;
 mod all_servers_killed;
 mod allreduce;
+mod applied;
 mod backup_restored;
 mod dev;
 mod doctor;

@@ -133,6 +133,33 @@ fn queues() {
 }
 
 #[test]
+fn applied() {
+    use apply::diff::Change;
+    use apply::{Applied, document, history, history_document, render};
+    let change = |path: &str, before: Option<&str>, after: Option<&str>| Change {
+        path: path.into(),
+        before: before.map(str::to_owned),
+        after: after.map(str::to_owned),
+    };
+    let changes = vec![
+        change("account.nlp.parent", None, Some("\"research\"")),
+        change("account.vision.weight", Some("2"), None),
+        change("policy.backfill.reserve_depth", Some("1"), Some("8")),
+    ];
+    let wished = Applied { source: "cluster/".into(), changes, version: 41, done: false };
+    check("apply_dry_run", render(&wished, true), document(&wished, true));
+    let done = Applied { version: 42, done: true, ..wished };
+    check("apply", render(&done, false), document(&done, false));
+    let same = Applied { source: "cluster/".into(), changes: vec![], version: 42, done: false };
+    check("apply_same", render(&same, false), document(&same, false));
+    let row = |version: u32, source: &str| serde_json::json!({"version": version, "at_ms": NOW - HOUR, "by": "root", "source": source});
+    let shown = serde_json::json!({"version": 43, "history": [row(43, "back to 41"), row(41, "cluster/")]});
+    check("apply_history", history(&shown, &STYLE), history_document(&shown));
+    let none = serde_json::json!({"version": 1, "history": []});
+    check("apply_history_empty", history(&none, &STYLE), history_document(&none));
+}
+
+#[test]
 fn reservations() {
     use reservation::{create, delete, ls, show};
     let crossing = |gang: &str, end: Option<u64>, text: &str| Affected {

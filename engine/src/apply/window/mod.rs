@@ -32,7 +32,7 @@ impl Applying<'_> {
         }
         let (start, end) = self.window_times(asked)?;
         if let Some(known) = self.state.windows.named(&asked.name).cloned() {
-            return self.made_before(&known, asked, (start, end));
+            return self.made_before(&known, asked);
         }
         check_holders(self.state, &asked.holders)?;
         let nodes = self.window_nodes(asked, (start, end))?;
@@ -47,11 +47,11 @@ impl Applying<'_> {
         let number = windows
             .next_number()
             .ok_or(Refusal::Full { what: "reservations ever made".into(), limit: u64::from(u32::MAX) })?;
-        let MakeWindow { name, holders, reason, by, .. } = asked.clone();
+        let MakeWindow { name, holders, reason, by, managed, .. } = asked.clone();
         let made_at = self.now();
         self.event(Event::WindowMade { name: name.clone(), start, end, nodes: nodes.len() as u32, by: by.clone() });
         self.set_timer(end, Timer::Window { number });
-        let window = Window { name, number, start, end, nodes, holders, reason, by, made_at };
+        let window = Window { name, number, start, end, nodes, holders, reason, by, made_at, managed };
         let response = self.window_answer(&window, false);
         Arc::make_mut(&mut self.state.windows).insert(window);
         self.state.touch(Key::Config);
@@ -59,7 +59,16 @@ impl Applying<'_> {
     }
 
     /// The same request again is answered as it was; another under its name is refused.
-    fn made_before(&self, known: &Window, asked: &MakeWindow, (start, end): (Time, Time)) -> Result {
+    fn made_before(&self, known: &Window, asked: &MakeWindow) -> Result {
+        if known.managed == asked.managed && self.is_as_asked(known, asked) {
+            return Ok(self.window_answer(known, true));
+        }
+        Err(Refusal::NameTaken(asked.name.clone()))
+    }
+
+    /// The same nodes at the same time for the same holders.
+    pub(super) fn is_as_asked(&self, known: &Window, asked: &MakeWindow) -> bool {
+        let (start, end) = (asked.start, asked.end);
         let begun = known.start <= self.now() && start <= self.now();
         let same_time = known.end == end && (known.start == start || begun);
         let same_nodes = match &asked.nodes {
@@ -74,10 +83,7 @@ impl Applying<'_> {
                     && nodes::are_such(self.state, &known.nodes, model.as_ref(), level.as_ref())
             }
         };
-        if same_time && same_nodes && known.holders == asked.holders && known.reason == asked.reason {
-            return Ok(self.window_answer(known, true));
-        }
-        Err(Refusal::NameTaken(asked.name.clone()))
+        same_time && same_nodes && known.holders == asked.holders && known.reason == asked.reason
     }
 
     fn window_answer(&self, window: &Window, existing: bool) -> Response {
