@@ -394,6 +394,8 @@ pub enum ConfigChange {
     /// Policy and organisation as the declaration of that version left them. From feature level 6.
     RollBack {
         version: u32,
+        /// As in [`Declaration`].
+        made_from: Option<u32>,
     },
 }
 
@@ -407,8 +409,9 @@ pub struct Declaration {
     pub made_from: Option<u32>,
     pub organisation: Option<Arc<Organisation>>,
     pub policy: Option<Box<Policy>>,
-    /// All that are declared: what was declared before and is not among them ends.
     pub windows: Option<Vec<MakeWindow>>,
+    /// These windows are all that are declared: what was declared before and is not among them ends.
+    pub whole: bool,
 }
 
 /// Cluster-wide times.

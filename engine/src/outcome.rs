@@ -110,6 +110,8 @@ pub enum Refusal {
     Overlaps { node: Name, other: Name },
     #[error("there is a reservation `{0}` already, and it is another")]
     NameTaken(Name),
+    #[error("the configuration is at version {version} by now; look at what differs again")]
+    OldConfiguration { version: u32 },
 }
 
 /// Why a gang of a plan was not placed; the whole gang is then left as it was.

@@ -51,7 +51,14 @@ fn window(called: &str, node: &str, (from_s, until_s): (u64, u64)) -> MakeWindow
 }
 
 fn nothing() -> Declaration {
-    Declaration { source: "cluster/".into(), made_from: None, organisation: None, policy: None, windows: None }
+    Declaration {
+        source: "cluster/".into(),
+        made_from: None,
+        organisation: None,
+        policy: None,
+        windows: None,
+        whole: true,
+    }
 }
 
 fn declare(cluster: &mut Cluster, declaration: Declaration) -> Outcome {
@@ -178,6 +185,8 @@ fn a_declaration_made_from_an_older_configuration_is_refused() {
     let mut cluster = Cluster::new(Policy::default());
     let version = cluster.player.state.config_version();
     done(declare(&mut cluster, Declaration { made_from: Some(version), ..nothing() }));
+    let text = refused(cluster.commit(configure(ConfigChange::RollBack { version, made_from: Some(version) })));
+    assert!(text.contains("look at what differs again"), "{text}");
     let text = refused(declare(&mut cluster, Declaration { made_from: Some(version), ..nothing() }));
     assert_eq!(text, format!("the configuration is at version {} by now; look at what differs again", version + 1));
 }
@@ -195,7 +204,7 @@ fn one_can_go_back_to_how_a_declaration_left_it() {
     let first = cluster.player.state.config_version();
     done(declare(&mut cluster, with(4, Order::Sjf)));
     done(declare(&mut cluster, with(2, Order::Sjf)));
-    done(cluster.commit(configure(ConfigChange::RollBack { version: first })));
+    done(cluster.commit(configure(ConfigChange::RollBack { version: first, made_from: None })));
     let state = &cluster.player.state;
     assert_eq!(
         (state.policy().order.clone(), &**state.accounts().document()),
@@ -203,7 +212,7 @@ fn one_can_go_back_to_how_a_declaration_left_it() {
     );
     let sources: Vec<&str> = state.declarations().past().iter().map(|known| known.source.as_str()).collect();
     assert_eq!(sources[3], format!("back to {first}"));
-    let text = refused(cluster.commit(configure(ConfigChange::RollBack { version: 1 })));
+    let text = refused(cluster.commit(configure(ConfigChange::RollBack { version: 1, made_from: None })));
     assert!(text.starts_with("version: no declaration 1 is kept to go back to; there is: "), "{text}");
 }
 
@@ -231,21 +240,84 @@ fn quota_on_which_a_job_runs_that_may_not_be_stopped_is_not_given_to_others() {
     assert_eq!(
         text,
         format!(
-            "account[1].quota.H100: `a` holds 8 H100 for jobs that may not be stopped, within the 8 that it is \
-             guaranteed; with 4 they would sit on what is owed to others; wait for jobs {} or cancel them, or leave \
-             `nominal` at 8",
+            "account[1].quota.H100: 4 H100 would be owed to others while jobs of `a` are on them that may not be \
+             stopped ({}); wait for those jobs, cancel them, or let less be owed",
             gang.job
         )
     );
     let text = refused(declare(&mut cluster, lowered(organisation(&[("b", 16)]))));
-    assert!(text.starts_with("account: `a` holds 8 H100"), "an account that is left out: {text}");
+    assert!(text.starts_with("account[0].quota.H100: 8 H100 would be owed"), "an account that is left out: {text}");
     // By the account alone, too.
     let one = ConfigChange::Organisation(Arc::new(organisation(&[("a", 4), ("b", 12)])));
     assert!(refused(cluster.commit(configure(one))).contains("may not be stopped"));
-    // Under another account it is still there.
-    let moved =
-        Organisation { accounts: vec![account("top", None, 0), account("a", Some("top"), 8)], queues: Vec::new() };
-    done(declare(&mut cluster, lowered(moved)));
+    // What nobody is owed is enough for it, and so is what it finds in an account above.
+    done(declare(&mut cluster, lowered(organisation(&[("a", 4), ("b", 8)]))));
+    let tree = |top, parent| Organisation {
+        accounts: vec![account("top", None, top), account("a", parent, 8 - top), account("b", None, 8)],
+        queues: Vec::new(),
+    };
+    for document in [tree(0, Some("top")), tree(8, Some("top")), tree(0, Some("top")), tree(0, None)] {
+        done(declare(&mut cluster, lowered(document)));
+    }
+    // From under the account that owned it.
+    done(declare(&mut cluster, lowered(tree(8, Some("top")))));
+    let text = refused(declare(&mut cluster, lowered(tree(8, None))));
+    assert!(text.starts_with("account[1].quota.H100: 8 H100 would be owed"), "{text}");
+}
+
+#[test]
+fn nobody_is_promised_what_jobs_hold_that_may_not_be_stopped() {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.nodes(2, 8);
+    let with = |owed: &[(&str, u32)]| Declaration { organisation: Some(Arc::new(organisation(owed))), ..nothing() };
+    done(declare(&mut cluster, with(&[("a", 4), ("b", 4)])));
+    for _ in 0..3 {
+        let mut wish = exact(nodes(1, 4), 1000);
+        (wish.preemptible, wish.account) = (false, name("a"));
+        cluster.submit(wish);
+    }
+    cluster.decide();
+    // Of the sixteen `a` holds four of its own and eight of nobody's.
+    let text = refused(declare(&mut cluster, with(&[("a", 4), ("b", 12)])));
+    assert!(text.starts_with("account[0].quota.H100: 8 H100 would be owed to others while jobs of `a`"), "{text}");
+    done(declare(&mut cluster, with(&[("a", 12), ("b", 4)])));
+    cluster.run();
+    done(declare(&mut cluster, with(&[("a", 4), ("b", 12)])));
+}
+
+#[test]
+fn an_account_goes_together_with_what_was_declared_for_it() {
+    let mut cluster = Cluster::new(Policy::default());
+    cluster.nodes(2, 8);
+    let of = |owed: &[(&str, u32)], windows| Declaration {
+        organisation: Some(Arc::new(organisation(owed))),
+        windows: Some(windows),
+        ..nothing()
+    };
+    let kept = MakeWindow { holders: Holders::Account(name("a")), ..window("w", "n00", (100, 200)) };
+    done(declare(&mut cluster, of(&[("a", 4), ("b", 4)], vec![kept.clone()])));
+    let other = MakeWindow { holders: Holders::Account(name("b")), ..kept };
+    done(declare(&mut cluster, of(&[("b", 4)], vec![other])));
+    done(declare(&mut cluster, of(&[("c", 4)], Vec::new())));
+    assert!(cluster.player.state.windows().is_empty());
+}
+
+#[test]
+fn a_part_ends_no_reservation_and_nodes_that_are_named_go_first() {
+    let mut cluster = Cluster::new(Policy::default());
+    cluster.nodes(2, 8);
+    let with = |windows, whole| Declaration { windows: Some(windows), whole, ..nothing() };
+    let counted = MakeWindow {
+        nodes: Which::Some { nodes: 1, model: None, level: None },
+        ..window("counted", "n00", (100, 200))
+    };
+    done(declare(&mut cluster, with(vec![counted, window("named", "n00", (100, 200))], true)));
+    let nodes = |cluster: &Cluster, called| cluster.player.state.windows().named(&name(called)).unwrap().nodes.clone();
+    assert_eq!((nodes(&cluster, "counted"), nodes(&cluster, "named")), (vec![name("n01")], vec![name("n00")]));
+    done(declare(&mut cluster, with(vec![window("named", "n00", (100, 300))], false)));
+    let state = &cluster.player.state;
+    assert_eq!(state.windows().named(&name("named")).unwrap().end, Time(300_000));
+    assert!(state.windows().named(&name("counted")).is_some(), "another part may have it");
 }
 
 #[test]
@@ -263,7 +335,7 @@ fn what_may_be_stopped_is_in_nobodys_way() {
 
 #[test]
 fn below_the_feature_level_nothing_is_declared() {
-    for change in [ConfigChange::Declare(Box::new(nothing())), ConfigChange::RollBack { version: 1 }] {
+    for change in [ConfigChange::Declare(Box::new(nothing())), ConfigChange::RollBack { version: 1, made_from: None }] {
         // A state that has not been told its cluster yet is at no level at all.
         let entry = Entry { index: 1, term: 1, at: Time(1), command: configure(change) };
         let response = apply(&mut State::default(), &entry).response;

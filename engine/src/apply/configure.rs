@@ -82,8 +82,8 @@ impl Applying<'_> {
                 self.declare(declaration, by)?;
                 "declaration"
             }
-            ConfigChange::RollBack { version } => {
-                self.roll_back(*version, by)?;
+            ConfigChange::RollBack { version, made_from } => {
+                self.roll_back(*version, *made_from, by)?;
                 "declaration"
             }
         };

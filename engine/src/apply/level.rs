@@ -44,7 +44,7 @@ mod tests {
         };
         for command in [
             Command::MakeWindow(Box::new(window)),
-            configure(ConfigChange::RollBack { version: 1 }),
+            configure(ConfigChange::RollBack { version: 1, made_from: None }),
             configure(ConfigChange::Shadow(None)),
             configure(ConfigChange::Organisation(Default::default())),
         ] {

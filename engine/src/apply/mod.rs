@@ -10,6 +10,7 @@ mod depend;
 mod edit;
 mod expire;
 mod gang;
+mod guarantees;
 mod level;
 mod organisation;
 mod part;

@@ -1,6 +1,8 @@
 //! Accounts and queues: putting a document in force, going back to an earlier one, and what it says
 //! about a job that is submitted or edited.
 
+use super::declare::DECLARE_LEVEL;
+use super::guarantees::taken_for_good;
 use super::{Applying, Result};
 use crate::command::Principal;
 use crate::organisation::{Organisation, Queue};
@@ -28,9 +30,16 @@ impl Applying<'_> {
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;
-        self.check_guarantees(document)?;
+        let taken = taken_for_good(self.state);
+        let kept = self.state.accounts.clone();
         let now = self.now();
         self.state.accounts.replace(document.clone(), by, now);
+        if self.state.cluster.feature_level >= DECLARE_LEVEL
+            && let Err(refusal) = self.check_guarantees(&taken, kept.document())
+        {
+            self.state.accounts = kept;
+            return Err(refusal);
+        }
         self.state.usage.resum(&self.state.accounts);
         Ok(())
     }

@@ -267,6 +267,32 @@ impl Quotas {
         }
     }
 
+    /// Thousandths of devices, by model, that are owed to somebody and held by what may not be stopped.
+    pub fn taken_for_good(&self) -> BTreeMap<Name, Milli> {
+        let Some(cluster) = self.accounts.first() else { return BTreeMap::new() };
+        // What nobody is owed is for it as well. Less than is owed, as before nodes have joined, is nobody's doing.
+        let taken = |at: &ModelAt| {
+            let Line { nominal, held, lent, .. } = cluster.firm[*at];
+            (held - lent - nominal.max(0)).max(0)
+        };
+        self.models.iter().map(|(model, at)| (model.clone(), taken(at))).filter(|(_, milli)| *milli > 0).collect()
+    }
+
+    /// Accounts that hold more of it for good than they and those below them own.
+    pub fn debtors_for_good(&self, model: &Name) -> BTreeSet<Name> {
+        let Some(at) = self.model(model) else { return BTreeSet::new() };
+        let below = |node: &&Node| node.firm[at].left() < 0;
+        self.accounts.iter().skip(1).filter(below).map(|node| node.name.clone()).collect()
+    }
+
+    /// Gangs of those accounts, or of none in the document, that hold some of it and may not be stopped.
+    pub fn held_for_good(&self, model: &Name, accounts: &BTreeSet<Name>) -> impl Iterator<Item = GangId> {
+        let at = self.model(model);
+        let holds = move |charge: &Charge| charge.firm && charge.held.iter().any(|(model, _)| Some(*model) == at);
+        let whose = |charge: &Charge| charge.at == CLUSTER || accounts.contains(self.name(charge.at));
+        self.charged.iter().filter(move |(_, charge)| holds(charge) && whose(charge)).map(|(gang, _)| *gang)
+    }
+
     /// The account and all above it, itself first, without the cluster.
     pub fn upward(&self, at: AccountAt) -> impl Iterator<Item = AccountAt> + '_ {
         let next = |at: &AccountAt| Some(self.accounts[*at].parent);

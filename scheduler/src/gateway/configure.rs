@@ -5,13 +5,14 @@ use super::declaration;
 use super::roles::Caller;
 use super::submit::unexpected;
 use super::{Inner, errors};
-use muster_engine::command::{ConfigChange, Principal};
+use muster_common::Time;
+use muster_engine::command::{ConfigChange, Declaration, Principal};
 use muster_engine::state::policies::Promotion;
 use muster_engine::{Command, Entry, Response, State, apply};
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Largest value, as JSON; an organisation's thousands of accounts travel in a large entry.
@@ -39,7 +40,8 @@ pub(super) async fn configure(
         check_known(level, &super::cluster::feature_levels(inner, caller).await)?;
     }
     if request.plan_only || whole {
-        let after = try_on(&state, change.clone(), caller.principal())?;
+        // Whether somebody was faster is for the log to say: a call whose first answer was lost finds nothing to change.
+        let after = try_on(&state, unconditional(change.clone()), caller.principal(), inner.now(&state))?;
         let mut json = unchanged.json.clone();
         if whole {
             // What it would be says what it would do: names are resolved, and what is over is left out.
@@ -92,8 +94,11 @@ pub fn present(state: &State, kind: &str) -> Result<String, ErrorInfo> {
 pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
     fn read<T: DeserializeOwned>(kind: &str, json: &str) -> Result<T, ErrorInfo> {
         serde_json::from_str(json).map_err(|error| {
-            ErrorInfo::new(ErrorCode::ConfigInvalid, format!("the {kind} cannot be read: {error}"))
-                .hint(format!("`muster cluster set {kind}` shows the present one"))
+            let hint = match kind {
+                "declaration" | "rollback" => "`muster apply` writes it; is it as new as the servers?".to_owned(),
+                _ => format!("`muster cluster set {kind}` shows the present one"),
+            };
+            ErrorInfo::new(ErrorCode::ConfigInvalid, format!("the {kind} cannot be read: {error}")).hint(hint)
         })
     }
     let large = matches!(kind, "organisation" | "declaration");
@@ -114,10 +119,32 @@ pub fn change(kind: &str, json: &str) -> Result<ConfigChange, ErrorInfo> {
             ConfigChange::Promote(promotion)
         }
         "feature_level" => ConfigChange::FeatureLevel(read(kind, json)?),
-        "declaration" => ConfigChange::Declare(read(kind, json)?),
-        "rollback" => ConfigChange::RollBack { version: read(kind, json)? },
+        "declaration" => ConfigChange::Declare(declaration::checked(read(kind, json)?)?),
+        "rollback" => {
+            let Return { version, made_from } = read(kind, json)?;
+            ConfigChange::RollBack { version, made_from }
+        }
         other => return Err(unknown(other)),
     })
+}
+
+/// To how a declaration left policy and organisation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Return {
+    version: u32,
+    made_from: Option<u32>,
+}
+
+/// The same, whatever it was compared with.
+fn unconditional(change: ConfigChange) -> ConfigChange {
+    match change {
+        ConfigChange::Declare(declaration) => {
+            ConfigChange::Declare(Box::new(Declaration { made_from: None, ..*declaration }))
+        }
+        ConfigChange::RollBack { version, .. } => ConfigChange::RollBack { version, made_from: None },
+        other => other,
+    }
 }
 
 fn differs(state: &State, change: &ConfigChange) -> bool {
@@ -167,10 +194,10 @@ fn server((name, most): &(String, Option<u32>)) -> String {
 ///
 /// # Errors
 /// [`ErrorCode::ConfigInvalid`] with what `apply` says.
-pub fn try_on(state: &State, change: ConfigChange, by: Principal) -> Result<State, ErrorInfo> {
+pub fn try_on(state: &State, change: ConfigChange, by: Principal, now: Time) -> Result<State, ErrorInfo> {
     let mut copy = state.clone();
     let command = Command::Configure { change: Box::new(change), by };
-    let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: copy.now(), command };
+    let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: now, command };
     match apply(&mut copy, &entry).response {
         Response::Refused(refusal) => Err(invalid(errors::refused(refusal))),
         _ => Ok(copy),
@@ -207,7 +234,7 @@ mod tests {
         let change = change("feature_level", &FEATURE_LEVEL.to_string()).unwrap();
         let by = || Principal("root".into());
         assert_eq!((present(&old, "feature_level").unwrap().as_str(), differs(&old, &change)), ("0", true));
-        try_on(&old, change.clone(), by()).unwrap();
+        try_on(&old, change.clone(), by(), old.now()).unwrap();
         let mut raised = old;
         let command = Command::Configure { change: Box::new(change.clone()), by: by() };
         let entry = Entry { index: 1, term: 1, at: raised.now(), command };
@@ -215,6 +242,6 @@ mod tests {
         assert_eq!(present(&raised, "feature_level").unwrap(), FEATURE_LEVEL.to_string());
         assert!(!differs(&raised, &change));
         let lower = super::change("feature_level", "1").unwrap();
-        assert_eq!(try_on(&raised, lower, by()).unwrap_err().code, ErrorCode::ConfigInvalid);
+        assert_eq!(try_on(&raised, lower, by(), raised.now()).unwrap_err().code, ErrorCode::ConfigInvalid);
     }
 }

@@ -1,6 +1,9 @@
 //! Configuration as a whole, as it is shown: what is in force by name, and what was declared before.
 
+use super::errors;
+use super::reservations::{JOBS_MAX, NAMED_MAX};
 use muster_engine::State;
+use muster_engine::command::{Declaration, Which};
 use muster_engine::state::declarations::Declared;
 use muster_engine::state::window::{Holders, Window};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -50,6 +53,27 @@ fn reservation(window: &Window) -> Value {
 
 fn declared(known: &Declared) -> Value {
     json!({"version": known.version, "at_ms": known.at.0, "by": known.by.0, "source": known.source})
+}
+
+/// What a reservation may say is the same as when it is made alone.
+pub fn checked(declaration: Box<Declaration>) -> Result<Box<Declaration>, ErrorInfo> {
+    for (at, window) in declaration.windows.iter().flatten().enumerate() {
+        let place = |key: &str| format!("reservation[{at}].{key}");
+        errors::check_reason(&window.reason).map_err(|error| error.path(place("reason")))?;
+        if let Which::Nodes(names) = &window.nodes
+            && names.len() > NAMED_MAX
+        {
+            let message = format!("{} nodes are named; at most {NAMED_MAX} can be", names.len());
+            return Err(errors::usage(message).hint("mean them by their domain").path(place("nodes")));
+        }
+        if let Holders::Jobs(jobs) = &window.holders
+            && jobs.len() > JOBS_MAX
+        {
+            let message = format!("{} jobs are named; at most {JOBS_MAX} can be", jobs.len());
+            return Err(errors::usage(message).hint("keep it for an account instead").path(place("jobs")));
+        }
+    }
+    Ok(declaration)
 }
 
 /// Is any of it another?

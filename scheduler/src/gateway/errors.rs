@@ -42,6 +42,7 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
         Refusal::OldRevision { .. } => {
             (ErrorCode::Conflict, "somebody else edited it; look at `muster show JOB`, then edit it again")
         }
+        Refusal::OldConfiguration { .. } => (ErrorCode::Conflict, "run the same `muster apply` again"),
         Refusal::NotNow(_) => (ErrorCode::Conflict, "`muster show JOB` tells how it stands"),
         Refusal::UnknownWindow { .. } => {
             (ErrorCode::ReservationNotFound, "`muster reservation ls` lists those that are not over")

@@ -15,12 +15,12 @@ use muster_proto::convert::error::ErrorInfo;
 use std::sync::Arc;
 
 /// Nodes that one call may name; more are meant by their domain.
-const NAMED_MAX: usize = 1000;
+pub(super) const NAMED_MAX: usize = 1000;
 /// Names that one answer lists, and gangs.
 const LISTED_MAX: usize = 1000;
 const CROSSING_MAX: usize = 100;
 /// Jobs that one reservation may be for.
-const JOBS_MAX: usize = 1000;
+pub(super) const JOBS_MAX: usize = 1000;
 
 pub(super) async fn list(
     inner: &Arc<Inner>,

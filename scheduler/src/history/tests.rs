@@ -1,5 +1,6 @@
 use super::*;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 fn record(ordinal: u32, job: Option<u64>, bytes: &[u8]) -> Record {
     Record { ordinal, kind: 1, job, bytes: Bytes::copy_from_slice(bytes) }
@@ -18,12 +19,25 @@ fn indexes(records: &[(u64, Record)]) -> Vec<u64> {
     records.iter().map(|(index, _)| *index).collect()
 }
 
+/// A store that was dropped may hold its lock for a moment more, until its own thread has ended.
+fn reopened(path: &Path) -> HistoryStore {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match HistoryStore::open(path) {
+            Err(error) if error.to_string().contains("acquire lock") && Instant::now() < until => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn records_come_back_in_order_and_by_job() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history");
     filled(&path).flush_durable().unwrap();
-    let store = HistoryStore::open(&path).unwrap();
+    let store = reopened(&path);
     assert_eq!(store.watermark(), Some(20));
     assert_eq!(store.moved_aside(), None);
     let read = store.read_range(5, 3).unwrap();
@@ -170,7 +184,7 @@ fn entries_without_records_move_the_watermark() {
     assert_eq!(store.watermark(), Some(30));
     store.flush_durable().unwrap();
     drop(store);
-    assert_eq!(HistoryStore::open(&path).unwrap().watermark(), Some(30));
+    assert_eq!(reopened(&path).watermark(), Some(30));
 }
 
 #[test]
@@ -247,7 +261,7 @@ fn a_history_whose_durable_mark_is_damaged_is_not_believed() {
         let path = dir.path().join("history");
         filled(&path).flush_durable().unwrap();
         std::fs::write(path.join(DURABLE_MARK), damage).unwrap();
-        let store = HistoryStore::open(&path).unwrap();
+        let store = reopened(&path);
         assert!(store.moved_aside().is_some(), "{damage:?} was believed");
     }
 }
@@ -267,7 +281,7 @@ fn a_damaged_history_is_moved_aside_and_begun_anew() {
         let db = File::options().write(true).open(path.join("db")).unwrap();
         db.write_all_at(&[0xAA; 256], at).unwrap();
         drop(db);
-        let store = HistoryStore::open(&path).unwrap();
+        let store = reopened(&path);
         let Some(moved) = store.moved_aside() else {
             // Not every byte of the file matters; but nothing may be missing without a word.
             match store.read_range(0, 1000) {
@@ -298,7 +312,7 @@ fn damage_met_while_reading_is_moved_aside_at_the_next_start() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     store.append(21, &[record(0, None, b"still written")]).unwrap();
     drop(store);
-    let store = HistoryStore::open(&path).unwrap();
+    let store = reopened(&path);
     assert!(store.moved_aside().is_some());
     assert!(store.read_range(0, 1000).unwrap().is_empty());
 }

@@ -7,6 +7,7 @@ use muster_common::{JobId, Name, Time};
 use muster_engine::command::{Declaration, MakeWindow, Principal, Which};
 use muster_engine::organisation::{Account, Organisation, Queue};
 use muster_engine::policy::Policy;
+use muster_engine::state::declarations::SOURCE_BYTES_MAX;
 use muster_engine::state::window::Holders;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use muster_runtime::config::{FILE_LIMIT_BYTES, parse};
@@ -18,9 +19,6 @@ use std::sync::Arc;
 
 /// Most files of one folder.
 const FILES_MAX: usize = 1000;
-/// Longest name of where a declaration comes from.
-const SOURCE_CHARS: usize = 200;
-
 /// What one file may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,6 +63,8 @@ struct ReservationText {
 #[derive(Debug)]
 pub struct Folder {
     source: String,
+    /// A folder says all of its reservations, a single file only some.
+    whole: bool,
     files: Vec<Source>,
     organisation: Option<Arc<Organisation>>,
     policy: Option<Box<Policy>>,
@@ -80,7 +80,8 @@ impl Folder {
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let whole = path.is_dir();
         let mut folder = Self {
-            source: path.display().to_string().chars().take(SOURCE_CHARS).collect(),
+            source: source(path),
+            whole,
             files: Vec::new(),
             organisation: None,
             policy: None,
@@ -127,6 +128,7 @@ impl Folder {
             organisation: self.organisation.clone(),
             policy: self.policy.clone(),
             windows: self.windows.clone(),
+            whole: self.whole,
         };
         serde_json::to_string(&declaration).expect("configuration has string keys and no floats")
     }
@@ -206,6 +208,14 @@ impl Folder {
     }
 }
 
+/// As the history will name it, cut to what it keeps.
+fn source(path: &Path) -> String {
+    let mut source = path.display().to_string();
+    let end = (0..=SOURCE_BYTES_MAX.min(source.len())).rev().find(|at| source.is_char_boundary(*at));
+    source.truncate(end.unwrap_or(0));
+    source
+}
+
 /// The TOML files of a folder in the order of their names, or the one file.
 fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     if !path.is_dir() {
@@ -214,7 +224,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let file = entry?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") && file.is_file() {
+        // A link that leads nowhere is an error when it is read, and no file fewer.
+        if file.extension().is_some_and(|extension| extension == "toml") && !file.is_dir() {
             found.push(file);
         }
     }

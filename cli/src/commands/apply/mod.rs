@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 pub const NOTES: &str = "\
 A folder holds any number of *.toml files with [[account]], [[queue]], [policy] and [[reservation]]. All of it comes in
-force at once, or none of it. What no file speaks of stays as it is; only reservations that came from a folder and
-are no longer in it are ended.
+force at once, or none of it. A cluster has one such folder: what was applied from it and is no longer in it, accounts,
+queues and reservations, is ended. A kind of which no file speaks stays as it is. A single file ends no reservation.
 
 Examples:
   muster apply -f cluster/ --dry-run     what would change; ends with 9 when anything would
@@ -48,17 +48,17 @@ pub struct ApplyArgs {
 }
 
 pub async fn run(context: &Context, args: ApplyArgs) -> Result<u8, CliError> {
+    let change = match (&args.file, args.rollback) {
+        (Some(path), _) => Some(Wanted::Folder(Folder::read(path)?)),
+        (None, Some(version)) => Some(Wanted::Version(version)),
+        (None, None) => None,
+    };
     let client = context.client()?;
     let before = call(&client, "declaration", String::new(), true).await?;
-    if args.history {
+    let Some(change) = change else {
         let shown = value(&before)?;
         context.printer.answer(|| history_document(&shown), || history(&shown, &context.style()))?;
         return Ok(0);
-    }
-    let change = match (&args.file, args.rollback) {
-        (Some(path), _) => Wanted::Folder(Folder::read(path)?),
-        (None, Some(version)) => Wanted::Version(version),
-        (None, None) => return Err(CliError::new(ErrorCode::Usage, "nothing to apply").hint("-f PATH")),
     };
     let after = change.call(&client, None, true).await?;
     let changes = diff::changes(&value(&before)?, &value(&after)?);
@@ -99,7 +99,10 @@ impl Wanted {
                 let reply = call(client, "declaration", json, plan_only).await;
                 reply.map_err(|error| folder.with_places(error))
             }
-            Wanted::Version(version) => call(client, "rollback", version.to_string(), plan_only).await,
+            Wanted::Version(version) => {
+                let json = json!({"version": version, "made_from": made_from}).to_string();
+                call(client, "rollback", json, plan_only).await
+            }
         }
     }
 }

@@ -150,9 +150,9 @@ impl Applying<'_> {
                 window.end > self.now() && reaches(after) && !reaches(&own)
             };
             let admits = |window: &Window| window.holders.admit(&self.state.accounts, job, &after.account);
-            let mut entered = self.state.windows.iter().filter(|window| enters(window) && !admits(window));
-            let met = entered.find(|window| nodes.iter().any(|node| window.has(node)));
-            if let Some(Window { name, start, .. }) = met.map(|window| &**window) {
+            let entered = self.state.windows.iter().filter(|window| enters(window) && !admits(window));
+            let met = entered.filter(|window| nodes.iter().any(|node| window.has(node)));
+            if let Some(Window { name, start, .. }) = met.min_by_key(|window| window.start).map(|window| &**window) {
                 let most_ms = start.since_ms(since).saturating_sub(after.checkpoint.grace_ms);
                 return Err(Refusal::NotNow(format!(
                     "{gang} runs on nodes of reservation `{name}` and would then run on into it; give a time limit of \

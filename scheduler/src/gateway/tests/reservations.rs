@@ -1,9 +1,6 @@
 //! Advance reservations on one real server: made, tried, seen and ended, and what is wrong said with its remedy.
 
-use super::fixture::principal;
 use super::server::{Server, within};
-use muster_engine::Command;
-use muster_engine::command::ConfigChange;
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
@@ -18,14 +15,6 @@ fn asked(name: &str) -> pb::MakeReservationRequest {
         nodes: vec!["n1".into()],
         ..pb::MakeReservationRequest::default()
     }
-}
-
-/// With one node, and told its cluster: before that it is at no feature level.
-async fn founded() -> Server {
-    let server = Server::start(1).await;
-    let change = Box::new(ConfigChange::Cluster { id: "dev".into() });
-    server.propose(Command::Configure { change, by: principal("root") }).await;
-    server
 }
 
 impl Server {
@@ -43,7 +32,7 @@ impl Server {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reservation_is_tried_made_once_and_ended() {
-    let server = founded().await;
+    let server = Server::start(1).await;
     let tried = server.made(pb::MakeReservationRequest { plan_only: true, ..asked("firmware") }).await.unwrap();
     assert!(tried.changed && server.reserved().await.is_empty());
     let request = pb::MakeReservationRequest { reason: "switches".into(), ..asked("firmware") };
@@ -75,7 +64,7 @@ async fn a_reservation_is_tried_made_once_and_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_reservation_is_said() {
-    let server = founded().await;
+    let server = Server::start(1).await;
     let without = pb::MakeReservationRequest { nodes: Vec::new(), ..asked("w") };
     for (request, code, text) in [
         (without.clone(), ErrorCode::Usage, "a reservation needs nodes, said in one way"),

@@ -1,7 +1,7 @@
 //! One real server in this process: consensus on a disk in memory, history on a real one, and the
 //! coordinator; agents are played by the test.
 
-use super::fixture::{fabric, registration};
+use super::fixture::{fabric, principal, registration};
 use super::roles::connection;
 use crate::consensus::{Consensus, ConsensusConfig, Lane, MemDisk, Member, PeerConnector};
 use crate::context::{Context, MemberInfo, ServerName};
@@ -17,7 +17,7 @@ use crate::reports::Reports;
 use crate::sessions::{Services, SessionsHandle};
 use crate::watch::WatchHandle;
 use muster_common::{GangId, NodeId};
-use muster_engine::command::{Exit, NodeReport, ReportBody};
+use muster_engine::command::{ConfigChange, Exit, NodeReport, ReportBody};
 use muster_engine::state::gang::GangState;
 use muster_engine::{Command, Response as Applied};
 use muster_runtime::clock::{Clock, SystemClock};
@@ -126,6 +126,9 @@ impl Server {
         let mut leadership = consensus.leadership();
         within("a leader", leadership.wait_for(|now| now.first_index_of_term_applied)).await.unwrap();
         let server = Self { gateway: Gateway::new(ctx.clone()), ctx, shutdown, _dir: dir };
+        // The coordinator does so too, later; before it the cluster is at no feature level.
+        let change = Box::new(ConfigChange::Cluster { id: "dev".into() });
+        server.propose(Command::Configure { change, by: principal("root") }).await;
         server.propose(fabric()).await;
         for n in 1..=nodes {
             server.propose(Command::RegisterNode(Box::new(registration(&format!("n{n}"), 2)))).await;
