@@ -151,9 +151,7 @@ fn order(placed: impl Iterator<Item = (u64, f64)>) -> Vec<u64> {
     all.into_iter().map(|(id, _)| id).collect()
 }
 
-/// Real time is compared, so nothing else may want the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes four minutes of a machine with nothing else to do"]
 async fn two_hundred_jobs_start_in_the_same_order_and_wait_as_long_in_the_simulator() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().expect("a temp folder");

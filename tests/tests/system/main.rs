@@ -10,6 +10,7 @@ mod backup_restored;
 mod dev;
 mod doctor;
 mod examples;
+#[cfg(feature = "real-time")]
 mod fidelity;
 mod http;
 mod leader_killed;
