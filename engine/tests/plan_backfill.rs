@@ -5,7 +5,7 @@ mod property;
 
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, Time};
-use muster_engine::command::{Command, Entry, PlanStep};
+use muster_engine::command::{Command, Entry, Exit, NodeReport, PlanStep, ReportBody};
 use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
 use muster_engine::outcome::Outcome;
 use muster_engine::policy::{Admission, Backfill, Domains, Edge, FillerOrder, Order, Policy};
@@ -200,4 +200,32 @@ proptest! {
             prop_assert!(started.is_some_and(|at| at <= *promised), "{} promised {}, started {:?}", gang, promised, started);
         }
     }
+}
+
+/// An agent tells the last exit first, and a moment later that nothing is left of the ranks.
+#[test]
+fn nobody_slips_in_between_the_last_exit_and_the_release_of_what_the_head_is_booked_for() {
+    let mut cluster = Cluster::new(easy(Edge::AtOrBefore, true));
+    cluster.nodes(2, 8);
+    let ends = cluster.submit(exact(nodes(1, 8), 100));
+    cluster.decide();
+    let head = cluster.submit(exact(nodes(2, 8), 100));
+    cluster.decide();
+    let attempt = cluster.player.state.gang(ends).unwrap().current().unwrap().clone();
+    let part = attempt.parts[0].clone();
+    let epoch = cluster.player.state.node(part.node).unwrap().epoch;
+    let exited = |rank: u32| NodeReport {
+        node: part.node,
+        epoch,
+        number: 1000 + u64::from(rank),
+        gang: ends,
+        attempt: attempt.number,
+        token: attempt.token,
+        body: ReportBody::Exited { rank, exit: Exit::Code(0), why: String::new() },
+    };
+    cluster.commit(Command::Reports { reports: (0..part.ranks).map(exited).collect() });
+    assert!(cluster.player.state.gang(ends).unwrap().current().unwrap().stopping_at.is_some());
+    let [long, short] = [20, 1].map(|run_s| cluster.submit(exact(nodes(1, 8), run_s)));
+    cluster.decide();
+    assert_eq!([head, long, short].map(|gang| cluster.start_s(gang)), [None, None, Some(0)]);
 }

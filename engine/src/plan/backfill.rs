@@ -12,10 +12,10 @@ use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep};
 use crate::policy::Edge;
 use crate::state::State;
-use crate::state::gang::{GangRecord, GangState};
+use crate::state::gang::{Cause, GangRecord, GangState};
 use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
-use muster_common::time::MINUTE_MS;
+use muster_common::time::{MINUTE_MS, SECOND_MS};
 use muster_common::topology::FabricSpec;
 use muster_common::{DeviceId, GangId, Name, NodeId, Time};
 use std::borrow::Cow;
@@ -24,6 +24,10 @@ use std::sync::Arc;
 
 /// A booked start is written again only when it moves by this much.
 pub(super) const MOVED_MS: u64 = MINUTE_MS;
+
+/// From the exit of the last rank until its devices are given back: whoever found that long would slip in ahead of whom
+/// they are booked for.
+const TIDIED_MS: u64 = SECOND_MS;
 
 /// When a gang that holds devices is expected to let go of them.
 ///
@@ -34,8 +38,10 @@ pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
     let Some(attempt) = gang.current() else { return now };
     let limits = &state.scheduling(job).limits;
     let end = match &gang.state {
-        GangState::Stopping(..) => {
-            attempt.stopping_at.unwrap_or(now).plus_ms(state.scheduling(job).checkpoint.grace_ms)
+        GangState::Stopping(_, cause) => {
+            let ranks_are_gone = matches!(**cause, Cause::Completed);
+            let grace_ms = state.scheduling(job).checkpoint.grace_ms;
+            attempt.stopping_at.unwrap_or(now).plus_ms(if ranks_are_gone { TIDIED_MS } else { grace_ms })
         }
         _ => match run_ms(state.policy(), job, limits) {
             // Only an exact run time says what is left after earlier attempts.
