@@ -16,13 +16,17 @@ fn env(home: &Path) -> Vec<(String, String)> {
     let rust = |name: &str, folder: &str| {
         (name.to_owned(), std::env::var(name).unwrap_or_else(|_| format!("{real_home}/{folder}")))
     };
-    vec![
+    // What was built differently would be built once more.
+    let built_with =
+        std::env::vars().filter(|(name, _)| name == "CARGO_INCREMENTAL" || name.starts_with("CARGO_PROFILE_"));
+    let plain = [
         ("HOME".to_owned(), home.display().to_string()),
         ("PATH".to_owned(), path),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
         rust("CARGO_HOME", ".cargo"),
         rust("RUSTUP_HOME", ".rustup"),
-    ]
+    ];
+    plain.into_iter().chain(built_with).collect()
 }
 
 /// A tutorial builds for speed; here the program under test stands in its place.
