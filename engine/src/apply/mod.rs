@@ -3,6 +3,7 @@
 
 mod admin;
 mod cancel;
+mod cells;
 mod configure;
 mod deadline;
 mod depend;
@@ -20,6 +21,7 @@ mod taking;
 mod token;
 mod window;
 
+pub use cells::CELLS_LEVEL;
 pub use configure::FEATURE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use organisation::ORGANISATION_LEVEL;

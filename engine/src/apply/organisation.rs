@@ -1,7 +1,7 @@
 //! Accounts and queues: putting a document in force, going back to an earlier one, and what it says
 //! about a job that is submitted or edited.
 
-use super::{Applying, Result};
+use super::{Applying, Result, cells};
 use crate::command::Principal;
 use crate::organisation::{Organisation, Queue};
 use crate::outcome::Refusal;
@@ -28,6 +28,7 @@ impl Applying<'_> {
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;
+        cells::check_document(self.state, document)?;
         let now = self.now();
         self.state.accounts.replace(document.clone(), by, now);
         self.state.usage.resum(&self.state.accounts);

@@ -3,6 +3,7 @@
 
 use super::fragment::Workload;
 use super::islands::{self, Islands};
+use super::owed::{Owed, Take};
 use super::pool::Pool;
 use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
@@ -35,6 +36,8 @@ pub struct Ledger {
     with_free: BTreeSet<NodeId>,
     /// What accounts hold, and may.
     pub quotas: Quotas,
+    /// The cells that accounts own.
+    pub owed: Owed,
     undo: Vec<Undo>,
     workload: Arc<Workload>,
     /// Of the node that was put here last.
@@ -89,6 +92,7 @@ pub struct Domain {
 enum Undo {
     Node(Before),
     Held { at: AccountAt, model: usize, firm: bool, more: Milli },
+    Cells { take: Take, sign: i32 },
 }
 
 #[derive(Debug, Clone)]
@@ -279,6 +283,12 @@ impl Ledger {
         self.undo.push(Undo::Held { at, model, firm, more });
     }
 
+    /// Counts devices as taken by work that stays, until it is rolled back.
+    pub fn hold_cells(&mut self, take: Take, sign: i32) {
+        self.owed.hold(take, sign);
+        self.undo.push(Undo::Cells { take, sign });
+    }
+
     pub fn mark(&self) -> usize {
         self.undo.len()
     }
@@ -287,7 +297,7 @@ impl Ledger {
     pub fn touched(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.undo.iter().filter_map(|undo| match undo {
             Undo::Node(before) => Some(before.node),
-            Undo::Held { .. } => None,
+            Undo::Held { .. } | Undo::Cells { .. } => None,
         })
     }
 
@@ -297,6 +307,10 @@ impl Ledger {
                 Undo::Node(before) => before,
                 Undo::Held { at, model, firm, more } => {
                     self.quotas.hold(at, model, firm, -more);
+                    continue;
+                }
+                Undo::Cells { take, sign } => {
+                    self.owed.hold(take, -sign);
                     continue;
                 }
             };

@@ -54,6 +54,9 @@ impl Round<'_> {
         };
         let parts: Vec<PlacedPart> = by_node.iter().map(part).collect();
         self.charge_kept(known.gang, &parts);
+        // What will be its own for good counts for it before it is free.
+        let takes = self.hold_cells(known.gang, &parts, 1);
+        self.taking.cells.insert(known.gang, takes);
         for (node, slots) in by_node {
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;
@@ -103,6 +106,8 @@ impl Round<'_> {
         if let Some(parts) = self.taking.charged.get(&gang).cloned() {
             self.charge(gang, &parts, -1);
         }
+        let takes = self.taking.cells.get(&gang).into_iter().flatten();
+        takes.for_each(|take| self.ledger.hold_cells(*take, -1));
         let Some(masked) = self.taking.masked.get(&gang) else { return };
         // A device that leaves one gang may be kept for another, and that one's node be lost meanwhile: both then keep it.
         let others =

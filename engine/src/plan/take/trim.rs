@@ -25,7 +25,11 @@ impl Round<'_> {
         let found = self.proven(gang, item, (offers, avoid), victims, rest);
         self.ledger.rollback(mark);
         let is_victim = |gang: &GangId| !offers.leaving.contains(gang);
-        let taken = found.map(|(gone, parts)| Taken { victims: gone.into_iter().filter(is_victim).collect(), parts });
+        let taken = found.map(|(gone, parts)| Taken {
+            victims: gone.into_iter().filter(is_victim).collect(),
+            parts,
+            ripe_at: None,
+        });
         // Where nobody has to be stopped, those that leave anyway make the room.
         taken.filter(|taken| {
             let many = taken.victims.len();

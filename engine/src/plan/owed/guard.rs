@@ -1,0 +1,152 @@
+//! The check: may work that stays take these devices, or would somebody then lack a cell it owns?
+
+use super::assign::{Bottom, Whose};
+use super::{Held, NODES, OfModel, Owed, Standing, devices_of};
+use crate::command::PlacedPart;
+use crate::state::State;
+use muster_common::NodeId;
+use muster_common::job::Scheduling;
+use muster_common::topology::FabricSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Devices of one model on one node that somebody would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Take {
+    model: usize,
+    pub node: NodeId,
+    devices: i32,
+    /// For whose work; `None` = of somebody who owns no cells of the model.
+    whose: Option<Whose>,
+}
+
+impl Owed {
+    /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
+    /// taken as it can be.
+    pub fn takes(&self, state: &State, scheduling: &Scheduling, parts: &[PlacedPart]) -> Vec<Take> {
+        let whose: Vec<Option<Whose>> =
+            self.models.iter().map(|model| model.whose(scheduling, state.fabric())).collect();
+        let mut takes = Vec::new();
+        for part in parts {
+            let Some(node) = state.node(part.node) else { continue };
+            for (model, known) in self.models.iter().enumerate() {
+                let slots = devices_of(&node.inventory, &known.name);
+                let taken = slots.filter(|slot| part.devices.iter().any(|(other, _)| usize::from(*other) == *slot));
+                let new = taken.filter(|slot| matches!(self.held(state, model, node, *slot), Held::InTime)).count();
+                if new > 0 {
+                    takes.push(Take { model, node: part.node, devices: new as i32, whose: whose[model] });
+                }
+            }
+        }
+        takes
+    }
+
+    /// Work that stays takes these (`sign` 1), or lets go of them again (-1).
+    pub fn hold(&mut self, take: Take, sign: i32) {
+        if let Some(model) = self.models.get_mut(take.model) {
+            model.hold(take.node, take.whose, sign * take.devices);
+        }
+    }
+
+    /// Does everybody still have the cells that can be had now?
+    pub fn admits(&mut self, takes: &[Take]) -> bool {
+        (0..self.models.len()).all(|at| {
+            let of_model: Vec<Take> = takes.iter().filter(|take| take.model == at).copied().collect();
+            of_model.is_empty() || self.models[at].admits(&of_model)
+        })
+    }
+
+    /// The first of them that somebody would lack a cell for.
+    pub fn first_refused(&mut self, takes: &[Take]) -> Option<usize> {
+        if self.admits(takes) {
+            return None;
+        }
+        let (mut good, mut bad) = (0, takes.len());
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if self.admits(&takes[..middle]) { good = middle } else { bad = middle }
+        }
+        Some(bad - 1)
+    }
+
+    /// Nodes of which a gang may take nothing for good.
+    pub fn barred(&mut self, scheduling: &Scheduling, fabric: &FabricSpec) -> BTreeSet<NodeId> {
+        let barred = |model: &mut OfModel| model.barred(model.whose(scheduling, fabric));
+        self.models.iter_mut().flat_map(barred).collect()
+    }
+
+    /// Whole nodes beside one in the narrowest domain that counts.
+    pub fn beside(&self, take: Take) -> Vec<NodeId> {
+        let Some(model) = self.models.get(take.model) else { return Vec::new() };
+        let Some(bottom) = model.nodes.get(&take.node).map(|on| on.bottom) else { return Vec::new() };
+        let whole = |on: &super::OnNode| on.bottom == bottom && on.standing(model.gpus) != Standing::Nobodys;
+        model.nodes.iter().filter(|(_, on)| whole(on)).map(|(id, _)| *id).collect()
+    }
+
+    /// Cells that cannot be had because of others' work or of the hardware, over all.
+    pub fn lost(&mut self) -> u64 {
+        let of_others = |model: &mut OfModel| model.known_lost().split_off(model.kinds.len());
+        self.models.iter_mut().flat_map(of_others).map(u64::from).sum()
+    }
+}
+
+impl OfModel {
+    fn known_lost(&mut self) -> Vec<u32> {
+        let found = self.lost.take().unwrap_or_else(|| self.outlook().lost());
+        self.lost = Some(found.clone());
+        found
+    }
+
+    fn admits(&mut self, takes: &[Take]) -> bool {
+        let before = self.known_lost();
+        let mut changed = false;
+        for take in takes {
+            changed |= self.hold(take.node, take.whose, take.devices);
+        }
+        let after = if changed { self.outlook().lost() } else { before.clone() };
+        takes.iter().for_each(|take| _ = self.hold(take.node, take.whose, -take.devices));
+        let good = after.iter().zip(&before).all(|(after, before)| after <= before);
+        self.lost = Some(before);
+        good
+    }
+
+    fn barred(&mut self, whose: Option<Whose>) -> Vec<NodeId> {
+        // What happens in one domain is what happens in another that has as much, where no level is above both.
+        let depths: BTreeSet<usize> = self.kinds.iter().map(|kind| kind.depth).filter(|at| *at != NODES).collect();
+        let mut known: BTreeMap<(usize, Change), bool> = BTreeMap::new();
+        let mut alike: BTreeMap<(Bottom, Change), bool> = BTreeMap::new();
+        let mut barred = Vec::new();
+        let nodes: Vec<(NodeId, usize, Change)> =
+            self.nodes.iter().filter_map(|(id, on)| Some((*id, on.bottom, self.change_of(on, whose)?))).collect();
+        for (node, bottom, change) in nodes {
+            let is_barred = match known.get(&(bottom, change)) {
+                Some(is_barred) => *is_barred,
+                None => {
+                    let like = (self.bottoms[bottom].clone(), change);
+                    let same = alike.get(&like).copied().filter(|_| depths.len() < 2);
+                    let found = same.unwrap_or_else(|| {
+                        let take = Take { model: 0, node, devices: 1, whose };
+                        !self.admits(&[take])
+                    });
+                    alike.insert(like, found);
+                    known.insert((bottom, change), found);
+                    found
+                }
+            };
+            if is_barred {
+                barred.push(node);
+            }
+        }
+        barred
+    }
+
+    /// What it makes of a node when one device of it is taken for good.
+    fn change_of(&self, on: &super::OnNode, whose: Option<Whose>) -> Option<Change> {
+        let before = on.standing(self.gpus);
+        let mut then = on.clone();
+        then.change(whose, 1);
+        let after = then.standing(self.gpus);
+        (before != after).then_some((before, after))
+    }
+}
+
+type Change = (Standing, Standing);
