@@ -255,6 +255,21 @@ fn a_wide_cell_is_in_use_until_the_small_job_in_it_ends_and_nothing_is_lost() {
     assert_eq!(play(&given, &[], true, 60_000).map(|watch| watch.lost), Ok(0));
 }
 
+/// There are exactly the nodes that are owed; the last small cell has work in it that its owner may stop.
+#[test]
+fn a_job_that_stays_has_the_small_cell_that_its_owners_other_work_could_leave() {
+    let given = [
+        (0, 12, 48, 19, 122),
+        (0, 200, 164, 0, 724),
+        (392, 71, 56, 0, 1),
+        (0, 2, 75, 0, 513),
+        (1, 62, 37, 25, 512),
+        (1, 55, 38, 0, 512),
+        (122, 91, 65, 93, 767),
+    ];
+    assert_eq!(play(&given, &[], true, 60_000).map(|watch| watch.lost), Ok(0));
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 

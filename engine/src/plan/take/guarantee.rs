@@ -100,8 +100,8 @@ impl Round<'_> {
                 continue;
             }
             let theirs = &runs.scheduling.account;
-            // Of its own only what is smaller, so that two do not stop each other in turn.
-            let own = owed.are_of_one_owner(model, &item.scheduling.account, theirs);
+            // Of its own only what is smaller, so that two do not stop each other in turn; what stays is not stopped back.
+            let own = owed.are_of_one_owner(model, &item.scheduling.account, theirs) && !owed.is_firm(&item.scheduling);
             let too_large = own && runs.scheduling.devices() >= item.scheduling.devices();
             if !runs.may_be_stopped() || owed.is_firm(&runs.scheduling) || too_large {
                 continue;
