@@ -11,7 +11,7 @@ use muster_common::topology::FabricSpec;
 use std::collections::BTreeMap;
 
 /// From this feature level on, all servers know cells, and times within which accounts have back their own.
-pub const CELLS_LEVEL: u32 = 5;
+pub const CELLS_LEVEL: u32 = 6;
 
 /// May the document be put in force? Its levels are there, the fabric has what is owned, and nobody is
 /// promised a cell that could not be had now, nor loses one that could.

@@ -74,11 +74,11 @@ pub struct Account {
     /// charge the account too.
     #[serde(default)]
     pub users: BTreeMap<String, User>,
-    /// The shape of a part of `quota`: whole nodes, alone or several together. From feature level 5.
+    /// The shape of a part of `quota`: whole nodes, alone or several together. From feature level 6.
     #[serde(default)]
     pub cells: Vec<CellQuota>,
     /// What the account owns it has back within this time, faults excepted. What cannot be stopped so soon
-    /// is not lent anything of it. `None` = whatever may be stopped is soon enough. From feature level 5.
+    /// is not lent anything of it. `None` = whatever may be stopped is soon enough. From feature level 6.
     #[serde(default)]
     pub reclaim_within_ms: Option<u64>,
 }
