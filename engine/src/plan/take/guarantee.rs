@@ -25,8 +25,7 @@ impl Round<'_> {
 
     /// Who goes for a gang within its shape.
     pub(super) fn find_guaranteed(&mut self, gang: GangId, item: &Item) -> Option<Taken> {
-        let vain = (item.shape, StopFor::Guarantee);
-        if self.taking.in_vain.contains(&vain) {
+        if self.is_in_vain(item, StopFor::Guarantee) {
             return None;
         }
         let models = self.entitled(item);
@@ -38,7 +37,8 @@ impl Round<'_> {
             if offers.prices.is_empty() {
                 continue;
             }
-            let avoid = self.barred_for(&asked);
+            let mut avoid = self.barred_for(&asked);
+            avoid.extend(self.put_aside(&asked, &offers));
             if let Some(taken) = self.choose(gang, &asked, &offers, &avoid) {
                 let ripe_at = taken.victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
                 return Some(Taken { ripe_at, ..taken });
@@ -46,7 +46,7 @@ impl Round<'_> {
         }
         // Nothing comes free within a cycle.
         if !models.is_empty() && self.excluded(gang).is_empty() {
-            self.taking.in_vain.insert(vain);
+            self.taking.in_vain.insert((item.shape, StopFor::Guarantee));
         }
         None
     }

@@ -9,6 +9,7 @@ mod preempt;
 mod reclaim;
 mod trim;
 
+use super::bookings::Booking;
 use super::owed::Take as CellTake;
 use super::quota::{AccountAt, Milli};
 use super::round::Round;
@@ -186,20 +187,29 @@ impl Round<'_> {
     /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone, not
     /// for those behind it in the order; and nodes in windows that it could run on into then.
     fn booked_too_soon(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
-        let all = offers.prices.keys().chain(&offers.leaving);
-        let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
-        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
-        let from = self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms);
-        let until = from.plus_ms(item.longest());
+        let from = self.gone_by(offers);
         let mut nodes = self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen);
-        nodes.extend(self.booked.windows_until(0, until).flat_map(|window| window.on.keys().copied()));
+        nodes.extend(self.put_aside(item, offers));
         nodes
     }
 
+    /// Nodes that people have put aside from when whoever is stopped is gone until the gang's end.
+    fn put_aside(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
+        let from = self.gone_by(offers);
+        let met = |booking: &&Arc<Booking>| booking.fixed && booking.start < from.plus_ms(booking.run_beside(item));
+        self.booked.iter().filter(met).flat_map(|booking| booking.on.keys().copied()).collect()
+    }
+
+    /// When whoever might be stopped is gone at the latest.
+    fn gone_by(&self, offers: &Offers) -> Time {
+        let all = offers.prices.keys().chain(&offers.leaving);
+        let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
+        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
+        self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms)
+    }
+
     fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        // Others of its shape may have failed for windows that are its own.
-        let in_vain = self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why));
-        if self.taking.vain_steps >= VAIN_STEPS_MAX || in_vain {
+        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.is_in_vain(item, why) {
             return None;
         }
         let avoid = self.booked_too_soon(item, offers);
@@ -212,6 +222,12 @@ impl Round<'_> {
             }
         }
         taken
+    }
+
+    /// Is it known that nobody can be stopped for what the gang asks for?
+    fn is_in_vain(&self, item: &Item, why: StopFor) -> bool {
+        // Others of its shape may have failed for windows that are its own.
+        self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why))
     }
 
     fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
