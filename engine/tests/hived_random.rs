@@ -64,7 +64,8 @@ impl Watch {
             let others = running.iter().filter(|(other, _)| *other != gang).map(|(gang, own)| (*gang, own));
             let document = state.accounts().document();
             let is_entitled = !entitled(&owed, document, state.fabric(), scheduling, others).is_empty();
-            if is_entitled && has_obtainable(state, scheduling) {
+            let is_within = is_entitled && is_within_number(state, &running, scheduling);
+            if is_within && has_obtainable(state, scheduling) {
                 found.push(gang);
             }
         }
@@ -83,6 +84,19 @@ impl Watch {
             }
         }
     }
+}
+
+/// Does its account own as many devices more? What it borrows it has to give back first.
+fn is_within_number(state: &State, running: &[(GangId, Scheduling)], scheduling: &Scheduling) -> bool {
+    let leaves = |gang: GangId| {
+        let record = state.gang(gang);
+        record.is_some_and(|record| matches!(record.state, GangState::Stopping(..)))
+    };
+    let own = running.iter().filter(|(gang, own)| own.account == scheduling.account && !leaves(*gang));
+    let mut accounts = state.accounts().document().accounts.iter();
+    let owner = accounts.find(|account| account.name == scheduling.account);
+    let nominal = owner.map_or(0, |account| u64::from(account.quota[&name("H100")].nominal));
+    own.map(|(_, own)| own.devices()).sum::<u64>() + scheduling.devices() <= nominal
 }
 
 /// Does its account have a cell for it that its own work has not cut up? As `muster queue ls` tells it.
@@ -106,10 +120,19 @@ impl Hooks for Watch {
             self.closed.insert(node);
         }
         // A node that is closed costs a cell at most, sometimes only when the work that was in it has ended.
+        if std::env::var("TRACE").is_ok() && lost > 0 {
+            eprintln!("LOST {lost} {} {} {:?}", entry.at, told(&entry.command), cells_of(state));
+        }
         if lost > self.closed.len() as u32 && state.accounts().version() > 0 {
             return Err(format!("{lost} cells are lost after {:?}: {:?}", entry.command, cells_of(state)));
         }
         self.lost = lost;
+        if std::env::var("TRACE").is_ok() {
+            let short: Vec<String> = cells_of(state).iter().map(|of| format!("{}/{}x{}:u{}o{}l{}", of.account, of.cells.level, of.cells.number, of.used, of.obtainable, of.lost)).collect();
+            if !matches!(entry.command, Command::RegisterNode(_) | Command::Configure { .. } | Command::AdvanceTime { .. }) {
+                eprintln!("{} {}\n      {short:?}", entry.at, told(&entry.command));
+            }
+        }
         self.exact.on_entry(state, entry, outcome)
     }
 
@@ -191,8 +214,23 @@ fn cluster(watch: &mut Watch, spread: bool, min_run_ms: u64) -> (Player, Vec<Nod
     (player, all)
 }
 
+fn told(command: &Command) -> String {
+    use muster_engine::command::PlanStep;
+    match command {
+        Command::Submit(submit) => { let s = &submit.scheduling; format!("submit {} {:?} {:?} preempt {} grace {}", s.account, s.groups[0].count, s.groups[0].topology.len(), s.preemptible, s.checkpoint.grace_ms) }
+        Command::CommitPlan(plan) => plan.steps.iter().map(|step| match step {
+            PlanStep::Place(p) => format!("PLACE {:?} on {:?} ", p.gang.job, p.parts.iter().map(|p| (p.node.0, p.devices.len())).collect::<Vec<_>>()),
+            PlanStep::Reserve(r) => format!("RESERVE {:?} {:?} {:?} ", r.gang.job, r.kind, r.witness.iter().map(|d| (d.node.0, d.slot)).collect::<Vec<_>>()),
+            other => format!("{other:?} "),
+        }).collect(),
+        Command::Reports { reports } => reports.iter().map(|r| format!("rep {:?}@{} {:?} ", r.gang.job.0, r.node.0, r.body)).collect(),
+        other => format!("{other:?}"),
+    }
+}
+
 type Given = (u64, u8, u8, u32, u64);
-type Fault = (u64, prop::sample::Index, bool);
+/// When, which node, and whether it is closed or opened.
+type Fault = (u64, usize, bool);
 
 fn play(given: &[Given], faults: &[Fault], spread: bool, min_run_ms: u64) -> Result<Watch, String> {
     let mut watch = Watch { exact: Exact { check: true, lenient: true, ..Exact::default() }, ..Watch::default() };
@@ -205,8 +243,11 @@ fn play(given: &[Given], faults: &[Fault], spread: bool, min_run_ms: u64) -> Res
             true => NodeAction::Cordon { reason: "broken".into() },
             false => NodeAction::Uncordon,
         };
-        let command = Command::NodeAdmin { node: *node.get(&all), action, by: Principal("test".into()) };
+        let command = Command::NodeAdmin { node: all[*node], action, by: Principal("test".into()) };
         player.at(Time(at_s * 1000), command);
+    }
+    if std::env::var("TRACE2").is_ok() {
+        eprintln!("PLAY {given:?} {faults:?} {spread} {min_run_ms}");
     }
     player.run(&mut watch, 100_000).map_err(|error| error.to_string())?;
     let end = player.state.now().plus_ms(2 * WITHIN_MS);
@@ -270,6 +311,15 @@ fn a_job_that_stays_has_the_small_cell_that_its_owners_other_work_could_leave() 
     assert_eq!(play(&given, &[], true, 60_000).map(|watch| watch.lost), Ok(0));
 }
 
+#[test]
+fn from_env() {
+    let Ok(text) = std::env::var("CASE") else { return };
+    let parts: Vec<Vec<u64>> = text.split('|').map(|part| part.split(|c: char| !c.is_ascii_digit()).filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect()).collect();
+    let given: Vec<Given> = parts[0].chunks(5).map(|c| (c[0], c[1] as u8, c[2] as u8, c[3] as u32, c[4])).collect();
+    let faults: Vec<Fault> = parts[1].chunks(3).map(|c| (c[0], c[1] as usize, c[2] == 1)).collect();
+    println!("RESULT {:?}", play(&given, &faults, parts[2][0] == 1, parts[3][0]).map(|watch| watch.lost));
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 
@@ -289,6 +339,7 @@ proptest! {
         faults in prop::collection::vec((0u64..2000, any::<prop::sample::Index>(), any::<bool>()), 1..8),
         spread in any::<bool>(),
     ) {
+        let faults: Vec<Fault> = faults.into_iter().map(|(at_s, node, close)| (at_s, node.index(12), close)).collect();
         play(&given, &faults, spread, 0).map_err(TestCaseError::fail)?;
     }
 }

@@ -93,6 +93,7 @@ enum Undo {
     Node(Before),
     Held { at: AccountAt, model: usize, firm: bool, more: Milli },
     Cells { take: Take, sign: i32 },
+    Gone { gang: GangId, gone: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -289,6 +290,13 @@ impl Ledger {
         self.undo.push(Undo::Cells { take, sign });
     }
 
+    /// Takes a gang for one that leaves its cells to whoever is given them, or no longer, until it is rolled back.
+    pub fn set_gone(&mut self, gang: GangId, gone: bool) {
+        if self.owed.is_on() && self.owed.set_gone(gang, gone) {
+            self.undo.push(Undo::Gone { gang, gone });
+        }
+    }
+
     pub fn mark(&self) -> usize {
         self.undo.len()
     }
@@ -297,7 +305,7 @@ impl Ledger {
     pub fn touched(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.undo.iter().filter_map(|undo| match undo {
             Undo::Node(before) => Some(before.node),
-            Undo::Held { .. } | Undo::Cells { .. } => None,
+            Undo::Held { .. } | Undo::Cells { .. } | Undo::Gone { .. } => None,
         })
     }
 
@@ -311,6 +319,10 @@ impl Ledger {
                 }
                 Undo::Cells { take, sign } => {
                     self.owed.hold(take, -sign);
+                    continue;
+                }
+                Undo::Gone { gang, gone } => {
+                    self.owed.set_gone(gang, !gone);
                     continue;
                 }
             };

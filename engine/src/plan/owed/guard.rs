@@ -1,7 +1,7 @@
 //! The check: may work that stays take these devices, or would somebody then lack a cell it owns?
 
 use super::assign::{Bottom, Whose};
-use super::{Held, NODES, OfModel, Owed, Standing, devices_of};
+use super::{Held, NODES, OfModel, Owed, Standing, Which, devices_of};
 use crate::command::PlacedPart;
 use crate::state::State;
 use muster_common::NodeId;
@@ -9,7 +9,7 @@ use muster_common::job::Scheduling;
 use muster_common::topology::FabricSpec;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Devices of one model on one node that somebody would take.
+/// Devices of one model on one node that somebody would take, or, below 0, let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Take {
     model: usize,
@@ -21,7 +21,7 @@ pub struct Take {
 
 impl Owed {
     /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
-    /// taken as it can be.
+    /// taken as it can be, unless that one leaves: then it changes hands.
     pub fn takes(&self, state: &State, scheduling: &Scheduling, parts: &[PlacedPart]) -> Vec<Take> {
         let whose: Vec<Option<Whose>> =
             self.models.iter().map(|model| model.whose(scheduling, state.fabric())).collect();
@@ -30,10 +30,16 @@ impl Owed {
             let Some(node) = state.node(part.node) else { continue };
             for (model, known) in self.models.iter().enumerate() {
                 let slots = devices_of(&node.inventory, &known.name);
-                let taken = slots.filter(|slot| part.devices.iter().any(|(other, _)| usize::from(*other) == *slot));
-                let new = taken.filter(|slot| matches!(self.held(state, model, node, *slot), Held::InTime)).count();
+                let mut new = 0;
+                for slot in slots.filter(|slot| part.devices.iter().any(|(other, _)| usize::from(*other) == *slot)) {
+                    let Held::InTime = self.held(state, model, node, slot, Which::Staying) else { continue };
+                    new += 1;
+                    if let Held::By(whose) = self.held(state, model, node, slot, Which::All) {
+                        takes.push(Take { model, node: part.node, devices: -1, whose });
+                    }
+                }
                 if new > 0 {
-                    takes.push(Take { model, node: part.node, devices: new as i32, whose: whose[model] });
+                    takes.push(Take { model, node: part.node, devices: new, whose: whose[model] });
                 }
             }
         }
@@ -84,28 +90,21 @@ impl Owed {
 
     /// Cells that cannot be had because of others' work or of the hardware, over all.
     pub fn lost(&mut self) -> u64 {
-        let of_others = |model: &mut OfModel| model.known_lost().split_off(model.kinds.len());
+        let of_others = |model: &mut OfModel| model.known().lost().split_off(model.kinds.len());
         self.models.iter_mut().flat_map(of_others).map(u64::from).sum()
     }
 }
 
 impl OfModel {
-    fn known_lost(&mut self) -> Vec<u32> {
-        let found = self.lost.take().unwrap_or_else(|| self.outlook().lost());
-        self.lost = Some(found.clone());
-        found
-    }
-
     fn admits(&mut self, takes: &[Take]) -> bool {
-        let before = self.known_lost();
+        let before = self.known();
         let mut changed = false;
         for take in takes {
             changed |= self.hold(take.node, take.whose, take.devices);
         }
-        let after = if changed { self.outlook().lost() } else { before.clone() };
+        let good = !changed || self.outlook().lost().iter().zip(before.lost()).all(|(after, before)| *after <= before);
         takes.iter().for_each(|take| _ = self.hold(take.node, take.whose, -take.devices));
-        let good = after.iter().zip(&before).all(|(after, before)| after <= before);
-        self.lost = Some(before);
+        self.known = Some(before);
         good
     }
 

@@ -13,6 +13,7 @@ pub use tell::{CellsOf, cells_of, told};
 
 use crate::organisation::{CellQuota, Organisation};
 use crate::state::State;
+use crate::state::gang::GangState;
 use crate::state::node::{DeviceState, NodeRecord};
 use assign::{Bottom, Kind, Outlook, Owner, Whose, assign};
 use muster_common::job::Scheduling;
@@ -21,6 +22,7 @@ use muster_common::topology::FabricSpec;
 use muster_common::{GangId, Name, NodeId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Depth of single nodes.
 const NODES: usize = 0;
@@ -30,6 +32,8 @@ pub struct Owed {
     /// By name. Empty = nobody owns cells, and nothing is checked.
     models: Vec<OfModel>,
     in_time: InTime,
+    /// Gangs that are to be stopped, beside those that end already.
+    gone: BTreeSet<GangId>,
 }
 
 /// What can be stopped soon enough for those who are promised their own within a time.
@@ -73,8 +77,8 @@ struct OfModel {
     /// By path, of the narrowest level that is named; without one, and for nodes that have no place, the first.
     paths: BTreeMap<Vec<Name>, usize>,
     nodes: BTreeMap<NodeId, OnNode>,
-    /// Cells that nobody can have as it is, by kind and by either way of looking at it, while that is known.
-    lost: Option<Vec<u32>>,
+    /// What can be had as it is, while that is known.
+    known: Option<Arc<Outlook>>,
 }
 
 /// Devices of the model on one node.
@@ -156,7 +160,7 @@ impl Owed {
         let names: BTreeSet<&Name> =
             document.accounts.iter().flat_map(|account| &account.cells).map(|cells| &cells.model).collect();
         let models = names.into_iter().map(|name| OfModel::new(name, state, document, fabric)).collect();
-        Self { models, in_time }
+        Self { models, in_time, gone: BTreeSet::new() }
     }
 
     pub fn is_on(&self) -> bool {
@@ -178,6 +182,11 @@ impl Owed {
         self.models.iter().any(|model| model.owners.contains_key(account))
     }
 
+    /// Finds out now what can be had, for those who ask often.
+    pub fn settle(&mut self) {
+        self.models.iter_mut().for_each(|model| _ = model.known());
+    }
+
     /// Takes over what State says of a node now.
     pub fn refresh(&mut self, state: &State, id: NodeId) {
         if !self.is_on() {
@@ -194,7 +203,7 @@ impl Owed {
             let bottom = self.models[at].bottom_of(&node.inventory, fabric);
             let mut on = OnNode { bottom, free: 0, own: Vec::new() };
             for slot in devices_of(&node.inventory, &self.models[at].name) {
-                match self.held(state, at, node, slot) {
+                match self.held(state, at, node, slot, Which::All) {
                     Held::InTime => on.free += i32::from(node.is_open()),
                     Held::By(Some(whose)) => {
                         on.free += 1;
@@ -207,10 +216,20 @@ impl Owed {
         }
     }
 
-    fn held(&self, state: &State, model: usize, node: &NodeRecord, slot: usize) -> Held {
+    /// Takes a gang for one that leaves, or no longer. True when that is new.
+    pub fn set_gone(&mut self, gang: GangId, gone: bool) -> bool {
+        if gone { self.gone.insert(gang) } else { self.gone.remove(&gang) }
+    }
+
+    fn leaves(&self, state: &State, gang: GangId) -> bool {
+        self.gone.contains(&gang)
+            || state.gang(gang).is_some_and(|record| matches!(record.state, GangState::Stopping(..)))
+    }
+
+    fn held(&self, state: &State, model: usize, node: &NodeRecord, slot: usize, which: Which) -> Held {
         let Some(DeviceState::Ok(holders)) = node.devices.get(slot) else { return Held::Lost };
         let mut whose: Option<Option<Whose>> = None;
-        for holder in holders {
+        for holder in holders.iter().filter(|holder| which == Which::All || !self.leaves(state, holder.gang)) {
             let Some(scheduling) = scheduling_of(state, holder.gang) else { return Held::By(None) };
             if !self.is_firm(scheduling) {
                 continue;
@@ -226,6 +245,14 @@ impl Owed {
         }
         whose.map_or(Held::InTime, Held::By)
     }
+}
+
+/// Whose hold on a device counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Of those that do not leave.
+    Staying,
 }
 
 /// What is in the way on a device.
@@ -286,7 +313,7 @@ impl OfModel {
             bottoms: vec![Bottom::default()],
             paths: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            lost: None,
+            known: None,
         };
         model.lay_out(state, fabric);
         model
@@ -340,7 +367,7 @@ impl OfModel {
             Standing::Anybodys => bottom.free = bottom.free.saturating_add_signed(more),
             Standing::Only(whose) => bottom.change_own(whose, more),
         }
-        self.lost = None;
+        self.known = None;
     }
 
     /// Devices of a node that are taken by work that stays, or given back. True when that makes a difference to
@@ -366,6 +393,13 @@ impl OfModel {
 
     fn outlook(&self) -> Outlook {
         assign(&self.kinds, &self.bottoms)
+    }
+
+    /// The same, found only once while nothing changes.
+    fn known(&mut self) -> Arc<Outlook> {
+        let known = self.known.take().unwrap_or_else(|| Arc::new(self.outlook()));
+        self.known = Some(known.clone());
+        known
     }
 }
 

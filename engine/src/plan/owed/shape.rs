@@ -9,6 +9,7 @@ use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::{FabricSpec, TopologyMode};
 use muster_common::{GangId, Name};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Whole nodes and a rest of devices, all in one domain of a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ struct Wish {
     depth: usize,
 }
 
-/// An account's cells that nothing of its own is in.
+/// An account's cells that can be had and that nothing of its own is in.
 #[derive(Debug, Clone, Default)]
 struct Left {
     gpus: u32,
@@ -35,11 +36,15 @@ impl Left {
     fn of(model: &OfModel, owner: u16, document: &Organisation) -> Self {
         let mut left = Self { gpus: model.gpus.unsigned_abs(), ..Self::default() };
         let mut shaped = 0;
-        for kind in &model.kinds {
-            let owned: u32 = kind.owned.iter().filter(|(other, _)| *other == owner).map(|(_, number)| *number).sum();
-            if owned > 0 {
-                *left.cells.entry((kind.nodes, kind.depth)).or_default() += owned;
-                shaped += u64::from(owned) * u64::from(kind.nodes) * u64::from(left.gpus);
+        let outlook = model.known.clone().unwrap_or_else(|| Arc::new(model.outlook()));
+        for (at, kind) in model.kinds.iter().enumerate() {
+            let Some(place) = kind.owned.iter().position(|(other, _)| *other == owner) else { continue };
+            let owned = kind.owned[place].1;
+            shaped += u64::from(owned) * u64::from(kind.nodes) * u64::from(left.gpus);
+            // Whoever would take what is lost from another owner would be stopped for that one in turn, for ever.
+            let whole = owned.saturating_sub(outlook.had(at, place).lost);
+            if whole > 0 {
+                *left.cells.entry((kind.nodes, kind.depth)).or_default() += whole;
             }
         }
         let account = &document.accounts[usize::from(owner)];

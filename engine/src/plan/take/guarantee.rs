@@ -58,6 +58,7 @@ impl Round<'_> {
         }
         let state = self.state;
         let of_owners = self.of_owners();
+        self.ledger.owed.settle();
         let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
         let known = |gang: &GangId| {
             let job = state.job(gang.job)?;

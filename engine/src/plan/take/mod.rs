@@ -237,6 +237,7 @@ impl Round<'_> {
             grace_ms = grace_ms.max(self.running(*victim).map_or(0, |runs| runs.scheduling.checkpoint.grace_ms));
             self.steps.push(PlanStep::Stop { gang: *victim, attempt: record.attempt, by: Some(gang), why });
             self.taking.victims.insert(*victim);
+            self.ledger.set_gone(*victim, true);
         }
         let gone_by = self.now.plus_ms(grace_ms);
         let settings = self.state.settings();

@@ -88,6 +88,7 @@ impl Round<'_> {
         for part in self.parts_of(gang, avoid) {
             give_back(self.state, self.ledger, &part);
         }
+        self.ledger.set_gone(gang, true);
         // Who leaves anyway is no longer charged for what it holds.
         if !self.leaves(gang) {
             self.uncharge(gang, -1);
@@ -97,6 +98,7 @@ impl Round<'_> {
     /// The opposite.
     fn hold_again(&mut self, gang: GangId, avoid: &BTreeSet<NodeId>) {
         let state = self.state;
+        self.ledger.set_gone(gang, false);
         for part in self.parts_of(gang, avoid) {
             let Some(record) = state.node(part.node) else { continue };
             self.ledger.change(part.node, |view| {
