@@ -311,6 +311,102 @@ fn a_job_that_stays_has_the_small_cell_that_its_owners_other_work_could_leave() 
     assert_eq!(play(&given, &[], true, 60_000).map(|watch| watch.lost), Ok(0));
 }
 
+/// Others' work that stays is given a node of an owner's slow work: as if it were taken of what is free.
+#[test]
+fn a_node_that_changes_hands_is_no_cell_any_more() {
+    let given = [
+        (183, 0, 0, 0, 1),
+        (183, 2, 54, 44, 1),
+        (0, 25, 96, 0, 244),
+        (0, 12, 187, 2, 274),
+        (244, 0, 0, 0, 1),
+        (0, 5, 30, 0, 184),
+        (0, 155, 0, 0, 1),
+        (0, 0, 0, 0, 1),
+        (0, 190, 0, 0, 1),
+    ];
+    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
+}
+
+/// With a node broken there is one rack too few, and both owners' work may be stopped: that of one of them only.
+#[test]
+fn owners_do_not_stop_each_other_in_turn_for_what_hardware_took() {
+    let given = [
+        (497, 166, 240, 5, 810),
+        (558, 35, 175, 49, 614),
+        (23, 252, 156, 57, 218),
+        (47, 143, 237, 34, 686),
+        (208, 132, 15, 65, 513),
+        (187, 247, 83, 55, 606),
+        (581, 66, 239, 28, 599),
+    ];
+    let faults = [(1885, 2, false), (1561, 5, true), (646, 11, false), (328, 10, true)];
+    assert_eq!(play(&given, &faults, false, 0).map(|_| ()), Ok(()));
+}
+
+/// What the account borrows for work that may be stopped counts: nothing is promised beyond its number.
+#[test]
+fn a_small_job_beyond_its_accounts_number_has_to_wait() {
+    let given = [
+        (17, 231, 2, 0, 410),
+        (0, 77, 0, 84, 217),
+        (101, 71, 56, 0, 668),
+        (262, 196, 132, 0, 480),
+        (238, 107, 57, 0, 115),
+        (364, 75, 2, 0, 33),
+        (156, 2, 26, 14, 265),
+        (555, 86, 92, 0, 1),
+        (17, 10, 6, 0, 1),
+        (101, 12, 159, 0, 1),
+        (1, 196, 158, 0, 741),
+        (217, 0, 44, 0, 1),
+        (262, 1, 0, 0, 1),
+        (218, 27, 78, 12, 458),
+        (509, 1, 0, 0, 1),
+        (0, 2, 13, 2, 459),
+        (427, 0, 26, 0, 249),
+    ];
+    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
+}
+
+/// A rack is lost while small jobs are in the only other one. Nobody has its other nodes meanwhile.
+#[test]
+fn what_is_left_of_a_broken_rack_is_owed_still() {
+    let given = [
+        (173, 0, 2, 0, 235),
+        (0, 7, 181, 0, 448),
+        (57, 87, 18, 92, 40),
+        (0, 67, 75, 0, 448),
+        (57, 215, 8, 0, 351),
+        (281, 71, 74, 0, 127),
+        (0, 37, 91, 9, 409),
+    ];
+    let faults = [(368, 6, true)];
+    assert_eq!(play(&given, &faults, true, 0).map(|_| ()), Ok(()));
+}
+
+/// A rack is kept for a gang that finds another one free: it has one of them, not two.
+#[test]
+fn who_starts_elsewhere_than_on_what_is_kept_counts_once() {
+    let given = [
+        (58, 40, 14, 0, 251),
+        (377, 7, 97, 28, 550),
+        (896, 35, 126, 0, 1),
+        (179, 0, 2, 0, 492),
+        (249, 37, 87, 0, 128),
+        (0, 2, 1, 0, 179),
+        (378, 190, 0, 0, 102),
+        (420, 11, 246, 0, 417),
+        (420, 86, 146, 0, 1),
+        (86, 131, 2, 0, 841),
+        (309, 2, 9, 0, 304),
+        (507, 2, 73, 3, 420),
+        (49, 2, 68, 18, 140),
+        (287, 46, 42, 0, 610),
+    ];
+    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
+}
+
 #[test]
 fn from_env() {
     let Ok(text) = std::env::var("CASE") else { return };

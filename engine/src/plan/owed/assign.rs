@@ -110,17 +110,22 @@ pub struct Outlook {
     pub strict: Assigned,
     /// It uses any: what is lost then is lost because of others, or of the hardware.
     pub at_least: Assigned,
+    /// Lost even when all work of owners has ended, by kind. Empty while nothing is lost: nothing will be then.
+    pub at_last: Vec<u32>,
 }
 
 impl Outlook {
-    /// Cells that nobody can have, by kind: first the strict way, then the other.
+    /// Cells that nobody can have, by kind: first the strict way, then the other, then at last.
     pub fn lost(&self) -> Vec<u32> {
-        let sums = |assigned: &Assigned| -> Vec<u32> {
-            assigned.iter().map(|kind| kind.iter().map(|had| had.lost).sum()).collect()
-        };
         let mut lost = sums(&self.strict);
         lost.extend(sums(&self.at_least));
+        lost.extend(&self.at_last);
         lost
+    }
+
+    /// Those that are lost because of others, or of the hardware.
+    pub fn lost_of_others(&self) -> u64 {
+        sums(&self.at_least).into_iter().map(u64::from).sum()
     }
 
     /// What one owner has of one kind, as far as both can be said at once: where its own work could be in other cells
@@ -128,6 +133,16 @@ impl Outlook {
     pub fn had(&self, kind: usize, place: usize) -> Had {
         self.at_least[kind][place]
     }
+}
+
+fn sums(assigned: &Assigned) -> Vec<u32> {
+    assigned.iter().map(|kind| kind.iter().map(|had| had.lost).sum()).collect()
+}
+
+/// Cells that are lost, by kind, where so many nodes of each bottom are free and nobody has begun any.
+pub fn lost_of(kinds: &[Kind], free: &[u32]) -> Vec<u32> {
+    let bottoms: Vec<Bottom> = free.iter().map(|free| Bottom { free: *free, own: Vec::new() }).collect();
+    sums(&attempt(kinds, &bottoms, Order::WidestFirst).0)
 }
 
 /// `kinds`: the widest level first and the most nodes first in it, single nodes last.
@@ -140,7 +155,7 @@ pub fn assign(kinds: &[Kind], bottoms: &[Bottom]) -> Outlook {
             best = if other.1 < best.1 { other } else { best };
         }
     }
-    Outlook { strict, at_least: best.0 }
+    Outlook { strict, at_least: best.0, at_last: Vec::new() }
 }
 
 /// In which order cells are given the nodes that their owners' work is on.

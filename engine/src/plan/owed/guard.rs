@@ -90,8 +90,7 @@ impl Owed {
 
     /// Cells that cannot be had because of others' work or of the hardware, over all.
     pub fn lost(&mut self) -> u64 {
-        let of_others = |model: &mut OfModel| model.known().lost().split_off(model.kinds.len());
-        self.models.iter_mut().flat_map(of_others).map(u64::from).sum()
+        self.models.iter_mut().map(|model| model.known().lost_of_others()).sum()
     }
 }
 
@@ -112,7 +111,7 @@ impl OfModel {
         // What happens in one domain is what happens in another that has as much, where no level is above both.
         let depths: BTreeSet<usize> = self.kinds.iter().map(|kind| kind.depth).filter(|at| *at != NODES).collect();
         let mut known: BTreeMap<(usize, Change), bool> = BTreeMap::new();
-        let mut alike: BTreeMap<(Bottom, Change), bool> = BTreeMap::new();
+        let mut alike: BTreeMap<(Bottom, u32, Change), bool> = BTreeMap::new();
         let mut barred = Vec::new();
         let nodes: Vec<(NodeId, usize, Change)> =
             self.nodes.iter().filter_map(|(id, on)| Some((*id, on.bottom, self.change_of(on, whose)?))).collect();
@@ -120,7 +119,7 @@ impl OfModel {
             let is_barred = match known.get(&(bottom, change)) {
                 Some(is_barred) => *is_barred,
                 None => {
-                    let like = (self.bottoms[bottom].clone(), change);
+                    let like = (self.bottoms[bottom].clone(), self.at_last[bottom], change);
                     let same = alike.get(&like).copied().filter(|_| depths.len() < 2);
                     let found = same.unwrap_or_else(|| {
                         let take = Take { model: 0, node, devices: 1, whose };
@@ -140,12 +139,12 @@ impl OfModel {
 
     /// What it makes of a node when one device of it is taken for good.
     fn change_of(&self, on: &super::OnNode, whose: Option<Whose>) -> Option<Change> {
-        let before = on.standing(self.gpus);
+        let before = on.counts(self.gpus);
         let mut then = on.clone();
         then.change(whose, 1);
-        let after = then.standing(self.gpus);
+        let after = then.counts(self.gpus);
         (before != after).then_some((before, after))
     }
 }
 
-type Change = (Standing, Standing);
+type Change = ((Standing, bool), (Standing, bool));

@@ -15,7 +15,7 @@ use crate::organisation::{CellQuota, Organisation};
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::node::{DeviceState, NodeRecord};
-use assign::{Bottom, Kind, Outlook, Owner, Whose, assign};
+use assign::{Bottom, Kind, Outlook, Owner, Whose, assign, lost_of};
 use muster_common::job::Scheduling;
 use muster_common::node::Inventory;
 use muster_common::topology::FabricSpec;
@@ -74,6 +74,8 @@ struct OfModel {
     /// Who owns cells, by account: itself or the next above it.
     owners: BTreeMap<Name, Owner>,
     bottoms: Vec<Bottom>,
+    /// For each of them, nodes that are whole when all work of owners has ended.
+    at_last: Vec<u32>,
     /// By path, of the narrowest level that is named; without one, and for nodes that have no place, the first.
     paths: BTreeMap<Vec<Name>, usize>,
     nodes: BTreeMap<NodeId, OnNode>,
@@ -85,6 +87,7 @@ struct OfModel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OnNode {
     bottom: usize,
+    open: bool,
     /// Free, or held by what can be stopped in time. Kept twice over, it is below 0.
     free: i32,
     /// Held by work of an owner that cannot.
@@ -115,6 +118,12 @@ impl OnNode {
             Some(kind) if self.free.max(0) + held >= gpus => Standing::Only((owner, kind)),
             _ => Standing::Nobodys,
         }
+    }
+
+    /// Whose cell it can be in, and whether it is whole when all work of owners has ended.
+    fn counts(&self, gpus: i32) -> (Standing, bool) {
+        let held: i32 = self.own.iter().map(|(_, held)| held).sum();
+        (self.standing(gpus), self.open && self.free + held >= gpus)
     }
 
     fn change(&mut self, whose: Option<Whose>, devices: i32) {
@@ -149,7 +158,7 @@ impl Owed {
             for model in &mut owed.models {
                 let free = devices_of(&node.inventory, &model.name).count() as i32;
                 let bottom = model.bottom_of(&node.inventory, fabric);
-                model.list(*id, OnNode { bottom, free, own: Vec::new() });
+                model.list(*id, OnNode { bottom, open: true, free, own: Vec::new() });
             }
         }
         owed
@@ -201,7 +210,7 @@ impl Owed {
     fn put(&mut self, state: &State, fabric: &FabricSpec, node: &NodeRecord) {
         for at in 0..self.models.len() {
             let bottom = self.models[at].bottom_of(&node.inventory, fabric);
-            let mut on = OnNode { bottom, free: 0, own: Vec::new() };
+            let mut on = OnNode { bottom, open: node.is_open(), free: 0, own: Vec::new() };
             for slot in devices_of(&node.inventory, &self.models[at].name) {
                 match self.held(state, at, node, slot, Which::All) {
                     Held::InTime => on.free += i32::from(node.is_open()),
@@ -311,6 +320,7 @@ impl OfModel {
             kinds,
             owners: owners(name, document),
             bottoms: vec![Bottom::default()],
+            at_last: Vec::new(),
             paths: BTreeMap::new(),
             nodes: BTreeMap::new(),
             known: None,
@@ -329,6 +339,7 @@ impl OfModel {
             self.paths.insert(path.to_vec(), self.bottoms.len());
             self.bottoms.push(Bottom::default());
         }
+        self.at_last = vec![0; self.bottoms.len()];
         for kind in &mut self.kinds {
             if kind.depth == NODES {
                 kind.domains = vec![(0..self.bottoms.len()).collect()];
@@ -350,20 +361,24 @@ impl OfModel {
     }
 
     fn list(&mut self, id: NodeId, on: OnNode) {
-        self.count(on.bottom, on.standing(self.gpus), 1);
+        self.count(on.bottom, on.counts(self.gpus), 1);
         self.nodes.insert(id, on);
     }
 
     fn forget(&mut self, id: NodeId) {
         if let Some(on) = self.nodes.remove(&id) {
-            self.count(on.bottom, on.standing(self.gpus), -1);
+            self.count(on.bottom, on.counts(self.gpus), -1);
         }
     }
 
-    fn count(&mut self, bottom: usize, standing: Standing, more: i32) {
+    fn count(&mut self, bottom: usize, (now, at_last): (Standing, bool), more: i32) {
+        if at_last {
+            self.at_last[bottom] = self.at_last[bottom].saturating_add_signed(more);
+        }
         let bottom = &mut self.bottoms[bottom];
-        match standing {
-            Standing::Nobodys => return,
+        match now {
+            Standing::Nobodys if !at_last => return,
+            Standing::Nobodys => {}
             Standing::Anybodys => bottom.free = bottom.free.saturating_add_signed(more),
             Standing::Only(whose) => bottom.change_own(whose, more),
         }
@@ -374,9 +389,9 @@ impl OfModel {
     /// whole nodes.
     fn hold(&mut self, id: NodeId, whose: Option<Whose>, devices: i32) -> bool {
         let Some(on) = self.nodes.get_mut(&id) else { return false };
-        let before = on.standing(self.gpus);
+        let before = on.counts(self.gpus);
         on.change(whose, devices);
-        let (bottom, after) = (on.bottom, on.standing(self.gpus));
+        let (bottom, after) = (on.bottom, on.counts(self.gpus));
         if before == after {
             return false;
         }
@@ -392,7 +407,12 @@ impl OfModel {
     }
 
     fn outlook(&self) -> Outlook {
-        assign(&self.kinds, &self.bottoms)
+        let mut outlook = assign(&self.kinds, &self.bottoms);
+        // While nothing is lost nothing will be: what is in use is there when it has ended.
+        if outlook.lost_of_others() > 0 {
+            outlook.at_last = lost_of(&self.kinds, &self.at_last);
+        }
+        outlook
     }
 
     /// The same, found only once while nothing changes.

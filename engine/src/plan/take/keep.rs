@@ -140,6 +140,8 @@ impl Round<'_> {
             if let Some(kept) = self.taking.charged.remove(&gang) {
                 self.charge(gang, &kept, -1);
             }
+            let kept = self.taking.cells.remove(&gang).unwrap_or_default();
+            kept.into_iter().for_each(|take| self.ledger.hold_cells(take, -1));
             self.take(&parts);
             self.place(gang, &item, parts);
         }
