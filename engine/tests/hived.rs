@@ -4,15 +4,16 @@
 mod plan_support;
 mod taking_support;
 
-use muster_common::GangId;
+use muster_common::{GangId, Time};
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
-use muster_engine::command::{Command, ConfigChange, NodeAction, Principal, StopFor};
+use muster_engine::command::{Command, ConfigChange, MakeWindow, NodeAction, Principal, StopFor, Which};
 use muster_engine::organisation::{Account, CellQuota, Organisation};
 use muster_engine::outcome::{Refusal, Response};
 use muster_engine::plan::explain::Reason;
 use muster_engine::plan::owed::{CellsOf, cells_of};
 use muster_engine::policy::{Policy, Reclaim, Score, Taking};
+use muster_engine::state::window::Holders;
 use plan_support::{exact, name, nodes, total, within};
 use std::sync::Arc;
 use taking_support::*;
@@ -203,6 +204,34 @@ fn short_runs_that_come_and_go_where_policy_lets_them_run_on_do_not_keep_a_guara
         stop.3.since_ms(began) < 60_000
     };
     assert!(!cluster.watch.stops.iter().any(lately), "{:?}", cluster.watch.stops);
+}
+
+#[test]
+fn a_guarantee_leaves_nodes_alone_that_people_have_put_aside_though_others_there_would_lose_less() {
+    let mut cluster = Cluster::new(Policy::default());
+    let racks = cluster.racks(2, 3, 8);
+    cluster.organise(vec![owner("vision", 24, vec![cells("rack", 3, 1)]), owner("rest", 24, Vec::new())]);
+    let window = MakeWindow {
+        name: name("firmware"),
+        start: Time(1_000_000),
+        end: Time(2_000_000),
+        nodes: Which::Nodes((0..3).map(|at| name(&format!("r0n{at}"))).collect()),
+        holders: Holders::Nobody,
+        reason: "new firmware".into(),
+        by: Principal("op".into()),
+    };
+    cluster.commit(Command::MakeWindow(Box::new(window)));
+    let long: Vec<GangId> = (0..3).map(|_| cluster.submit(charge(nodes(1, 8), "rest"))).collect();
+    cluster.pass(10);
+    let mut short = charge(nodes(1, 8), "rest");
+    short.limits.time_ms = Some(500_000);
+    let short: Vec<GangId> = (0..3).map(|_| cluster.submit(short.clone())).collect();
+    assert!(long.iter().chain(&short).all(|gang| cluster.runs(*gang)));
+    let gang = cluster.submit(firm(within(charge(nodes(3, 8), "vision"), "rack", Required, 1)));
+    cluster.pass(120);
+    assert!(cluster.runs(gang));
+    assert_eq!(cluster.nodes_of(gang).into_iter().collect::<Vec<_>>(), racks[1]);
+    assert!(cluster.watch.stops.iter().all(|stop| long.contains(&stop.0)), "{:?}", cluster.watch.stops);
 }
 
 #[test]

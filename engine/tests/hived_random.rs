@@ -120,19 +120,10 @@ impl Hooks for Watch {
             self.closed.insert(node);
         }
         // A node that is closed costs a cell at most, sometimes only when the work that was in it has ended.
-        if std::env::var("TRACE").is_ok() && lost > 0 {
-            eprintln!("LOST {lost} {} {} {:?}", entry.at, told(&entry.command), cells_of(state));
-        }
         if lost > self.closed.len() as u32 && state.accounts().version() > 0 {
             return Err(format!("{lost} cells are lost after {:?}: {:?}", entry.command, cells_of(state)));
         }
         self.lost = lost;
-        if std::env::var("TRACE").is_ok() {
-            let short: Vec<String> = cells_of(state).iter().map(|of| format!("{}/{}x{}:u{}o{}l{}", of.account, of.cells.level, of.cells.number, of.used, of.obtainable, of.lost)).collect();
-            if !matches!(entry.command, Command::RegisterNode(_) | Command::Configure { .. } | Command::AdvanceTime { .. }) {
-                eprintln!("{} {}\n      {short:?}", entry.at, told(&entry.command));
-            }
-        }
         self.exact.on_entry(state, entry, outcome)
     }
 
@@ -214,20 +205,6 @@ fn cluster(watch: &mut Watch, spread: bool, min_run_ms: u64) -> (Player, Vec<Nod
     (player, all)
 }
 
-fn told(command: &Command) -> String {
-    use muster_engine::command::PlanStep;
-    match command {
-        Command::Submit(submit) => { let s = &submit.scheduling; format!("submit {} {:?} {:?} preempt {} grace {}", s.account, s.groups[0].count, s.groups[0].topology.len(), s.preemptible, s.checkpoint.grace_ms) }
-        Command::CommitPlan(plan) => plan.steps.iter().map(|step| match step {
-            PlanStep::Place(p) => format!("PLACE {:?} on {:?} ", p.gang.job, p.parts.iter().map(|p| (p.node.0, p.devices.len())).collect::<Vec<_>>()),
-            PlanStep::Reserve(r) => format!("RESERVE {:?} {:?} {:?} ", r.gang.job, r.kind, r.witness.iter().map(|d| (d.node.0, d.slot)).collect::<Vec<_>>()),
-            other => format!("{other:?} "),
-        }).collect(),
-        Command::Reports { reports } => reports.iter().map(|r| format!("rep {:?}@{} {:?} ", r.gang.job.0, r.node.0, r.body)).collect(),
-        other => format!("{other:?}"),
-    }
-}
-
 type Given = (u64, u8, u8, u32, u64);
 /// When, which node, and whether it is closed or opened.
 type Fault = (u64, usize, bool);
@@ -245,9 +222,6 @@ fn play(given: &[Given], faults: &[Fault], spread: bool, min_run_ms: u64) -> Res
         };
         let command = Command::NodeAdmin { node: all[*node], action, by: Principal("test".into()) };
         player.at(Time(at_s * 1000), command);
-    }
-    if std::env::var("TRACE2").is_ok() {
-        eprintln!("PLAY {given:?} {faults:?} {spread} {min_run_ms}");
     }
     player.run(&mut watch, 100_000).map_err(|error| error.to_string())?;
     let end = player.state.now().plus_ms(2 * WITHIN_MS);
@@ -405,15 +379,6 @@ fn who_starts_elsewhere_than_on_what_is_kept_counts_once() {
         (287, 46, 42, 0, 610),
     ];
     assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
-}
-
-#[test]
-fn from_env() {
-    let Ok(text) = std::env::var("CASE") else { return };
-    let parts: Vec<Vec<u64>> = text.split('|').map(|part| part.split(|c: char| !c.is_ascii_digit()).filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect()).collect();
-    let given: Vec<Given> = parts[0].chunks(5).map(|c| (c[0], c[1] as u8, c[2] as u8, c[3] as u32, c[4])).collect();
-    let faults: Vec<Fault> = parts[1].chunks(3).map(|c| (c[0], c[1] as usize, c[2] == 1)).collect();
-    println!("RESULT {:?}", play(&given, &faults, parts[2][0] == 1, parts[3][0]).map(|watch| watch.lost));
 }
 
 proptest! {

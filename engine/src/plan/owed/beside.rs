@@ -100,9 +100,11 @@ impl Round<'_> {
     /// What a gang holds for good, or will, counts for its account from now on (`sign` 1), or no longer (-1),
     /// until the ledger is rolled back. Returns what was counted.
     pub fn hold_cells(&mut self, gang: GangId, parts: &[PlacedPart], sign: i32) -> Vec<Take> {
-        let owed = &self.ledger.owed;
-        let state = self.state;
-        let Some(job) = state.job(gang.job).filter(|_| owed.is_on()) else { return Vec::new() };
+        let (owed, state) = (&self.ledger.owed, self.state);
+        if !owed.is_on() {
+            return Vec::new();
+        }
+        let Some(job) = state.job(gang.job) else { return Vec::new() };
         let scheduling = state.scheduling(job);
         if !owed.is_firm(scheduling) {
             return Vec::new();

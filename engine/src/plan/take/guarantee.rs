@@ -38,7 +38,7 @@ impl Round<'_> {
                 continue;
             }
             let mut avoid = self.barred_for(&asked);
-            avoid.extend(self.put_aside(&asked, &offers));
+            avoid.extend(self.put_aside(&asked, self.gone_by(&offers)));
             if let Some(taken) = self.choose(gang, &asked, &offers, &avoid) {
                 let ripe_at = taken.victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
                 return Some(Taken { ripe_at, ..taken });

@@ -56,7 +56,9 @@ impl Round<'_> {
         self.charge_kept(known.gang, &parts);
         // What will be its own for good counts for it before it is free.
         let takes = self.hold_cells(known.gang, &parts, 1);
-        self.taking.cells.insert(known.gang, takes);
+        if !takes.is_empty() {
+            self.taking.cells.insert(known.gang, takes);
+        }
         for (node, slots) in by_node {
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;

@@ -189,13 +189,12 @@ impl Round<'_> {
     fn booked_too_soon(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
         let from = self.gone_by(offers);
         let mut nodes = self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen);
-        nodes.extend(self.put_aside(item, offers));
+        nodes.extend(self.put_aside(item, from));
         nodes
     }
 
-    /// Nodes that people have put aside from when whoever is stopped is gone until the gang's end.
-    fn put_aside(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
-        let from = self.gone_by(offers);
+    /// Nodes that people have put aside for before the end of a gang that starts then.
+    fn put_aside(&self, item: &Item, from: Time) -> BTreeSet<NodeId> {
         let met = |booking: &&Arc<Booking>| booking.fixed && booking.start < from.plus_ms(booking.run_beside(item));
         self.booked.iter().filter(met).flat_map(|booking| booking.on.keys().copied()).collect()
     }
