@@ -4,9 +4,9 @@
 mod plan_support;
 mod taking_support;
 
-use muster_common::{GangId, Time};
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
+use muster_common::{GangId, Time};
 use muster_engine::command::{Command, ConfigChange, MakeWindow, NodeAction, Principal, StopFor, Which};
 use muster_engine::organisation::{Account, CellQuota, Organisation};
 use muster_engine::outcome::{Refusal, Response};

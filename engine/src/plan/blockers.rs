@@ -60,7 +60,19 @@ impl<'a> Blockers<'a> {
         let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
         let (trial, kept_off) = (None, BTreeMap::new());
         Self {
-            state, now, placed, reserved, truncated, reached, capacity, ledger, trial, kept_off, ever, never, outside,
+            state,
+            now,
+            placed,
+            reserved,
+            truncated,
+            reached,
+            capacity,
+            ledger,
+            trial,
+            kept_off,
+            ever,
+            never,
+            outside,
         }
     }
 
