@@ -41,6 +41,8 @@ pub struct Bottom {
 pub struct Had {
     /// Its own work is in them.
     pub used: u32,
+    /// Nodes of those that nothing of its own is on.
+    pub spare: u32,
     /// They can be had whenever it wants them.
     pub obtainable: u32,
     /// Nowhere to be had.
@@ -207,6 +209,7 @@ fn overflow(kinds: &[Kind], at: usize, left: &mut [Bottom], found: &mut Assigned
             serving.draw(members, Source::Free, kind.nodes - nodes);
             if let Some(place) = kind.owned.iter().position(|(other, _)| *other == owner) {
                 found[wider][place].used += 1;
+                found[wider][place].spare += kind.nodes - nodes;
             }
             over -= nodes;
         }
@@ -295,6 +298,7 @@ impl<'a> Serving<'a, '_> {
                 self.draw(members, source(kind.owned[place].0), kind.nodes - lacking);
                 self.draw(members, Source::Free, lacking);
                 found[place].used += 1;
+                found[place].spare += lacking;
             }
         }
     }

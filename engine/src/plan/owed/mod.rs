@@ -8,7 +8,7 @@ mod tell;
 
 pub use beside::{BeyondCells, beside};
 pub use guard::Take;
-pub use shape::entitled;
+pub use shape::{Hard, entitled, within};
 pub use tell::{CellsOf, cells_of, told};
 
 use crate::organisation::{CellQuota, Organisation};

@@ -1,14 +1,16 @@
 //! Is a gang within its account's shape? Asked of the account's cells as if they were a cluster of their own:
-//! what its own work uses is cut out of the smallest that will do, and the gang must fit in what is left.
+//! what its own work uses is cut out of the smallest that will do, and the gang must fit in what is left. It must
+//! also fit in what can be had of them as that work lies: small jobs may have begun wider cells than they need.
 
-use super::assign::{ANY, KindAt, Whose};
+use super::assign::{ANY, KindAt, Owner, Whose};
 use super::{NODES, OfModel, Owed};
 use crate::organisation::Organisation;
 use crate::plan::scope;
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::{FabricSpec, TopologyMode};
 use muster_common::{GangId, Name};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Whole nodes and a rest of devices, all in one domain of a level.
@@ -20,7 +22,7 @@ struct Wish {
     depth: usize,
 }
 
-/// An account's cells that can be had and that nothing of its own is in.
+/// An account's cells that are not taken yet.
 #[derive(Debug, Clone, Default)]
 struct Left {
     gpus: u32,
@@ -33,24 +35,10 @@ struct Left {
 }
 
 impl Left {
-    fn of(model: &OfModel, owner: u16, document: &Organisation) -> Self {
-        let mut left = Self { gpus: model.gpus.unsigned_abs(), ..Self::default() };
-        let mut shaped = 0;
-        let outlook = model.known.clone().unwrap_or_else(|| Arc::new(model.outlook()));
-        for (at, kind) in model.kinds.iter().enumerate() {
-            let Some(place) = kind.owned.iter().position(|(other, _)| *other == owner) else { continue };
-            let owned = kind.owned[place].1;
-            shaped += u64::from(owned) * u64::from(kind.nodes) * u64::from(left.gpus);
-            // Whoever would take what is lost from another owner would be stopped for that one in turn, for ever.
-            let whole = owned.saturating_sub(outlook.had(at, place).lost);
-            if whole > 0 {
-                *left.cells.entry((kind.nodes, kind.depth)).or_default() += whole;
-            }
+    fn put(&mut self, cells: (u32, usize), number: u32) {
+        if number > 0 && cells.0 > 0 {
+            *self.cells.entry(cells).or_default() += number;
         }
-        let account = &document.accounts[usize::from(owner)];
-        let nominal = account.quota.get(&model.name).map_or(0, |quota| u64::from(quota.nominal));
-        left.loose = nominal.saturating_sub(shaped);
-        left
     }
 
     /// Cuts it out, if there is room.
@@ -117,6 +105,68 @@ impl Left {
     }
 }
 
+/// What is left beside an account's own work, seen in both ways.
+#[derive(Debug, Clone)]
+struct Room {
+    /// All its cells that are not lost, as if its work lay in them as closely as it can.
+    shape: Left,
+    /// Those that can be had where its work is now, and what is left of those in use.
+    place: Left,
+}
+
+impl Room {
+    /// Beside work that stays.
+    fn beside<'a>(
+        model: &OfModel,
+        owner: Owner,
+        document: &Organisation,
+        fabric: &FabricSpec,
+        firm: impl Iterator<Item = &'a Scheduling>,
+    ) -> Self {
+        let mut shape = Left { gpus: model.gpus.unsigned_abs(), ..Left::default() };
+        let mut place = shape.clone();
+        let mut shaped = 0;
+        let outlook = model.known.clone().unwrap_or_else(|| Arc::new(model.outlook()));
+        for (at, kind) in model.kinds.iter().enumerate() {
+            let Some(line) = kind.owned.iter().position(|(other, _)| *other == owner) else { continue };
+            let (owned, had) = (kind.owned[line].1, outlook.had(at, line));
+            shaped += u64::from(owned) * u64::from(kind.nodes) * u64::from(shape.gpus);
+            // Whoever would take what is lost from another owner would be stopped for that one in turn, for ever.
+            shape.put((kind.nodes, kind.depth), owned.saturating_sub(had.lost));
+            place.put((kind.nodes, kind.depth), had.obtainable);
+            // A cell in use lacks one node at least.
+            let most = kind.nodes.saturating_sub(1).max(1);
+            place.put((most, kind.depth), had.spare / most);
+            place.put((had.spare % most, kind.depth), 1);
+        }
+        let account = &document.accounts[usize::from(owner)];
+        let nominal = account.quota.get(&model.name).map_or(0, |quota| u64::from(quota.nominal));
+        shape.loose = nominal.saturating_sub(shaped);
+        firm.for_each(|own| _ = shape.take(use_of(own, model, fabric), true));
+        (place.begun, place.loose) = (shape.begun.clone(), shape.loose);
+        Self { shape, place }
+    }
+
+    /// Cuts it out, as far as there is room.
+    fn take(&mut self, wish: Wish) {
+        self.shape.take(wish, true);
+        self.place.take(wish, true);
+    }
+
+    /// Is there a cell for it?
+    fn holds(&self, wish: Wish) -> bool {
+        self.shape.clone().take(wish, false) && self.place.clone().take(wish, false)
+    }
+}
+
+/// What asks for more than nodes and a level uses as many nodes somewhere.
+fn use_of(scheduling: &Scheduling, model: &OfModel, fabric: &FabricSpec) -> Wish {
+    let devices = u32::try_from(scheduling.devices()).unwrap_or(u32::MAX);
+    let gpus = model.gpus.unsigned_abs().max(1);
+    let anywhere = Wish { nodes: devices / gpus, rest: devices % gpus, depth: NODES };
+    wish(scheduling, model, fabric).unwrap_or(anywhere)
+}
+
 /// What a gang asks of one model's cells; `None` = more than the number of nodes and a level.
 fn wish(scheduling: &Scheduling, model: &OfModel, fabric: &FabricSpec) -> Option<Wish> {
     let [group] = scheduling.groups.as_slice() else { return None };
@@ -171,20 +221,47 @@ pub fn entitled<'a>(
     for model in &owed.models {
         let Some(&owner) = model.owners.get(&asked.account) else { continue };
         let Some(wanted) = wish(asked, model, fabric) else { continue };
-        let mut left = Left::of(model, owner, document);
-        for (_, own) in running.clone().filter(|(_, own)| model.owners.get(&own.account) == Some(&owner)) {
-            // What asks for more than nodes and a level uses as many nodes somewhere.
-            let devices = u32::try_from(own.devices()).unwrap_or(u32::MAX);
-            let gpus = left.gpus;
-            let anywhere = Wish { nodes: devices / gpus, rest: devices % gpus, depth: NODES };
-            left.take(wish(own, model, fabric).unwrap_or(anywhere), true);
-        }
-        if left.take(wanted, false) {
+        let own = running.clone().map(|(_, own)| own).filter(|own| model.owners.get(&own.account) == Some(&owner));
+        let firm = own.clone().filter(|own| owed.is_firm(own));
+        let mut room = Room::beside(model, owner, document, fabric, firm);
+        own.filter(|own| !owed.is_firm(own)).for_each(|own| room.take(use_of(own, model, fabric)));
+        if room.holds(wanted) {
             models.push(model.name.clone());
         }
     }
     models
 }
+
+/// Of what runs and may be stopped, gangs that are within their own account's shape, the first in the order given.
+/// One that is not would not be either when it waits, so whoever has it stopped is not stopped for it in turn.
+pub fn within<'a>(
+    owed: &Owed,
+    model: &Name,
+    document: &Organisation,
+    fabric: &FabricSpec,
+    running: impl Iterator<Item = (GangId, &'a Scheduling)> + Clone,
+) -> BTreeSet<GangId> {
+    let Some(model) = owed.models.iter().find(|known| known.name == *model) else { return BTreeSet::new() };
+    let mut rooms: BTreeMap<Owner, Room> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for (gang, own) in running.clone().filter(|(_, own)| !owed.is_firm(own)) {
+        let Some(&owner) = model.owners.get(&own.account) else { continue };
+        let room = rooms.entry(owner).or_insert_with(|| {
+            let of_owner = running.clone().map(|(_, own)| own);
+            let of_owner = of_owner.filter(|own| model.owners.get(&own.account) == Some(&owner) && owed.is_firm(own));
+            Room::beside(model, owner, document, fabric, of_owner)
+        });
+        if wish(own, model, fabric).is_some_and(|wish| room.holds(wish)) {
+            found.insert(gang);
+        }
+        room.take(use_of(own, model, fabric));
+    }
+    found
+}
+
+/// How hard it is to find room for a gang: harder for what stays, then as cells are given out, from the top level
+/// down, then for more. What is no harder to place never needs what another holds within its shape.
+pub type Hard = (bool, bool, Reverse<usize>, u32, u32);
 
 impl OfModel {
     /// Whose cells a gang's work uses, and of which kind: the smallest of its owner's that hold it, as many of
@@ -213,6 +290,14 @@ impl OfModel {
 }
 
 impl Owed {
+    /// See [`Hard`].
+    pub fn hard(&self, model: &Name, scheduling: &Scheduling, fabric: &FabricSpec) -> Hard {
+        let known = self.models.iter().find(|known| known.name == *model);
+        let wish = known.map_or(Wish { nodes: 0, rest: 0, depth: NODES }, |known| use_of(scheduling, known, fabric));
+        let depth = if wish.nodes + wish.rest.min(1) > 1 { wish.depth } else { NODES };
+        (self.is_firm(scheduling), depth != NODES, Reverse(depth), wish.nodes, wish.rest)
+    }
+
     /// Are both charged to the owner of the same cells of a model?
     pub fn are_of_one_owner(&self, model: &Name, one: &Name, other: &Name) -> bool {
         let owners = self.models.iter().find(|known| known.name == *model).map(|known| &known.owners);

@@ -9,7 +9,7 @@ use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Name, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Round<'_> {
@@ -79,20 +79,32 @@ impl Round<'_> {
         models
     }
 
-    /// What runs of accounts that own cells; the same all through a cycle.
+    /// What runs of accounts that own cells, the oldest first; the same all through a cycle.
     fn of_owners(&mut self) -> Arc<Vec<(GangId, Arc<Scheduling>)>> {
         let (owed, waiting) = (&self.ledger.owed, self.waiting);
         let known = self.taking.of_owners.get_or_insert_with(|| {
             let runs = waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account));
-            Arc::new(runs.map(|(gang, runs)| (gang, runs.scheduling.clone())).collect())
+            let mut runs: Vec<_> = runs.map(|(gang, runs)| (runs.placed_at, gang, runs.scheduling.clone())).collect();
+            runs.sort_by_key(|(placed_at, gang, _)| (*placed_at, *gang));
+            Arc::new(runs.into_iter().map(|(_, gang, scheduling)| (gang, scheduling)).collect())
         });
         known.clone()
     }
 
+    /// Gangs of owners that run within their shape.
+    fn within(&mut self, model: &Name) -> BTreeSet<GangId> {
+        let of_owners = self.of_owners();
+        self.ledger.owed.settle();
+        let runs = of_owners.iter().map(|(gang, scheduling)| (*gang, &**scheduling));
+        owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
+    }
+
     /// Who may be stopped, and when those may be that have not run for long enough yet.
     fn guarantee_offers(&mut self, model: &Name, item: &Item) -> (Offers, BTreeMap<GangId, Time>) {
-        let taking = &self.state.policy().taking;
+        let within = self.within(model);
+        let (taking, fabric) = (&self.state.policy().taking, self.state.fabric());
         let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let hard = owed.hard(model, &item.scheduling, fabric);
         let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
         let mut ripe_at = BTreeMap::new();
         for (other, runs) in self.waiting.running.iter() {
@@ -101,14 +113,15 @@ impl Round<'_> {
                 continue;
             }
             let theirs = &runs.scheduling.account;
-            // Of its own only what is smaller, so that two do not stop each other in turn; what stays is not stopped back.
-            let own = owed.are_of_one_owner(model, &item.scheduling.account, theirs) && !owed.is_firm(&item.scheduling);
-            let too_large = own && runs.scheduling.devices() >= item.scheduling.devices();
-            if !runs.may_be_stopped() || owed.is_firm(&runs.scheduling) || too_large {
+            // Of its own, and of what others hold within their shape, only what finds room more easily: so two never
+            // stop each other in turn, nor any number in a ring.
+            let is_within = within.contains(&other);
+            let is_kept = is_within || owed.are_of_one_owner(model, &item.scheduling.account, theirs);
+            let stays = is_kept && owed.hard(model, &runs.scheduling, fabric) >= hard;
+            if !runs.may_be_stopped() || owed.is_firm(&runs.scheduling) || stays {
                 continue;
             }
-            // Who holds more than their own goes first, whoever owns cells too goes last: there is always
-            // somebody else where both could have theirs.
+            // Who holds more than their own goes first, then who owns no cells, and last who is within its own shape.
             let left = quotas.model(model).map_or(0, |number| quotas.left(quotas.place(theirs), number));
             let owns = owed.owner_of(model, theirs).is_some();
             let mut rank = if left < 0 { -1 } else { i64::from(owns) };
@@ -117,6 +130,9 @@ impl Round<'_> {
                 ripe_at.insert(other, until);
                 // Those that can go soonest.
                 rank = i64::try_from(until.since_ms(self.now)).unwrap_or(i64::MAX - 1).saturating_add(1);
+            }
+            if is_within {
+                rank = i64::MAX;
             }
             offers.prices.insert(other, Price { rank, loss: runs.loss(taking, self.now) });
         }
