@@ -234,6 +234,51 @@ fn a_guarantee_leaves_nodes_alone_that_people_have_put_aside_though_others_there
     assert!(cluster.watch.stops.iter().all(|stop| long.contains(&stop.0)), "{:?}", cluster.watch.stops);
 }
 
+/// A small job of `vision` is in its rack, which leaves it a whole one by shape only: what `nlp` has in its own stays.
+#[test]
+fn who_has_begun_its_own_cell_does_not_take_anothers_for_it() {
+    let mut cluster = Cluster::new(Policy::default());
+    cluster.racks(3, 3, 8);
+    let ours = vec![cells("rack", 3, 1), cells("node", 1, 1)];
+    let theirs = vec![cells("rack", 3, 1)];
+    let accounts = vec![owner("vision", 32, ours), owner("nlp", 24, theirs), owner("rest", 16, Vec::new())];
+    cluster.organise(accounts);
+    let short = cluster.submit(firm(charged(exact(nodes(1, 8), 100), "vision")));
+    let others = cluster.submit(firm(within(charge(nodes(2, 8), "rest"), "rack", Required, 1)));
+    let small = cluster.submit(firm(charged(exact(nodes(1, 8), 5000), "vision")));
+    assert!([short, small, others].into_iter().all(|gang| cluster.runs(gang)));
+    cluster.pass(200);
+    // Its node, its rack, and the rack of `nlp`.
+    assert_eq!(shown(&cluster), [(1, 0, 1, 0), (1, 1, 0, 0), (1, 0, 1, 0)]);
+    let rack = |account| within(charge(nodes(3, 8), account), "rack", Required, 1);
+    let theirs = cluster.submit(rack("nlp"));
+    let ours = cluster.submit(rack("vision"));
+    cluster.pass(1000);
+    assert!(cluster.runs(theirs) && !cluster.runs(ours));
+    assert!(cluster.stopped().is_empty(), "{:?}", cluster.watch.stops);
+    cluster.pass(5000);
+    assert!(cluster.runs(theirs) && cluster.runs(ours), "each in its own");
+    assert!(cluster.stopped().is_empty(), "{:?}", cluster.watch.stops);
+}
+
+/// Small jobs within their shape that may be stopped are in every rack: one of them moves for a whole one, and
+/// the wide one is not moved back.
+#[test]
+fn what_is_within_its_shape_moves_once_for_what_is_harder_to_place() {
+    let mut cluster = Cluster::new(Policy::default());
+    let racks = cluster.racks(2, 3, 8);
+    cluster.organise(vec![owner("vision", 24, vec![cells("rack", 3, 1)]), owner("nlp", 16, vec![cells("node", 1, 2)])]);
+    cluster.submit(within(charged(exact(nodes(2, 8), 100), "vision"), "rack", Required, 1));
+    let small: Vec<GangId> = (0..2).map(|_| cluster.submit(charge(nodes(1, 8), "nlp"))).collect();
+    let is_in = |rack: usize| small.iter().any(|gang| cluster.nodes_of(*gang).iter().any(|on| racks[rack].contains(on)));
+    assert!(is_in(0) && is_in(1));
+    cluster.pass(200);
+    let wide = cluster.submit(within(charge(nodes(3, 8), "vision"), "rack", Required, 1));
+    cluster.pass(1000);
+    assert!(cluster.runs(wide) && small.iter().all(|gang| cluster.runs(*gang)));
+    assert_eq!(cluster.watch.stops.len(), 1, "{:?}", cluster.watch.stops);
+}
+
 #[test]
 fn beyond_its_shape_nobody_is_stopped_for_an_account() {
     let mut cluster = half(spread(), vec![cells("node", 1, 8)]);
