@@ -270,7 +270,8 @@ fn what_is_within_its_shape_moves_once_for_what_is_harder_to_place() {
     cluster.organise(vec![owner("vision", 24, vec![cells("rack", 3, 1)]), owner("nlp", 16, vec![cells("node", 1, 2)])]);
     cluster.submit(within(charged(exact(nodes(2, 8), 100), "vision"), "rack", Required, 1));
     let small: Vec<GangId> = (0..2).map(|_| cluster.submit(charge(nodes(1, 8), "nlp"))).collect();
-    let is_in = |rack: usize| small.iter().any(|gang| cluster.nodes_of(*gang).iter().any(|on| racks[rack].contains(on)));
+    let is_in =
+        |rack: usize| small.iter().any(|gang| cluster.nodes_of(*gang).iter().any(|on| racks[rack].contains(on)));
     assert!(is_in(0) && is_in(1));
     cluster.pass(200);
     let wide = cluster.submit(within(charge(nodes(3, 8), "vision"), "rack", Required, 1));
