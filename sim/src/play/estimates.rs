@@ -1,6 +1,7 @@
 //! Start estimates against what then happens: a public trace, all of it submitted at once, run times exact,
 //! agents ideal, nothing fails.
 
+use super::tests::plain;
 use super::*;
 use crate::trace::{self, Reading};
 use muster_common::{GangId, JobId};
@@ -78,17 +79,7 @@ fn come_true(name: &str, policy: &Policy, again_after: &[usize]) {
     let (world, _) = World::read(&repository("examples/worlds/32x8.toml")).unwrap();
     let jobs = window_a();
     let truth = Truth::default();
-    let play = Play {
-        world: &world,
-        truth: &truth,
-        policy,
-        organisation: None,
-        throughputs: None,
-        seed: 0,
-        bounds: Vec::new(),
-        estimates: Sample::default(),
-        check: false,
-    };
+    let play = Play { check: false, ..plain(&world, &truth, policy) };
     let mut player = Player::new(State::new("simulated"), clockwork(&world));
     let mut ideal = Ideal::default();
     play.set_up(&mut player, Time::ZERO).unwrap();

@@ -22,7 +22,7 @@ fn policy() -> Policy {
     toml::from_str("order = \"fifo\"\nadmission = \"skip\"\n[backfill]\nreserve_depth = 0\n").unwrap()
 }
 
-fn plain<'a>(world: &'a World, truth: &'a Truth, policy: &'a Policy) -> Play<'a> {
+pub(super) fn plain<'a>(world: &'a World, truth: &'a Truth, policy: &'a Policy) -> Play<'a> {
     Play {
         world,
         truth,
@@ -38,17 +38,7 @@ fn plain<'a>(world: &'a World, truth: &'a Truth, policy: &'a Policy) -> Play<'a>
 
 fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Played {
     let policy = policy();
-    let play = Play {
-        world,
-        truth,
-        policy: &policy,
-        organisation: None,
-        throughputs: None,
-        seed,
-        bounds: Vec::new(),
-        estimates: Sample::default(),
-        check: true,
-    };
+    let play = Play { seed, ..plain(world, truth, &policy) };
     let played = play.run(jobs, None, &mut |_| Going::On).unwrap();
     assert_books_balance(&played);
     played

@@ -11,7 +11,7 @@ use std::time::Duration;
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// `muster dev` with its folder in `folder`, which marks every process it starts.
-pub(super) fn dev(folder: &Path, more: &[&str]) -> Daemon {
+fn dev(folder: &Path, more: &[&str]) -> Daemon {
     let dir = folder.join("dev");
     let arguments = [&["dev", "--dir", dir.to_str().expect("a plain path")], more].concat();
     let mut dev = Daemon::new("dev", muster(), &arguments, folder.join("said"));
@@ -24,7 +24,7 @@ fn example(name: &str) -> String {
     path.canonicalize().expect("the example is there").display().to_string()
 }
 
-pub(super) fn said(folder: &Path) -> String {
+fn said(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("said")).unwrap_or_default()
 }
 
@@ -60,14 +60,19 @@ async fn dev_stops_cleanly_when_it_is_interrupted() {
     assert_eq!(ranks::all_of(folder.path()), [0_u32; 0], "nothing is left");
 }
 
+/// One server and two agents, ready.
+pub(super) async fn small(folder: &Path) -> Daemon {
+    let dev = dev(folder, &["--servers", "1", "--agents", "2"]);
+    until("the words of a cluster that is ready", async || said(folder).contains("MUSTER_CONFIG").then_some(())).await;
+    dev
+}
+
 /// Shims outlive their agents by design, and here nobody is left to renew or to end their leases.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_dev_leaves_no_rank_behind() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().expect("a temp folder");
-    let mut dev = dev(folder.path(), &["--servers", "1", "--agents", "2"]);
-    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(()))
-        .await;
+    let mut dev = small(folder.path()).await;
     let config = folder.path().join("dev/client/config.toml");
     let run = std::process::Command::new(muster())
         .args(["submit", &example("allreduce.toml"), "--set", "gang.run=sleep 600"])

@@ -5,11 +5,10 @@
 //! `data/fidelity_jobs.csv` were drawn at random, and kept where the order of starts stayed the same in eight plays with
 //! each submit, start and run moved by up to a tenth of a second.
 
-use super::dev::{dev, said};
+use super::dev::small;
 use muster_proto::client::Job;
 use muster_tests::cluster::alone;
 use muster_tests::cluster::people::Person;
-use muster_tests::cluster::wait::until;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -155,9 +154,7 @@ fn order(placed: impl Iterator<Item = (u64, f64)>) -> Vec<u64> {
 async fn two_hundred_jobs_start_in_the_same_order_and_wait_as_long_in_the_simulator() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().expect("a temp folder");
-    let mut dev = dev(folder.path(), &["--servers", "1", "--agents", "2"]);
-    until("the words of a cluster that is ready", async || said(folder.path()).contains("MUSTER_CONFIG").then_some(()))
-        .await;
+    let mut dev = small(folder.path()).await;
     let client = folder.path().join("dev/client");
     let config: toml::Table =
         std::fs::read_to_string(client.join("config.toml")).expect("a file").parse().expect("TOML");
