@@ -15,16 +15,19 @@ use std::sync::Arc;
 pub const DECLARE_LEVEL: u32 = 6;
 
 impl Applying<'_> {
-    /// All of it, or nothing.
     pub(super) fn declare(&mut self, declaration: &Declaration, by: &Principal) -> Result<()> {
-        let before = (self.state.clone(), self.events.len());
-        let declared = self.declare_each(declaration, by);
-        if declared.is_err() {
-            let (state, events) = before;
+        self.or_nothing(|applying| applying.declare_each(declaration, by))
+    }
+
+    /// Whatever is refused has changed nothing.
+    fn or_nothing(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let (state, events) = (self.state.clone(), self.events.len());
+        let done = work(self);
+        if done.is_err() {
             *self.state = state;
             self.events.truncate(events);
         }
-        declared
+        done
     }
 
     fn declare_each(&mut self, declaration: &Declaration, by: &Principal) -> Result<()> {
@@ -133,14 +136,7 @@ impl Applying<'_> {
             let why = format!("version: no declaration {version} is kept to go back to; there is: {known}");
             return Err(Refusal::Invalid(why));
         };
-        let before = (self.state.clone(), self.events.len());
-        let rolled = self.roll_back_to(&to, by);
-        if rolled.is_err() {
-            let (state, events) = before;
-            *self.state = state;
-            self.events.truncate(events);
-        }
-        rolled
+        self.or_nothing(|applying| applying.roll_back_to(&to, by))
     }
 
     fn roll_back_to(&mut self, to: &Declared, by: &Principal) -> Result<()> {

@@ -24,6 +24,7 @@ pub(super) async fn submit(
         let reference = pb::JobRef { id: earlier, ..pb::JobRef::default() };
         load(inner, caller, Some(reference)).await?;
     }
+    inner.has_time().await?;
     let (by, state) = (caller.clone(), inner.ctx.view());
     let (command, notes) = inner
         .blocking(move |inner| {

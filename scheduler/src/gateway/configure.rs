@@ -4,11 +4,12 @@
 use super::declaration;
 use super::roles::Caller;
 use super::submit::unexpected;
+use super::trial::tried;
 use super::{Inner, errors};
 use muster_common::Time;
 use muster_engine::command::{ConfigChange, Declaration, Principal};
 use muster_engine::state::policies::Promotion;
-use muster_engine::{Command, Entry, Response, State, apply};
+use muster_engine::{Command, Response, State};
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use serde::de::DeserializeOwned;
@@ -40,13 +41,17 @@ pub(super) async fn configure(
         check_known(level, &super::cluster::feature_levels(inner, caller).await)?;
     }
     if request.plan_only || whole {
+        let (before, now, by, kind) = (state.clone(), inner.now(&state), caller.principal(), request.kind.clone());
         // Whether somebody was faster is for the log to say: a call whose first answer was lost finds nothing to change.
-        let after = try_on(&state, unconditional(change.clone()), caller.principal(), inner.now(&state))?;
-        let mut json = unchanged.json.clone();
-        if whole {
+        let trial = unconditional(change.clone());
+        let seen = inner.reading(move |_| {
+            let after = try_on(&before, trial, by, now)?;
             // What it would be says what it would do: names are resolved, and what is over is left out.
-            (changed, json) = (declaration::differs(&state, &after), self::present(&after, &request.kind)?);
-        }
+            let shown = || Ok((declaration::differs(&before, &after), self::present(&after, &kind)?));
+            whole.then(shown).transpose()
+        });
+        let json;
+        (changed, json) = seen.await?.unwrap_or((changed, unchanged.json.clone()));
         if request.plan_only {
             return Ok(pb::ConfigureReply { changed, json, ..unchanged });
         }
@@ -195,13 +200,8 @@ fn server((name, most): &(String, Option<u32>)) -> String {
 /// # Errors
 /// [`ErrorCode::ConfigInvalid`] with what `apply` says.
 pub fn try_on(state: &State, change: ConfigChange, by: Principal, now: Time) -> Result<State, ErrorInfo> {
-    let mut copy = state.clone();
     let command = Command::Configure { change: Box::new(change), by };
-    let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: now, command };
-    match apply(&mut copy, &entry).response {
-        Response::Refused(refusal) => Err(invalid(errors::refused(refusal))),
-        _ => Ok(copy),
-    }
+    tried(state, command, now).map(|(after, _)| after).map_err(invalid)
 }
 
 fn invalid(error: ErrorInfo) -> ErrorInfo {
@@ -216,6 +216,7 @@ fn invalid(error: ErrorInfo) -> ErrorInfo {
 mod tests {
     use super::*;
     use muster_engine::apply::FEATURE_LEVEL;
+    use muster_engine::{Entry, apply};
 
     #[test]
     fn a_feature_level_is_raised_when_every_server_can_compute_it_and_never_lowered() {

@@ -5,11 +5,12 @@ use super::render::{job, revision};
 use super::roles::Caller;
 use super::subject::Subject;
 use super::submit::{self, unexpected};
+use super::trial::tried;
 use super::{Inner, errors, never};
 use muster_common::job::file::{decompile, reads_as_number};
 use muster_common::job::{Launch, Scheduling};
 use muster_engine::command::Edit;
-use muster_engine::{Command, Entry, Response, State, apply};
+use muster_engine::{Command, Response};
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(super) async fn edit(
         .blocking(move |_| {
             let prepared = prepare(&subject, &by, &request)?;
             if request.plan_only {
-                try_on(&subject.state, &prepared.edit, now)?;
+                tried(&subject.state, Command::Edit(Box::new(prepared.edit.clone())), now)?;
             }
             Ok((prepared, subject))
         })
@@ -107,15 +108,4 @@ fn prepare(subject: &Subject, caller: &Caller, request: &pb::EditJobRequest) -> 
         by: caller.principal(),
     };
     Ok(Prepared { edit, changes, notes })
-}
-
-/// Applies the edit to a copy.
-fn try_on(state: &State, edit: &Edit, now: muster_common::Time) -> Result<(), ErrorInfo> {
-    let mut copy = state.clone();
-    let command = Command::Edit(Box::new(edit.clone()));
-    let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: now, command };
-    match apply(&mut copy, &entry).response {
-        Response::Refused(refusal) => Err(errors::refused(refusal)),
-        _ => Ok(()),
-    }
 }

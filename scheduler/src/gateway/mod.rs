@@ -37,6 +37,7 @@ pub mod roles;
 mod subject;
 mod submit;
 mod token;
+mod trial;
 mod wait;
 mod waiting;
 mod why;
@@ -148,9 +149,10 @@ impl Gateway {
 }
 
 impl Inner {
-    /// State with everything acknowledged before this call, on any server.
+    /// State with everything acknowledged before this call, on any server, once the cluster knows what time it is.
     async fn fresh(&self) -> Result<Arc<State>, ErrorInfo> {
         self.ctx.consensus.read_barrier().await.map_err(errors::not_read)?;
+        self.has_time().await?;
         Ok(self.ctx.view())
     }
 
@@ -160,7 +162,8 @@ impl Inner {
     }
 
     /// A cluster begins at moment zero, until its first leader brings it to the wall clock. What was committed
-    /// before would be ages old after that step: keys forgotten, limits passed.
+    /// before would be ages old after that step: keys forgotten, limits passed. What is judged by a state from before it
+    /// seems to come from the future.
     async fn has_time(&self) -> Result<(), ErrorInfo> {
         let mut views = self.ctx.consensus.views();
         let set = views.wait_for(|viewed| viewed.view.now() >= EARLIEST);

@@ -4,12 +4,13 @@ use super::nodes::affected_by_end;
 use super::render::words::{duration, plain};
 use super::roles::Caller;
 use super::submit::unexpected;
+use super::trial::tried;
 use super::{Inner, errors};
 use muster_common::{JobId, Name, Time};
 use muster_engine::apply::{crossing, window_named};
 use muster_engine::command::{MakeWindow, Which};
 use muster_engine::state::window::{Holders, Window};
-use muster_engine::{Command, Entry, Response, State, apply};
+use muster_engine::{Command, Response, State};
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
 use std::sync::Arc;
@@ -95,16 +96,6 @@ fn changed(response: &Response) -> Result<bool, ErrorInfo> {
     match response {
         Response::WindowMade { existing, .. } => Ok(!existing),
         other => Err(unexpected(other)),
-    }
-}
-
-/// The command on a copy.
-fn tried(state: &State, command: Command, now: Time) -> Result<(State, Response), ErrorInfo> {
-    let mut copy = state.clone();
-    let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: now, command };
-    match apply(&mut copy, &entry).response {
-        Response::Refused(refusal) => Err(errors::refused(refusal)),
-        response => Ok((copy, response)),
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 /// Most files of one folder.
 const FILES_MAX: usize = 1000;
+
 /// What one file may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

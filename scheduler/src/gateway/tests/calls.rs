@@ -7,8 +7,10 @@ use muster_engine::command::Exit;
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
+use muster_runtime::clock::{Clock, SystemClock};
 use muster_runtime::identity::Role;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
 
@@ -59,8 +61,13 @@ async fn one_key_gives_one_job_and_another_body_is_refused() {
 /// State time steps from zero to the wall clock once; a key from before that step would be forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_taken_before_the_cluster_knows_what_time_it_is() {
-    let server = Server::start(0).await;
-    server.submit("k1", JOB).await;
+    let server = Server::start_without_time(0).await;
+    let made_now = pb::SubmitRequest { key_made_at_ms: Some(SystemClock.wall_ms()), ..submission("k1", JOB) };
+    let mut submit = std::pin::pin!(server.gateway.submit(Server::call(Role::User, made_now)));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut submit).await;
+    assert!(early.is_err(), "answered before there is a time: {early:?}");
+    server.begin();
+    within("a submit", submit).await.unwrap();
     let submitted_at = server.ctx.view().jobs().values().next().unwrap().submitted_at;
     let wall_ms = server.ctx.clock.wall_ms();
     assert!(wall_ms.abs_diff(submitted_at.0) < 60_000, "{submitted_at} is far from {wall_ms}");

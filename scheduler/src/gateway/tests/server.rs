@@ -25,7 +25,7 @@ use muster_runtime::identity::{Authority, Credentials, LEAF_VALID_MS, Name, Role
 use muster_runtime::shutdown::Shutdown;
 use muster_runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -47,6 +47,9 @@ pub struct Server {
     pub gateway: Gateway,
     pub ctx: Arc<Context>,
     shutdown: Shutdown,
+    supervisor: Supervisor,
+    /// Until it is begun.
+    coordinator: Mutex<Option<Coordinator>>,
     _dir: TempDir,
 }
 
@@ -64,6 +67,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 impl Server {
     /// Leads a cluster of one, with `nodes` nodes of two devices.
     pub async fn start(nodes: usize) -> Self {
+        let server = Self::start_without_time(nodes).await;
+        server.begin();
+        server
+    }
+
+    /// The same, whose cluster does not know yet what time it is.
+    pub async fn start_without_time(nodes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let history = Arc::new(HistoryStore::open(&dir.path().join("history")).unwrap());
@@ -84,7 +94,6 @@ impl Server {
         let (shadow, _) = crate::shadow::ShadowHandle::new();
         let coordinator =
             Coordinator::new(consensus.clone(), proposer.clone(), clock.clone(), clocks, "dev".into(), shadow.clone());
-        supervisor.spawn("coordinator", coordinator.run(shutdown.clone()));
         let heartbeats = Heartbeats::new(clock.clone());
         let services = Services {
             consensus: consensus.clone(),
@@ -125,7 +134,8 @@ impl Server {
         consensus.initialize(BTreeMap::from([(1, alone)])).await.unwrap();
         let mut leadership = consensus.leadership();
         within("a leader", leadership.wait_for(|now| now.first_index_of_term_applied)).await.unwrap();
-        let server = Self { gateway: Gateway::new(ctx.clone()), ctx, shutdown, _dir: dir };
+        let (gateway, coordinator) = (Gateway::new(ctx.clone()), Mutex::new(Some(coordinator)));
+        let server = Self { gateway, ctx, shutdown, supervisor, coordinator, _dir: dir };
         // The coordinator does so too, later; before it the cluster is at no feature level.
         let change = Box::new(ConfigChange::Cluster { id: "dev".into() });
         server.propose(Command::Configure { change, by: principal("root") }).await;
@@ -134,6 +144,13 @@ impl Server {
             server.propose(Command::RegisterNode(Box::new(registration(&format!("n{n}"), 2)))).await;
         }
         server
+    }
+
+    /// From now on it leads in earnest.
+    pub fn begin(&self) {
+        if let Some(coordinator) = self.coordinator.lock().unwrap().take() {
+            self.supervisor.spawn("coordinator", coordinator.run(self.shutdown.clone()));
+        }
     }
 
     pub async fn propose(&self, command: Command) -> Applied {
