@@ -7,6 +7,7 @@ use crate::plan::explain::Reason;
 use crate::plan::lanes::Sought;
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::order::Scorer;
+use crate::plan::owed::Owed;
 use crate::plan::quota::Quotas;
 use crate::plan::round::{Ever, Round, Tried};
 use crate::plan::steps;
@@ -116,6 +117,7 @@ impl Kept {
         waiting.by_order.set_ranks(scorer.lanes());
         let mut ledger = Ledger::of(state, Suppose::default());
         ledger.quotas = Quotas::of(state, &waiting.running);
+        ledger.owed = Owed::of(state);
         let times = match foresees(state) {
             true => Timelines::of(state, &ledger, &waiting, now),
             false => Timelines::default(),
@@ -168,6 +170,10 @@ impl Kept {
         if inventory && self.ledger.quotas.is_on() {
             self.ledger.quotas = Quotas::of(state, &self.waiting.running);
         }
+        match inventory {
+            true => self.ledger.owed = Owed::of(state),
+            false => self.follow_cells(state, &gangs, &nodes),
+        }
         if moved.all {
             self.waiting.rescore(state, &self.scorer, now);
         } else if let Some(range) = moved.ripened {
@@ -185,6 +191,19 @@ impl Kept {
         }
         (self.upto, self.at) = (state.applied_index(), now);
         true
+    }
+}
+
+impl Kept {
+    /// Whose work is on the nodes that have changed, or under the gangs that have.
+    fn follow_cells(&mut self, state: &State, gangs: &BTreeSet<GangId>, nodes: &BTreeSet<NodeId>) {
+        if !self.ledger.owed.is_on() {
+            return;
+        }
+        let held = gangs.iter().filter_map(|gang| state.gang(*gang)?.current());
+        let under = held.flat_map(|attempt| attempt.parts.iter().map(|part| part.node));
+        let all: BTreeSet<NodeId> = nodes.iter().copied().chain(under).collect();
+        all.into_iter().for_each(|node| self.ledger.owed.refresh(state, node));
     }
 }
 
@@ -240,20 +259,28 @@ struct Front {
     idle: bool,
 }
 
-/// Whose turn it is: Kueue's rule that work within nominal quota goes before work that borrows.
+/// Whose turn it is: Kueue's rule that work within nominal quota goes before work that borrows, and before both
+/// what is guaranteed by shape, so that nobody begins where they would have to be stopped again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     /// Nothing is owed to anybody.
     All,
-    /// What its account owns.
+    /// What is within its account's cells.
+    Shaped,
+    /// What its account owns by number only.
     Own,
     /// What would be borrowed.
     Borrowed,
 }
 
 impl Turn {
-    fn takes(self, round: &Round, item: &Item) -> bool {
-        self == Turn::All || round.is_within_own(item) == (self == Turn::Own)
+    fn takes(self, round: &mut Round, item: &Item) -> bool {
+        match self {
+            Turn::All => true,
+            Turn::Shaped => round.is_within_shape(item),
+            Turn::Own => round.is_within_own(item) && !round.is_within_shape(item),
+            Turn::Borrowed => !round.is_within_own(item) && !round.is_within_shape(item),
+        }
     }
 }
 
@@ -266,7 +293,11 @@ fn start_in_order(round: &mut Round) {
     round.take_over_bookings();
     let first = sticky_head(round);
     let mut stopped = first.is_some_and(|(gang, item)| matches!(offer(round, gang, &item, &mut front), Offered::Stop));
-    let turns = if round.has_quotas() { &[Turn::Own, Turn::Borrowed][..] } else { &[Turn::All] };
+    let turns = match (round.may_guarantee(), round.has_quotas()) {
+        (true, _) => &[Turn::Shaped, Turn::Own, Turn::Borrowed][..],
+        (false, true) => &[Turn::Own, Turn::Borrowed],
+        (false, false) => &[Turn::All],
+    };
     for turn in turns {
         stopped = stopped || walk_order(round, &mut front, by_submit, *turn);
     }
@@ -324,7 +355,7 @@ fn offer_item(round: &mut Round, item: &Arc<Item>, front: &mut Front, by_submit:
     let mut last = Offered::Next;
     for gang in item.gangs(round.state) {
         // Of many elements the first may be within what the account owns, and the next beyond it.
-        if turn == Turn::Own && !turn.takes(round, item) {
+        if matches!(turn, Turn::Shaped | Turn::Own) && !turn.takes(round, item) {
             break;
         }
         last = offer(round, gang, item, front);
@@ -367,7 +398,7 @@ fn offer_outside(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut 
     if placed || !has_window && round.take_back(gang, item) {
         return Offered::Next;
     }
-    if !front.closed && !has_window && !round.is_over_quota(item) {
+    if !front.closed && !has_window && !round.is_over_quota(item) && !round.is_kept_off(gang, item) {
         return hold_back(round, gang, item, own, front);
     }
     Offered::Unfit
@@ -415,13 +446,14 @@ fn leave(round: &mut Round, item: &Arc<Item>, front: &Front, walk: &mut Walk) {
     if round.may_preempt(item) {
         return;
     }
-    if round.is_over_quota(item) {
+    if round.is_over_quota(item) || round.is_beyond_cells_within_quota(item) && round.excluded(item.key.gang).is_empty()
+    {
         return walk.leave_payer();
     }
     if books {
         return;
     }
-    if round.may_reclaim() {
+    if round.may_reclaim() || round.may_guarantee() {
         if round.excluded(item.key.gang).is_empty() && round.does_not_fit_within_quota(item) {
             walk.leave_payer();
         }

@@ -29,6 +29,8 @@ fn account(called: &str, parent: Option<&str>, nominal: u32) -> Account {
         limits: Default::default(),
         user_limits: Default::default(),
         users: Default::default(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

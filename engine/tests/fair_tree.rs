@@ -144,6 +144,8 @@ fn organisation(accounts: &[(&str, Option<&str>, i64)]) -> Command {
         limits: Default::default(),
         user_limits: Default::default(),
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     };
     let accounts = accounts.iter().map(account).collect();
     configure(ConfigChange::Organisation(Arc::new(Organisation { accounts, queues: Vec::new() })))

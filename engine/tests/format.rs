@@ -7,6 +7,7 @@ use muster_common::job::Hash;
 use muster_common::{JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
+use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Quota};
 use muster_engine::state::timer::Timer;
 use muster_engine::state::window::Holders;
 use std::sync::Arc;
@@ -88,4 +89,28 @@ fn a_window_keeps_its_bytes() {
 
 fn hex<T: serde::Serialize>(value: &T) -> String {
     postcard::to_stdvec(value).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_document_of_accounts_keeps_its_bytes() {
+    let cells = CellQuota { model: Name::literal("H100"), level: Name::literal("leaf"), nodes: 4, gpus: 8, number: 2 };
+    let account = Account {
+        name: Name::literal("vision"),
+        parent: None,
+        weight: 1,
+        priority: 0,
+        quota: [(Name::literal("H100"), Quota { nominal: 64, borrow_limit: None, lend_limit: Some(8) })].into(),
+        limits: Caps::default(),
+        user_limits: Caps::default(),
+        users: Default::default(),
+        cells: vec![cells],
+        reclaim_within_ms: Some(120_000),
+    };
+    let organisation = Organisation { accounts: vec![account], queues: Vec::new() };
+    let change = ConfigChange::Organisation(Arc::new(organisation));
+    let command = Command::Configure { change: Box::new(change), by: principal() };
+    let bytes = postcard::to_stdvec(&command).unwrap();
+    assert_eq!(postcard::from_bytes::<Command>(&bytes).unwrap(), command);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    insta::assert_snapshot!(hex);
 }

@@ -28,6 +28,8 @@ fn account(text: &str, parent: Option<&str>, limits: Caps, user_limits: Caps) ->
         limits,
         user_limits,
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

@@ -104,6 +104,8 @@ fn account(text: &str, priority: u32) -> Account {
         limits: Default::default(),
         user_limits: Default::default(),
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

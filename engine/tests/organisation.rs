@@ -6,7 +6,7 @@ mod support;
 use muster_common::job::Scheduling;
 use muster_common::{Name, Time};
 use muster_engine::command::*;
-use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, RULES, User};
+use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Queue, Quota, RULES, User};
 use muster_engine::outcome::Refusal;
 use muster_engine::{Command, Entry, Response, State, apply};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ fn account(text: &str, parent: Option<&str>) -> Account {
         limits: Caps::default(),
         user_limits: Caps::default(),
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 
@@ -68,6 +70,23 @@ fn refused(response: Response, text: &str) {
         Response::Refused(Refusal::Invalid(why)) => assert_eq!(why, text),
         other => panic!("{other:?}"),
     }
+}
+
+/// `research` owns four GPUs, as cells by level, nodes, GPUs and number.
+fn owning(reclaim_within_ms: Option<u64>, cells: &[(&str, u32, u32, u32)]) -> Organisation {
+    let mut document = research();
+    let owner = &mut document.accounts[0];
+    owner.quota.insert(name("H100"), Quota { nominal: 4, borrow_limit: None, lend_limit: None });
+    owner.reclaim_within_ms = reclaim_within_ms;
+    let cell = |(level, nodes, gpus, number): &(&str, u32, u32, u32)| CellQuota {
+        model: name("H100"),
+        level: name(level),
+        nodes: *nodes,
+        gpus: *gpus,
+        number: *number,
+    };
+    owner.cells = cells.iter().map(cell).collect();
+    document
 }
 
 /// One document for each rule, and what is said of it.
@@ -130,6 +149,30 @@ fn broken() -> Vec<(Organisation, &'static str)> {
         (
             change(|document| document.queues[0].max_time_ms = Some(1)),
             "queue[0].default_time_ms: 60000 is above the queue's max_time_ms, 1; lower the one or raise the other",
+        ),
+        (
+            owning(None, &[("node", 1, 1, 1)]),
+            "account[0].reclaim_within_ms: `research` owns cells, and not within which time it has them back; give one, such as 120000 for two minutes",
+        ),
+        (
+            owning(Some(1), &[("node", 1, 2, 3)]),
+            "account[0].cells[0]: with these, cells of 6 H100 are owned and `quota.H100.nominal` is 4; cells are the shape of a part of `nominal`: raise it, or own fewer",
+        ),
+        (
+            owning(Some(1), &[("node", 1, 1, 1), ("node", 1, 2, 1)]),
+            "account[0].cells[1].gpus: cells of 2 GPUs a node, and of 1 in account[0].cells[0]; cells of one model are of nodes of one size",
+        ),
+        (
+            {
+                let mut document = owning(Some(1), &[("rack", 2, 1, 1), ("rack", 3, 1, 1)]);
+                document.accounts[0].quota.insert(name("H100"), quota(5, None));
+                document
+            },
+            "account[0].cells[1].nodes: 3 nodes cannot be cut into cells of 2, which are owned at this level too; choose sizes that divide each other, as 2, 4 and 8 do",
+        ),
+        (
+            owning(Some(1), &[("node", 2, 1, 1)]),
+            "account[0].cells[0].nodes: 2 nodes cannot be in one node; leave `nodes` out and raise `number`, or name a wider level",
         ),
     ]
 }

@@ -207,6 +207,8 @@ fn account(name_: &str) -> Account {
         limits: Caps::default(),
         user_limits: Caps::default(),
         users: BTreeMap::new(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

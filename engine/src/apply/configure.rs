@@ -1,9 +1,10 @@
 //! Policy, fabric, cluster-wide times, organisation, generation and feature level.
 
-use super::{Applying, Result};
+use super::{Applying, Result, cells};
 use crate::command::{ConfigChange, Principal, Settings};
 use crate::outcome::{Event, Refusal, Response};
 use crate::policy::Policy;
+use crate::state::State;
 use crate::state::change::Key;
 use crate::state::decay::HALF_LIFE_MS_MAX;
 use crate::state::node::Liveness;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// The newest feature level this version can compute.
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
 /// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
-/// 6: configuration declared as a whole.
+/// 6: configuration declared as a whole, and accounts that own cells.
 pub const FEATURE_LEVEL: u32 = 6;
 
 impl Applying<'_> {
@@ -29,12 +30,14 @@ impl Applying<'_> {
             }
             ConfigChange::Fabric(fabric) => {
                 check_fabric(fabric)?;
+                self.check_cells(|state| state.fabric = Arc::new(fabric.clone()))?;
                 self.state.fabric = Arc::new(fabric.clone());
                 "fabric"
             }
             ConfigChange::Settings(settings) => {
                 check_settings(settings)?;
                 self.check_running_leases(settings)?;
+                self.check_cells(|state| state.settings = *settings)?;
                 let (now, holdings) = (self.now(), self.state.holdings());
                 self.state.usage.set_half_life(settings.usage_half_life_ms, now, &holdings);
                 self.state.settings = *settings;
@@ -124,6 +127,7 @@ impl Applying<'_> {
     pub(super) fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
         policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
         let policy = Arc::new(policy.clone());
+        self.check_cells(|state| state.policy = policy.clone())?;
         self.state.policy = policy.clone();
         if self.state.cluster.feature_level >= POLICIES_LEVEL {
             let (version, at) = (self.state.config_version + 1, self.now());
@@ -137,6 +141,17 @@ impl Applying<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Would everybody still have the cells they own?
+    fn check_cells(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let document = self.state.accounts.document();
+        if !document.has_cells() && document.reclaim_within_ms().is_none() {
+            return Ok(());
+        }
+        let mut after = self.state.clone();
+        change(&mut after);
+        cells::check_still_kept(self.state, &after)
     }
 
     fn promote(&mut self, promotion: &Promotion, by: &Principal) -> Result<()> {

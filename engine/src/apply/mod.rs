@@ -3,6 +3,7 @@
 
 mod admin;
 mod cancel;
+mod cells;
 mod configure;
 mod deadline;
 mod declare;
@@ -23,6 +24,7 @@ mod taking;
 mod token;
 mod window;
 
+pub use cells::CELLS_LEVEL;
 pub use configure::{FEATURE_LEVEL, POLICIES_LEVEL};
 pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;

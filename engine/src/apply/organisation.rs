@@ -3,7 +3,7 @@
 
 use super::declare::DECLARE_LEVEL;
 use super::guarantees::taken_for_good;
-use super::{Applying, Result};
+use super::{Applying, Result, cells};
 use crate::command::Principal;
 use crate::organisation::{Organisation, Queue};
 use crate::outcome::Refusal;
@@ -30,6 +30,7 @@ impl Applying<'_> {
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;
+        cells::check_document(self.state, document)?;
         let taken = taken_for_good(self.state);
         let kept = self.state.accounts.clone();
         let now = self.now();

@@ -9,6 +9,12 @@
 //! limits = { gpus = 128 }
 //!
 //! [[account]]
+//! name = "vision"
+//! quota.H100 = { nominal = 64 }
+//! reclaim_within_ms = 120000
+//! cells = [{ model = "H100", level = "leaf", nodes = 4, gpus = 8, number = 2 }]
+//!
+//! [[account]]
 //! name = "nlp"
 //! parent = "research"
 //! user_limits = { running = 20 }
@@ -19,8 +25,10 @@
 //! default_time_ms = 14400000
 //! ```
 
+mod cells;
 mod validate;
 
+pub use cells::CellQuota;
 pub use validate::{OrganisationError, RULES};
 
 use muster_common::Name;
@@ -66,6 +74,13 @@ pub struct Account {
     /// charge the account too.
     #[serde(default)]
     pub users: BTreeMap<String, User>,
+    /// The shape of a part of `quota`: whole nodes, alone or several together. From feature level 6.
+    #[serde(default)]
+    pub cells: Vec<CellQuota>,
+    /// What the account owns it has back within this time, faults excepted. What cannot be stopped so soon
+    /// is not lent anything of it. `None` = whatever may be stopped is soon enough. From feature level 6.
+    #[serde(default)]
+    pub reclaim_within_ms: Option<u64>,
 }
 
 fn one() -> i64 {

@@ -25,7 +25,7 @@ pub struct OrganisationError {
 }
 
 /// Every rule a document is checked for, for the documentation and a test that breaks each.
-pub const RULES: [&str; 12] = [
+pub const RULES: [&str; 17] = [
     "an account's name is used once",
     "a parent is an account of the document",
     "no account is above itself",
@@ -38,11 +38,16 @@ pub const RULES: [&str; 12] = [
     "a queue has a default time limit",
     "a queue's account is an account of the document",
     "a queue's default time limit is not above its longest",
+    "an account with cells has a reclaim_within_ms",
+    "cells are the shape of a part of the nominal quota",
+    "cells of one model are of nodes of one size",
+    "sizes of cells at one level divide each other",
+    "a cell of the level node is one node",
 ];
 
-type Checked<T = ()> = Result<T, OrganisationError>;
+pub(super) type Checked<T = ()> = Result<T, OrganisationError>;
 
-fn refuse<T>(path: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Checked<T> {
+pub(super) fn refuse<T>(path: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Checked<T> {
     Err(OrganisationError { path: path.into(), what: what.into(), remedy: remedy.into() })
 }
 
@@ -59,6 +64,7 @@ impl Organisation {
         for (at, account) in self.accounts.iter().enumerate() {
             check_account(&format!("account[{at}]"), account)?;
         }
+        self.check_cells()?;
         self.check_capacity(capacity)?;
         let mut queues = BTreeSet::new();
         for (at, queue) in self.queues.iter().enumerate() {

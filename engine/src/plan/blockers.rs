@@ -8,6 +8,8 @@ use super::ledger::Ledger;
 use super::limits;
 use super::never::NeverFits;
 use super::outside::{Sets, met};
+use super::owed;
+use super::place::{Request, place};
 use super::quota;
 use super::round::{Ever, not_eligible};
 use super::windows::reserved_for_others;
@@ -33,6 +35,10 @@ pub(super) struct Blockers<'a> {
     reached: u32,
     capacity: Capacity<'a>,
     ledger: &'a Ledger,
+    /// The same, to try on.
+    trial: Option<Ledger>,
+    /// By request and by the nodes a gang keeps off.
+    kept_off: BTreeMap<(Hash, Vec<NodeId>), Option<Blocker>>,
     ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
     outside: Sets,
@@ -52,7 +58,22 @@ impl<'a> Blockers<'a> {
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
         let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
-        Self { state, now, placed, reserved, truncated, reached, capacity, ledger, ever, never, outside }
+        let (trial, kept_off) = (None, BTreeMap::new());
+        Self {
+            state,
+            now,
+            placed,
+            reserved,
+            truncated,
+            reached,
+            capacity,
+            ledger,
+            trial,
+            kept_off,
+            ever,
+            never,
+            outside,
+        }
     }
 
     /// Does the cycle start it?
@@ -100,6 +121,10 @@ impl<'a> Blockers<'a> {
             found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
             found.push(over);
         }
+        if let Some(owed) = self.owed_cells(gang, job.revision().scheduling, &scheduling) {
+            found.retain(|known| !matches!(known.reason, Reason::Priority | Reason::Backfill));
+            found.push(owed);
+        }
         if self.truncated && position.is_some_and(|at| at > self.reached) {
             let depth = self.state.policy().budget.depth;
             let detail = format!("the policy looks at {depth} gangs a cycle, and this one comes after them");
@@ -117,6 +142,40 @@ impl<'a> Blockers<'a> {
     fn over_quota(&self, scheduling: &Scheduling) -> Option<Blocker> {
         let short = quota::allowed(&self.ledger.quotas, scheduling).err()?;
         Some(quota::told(&self.ledger.quotas, scheduling, &short))
+    }
+
+    /// It fits on what is free, and others would then lack cells that they own.
+    fn owed_cells(&mut self, gang: GangId, shape: Hash, scheduling: &Scheduling) -> Option<Blocker> {
+        let owed = &self.ledger.owed;
+        if !owed.is_on() || !owed.is_firm(scheduling) {
+            return None;
+        }
+        let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
+        let key = (shape, excluded.to_vec());
+        if let Some(known) = self.kept_off.get(&key) {
+            return known.clone();
+        }
+        let found = self.kept_off(gang, excluded, scheduling);
+        self.kept_off.insert(key, found.clone());
+        found
+    }
+
+    fn kept_off(&mut self, gang: GangId, excluded: &[NodeId], scheduling: &Scheduling) -> Option<Blocker> {
+        let state = self.state;
+        let ledger = self.trial.get_or_insert_with(|| self.ledger.clone());
+        let request = Request::of(scheduling, excluded).for_gang(gang);
+        let found = place(ledger, state.fabric(), state.policy(), request, &mut 0)?;
+        if owed::beside(state, ledger, scheduling, request, found.clone(), &mut 0).is_some() {
+            return None;
+        }
+        let who = owed::told(&mut ledger.owed, state, scheduling, &found);
+        let detail =
+            format!("there is room, but what may not be stopped in time keeps off cells that are owned: {who}");
+        let help = match scheduling.preemptible {
+            true => "give it a shorter grace (`checkpoint.grace`), so that it can be stopped in time",
+            false => "let it be stopped (`preemptible = true`), or wait until more is free",
+        };
+        Some(blocker(Reason::OwedCells, detail).help(help))
     }
 
     /// What is kept for it already, or will be by this cycle, is all that it waits for.

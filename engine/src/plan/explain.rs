@@ -24,6 +24,8 @@ pub enum Reason {
     Parked,
     /// The quota of its account does not allow it now.
     Quota,
+    /// There is room, but not beside the cells that others own.
+    OwedCells,
     /// Others have been stopped for it, and leave.
     Victims,
     /// It lost a node, keeps the others, and waits for one in its place.
@@ -61,6 +63,7 @@ impl Reason {
             Reason::Cancelled => "cancelled",
             Reason::Parked => "parked",
             Reason::Quota => "quota",
+            Reason::OwedCells => "owed-cells",
             Reason::Victims => "victims",
             Reason::Wounded => "wounded",
             Reason::NeverFits => "never-fits",

@@ -3,6 +3,7 @@
 
 use super::fragment::Workload;
 use super::islands::{self, Islands};
+use super::owed::{Owed, Take};
 use super::pool::Pool;
 use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
@@ -35,6 +36,8 @@ pub struct Ledger {
     with_free: BTreeSet<NodeId>,
     /// What accounts hold, and may.
     pub quotas: Quotas,
+    /// The cells that accounts own.
+    pub owed: Owed,
     undo: Vec<Undo>,
     workload: Arc<Workload>,
     /// Of the node that was put here last.
@@ -89,6 +92,8 @@ pub struct Domain {
 enum Undo {
     Node(Before),
     Held { at: AccountAt, model: usize, firm: bool, more: Milli },
+    Cells { take: Take, sign: i32 },
+    Gone { gang: GangId, gone: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -279,6 +284,19 @@ impl Ledger {
         self.undo.push(Undo::Held { at, model, firm, more });
     }
 
+    /// Counts devices as taken by work that stays, until it is rolled back.
+    pub fn hold_cells(&mut self, take: Take, sign: i32) {
+        self.owed.hold(take, sign);
+        self.undo.push(Undo::Cells { take, sign });
+    }
+
+    /// Takes a gang for one that leaves its cells to whoever is given them, or no longer, until it is rolled back.
+    pub fn set_gone(&mut self, gang: GangId, gone: bool) {
+        if self.owed.is_on() && self.owed.set_gone(gang, gone) {
+            self.undo.push(Undo::Gone { gang, gone });
+        }
+    }
+
     pub fn mark(&self) -> usize {
         self.undo.len()
     }
@@ -287,7 +305,7 @@ impl Ledger {
     pub fn touched(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.undo.iter().filter_map(|undo| match undo {
             Undo::Node(before) => Some(before.node),
-            Undo::Held { .. } => None,
+            Undo::Held { .. } | Undo::Cells { .. } | Undo::Gone { .. } => None,
         })
     }
 
@@ -297,6 +315,14 @@ impl Ledger {
                 Undo::Node(before) => before,
                 Undo::Held { at, model, firm, more } => {
                     self.quotas.hold(at, model, firm, -more);
+                    continue;
+                }
+                Undo::Cells { take, sign } => {
+                    self.owed.hold(take, -sign);
+                    continue;
+                }
+                Undo::Gone { gang, gone } => {
+                    self.owed.set_gone(gang, !gone);
                     continue;
                 }
             };

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod never;
 pub mod order;
 mod outside;
+pub mod owed;
 pub mod place;
 mod pool;
 pub mod quota;

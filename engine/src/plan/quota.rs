@@ -8,6 +8,7 @@
 //! What cannot be taken back again is not lent: gangs that may not be stopped are counted a second
 //! time, in the same tree without any lending. So what an account owns can always be had for it.
 
+use super::owed::InTime;
 use super::running::{Running, Runs};
 use crate::command::PlacedPart;
 use crate::state::State;
@@ -31,13 +32,14 @@ pub struct Quotas {
     places: BTreeMap<Name, AccountAt>,
     models: BTreeMap<Name, ModelAt>,
     charged: BTreeMap<GangId, Charge>,
+    in_time: InTime,
 }
 
 /// What one gang holds on whose account.
 #[derive(Debug, Clone)]
 pub struct Charge {
     pub at: AccountAt,
-    /// It may not be stopped.
+    /// It may not be stopped, or not in time.
     pub firm: bool,
     pub held: Vec<(ModelAt, Milli)>,
 }
@@ -101,7 +103,7 @@ impl Quotas {
         if document.accounts.iter().all(|account| account.quota.is_empty()) {
             return Self::default();
         }
-        let mut quotas = Self::default();
+        let mut quotas = Self { in_time: InTime::of(state), ..Self::default() };
         for device in state.nodes().values().flat_map(|node| &node.inventory.devices) {
             let next = quotas.models.len();
             quotas.models.entry(device.model.clone()).or_insert(next);
@@ -179,6 +181,11 @@ impl Quotas {
         !self.accounts.is_empty()
     }
 
+    /// May it not be stopped, or not soon enough for those who are promised their own?
+    pub fn is_firm(&self, scheduling: &Scheduling) -> bool {
+        self.in_time.is_firm(scheduling)
+    }
+
     /// Follows what one gang holds.
     pub fn refresh(&mut self, gang: GangId, runs: Option<&Runs>) {
         if !self.is_on() {
@@ -191,7 +198,7 @@ impl Quotas {
         let at = self.place(&runs.scheduling.account);
         let known = |(model, milli): (&Name, &u64)| Some((*self.models.get(model)?, *milli as Milli));
         let held: Vec<(ModelAt, Milli)> = runs.held.iter().filter_map(known).collect();
-        let firm = !runs.scheduling.preemptible;
+        let firm = self.is_firm(&runs.scheduling);
         held.iter().for_each(|(model, milli)| self.hold(at, *model, firm, *milli));
         self.charged.insert(gang, Charge { at, firm, held });
     }
@@ -342,7 +349,7 @@ pub fn allowed(quotas: &Quotas, scheduling: &Scheduling) -> Result<Option<Schedu
     let mut short: BTreeMap<&Name, Short> = BTreeMap::new();
     for (model, number) in quotas.models() {
         let more = wanted(scheduling, model);
-        if let Err(why) = quotas.admits(at, number, !scheduling.preemptible, more)
+        if let Err(why) = quotas.admits(at, number, quotas.is_firm(scheduling), more)
             && more > 0
         {
             short.insert(model, why);
@@ -395,7 +402,10 @@ pub fn told(quotas: &Quotas, scheduling: &Scheduling, short: &[Short]) -> super:
     use super::explain::{Reason, blocker};
     let mut said = Vec::new();
     if short.iter().all(|short| short.firm) {
-        said.push("what may not be stopped is not lent any quota, or its owner could not get it back".to_owned());
+        said.push(
+            "what may not be stopped, or not in time, is not lent any quota: its owner could not get it back"
+                .to_owned(),
+        );
     }
     for short in short {
         let model = &short.model;

@@ -7,6 +7,7 @@ use super::fill::Kind;
 use super::ledger::{Ledger, Suppose};
 use super::limits::{Of, Over, Room};
 use super::never::{NeverFits, fits_on};
+use super::owed::BeyondCells;
 use super::place::{Request, place};
 use super::quota;
 use super::take::TakingBack;
@@ -36,6 +37,7 @@ pub struct Round<'a> {
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
     no_fit: BTreeSet<Asked>,
+    pub(super) beyond_cells: BeyondCells,
     /// Requests that did not fit beside what is booked, and the longest run that might.
     pub no_spare_fit: BTreeMap<Asked, u64>,
     /// Requests that found nothing outside of the windows they may run on into: what is left of the run, and the longest
@@ -127,6 +129,7 @@ impl<'a> Round<'a> {
         ever: &'a mut Ever,
     ) -> Self {
         ledger.learn(state);
+        ledger.owed.begin_cycle();
         let booked = std::mem::take(&mut times.booked);
         Self {
             state,
@@ -140,6 +143,7 @@ impl<'a> Round<'a> {
             room: Room::default(),
             expiring: BTreeSet::new(),
             no_fit: BTreeSet::new(),
+            beyond_cells: BeyondCells::new(),
             no_spare_fit: BTreeMap::new(),
             no_fit_outside: BTreeMap::new(),
             no_booking: BTreeSet::new(),
@@ -223,12 +227,17 @@ impl<'a> Round<'a> {
     pub fn find(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let item = &*self.within_quota(item)?;
         let asked = item.asked();
-        if self.no_fit.contains(&asked) {
+        if self.no_fit.contains(&asked) || self.is_beyond_cells(item) {
             return None;
         }
-        let parts = self.search(gang, item);
-        if parts.is_none() && self.excluded(gang).is_empty() {
-            self.no_fit.insert(asked);
+        let found = self.placed_anywhere(gang, item);
+        let fits = found.is_some();
+        let parts = found.and_then(|found| self.beside_cells(gang, item, found));
+        match (fits, &parts) {
+            _ if !self.excluded(gang).is_empty() => {}
+            (false, _) => _ = self.no_fit.insert(asked),
+            (true, None) => self.note_beyond_cells(item),
+            (true, Some(_)) => {}
         }
         parts
     }
@@ -262,6 +271,30 @@ impl<'a> Round<'a> {
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.
     pub fn search(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let item = self.within_quota(item)?;
+        let found = self.placed_anywhere(gang, &item)?;
+        self.beside_cells(gang, &item, found)
+    }
+
+    /// Is there room for it now, and not beside the cells that others own? Whoever that is waits for no moment.
+    pub fn is_kept_off(&mut self, gang: GangId, item: &Item) -> bool {
+        if !self.ledger.owed.is_on() || !self.ledger.owed.is_firm(&item.scheduling) {
+            return false;
+        }
+        self.put_back();
+        let Some(item) = self.within_quota(item).map(Cow::into_owned) else { return false };
+        let found = self.find(gang, &item);
+        // What is found for a gang that keeps off some nodes is not noted for others.
+        let own = !self.excluded(gang).is_empty() && found.is_none();
+        self.is_beyond_cells(&item) || own && self.placed_anywhere(gang, &item).is_some()
+    }
+
+    /// Is it known that the item's request, as far as quota allows it, has no room beside others' cells?
+    pub fn is_beyond_cells_within_quota(&self, item: &Item) -> bool {
+        !self.beyond_cells.is_empty() && self.within_quota(item).is_some_and(|left| self.is_beyond_cells(&left))
+    }
+
+    /// Wherever there is room, whoever owns it.
+    fn placed_anywhere(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
         place(self.ledger, self.state.fabric(), self.state.policy(), request, &mut self.spent)
     }
@@ -295,7 +328,7 @@ impl<'a> Round<'a> {
         let scheduling = self.state.scheduling(job);
         let at = self.ledger.quotas.place(&scheduling.account);
         let sums = quota::in_parts(self.state, &self.ledger.quotas, parts);
-        let firm = !scheduling.preemptible;
+        let firm = self.ledger.quotas.is_firm(scheduling);
         sums.into_iter().for_each(|(model, more)| self.ledger.hold(at, model, firm, sign * more));
     }
 
@@ -332,6 +365,7 @@ impl<'a> Round<'a> {
         let attempt = self.state.gang(gang).map_or(1, |record| record.attempt.0 + 1);
         let revision = self.state.job(gang.job).map_or(1, |job| job.revision().number);
         self.charge(gang, &parts, 1);
+        self.hold_cells(gang, &parts, 1);
         self.placed.insert(gang);
         *self.placed_of.entry(gang.job).or_default() += 1;
         self.count_against_limits(gang);

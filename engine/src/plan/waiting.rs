@@ -2,6 +2,7 @@
 
 use super::lanes::{Handle, Lanes};
 use super::order::{OrderKey, Scorer};
+use super::owed::InTime;
 use super::running::Running;
 use super::runtime::run_ms;
 use crate::command::Principal;
@@ -38,7 +39,7 @@ pub struct Item {
 pub struct Payer {
     account: Option<Name>,
     user: Option<Principal>,
-    /// It may not be stopped.
+    /// It may not be stopped, or not in time.
     firm: bool,
     class: i32,
 }
@@ -50,6 +51,7 @@ struct Counts {
     caps: bool,
     class: bool,
     submit: bool,
+    in_time: InTime,
 }
 
 impl Counts {
@@ -61,6 +63,7 @@ impl Counts {
             class: policy.taking.preempt.is_some(),
             submit: policy.backfill.filler_order == FillerOrder::Submit
                 || matches!(policy.order, Order::Multifactor(_)),
+            in_time: InTime::of(state),
         }
     }
 
@@ -68,7 +71,7 @@ impl Counts {
         Payer {
             account: (self.quota || self.caps).then(|| scheduling.account.clone()),
             user: self.caps.then(|| job.principal.clone()),
-            firm: self.quota && !scheduling.preemptible,
+            firm: self.quota && self.in_time.is_firm(scheduling),
             class: if self.class { state.policy().class_rank(&scheduling.class).unwrap_or(0) } else { 0 },
         }
     }

@@ -86,6 +86,8 @@ pub fn organisation(accounts: &[(&str, Option<&str>)]) -> Command {
         limits: Default::default(),
         user_limits: Default::default(),
         users: Default::default(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     };
     let document = Organisation { accounts: accounts.iter().map(account).collect(), queues: Vec::new() };
     configure(ConfigChange::Organisation(Arc::new(document)))

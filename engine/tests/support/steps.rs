@@ -112,6 +112,8 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
             limits: if n == 1 { caps } else { Caps::default() },
             user_limits: if n == 2 { caps } else { Caps::default() },
             users: (n == 3).then(|| ("alice".to_owned(), User { weight: 2, limits: Some(caps) })).into_iter().collect(),
+            cells: Vec::new(),
+            reclaim_within_ms: None,
         };
         let queue = Queue {
             name: Name::literal("default"),

@@ -200,6 +200,8 @@ pub fn account(
         limits: Caps::default(),
         user_limits: Caps::default(),
         users: Default::default(),
+        cells: Vec::new(),
+        reclaim_within_ms: None,
     }
 }
 

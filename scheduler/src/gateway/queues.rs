@@ -8,6 +8,7 @@ use muster_common::{GangId, JobId, Name};
 use muster_engine::State;
 use muster_engine::forecast::Forecast;
 use muster_engine::plan::brief::Brief;
+use muster_engine::plan::owed::{CellsOf, cells_of};
 use muster_engine::state::job::JobRecord;
 use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -23,7 +24,12 @@ pub(super) async fn list(
     _request: pb::ListQueuesRequest,
 ) -> Result<pb::ListQueuesReply, ErrorInfo> {
     let state = inner.fresh().await?;
-    inner.blocking(move |_| Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect() })).await
+    inner
+        .blocking(move |_| {
+            let cells = owned_cells(&state, |_| true);
+            Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect(), cells })
+        })
+        .await
 }
 
 pub(super) async fn show(
@@ -61,9 +67,38 @@ pub(super) async fn show(
                 applied_index: state.applied_index(),
                 looked_at_ms: now.0,
                 policy: cluster::policy(&state),
+                cells: {
+                    let payers = payers(&state, &name);
+                    owned_cells(&state, |account| payers.contains(account))
+                },
             })
         })
         .await
+}
+
+/// Accounts that the live jobs of a queue charge, and those above them.
+fn payers(state: &State, queue: &Name) -> BTreeSet<Name> {
+    let of_queue = |job: &&JobRecord| state.scheduling(job).queue == *queue;
+    let charged = state.jobs().values().filter(of_queue).map(|job| &state.scheduling(job).account);
+    let charged: BTreeSet<&Name> = charged.collect();
+    charged.into_iter().flat_map(|account| state.accounts().upward(account)).map(|above| above.name.clone()).collect()
+}
+
+fn owned_cells(state: &State, wanted: impl Fn(&Name) -> bool) -> Vec<pb::OwnedCells> {
+    let within_ms = |account: &Name| state.accounts().get(account).and_then(|account| account.reclaim_within_ms);
+    let one = |of: CellsOf| pb::OwnedCells {
+        reclaim_within_ms: within_ms(&of.account).unwrap_or(0),
+        account: of.account.to_string(),
+        model: of.cells.model.to_string(),
+        level: of.cells.level.to_string(),
+        nodes: of.cells.nodes,
+        gpus_per_node: of.cells.gpus,
+        owned: of.cells.number,
+        in_use: of.used,
+        obtainable: of.obtainable,
+        lost: of.lost,
+    };
+    cells_of(state).into_iter().filter(|of| wanted(&of.account)).map(one).collect()
 }
 
 fn unknown(name: &str, queues: &BTreeMap<Name, pb::Queue>) -> ErrorInfo {

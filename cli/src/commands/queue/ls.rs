@@ -1,5 +1,6 @@
 //! `muster queue ls`.
 
+use super::cells;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -17,7 +18,15 @@ Columns:
   WAITING  gangs that wait, and the GPUs they ask for
   HELD     gangs of held jobs; not counted as waiting
   OLDEST   for how long the gang that waits longest has waited
-A queue is there as long as a live job names it.";
+A queue is there as long as a live job names it.
+
+Below, where accounts own cells (quota with a shape):
+  CELLS       what one of them is
+  OWNED       how many the account owns
+  IN USE      with work of its own in them that cannot be stopped in time
+  OBTAINABLE  free, or held by what can be stopped in time
+  LOST        not to be had: hardware is gone, out of order or not there yet
+  WITHIN      the time in which the account has them back";
 
 #[derive(Debug, Args)]
 pub struct LsArgs {}
@@ -35,7 +44,7 @@ pub async fn run(context: &Context, _args: LsArgs) -> Result<u8, CliError> {
 
 pub fn render(reply: &ListQueuesReply, style: &Style) -> String {
     if reply.queues.is_empty() {
-        return String::new();
+        return cells::render(&reply.cells);
     }
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -52,7 +61,7 @@ pub fn render(reply: &ListQueuesReply, style: &Style) -> String {
     for queue in &reply.queues {
         table.row(row(queue, style));
     }
-    table.text()
+    table.text() + &cells::render(&reply.cells)
 }
 
 fn row(queue: &Queue, style: &Style) -> [String; 9] {

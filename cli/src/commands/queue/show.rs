@@ -1,5 +1,6 @@
 //! `muster queue show`.
 
+use super::cells;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -16,7 +17,8 @@ Columns:
   GANGS  gangs that wait there
   GPUS   of one gang
   START  when it starts if everything ends as expected; `now` = with the next cycle
-  WHY    what decides; `muster why JOB` tells the rest";
+  WHY    what decides; `muster why JOB` tells the rest
+Below, the cells of the accounts it charges; `muster queue ls --help` tells what they say.";
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -54,7 +56,7 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
     );
     if reply.entries.is_empty() {
         text.push_str("nothing waits\n");
-        return text;
+        return text + &cells::render(&reply.cells);
     }
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -72,7 +74,7 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
     for entry in &reply.entries {
         table.row(row(entry, style));
     }
-    text + &table.text()
+    text + &table.text() + &cells::render(&reply.cells)
 }
 
 fn row(entry: &QueueEntry, style: &Style) -> [String; 10] {

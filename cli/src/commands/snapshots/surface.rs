@@ -97,8 +97,24 @@ fn queues() {
         oldest_wait_since_at_ms: Some(NOW - 72 * MINUTE),
     };
     let idle = Queue { name: "default".into(), jobs: 1, users: 1, gangs_active: 1, gpus_active: 8, ..Queue::default() };
-    let reply = ListQueuesReply { queues: vec![idle.clone(), research.clone()] };
+    let reply = ListQueuesReply { queues: vec![idle.clone(), research.clone()], ..ListQueuesReply::default() };
     check("queue_ls", queue::ls::render(&reply, &STYLE), queue::ls::document(&reply));
+    let racks = OwnedCells {
+        account: "vision".into(),
+        model: "H100".into(),
+        level: "rack".into(),
+        nodes: 4,
+        gpus_per_node: 8,
+        owned: 3,
+        in_use: 1,
+        obtainable: 1,
+        lost: 1,
+        reclaim_within_ms: 2 * MINUTE,
+    };
+    let node = OwnedCells { level: "node".into(), nodes: 1, owned: 8, obtainable: 7, lost: 0, ..racks.clone() };
+    let cells = vec![racks, node];
+    let owned = ListQueuesReply { cells: cells.clone(), ..reply };
+    check("queue_ls_cells", queue::ls::render(&owned, &STYLE), queue::ls::document(&owned));
     let none = ListQueuesReply::default();
     check("queue_ls_empty", queue::ls::render(&none, &STYLE), queue::ls::document(&none));
     let first = QueueEntry {
@@ -126,6 +142,7 @@ fn queues() {
         applied_index: 88_412,
         looked_at_ms: NOW,
         policy: "default@4".into(),
+        cells,
     };
     check("queue_show", queue::show::render(&reply, &STYLE), queue::show::document(&reply));
     let idle = ShowQueueReply { queue: Some(idle), ..ShowQueueReply::default() };

@@ -54,6 +54,11 @@ impl Round<'_> {
         };
         let parts: Vec<PlacedPart> = by_node.iter().map(part).collect();
         self.charge_kept(known.gang, &parts);
+        // What will be its own for good counts for it before it is free.
+        let takes = self.hold_cells(known.gang, &parts, 1);
+        if !takes.is_empty() {
+            self.taking.cells.insert(known.gang, takes);
+        }
         for (node, slots) in by_node {
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;
@@ -103,6 +108,8 @@ impl Round<'_> {
         if let Some(parts) = self.taking.charged.get(&gang).cloned() {
             self.charge(gang, &parts, -1);
         }
+        let takes = self.taking.cells.get(&gang).into_iter().flatten();
+        takes.for_each(|take| self.ledger.hold_cells(*take, -1));
         let Some(masked) = self.taking.masked.get(&gang) else { return };
         // A device that leaves one gang may be kept for another, and that one's node be lost meanwhile: both then keep it.
         let others =
@@ -135,6 +142,8 @@ impl Round<'_> {
             if let Some(kept) = self.taking.charged.remove(&gang) {
                 self.charge(gang, &kept, -1);
             }
+            let kept = self.taking.cells.remove(&gang).unwrap_or_default();
+            kept.into_iter().for_each(|take| self.ledger.hold_cells(take, -1));
             self.take(&parts);
             self.place(gang, &item, parts);
         }
@@ -192,8 +201,14 @@ impl Round<'_> {
             scheduling.groups[0].count = Count::Nodes { nodes: missing, per_node };
             let rest = item.asking(scheduling);
             let own: Vec<NodeId> = parts.iter().flatten().map(|part| part.node).collect();
+            let mark = self.ledger.mark();
             own.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
-            new = self.search(gang, &rest)?;
+            // What it keeps is its own: the rest is to leave everybody's cells beside it.
+            let keeps: Vec<PlacedPart> = parts.iter().flatten().cloned().collect();
+            self.hold_cells(gang, &keeps, 1);
+            let found = self.search(gang, &rest);
+            self.ledger.rollback(mark);
+            new = found?;
         }
         let mut new = new.into_iter();
         let parts = parts.into_iter().map(|part| part.or_else(|| new.next())).collect::<Option<Vec<_>>>()?;

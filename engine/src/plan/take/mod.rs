@@ -3,20 +3,24 @@
 //! the one they make room for then fits.
 
 mod choose;
+mod guarantee;
 mod keep;
 mod preempt;
 mod reclaim;
 mod trim;
 
+use super::bookings::Booking;
+use super::owed::Take as CellTake;
 use super::quota::{AccountAt, Milli};
 use super::round::Round;
 use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep, StopFor};
 use crate::state::reservation::{Reservation, ReservationKind};
-use muster_common::job::Hash;
+use muster_common::job::{Hash, Scheduling};
 use muster_common::resources::Amount;
-use muster_common::{DeviceId, GangId, NodeId, Time};
+use muster_common::{DeviceId, GangId, Name, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What one gang costs when it is stopped: who may be spared longest, then how much is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +63,14 @@ impl Offers {
 pub struct Taken {
     pub victims: Vec<GangId>,
     pub parts: Vec<PlacedPart>,
+    /// Before then some of them are left alone, and nobody is stopped.
+    pub ripe_at: Option<Time>,
+}
+
+impl Taken {
+    fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.parts.iter().flat_map(|part| part.devices.iter().map(|&(slot, _)| DeviceId { node: part.node, slot }))
+    }
 }
 
 /// Steps of failed searches in one cycle; each may look at every node.
@@ -76,10 +88,16 @@ pub struct TakingBack {
     charged: BTreeMap<GangId, Vec<PlacedPart>>,
     /// What is kept for a gang while others still hold it, and so is charged to them.
     coming: BTreeMap<GangId, Vec<PlacedPart>>,
+    /// What of what is kept will be its own for good.
+    cells: BTreeMap<GangId, Vec<CellTake>>,
     masked_slots: BTreeSet<DeviceId>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor)>,
     vain_steps: u64,
+    /// What runs of accounts that own cells, once somebody has asked.
+    of_owners: Option<Arc<Vec<(GangId, Arc<Scheduling>)>>>,
+    /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
+    entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
 }
@@ -102,7 +120,7 @@ impl Round<'_> {
 
     /// Could anybody be stopped for anybody?
     pub fn takes(&self) -> bool {
-        self.may_reclaim() || self.state.policy().taking.preempt.is_some()
+        self.may_reclaim() || self.may_guarantee() || self.state.policy().taking.preempt.is_some()
     }
 
     /// Could others be stopped because their accounts hold more than they own?
@@ -113,7 +131,8 @@ impl Round<'_> {
     /// Makes room for a gang that does not fit, if the policy lets others be stopped for it, away from
     /// nodes on which a start is booked. True when it now waits for its victims to go.
     pub fn take_back(&mut self, gang: GangId, item: &Item) -> bool {
-        if !self.may_reclaim() && !self.may_preempt(item) || item.scheduling.devices() == 0 || !self.could_ever(item) {
+        let may = self.may_reclaim() || self.may_guarantee() || self.may_preempt(item);
+        if !may || item.scheduling.devices() == 0 || !self.could_ever(item) {
             return false;
         }
         self.put_back();
@@ -122,11 +141,24 @@ impl Round<'_> {
         let found = self.find_victims(gang, item);
         self.ledger.rollback(mark);
         let Some((taken, why)) = found else { return false };
-        self.stop_for(gang, &taken, why);
+        match taken.ripe_at {
+            None => self.stop_for(gang, &taken, why),
+            // Nobody else begins there meanwhile, or some node of them would always be too fresh.
+            Some(ripe_at) => {
+                self.taking.retry_at = self.taking.retry_at.into_iter().chain([ripe_at]).min();
+                self.set_apart(gang, &taken);
+            }
+        }
         true
     }
 
     fn find_victims(&mut self, gang: GangId, item: &Item) -> Option<(Taken, StopFor)> {
+        // A start that is booked gives way to a guarantee as what runs does.
+        if self.may_guarantee()
+            && let Some(taken) = self.find_guaranteed(gang, item)
+        {
+            return Some((taken, StopFor::Guarantee));
+        }
         if let Some(offers) = self.reclaim_offers(item)
             && let Some(taken) = self.take_from(gang, item, &offers, StopFor::Reclaim)
         {
@@ -157,20 +189,28 @@ impl Round<'_> {
     /// Nodes on which a start is booked that the gang might still be in the way of, once its victims are gone, not
     /// for those behind it in the order; and nodes in windows that it could run on into then.
     fn booked_too_soon(&self, item: &Item, offers: &Offers) -> BTreeSet<NodeId> {
-        let all = offers.prices.keys().chain(&offers.leaving);
-        let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
-        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
-        let from = self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms);
-        let until = from.plus_ms(item.longest());
+        let from = self.gone_by(offers);
         let mut nodes = self.booked.nodes_before(from.plus_ms(item.left()), &self.unseen);
-        nodes.extend(self.booked.windows_until(0, until).flat_map(|window| window.on.keys().copied()));
+        nodes.extend(self.put_aside(item, from));
         nodes
     }
 
+    /// Nodes that people have put aside for before the end of a gang that starts then.
+    fn put_aside(&self, item: &Item, from: Time) -> BTreeSet<NodeId> {
+        let met = |booking: &&Arc<Booking>| booking.fixed && booking.start < from.plus_ms(booking.run_beside(item));
+        self.booked.iter().filter(met).flat_map(|booking| booking.on.keys().copied()).collect()
+    }
+
+    /// When whoever might be stopped is gone at the latest.
+    fn gone_by(&self, offers: &Offers) -> Time {
+        let all = offers.prices.keys().chain(&offers.leaving);
+        let graces = all.filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
+        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
+        self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms)
+    }
+
     fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        // Others of its shape may have failed for windows that are its own.
-        let in_vain = self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why));
-        if self.taking.vain_steps >= VAIN_STEPS_MAX || in_vain {
+        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.is_in_vain(item, why) {
             return None;
         }
         let avoid = self.booked_too_soon(item, offers);
@@ -185,6 +225,12 @@ impl Round<'_> {
         taken
     }
 
+    /// Is it known that nobody can be stopped for what the gang asks for?
+    fn is_in_vain(&self, item: &Item, why: StopFor) -> bool {
+        // Others of its shape may have failed for windows that are its own.
+        self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why))
+    }
+
     fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
         let mut grace_ms = 0;
         for victim in &taken.victims {
@@ -192,27 +238,30 @@ impl Round<'_> {
             grace_ms = grace_ms.max(self.running(*victim).map_or(0, |runs| runs.scheduling.checkpoint.grace_ms));
             self.steps.push(PlanStep::Stop { gang: *victim, attempt: record.attempt, by: Some(gang), why });
             self.taking.victims.insert(*victim);
+            self.ledger.set_gone(*victim, true);
         }
         let gone_by = self.now.plus_ms(grace_ms);
         let settings = self.state.settings();
         let end = gone_by.plus_ms(settings.kill_bound_ms).plus_ms(self.state.policy().taking.release_ms);
-        let devices = |part: &PlacedPart| {
-            let node = part.node;
-            part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
-        };
         self.steps.push(PlanStep::Reserve(Reservation {
             gang,
             kind: ReservationKind::Victims,
             start: gone_by,
             end,
             domain: super::backfill::common_domain(self.state, &taken.parts),
-            witness: taken.parts.iter().flat_map(devices).collect(),
+            witness: taken.devices().collect(),
         }));
-        self.taking.masked_slots.extend(taken.parts.iter().flat_map(devices));
+        self.set_apart(gang, taken);
+    }
+
+    /// Nobody else gets any of it in this cycle.
+    fn set_apart(&mut self, gang: GangId, taken: &Taken) {
+        self.taking.masked_slots.extend(taken.devices());
         self.taking.waiting.insert(gang);
         self.take(&taken.parts);
         self.keep_whole(&taken.parts);
         self.charge_kept(gang, &taken.parts);
+        self.hold_cells(gang, &taken.parts, 1);
     }
 
     /// What is kept is kept as whole devices: of one that is kept for a share nobody else gets the rest.

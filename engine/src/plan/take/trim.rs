@@ -25,7 +25,11 @@ impl Round<'_> {
         let found = self.proven(gang, item, (offers, avoid), victims, rest);
         self.ledger.rollback(mark);
         let is_victim = |gang: &GangId| !offers.leaving.contains(gang);
-        let taken = found.map(|(gone, parts)| Taken { victims: gone.into_iter().filter(is_victim).collect(), parts });
+        let taken = found.map(|(gone, parts)| Taken {
+            victims: gone.into_iter().filter(is_victim).collect(),
+            parts,
+            ripe_at: None,
+        });
         // Where nobody has to be stopped, those that leave anyway make the room.
         taken.filter(|taken| {
             let many = taken.victims.len();
@@ -84,6 +88,7 @@ impl Round<'_> {
         for part in self.parts_of(gang, avoid) {
             give_back(self.state, self.ledger, &part);
         }
+        self.ledger.set_gone(gang, true);
         // Who leaves anyway is no longer charged for what it holds.
         if !self.leaves(gang) {
             self.uncharge(gang, -1);
@@ -93,6 +98,7 @@ impl Round<'_> {
     /// The opposite.
     fn hold_again(&mut self, gang: GangId, avoid: &BTreeSet<NodeId>) {
         let state = self.state;
+        self.ledger.set_gone(gang, false);
         for part in self.parts_of(gang, avoid) {
             let Some(record) = state.node(part.node) else { continue };
             self.ledger.change(part.node, |view| {

@@ -1,0 +1,179 @@
+//! The check: may work that stays take these devices, or would somebody then lack a cell it owns?
+
+use super::assign::{Bottom, Whose, assign, missing};
+use super::{Held, NODES, OfModel, Owed, Standing, Which, devices_of, shared};
+use crate::command::PlacedPart;
+use crate::state::State;
+use muster_common::NodeId;
+use muster_common::job::Scheduling;
+use muster_common::topology::FabricSpec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Devices of one model on one node that somebody would take, or, below 0, let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Take {
+    model: usize,
+    pub node: NodeId,
+    devices: i32,
+    /// For whose work; `None` = of somebody who owns no cells of the model.
+    whose: Option<Whose>,
+}
+
+impl Owed {
+    /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
+    /// taken as it can be, unless that one leaves, or shares it: then it changes hands.
+    pub fn takes(&self, state: &State, scheduling: &Scheduling, parts: &[PlacedPart]) -> Vec<Take> {
+        let whose: Vec<Option<Whose>> =
+            self.models.iter().map(|model| model.whose(scheduling, state.fabric())).collect();
+        let mut takes = Vec::new();
+        for part in parts {
+            let Some(node) = state.node(part.node) else { continue };
+            for (model, known) in self.models.iter().enumerate() {
+                let slots = devices_of(&node.inventory, &known.name);
+                let mut taken: BTreeMap<Option<Whose>, i32> = BTreeMap::new();
+                for slot in slots.filter(|slot| part.devices.iter().any(|(other, _)| usize::from(*other) == *slot)) {
+                    let before = self.held(state, model, node, slot, Which::All);
+                    let after = match self.held(state, model, node, slot, Which::Staying) {
+                        Held::InTime => whose[model],
+                        Held::By(other) => shared(other, whose[model]),
+                        Held::Lost => continue,
+                    };
+                    match before {
+                        Held::By(known) if known == after => continue,
+                        Held::By(known) => *taken.entry(known).or_default() -= 1,
+                        Held::InTime | Held::Lost => {}
+                    }
+                    *taken.entry(after).or_default() += 1;
+                }
+                let take = |(whose, devices)| Take { model, node: part.node, devices, whose };
+                takes.extend(taken.into_iter().filter(|(_, devices)| *devices != 0).map(take));
+            }
+        }
+        takes
+    }
+
+    /// Work that stays takes these (`sign` 1), or lets go of them again (-1).
+    pub fn hold(&mut self, take: Take, sign: i32) {
+        if let Some(model) = self.models.get_mut(take.model) {
+            model.hold(take.node, take.whose, sign * take.devices);
+        }
+    }
+
+    /// Does everybody still have the cells that can be had now?
+    pub fn admits(&mut self, takes: &[Take]) -> bool {
+        (0..self.models.len()).all(|at| {
+            let of_model: Vec<Take> = takes.iter().filter(|take| take.model == at).copied().collect();
+            of_model.is_empty() || self.models[at].admits(&of_model)
+        })
+    }
+
+    /// The first of them that somebody would lack a cell for.
+    pub fn first_refused(&mut self, takes: &[Take]) -> Option<usize> {
+        if self.admits(takes) {
+            return None;
+        }
+        let (mut good, mut bad) = (0, takes.len());
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if self.admits(&takes[..middle]) { good = middle } else { bad = middle }
+        }
+        Some(bad - 1)
+    }
+
+    /// Nodes of which a gang may take nothing for good.
+    pub fn barred(&mut self, scheduling: &Scheduling, fabric: &FabricSpec) -> BTreeSet<NodeId> {
+        let barred = |model: &mut OfModel| model.barred(model.whose(scheduling, fabric));
+        self.models.iter_mut().flat_map(|model| barred(model).iter().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// Forgets what was found out for its own sake: what a cycle spends is the same whatever was asked before.
+    pub fn begin_cycle(&mut self) {
+        self.models.iter_mut().for_each(|model| (model.barred, model.work) = Default::default());
+    }
+
+    /// Domains that were looked at since this was last asked.
+    pub fn worked(&mut self) -> u64 {
+        self.models.iter_mut().map(|model| std::mem::take(&mut model.work)).sum()
+    }
+
+    /// Whole nodes beside one in the narrowest domain that counts.
+    pub fn beside(&self, take: Take) -> Vec<NodeId> {
+        let Some(model) = self.models.get(take.model) else { return Vec::new() };
+        let Some(bottom) = model.nodes.get(&take.node).map(|on| on.bottom) else { return Vec::new() };
+        let whole = |on: &super::OnNode| on.bottom == bottom && on.standing(model.gpus) != Standing::Nobodys;
+        model.nodes.iter().filter(|(_, on)| whole(on)).map(|(id, _)| *id).collect()
+    }
+
+    /// Cells that cannot be had because of others' work or of the hardware, over all.
+    pub fn lost(&mut self) -> u64 {
+        self.models.iter_mut().map(|model| model.known().lost_of_others()).sum()
+    }
+}
+
+impl OfModel {
+    fn admits(&mut self, takes: &[Take]) -> bool {
+        let (before, barred) = (self.known(), std::mem::take(&mut self.barred));
+        let mut changed = false;
+        for take in takes {
+            changed |= self.hold(take.node, take.whose, take.devices);
+        }
+        let good = !changed || {
+            let most = missing(&self.kinds, &before.at_least);
+            let after = assign(&self.kinds, &self.bottoms, &self.at_last, most);
+            after.lost().iter().zip(before.lost()).all(|(after, before)| *after <= before)
+        };
+        self.work += self.kinds.iter().map(|kind| kind.domains.len() as u64).sum::<u64>() * u64::from(changed);
+        takes.iter().for_each(|take| _ = self.hold(take.node, take.whose, -take.devices));
+        (self.known, self.barred) = (Some(before), barred);
+        good
+    }
+
+    fn barred(&mut self, whose: Option<Whose>) -> Arc<Vec<NodeId>> {
+        let known = self.barred.get(&whose).cloned();
+        let found = known.unwrap_or_else(|| Arc::new(self.find_barred(whose)));
+        self.barred.insert(whose, found.clone());
+        found
+    }
+
+    fn find_barred(&mut self, whose: Option<Whose>) -> Vec<NodeId> {
+        // What happens in one domain is what happens in another that has as much, where no level is above both.
+        let depths: BTreeSet<usize> = self.kinds.iter().map(|kind| kind.depth).filter(|at| *at != NODES).collect();
+        let mut known: BTreeMap<(usize, Change), bool> = BTreeMap::new();
+        let mut alike: BTreeMap<(Bottom, u32, Change), bool> = BTreeMap::new();
+        let mut barred = Vec::new();
+        let nodes: Vec<(NodeId, usize, Change)> =
+            self.nodes.iter().filter_map(|(id, on)| Some((*id, on.bottom, self.change_of(on, whose)?))).collect();
+        for (node, bottom, change) in nodes {
+            let is_barred = match known.get(&(bottom, change)) {
+                Some(is_barred) => *is_barred,
+                None => {
+                    let like = (self.bottoms[bottom].clone(), self.at_last[bottom], change);
+                    let same = alike.get(&like).copied().filter(|_| depths.len() < 2);
+                    let found = same.unwrap_or_else(|| {
+                        let take = Take { model: 0, node, devices: 1, whose };
+                        !self.admits(&[take])
+                    });
+                    alike.insert(like, found);
+                    known.insert((bottom, change), found);
+                    found
+                }
+            };
+            if is_barred {
+                barred.push(node);
+            }
+        }
+        barred
+    }
+
+    /// What it makes of a node when one device of it is taken for good.
+    fn change_of(&self, on: &super::OnNode, whose: Option<Whose>) -> Option<Change> {
+        let before = on.counts(self.gpus);
+        let mut then = on.clone();
+        then.change(whose, 1);
+        let after = then.counts(self.gpus);
+        (before != after).then_some((before, after))
+    }
+}
+
+type Change = ((Standing, bool), (Standing, bool));

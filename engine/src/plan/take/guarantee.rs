@@ -1,0 +1,155 @@
+//! Cells that are guaranteed: whatever may be stopped in time goes for a gang within its account's shape, whatever
+//! budgets say and whoever is within their own by number. See ADR 7.
+
+use super::{Offers, Price, Taken, VAIN_STEPS_MAX};
+use crate::command::StopFor;
+use crate::plan::owed;
+use crate::plan::quota::wanted;
+use crate::plan::round::Round;
+use crate::plan::waiting::Item;
+use muster_common::job::Scheduling;
+use muster_common::{GangId, Name, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+impl Round<'_> {
+    /// Could others be stopped because somebody owns cells?
+    pub fn may_guarantee(&self) -> bool {
+        self.ledger.owed.is_on()
+    }
+
+    /// Is the gang within its account's shape?
+    pub fn is_within_shape(&mut self, item: &Item) -> bool {
+        self.may_guarantee() && !self.entitled(item).is_empty()
+    }
+
+    /// Who goes for a gang within its shape.
+    pub(super) fn find_guaranteed(&mut self, gang: GangId, item: &Item) -> Option<Taken> {
+        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.is_in_vain(item, StopFor::Guarantee) {
+            return None;
+        }
+        let before = self.spent;
+        let models = self.entitled(item);
+        for model in models.iter() {
+            let mut asked = (*item.scheduling).clone();
+            asked.groups.iter_mut().for_each(|group| group.models = vec![model.clone()]);
+            let asked = item.asking(asked);
+            let (offers, ripe_at) = self.guarantee_offers(model, &asked);
+            if offers.prices.is_empty() {
+                continue;
+            }
+            let mut avoid = self.barred_for(&asked);
+            avoid.extend(self.put_aside(&asked, self.gone_by(&offers)));
+            if let Some(taken) = self.choose(gang, &asked, &offers, &avoid) {
+                let ripe_at = taken.victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
+                return Some(Taken { ripe_at, ..taken });
+            }
+        }
+        self.taking.vain_steps += self.spent - before;
+        // Nothing comes free within a cycle.
+        if !models.is_empty() && self.excluded(gang).is_empty() {
+            self.taking.in_vain.insert((item.shape, StopFor::Guarantee));
+        }
+        None
+    }
+
+    /// Models of which the gang is within what its account owns, by shape and by number. Every item of the order is
+    /// asked for, so the answer is kept while nothing more is decided.
+    fn entitled(&mut self, item: &Item) -> Arc<Vec<Name>> {
+        if !self.ledger.owed.knows(&item.scheduling.account) {
+            return Arc::default();
+        }
+        let decided = [self.placed.len(), self.taking.waiting.len(), self.taking.victims.len()];
+        if let Some((_, models)) = self.taking.entitled.get(&item.shape).filter(|(known, _)| *known == decided) {
+            return models.clone();
+        }
+        let models = Arc::new(self.find_entitled(item));
+        self.taking.entitled.insert(item.shape, (decided, models.clone()));
+        models
+    }
+
+    fn find_entitled(&mut self, item: &Item) -> Vec<Name> {
+        let state = self.state;
+        let of_owners = self.of_owners();
+        self.ledger.owed.settle();
+        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let known = |gang: &GangId| {
+            let job = state.job(gang.job)?;
+            Some((*gang, &**state.scheduling(job)))
+        };
+        let waits = self.taking.waiting.iter().filter_map(known);
+        let placed = self.placed.iter().filter_map(known);
+        let runs = of_owners.iter().map(|(gang, scheduling)| (*gang, &**scheduling));
+        let own: Vec<(GangId, &Scheduling)> = runs.chain(waits).chain(placed).collect();
+        let document = state.accounts().document();
+        let mut models = owed::entitled(owed, document, state.fabric(), &item.scheduling, own.iter().copied());
+        models.retain(|model| {
+            let owner = owed.owner_of(model, &item.scheduling.account);
+            let at = owner.map(|owner| quotas.place(&document.accounts[usize::from(owner)].name));
+            at.zip(quotas.model(model))
+                .is_some_and(|(at, number)| quotas.left(at, number) >= wanted(&item.scheduling, model))
+        });
+        models
+    }
+
+    /// What runs of accounts that own cells, the oldest first; the same all through a cycle.
+    fn of_owners(&mut self) -> Arc<Vec<(GangId, Arc<Scheduling>)>> {
+        let (owed, waiting) = (&self.ledger.owed, self.waiting);
+        let known = self.taking.of_owners.get_or_insert_with(|| {
+            let runs = waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account));
+            let mut runs: Vec<_> = runs.map(|(gang, runs)| (runs.placed_at, gang, runs.scheduling.clone())).collect();
+            runs.sort_by_key(|(placed_at, gang, _)| (*placed_at, *gang));
+            Arc::new(runs.into_iter().map(|(_, gang, scheduling)| (gang, scheduling)).collect())
+        });
+        known.clone()
+    }
+
+    /// Gangs of owners that run within their shape.
+    fn within(&mut self, model: &Name) -> BTreeSet<GangId> {
+        let of_owners = self.of_owners();
+        self.ledger.owed.settle();
+        let runs = of_owners.iter().map(|(gang, scheduling)| (*gang, &**scheduling));
+        owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
+    }
+
+    /// Who may be stopped, and when those may be that have not run for long enough yet.
+    fn guarantee_offers(&mut self, model: &Name, item: &Item) -> (Offers, BTreeMap<GangId, Time>) {
+        let within = self.within(model);
+        let (taking, fabric) = (&self.state.policy().taking, self.state.fabric());
+        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let hard = owed.hard(model, &item.scheduling, fabric);
+        let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
+        let mut ripe_at = BTreeMap::new();
+        for (other, runs) in self.waiting.running.iter() {
+            if runs.leaving || self.taking.victims.contains(&other) {
+                offers.leaving.insert(other);
+                continue;
+            }
+            let theirs = &runs.scheduling.account;
+            // Of its own, and of what others hold within their shape, only what finds room more easily: so two never
+            // stop each other in turn, nor any number in a ring.
+            let is_within = within.contains(&other);
+            let is_kept = is_within || owed.are_of_one_owner(model, &item.scheduling.account, theirs);
+            let stays = is_kept && owed.hard(model, &runs.scheduling, fabric) >= hard;
+            if !runs.may_be_stopped() || owed.is_firm(&runs.scheduling) || stays {
+                continue;
+            }
+            // Who holds more than their own goes first, then who owns no cells, and last who is within its own shape.
+            let left = quotas.model(model).map_or(0, |number| quotas.left(quotas.place(theirs), number));
+            let owns = owed.owner_of(model, theirs).is_some();
+            let mut rank = if left < 0 { -1 } else { i64::from(owns) };
+            let until = runs.started_at.map_or(self.now, |at| at.plus_ms(taking.reclaim.min_run_ms));
+            if until > self.now {
+                ripe_at.insert(other, until);
+                // Those that can go soonest.
+                rank = i64::try_from(until.since_ms(self.now)).unwrap_or(i64::MAX - 1).saturating_add(1);
+            }
+            if is_within {
+                rank = i64::MAX;
+            }
+            offers.prices.insert(other, Price { rank, loss: runs.loss(taking, self.now) });
+        }
+        self.spent += self.waiting.active.len() as u64;
+        (offers, ripe_at)
+    }
+}
