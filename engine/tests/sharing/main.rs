@@ -1,0 +1,20 @@
+//! What accounts own and may have, and taking it back. One program for all of it: linking is most of what a test costs to build.
+
+#[path = "../plan_support/mod.rs"]
+mod plan_support;
+#[path = "../property/mod.rs"]
+mod property;
+#[path = "../taking_support/mod.rs"]
+mod taking_support;
+
+mod complaints_taking;
+mod declare;
+mod hived;
+mod hived_obtainable;
+mod hived_random;
+mod hived_settles;
+mod limits;
+mod quota;
+mod quota_random;
+mod taking;
+mod taking_random;

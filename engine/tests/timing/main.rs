@@ -1,0 +1,16 @@
+//! When gangs start: bookings, windows of time, estimates and what would help. One program for all of it: linking is most of what a test costs to build.
+
+#[path = "../plan_support/mod.rs"]
+mod plan_support;
+#[path = "../property/mod.rs"]
+mod property;
+
+mod plan_backfill;
+mod plan_explain;
+mod plan_rematch;
+mod plan_reserve;
+mod plan_windows;
+mod remedy;
+mod start_range;
+mod windows;
+mod windows_kept;

@@ -1,0 +1,282 @@
+//! Why a gang waits, what can never run, and when what waits will start.
+
+use crate::plan_support;
+
+use muster_common::topology::TopologyMode::{Preferred, Required};
+use muster_common::{GangId, NodeId, Time};
+use muster_engine::command::{Command, NodeAction, Principal};
+use muster_engine::forecast;
+use muster_engine::plan::brief::briefs;
+use muster_engine::plan::explain::{Explanation, Reason, explain};
+use muster_engine::plan::groups::groups;
+use muster_engine::plan::never::fits_ever;
+use muster_engine::policy::{Admission, Backfill, Order, Policy};
+use muster_engine::{Memo, State};
+use plan_support::*;
+
+fn why(state: &State, gang: GangId) -> Explanation {
+    explain(state, &mut Memo::default(), gang, state.now()).unwrap()
+}
+
+fn reasons(cluster: &Cluster, gang: GangId) -> Vec<Reason> {
+    why(&cluster.player.state, gang).blockers.iter().map(|blocker| blocker.reason).collect()
+}
+
+fn by() -> Principal {
+    Principal("op".into())
+}
+
+/// Two leaves of two nodes; one node of each is taken.
+fn half_full(policy: Policy) -> (Cluster, Vec<NodeId>) {
+    let mut cluster = Cluster::new(policy);
+    cluster.fabric(&["leaf"]);
+    let mut all = Vec::new();
+    for (at, leaf) in ["a", "a", "b", "b"].iter().enumerate() {
+        all.push(cluster.node(&format!("n{at}"), inventory("H100", 8, &[leaf])));
+    }
+    let holders = [0, 1, 2, 3].map(|_| cluster.submit(exact(nodes(1, 8), 100)));
+    cluster.decide();
+    for gang in [holders[1], holders[3]] {
+        let command = Command::Cancel(muster_engine::command::Cancel {
+            job: gang.job,
+            ordinal: None,
+            reason: "test".into(),
+            by: by(),
+        });
+        cluster.commit(command);
+    }
+    (cluster, all)
+}
+
+#[test]
+fn each_blocker_is_named_alone() {
+    let (mut cluster, all) = half_full(Policy::default());
+    let leaf = cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    let many = cluster.submit(job(nodes(3, 8)));
+    let mut other = job(nodes(1, 8));
+    other.groups[0].models = vec![name("A100")];
+    let model = cluster.submit(other);
+    let mut hungry = job(nodes(1, 8));
+    hungry.groups[0].cpu_milli_per_node = Some(64_001);
+    let cpu = cluster.submit(hungry);
+    let mut marked = job(nodes(1, 8));
+    marked.groups[0].labels.insert(name("disk"), "nvme".into());
+    let label = cluster.submit(marked);
+    let mut choosy = job(nodes(2, 8));
+    choosy.groups[0].exclude = vec![name("n1")];
+    let excluded = cluster.submit(choosy);
+    assert_eq!(reasons(&cluster, leaf), [Reason::Topology]);
+    assert_eq!(reasons(&cluster, many), [Reason::Nodes]);
+    assert_eq!(reasons(&cluster, model), [Reason::NeverFits, Reason::GpuModel]);
+    assert_eq!(reasons(&cluster, cpu), [Reason::NeverFits, Reason::CpuMemory]);
+    assert_eq!(reasons(&cluster, label), [Reason::NeverFits, Reason::Label]);
+    assert_eq!(reasons(&cluster, excluded), [Reason::Excluded]);
+    cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
+    let closed = cluster.submit(job(nodes(2, 8)));
+    assert_eq!(reasons(&cluster, closed), [Reason::Nodes, Reason::ClosedNodes]);
+    let nodes_lack = why(&cluster.player.state, closed).blockers.remove(0);
+    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 has that many");
+    assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
+}
+
+#[test]
+fn what_the_job_itself_says_comes_before_what_the_cluster_lacks() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let mut later = job(nodes(1, 8));
+    later.begin_at_ms = Some(5000);
+    let later = cluster.submit(later);
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    assert_eq!(reasons(&cluster, later), [Reason::BeginTime]);
+    assert_eq!(why(&cluster.player.state, later).blockers[0].until, Some(Time(5000)));
+    assert_eq!(reasons(&cluster, held), [Reason::Hold, Reason::Nodes]);
+    let limited = cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    cluster.decide();
+    assert_eq!(reasons(&cluster, GangId::new(limited.job, 1)), [Reason::ArrayLimit]);
+    assert_eq!(why(&cluster.player.state, limited).blockers, [], "it runs");
+}
+
+#[test]
+fn a_filler_hears_whom_it_would_delay() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let booked = cluster.submit(exact(nodes(4, 8), 10));
+    let filler = cluster.submit(exact(nodes(1, 1), 1000));
+    cluster.decide();
+    let explained = why(&cluster.player.state, filler);
+    let blocker = &explained.blockers[0];
+    assert_eq!((blocker.reason, blocker.gangs.as_slice()), (Reason::Backfill, [booked].as_slice()));
+    assert_eq!((explained.position, blocker.until), (Some((2, 2)), Some(Time(100_000))));
+    assert_eq!(why(&cluster.player.state, booked).booked, Some(Time(100_000)));
+}
+
+#[test]
+fn behind_a_strict_head_the_reason_is_priority() {
+    let policy = Policy {
+        order: Order::Fifo,
+        admission: Admission::HeadOfLine { sticky: true },
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        ..Policy::default()
+    };
+    let (mut cluster, _) = half_full(policy);
+    let head = cluster.submit(exact(nodes(4, 8), 10));
+    let next = cluster.submit(exact(nodes(1, 1), 10));
+    cluster.decide();
+    let blockers = why(&cluster.player.state, next).blockers;
+    assert_eq!((blockers[0].reason, blockers[0].gangs.as_slice()), (Reason::Priority, [head].as_slice()));
+}
+
+#[test]
+fn beyond_the_depth_of_the_policy_is_a_reason_of_its_own() {
+    let mut policy = Policy {
+        order: Order::Fifo,
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        ..Policy::default()
+    };
+    policy.budget.depth = 2;
+    let (mut cluster, _) = half_full(policy);
+    let gangs = [4, 4, 3, 1].map(|count| cluster.submit(exact(nodes(count, 8), 10)));
+    // The second asks for what the first lacks: it need not be looked at.
+    assert_eq!(reasons(&cluster, gangs[3]), [Reason::BeyondDepth]);
+    assert_eq!(reasons(&cluster, gangs[0]), [Reason::Nodes]);
+}
+
+/// The list and the question about one job may never differ.
+#[track_caller]
+fn briefs_agree(cluster: &Cluster) {
+    let (state, now) = (&cluster.player.state, cluster.player.state.now());
+    let all = briefs(state, &mut Memo::default(), now);
+    for brief in &all.order {
+        let one = explain(state, &mut Memo::default(), brief.gang, now).unwrap();
+        let first = one.blockers.first().map(|blocker| (blocker.reason, blocker.detail.clone()));
+        assert_eq!((brief.reason.clone(), brief.booked), (first, one.booked), "{}", brief.gang);
+        assert_eq!(one.position, Some((brief.position, all.order.len() as u32)));
+        assert_eq!(brief.reason.is_none(), one.starts_now);
+        assert_eq!(all.get(brief.gang), Some(brief));
+    }
+}
+
+#[test]
+fn one_look_at_all_that_waits_tells_what_a_look_at_each_does() {
+    let (mut cluster, all) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    cluster.submit(job(nodes(3, 8)));
+    cluster.submit(job(nodes(9, 8)));
+    let mut later = job(nodes(1, 8));
+    later.begin_at_ms = Some(5000);
+    cluster.submit(later);
+    cluster.submit(exact(nodes(1, 1), 1000));
+    cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    briefs_agree(&cluster);
+    cluster.decide();
+    briefs_agree(&cluster);
+    cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
+    cluster.submit(exact(nodes(2, 8), 1));
+    briefs_agree(&cluster);
+    assert_eq!(briefs(&cluster.player.state, &mut Memo::default(), cluster.now()).get(held), None);
+}
+
+#[test]
+fn beyond_many_different_requests_the_list_only_counts() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.submit(job(nodes(4, 8)));
+    let requests = (1..=300).map(|cpus| {
+        let mut job = job(nodes(3, 8));
+        job.groups[0].cpu_milli_per_node = Some(cpus * 10);
+        job
+    });
+    let gangs: Vec<GangId> = requests.map(|request| cluster.submit(request)).collect();
+    let all = briefs(&cluster.player.state, &mut Memo::default(), cluster.now());
+    let expected = Some((Reason::Nodes, "needs 3 nodes with 8 free devices; 2 have that many".to_owned()));
+    assert!(gangs.iter().all(|gang| all.get(*gang).unwrap().reason == expected));
+}
+
+#[test]
+fn what_can_start_says_so_and_what_is_gone_is_unknown() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let gang = cluster.submit(job(nodes(1, 1)));
+    let explained = why(&cluster.player.state, gang);
+    assert!(explained.starts_now && explained.blockers.is_empty());
+    assert_eq!(explain(&cluster.player.state, &mut Memo::default(), plan_support::gang(999), Time(0)), None);
+}
+
+#[test]
+fn what_never_fits_is_told_with_numbers_and_a_way_out() {
+    let (cluster, _) = half_full(Policy::default());
+    let state = &cluster.player.state;
+    let mut other = job(nodes(1, 1));
+    other.groups[0].models = vec![name("B300")];
+    let mut hungry = job(nodes(1, 1));
+    hungry.groups[0].memory_bytes_per_node = Some(1 << 50);
+    for (wish, expected) in [
+        (job(nodes(1, 64)), "64 devices on one node; the largest node has 8"),
+        (job(nodes(5, 8)), "40 devices; the cluster has 32 that match"),
+        (job(total(33)), "33 devices; the cluster has 32 that match"),
+        (job(nodes(5, 4)), "5 nodes with 4 devices each; 4 nodes have 4 matching devices"),
+        (other, "device model B300; the cluster has only H100"),
+        (hungry, "the CPU and memory on each node; the largest node has 64 CPUs and 1048576 MiB"),
+        (
+            within(job(nodes(3, 8)), "leaf", Required, 1),
+            "3 nodes with 8 devices each in at most 1 of level `leaf`; no domain of that level is large enough",
+        ),
+        (within(job(nodes(3, 8)), "rack", Required, 1), "topology level `rack`; the fabric has the levels leaf, node"),
+    ] {
+        let never = fits_ever(state, &wish).unwrap_err();
+        assert_eq!(never.to_string(), expected);
+        assert!(!never.hint.is_empty());
+    }
+    for wish in [job(nodes(4, 8)), job(total(32)), job(nodes(4, 0)), within(job(nodes(3, 8)), "leaf", Preferred, 1)] {
+        assert_eq!(fits_ever(state, &wish), Ok(()));
+    }
+}
+
+#[test]
+fn a_forecast_is_what_then_happens() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let gangs = [
+        cluster.submit(exact(nodes(4, 8), 10)),
+        cluster.submit(exact(nodes(2, 8), 50)),
+        cluster.submit(exact(nodes(2, 8), 500)),
+    ];
+    let endless = cluster.submit(job(nodes(1, 8)));
+    let behind = cluster.submit(exact(nodes(4, 8), 1));
+    let giant = cluster.submit(exact(nodes(9, 8), 1));
+    let foreseen = forecast::forecast(&cluster.player.state, cluster.now());
+    assert!(foreseen.complete);
+    cluster.decide();
+    cluster.run();
+    for gang in gangs.into_iter().chain([endless]) {
+        assert_eq!(foreseen.starts[&gang].map(|at| at.0 / 1000), cluster.start_s(gang), "{gang}");
+        assert!(cluster.start_s(gang).is_some());
+    }
+    assert_eq!((foreseen.starts[&behind], foreseen.ends[&endless]), (None, None));
+    assert_eq!(foreseen.unplaceable.keys().copied().collect::<Vec<_>>(), [giant.job]);
+}
+
+#[test]
+fn a_queue_is_grouped_by_what_decides() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let mut other = job(nodes(1, 8));
+    other.groups[0].models = vec![name("A100")];
+    let first = cluster.submit(other.clone());
+    cluster.submit(array(other, 3, None));
+    let close = cluster.submit(within(job(nodes(2, 8)), "leaf", Required, 1));
+    let held = cluster.submit(job(nodes(4, 8)));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    let state = &cluster.player.state;
+    let all = groups(state, &briefs(state, &mut Memo::default(), cluster.now()));
+    let told: Vec<_> = all
+        .iter()
+        .map(|group| (group.reason, &*group.what, group.gangs, group.jobs, group.devices, group.example))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some(Reason::NeverFits), "A100", 4, 2, 32, first),
+            (Some(Reason::Hold), "", 1, 1, 32, held),
+            (Some(Reason::Topology), "leaf", 1, 1, 16, close),
+        ]
+    );
+    assert_eq!(all[1].detail, "the job is held");
+}
