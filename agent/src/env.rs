@@ -16,6 +16,7 @@
 //! | `MUSTER_RDZV_ID` | `<job>_<ordinal>@<attempt>-<token>`: ranks of an old attempt cannot join under it |
 //! | `MUSTER_TOKEN` | the attempt's fencing token |
 //! | `MUSTER_OUTPUT_DIR` | this attempt's own folder |
+//! | `MUSTER_CHECKPOINT_FILE` | touched when a checkpoint is complete: what ran until then is no longer lost with the attempt |
 //! | `MUSTER_USER` | who submitted |
 //! | `MUSTER_EXE` | the agent's own binary, for the helper programs it ships |
 //! | `CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER` | the gang's devices on this node by UUID; `PCI_BUS_ID` |
@@ -26,6 +27,7 @@
 //! children. What the user sets wins over the base and over nothing else.
 
 use crate::assignment::{Key, RunPart};
+use crate::runner::checkpoint_file;
 use muster_common::job::Launch;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -83,6 +85,7 @@ pub fn common_env(key: Key, run: &RunPart, launch: &Launch, output_dir: &Path, a
     set("MUSTER_RDZV_ID", key.to_string());
     set("MUSTER_TOKEN", key.token.to_string());
     set("MUSTER_OUTPUT_DIR", output_dir.display().to_string());
+    set("MUSTER_CHECKPOINT_FILE", checkpoint_file(output_dir).display().to_string());
     set("MUSTER_USER", run.user.clone());
     if let Some(exe) = &around.exe {
         set("MUSTER_EXE", exe.display().to_string());

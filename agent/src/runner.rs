@@ -3,10 +3,13 @@
 //! Orders come down through a `watch`, so only the newest counts and nobody waits; facts go up in
 //! order. A runner that ends with its agent leaves the shim alone.
 
+mod checkpoints;
 mod prepare;
 
+pub use checkpoints::checkpoint_file;
 pub use prepare::Workplace;
 
+use self::checkpoints::Checkpoints;
 use crate::assignment::{DeviceShare, Key, RunPart, StopRules};
 use crate::health::Devices;
 use crate::launcher::{Found, Launcher, ShimLink};
@@ -44,6 +47,8 @@ pub enum Fact {
     Barrier,
     Failed(Failure),
     Started,
+    /// A rank says that a checkpoint is complete.
+    Checkpointed,
     Exited(RankExit),
     Ending,
     /// It survives SIGKILL.
@@ -116,6 +121,7 @@ impl<W: Witness> Runner<W> {
         }
         let (dir, mark) = (self.dir(), self.workplace.mark(&self.key));
         let mut told = Told::default();
+        let mut checkpoints = Checkpoints::of(&self.workplace.paths.output(&self.key)).await;
         let mut connect_at_ms = 0;
         loop {
             match self.launcher.find(&dir, &mark).await {
@@ -123,7 +129,7 @@ impl<W: Witness> Runner<W> {
                     // A shim that ends every connection, such as one of another version, is not stormed.
                     self.clock.sleep_until_ms(connect_at_ms).await;
                     connect_at_ms = self.clock.boottime_ms() + CONNECT_EVERY_MS;
-                    self.follow(link, &mut told).await;
+                    self.follow(link, &mut told, &mut checkpoints).await;
                 }
                 Found::Ended(Released { lease_expired, failure, exits }) => {
                     self.tell_ends(failure, exits, &mut told).await;
@@ -147,7 +153,7 @@ impl<W: Witness> Runner<W> {
     }
 
     /// Orders down and statuses up, until the connection ends.
-    async fn follow(&mut self, mut link: ShimLink, told: &mut Told) {
+    async fn follow(&mut self, mut link: ShimLink, told: &mut Told, checkpoints: &mut Checkpoints) {
         (told.asked_deadline_ms, told.asked_go, told.asked_stop) = (0, false, None);
         loop {
             if !self.pass_orders(&link, told).await {
@@ -162,6 +168,11 @@ impl<W: Witness> Runner<W> {
                     // The agent is ending; ranks are not.
                     return std::future::pending().await;
                 },
+                () = self.clock.sleep_until_ms(checkpoints.look_at_ms()), if told.started && !told.ending => {
+                    if checkpoints.is_new(self.clock.boottime_ms()).await {
+                        self.tell(Fact::Checkpointed).await;
+                    }
+                }
                 () = self.clock.sleep_ms(WATCH_KILL_MS), if told.ending && !told.stuck => {
                     if link.requests.send(Request::Status).await.is_err() {
                         return;

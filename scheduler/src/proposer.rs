@@ -58,7 +58,7 @@ impl Proposer {
         // A plan is cut into small entries, but one gang of thousands of nodes cannot be cut.
         let begun_us = self.clock.boottime_us();
         let large = match &command {
-            Command::Submit(_) | Command::CommitPlan(_) | Command::MakeWindow(_) => true,
+            Command::Submit(_) | Command::Edit(_) | Command::CommitPlan(_) | Command::MakeWindow(_) => true,
             Command::Configure { change, .. } => {
                 matches!(**change, ConfigChange::Organisation(_) | ConfigChange::Declare(_))
             }

@@ -75,7 +75,7 @@ fn progress_of(fact: &Fact) -> Option<Progress> {
         Fact::Started => Some(Progress::Running),
         Fact::Failed(_) | Fact::Ending | Fact::Stuck { .. } => Some(Progress::Ending),
         Fact::Gone { .. } => Some(Progress::Gone),
-        Fact::Exited(_) => None,
+        Fact::Exited(_) | Fact::Checkpointed => None,
     }
 }
 
@@ -89,6 +89,7 @@ fn note(held: &mut Held, fact: Fact) -> Option<ReportBody> {
             first(&mut held.failed_reported).then_some(report)
         }
         Fact::Started => first(&mut held.started_reported).then_some(ReportBody::Started),
+        Fact::Checkpointed => Some(ReportBody::Checkpointed),
         Fact::Exited(exit) => match held.exits.entry(exit.rank) {
             Entry::Vacant(free) => Some(ReportBody::Exited(free.insert(exit).clone())),
             Entry::Occupied(_) => None,

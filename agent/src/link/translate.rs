@@ -46,6 +46,7 @@ pub fn report(number: u64, report: &Report) -> wire::Report {
         ReportBody::Prepared => Body::Prepared(wire::Prepared {}),
         ReportBody::Failed { infra, why } => Body::Failed(wire::Failed { infra, why }),
         ReportBody::Started => Body::Started(wire::Started {}),
+        ReportBody::Checkpointed => Body::Checkpointed(wire::Checkpointed {}),
         ReportBody::Exited(exit) => Body::Exited(wire::Exited {
             rank: exit.rank,
             code: exit.code,

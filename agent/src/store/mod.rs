@@ -116,18 +116,33 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReportBody {
     Prepared,
-    Failed { infra: bool, why: String },
+    Failed {
+        infra: bool,
+        why: String,
+    },
     Started,
     Exited(RankExit),
-    Released { lease_expired: bool },
-    Quarantined { slots: Vec<u16>, why: String },
-    DeviceFault { slot: u16, xid: u32, why: String, fatal: bool },
+    Released {
+        lease_expired: bool,
+    },
+    Quarantined {
+        slots: Vec<u16>,
+        why: String,
+    },
+    DeviceFault {
+        slot: u16,
+        xid: u32,
+        why: String,
+        fatal: bool,
+    },
+    /// A checkpoint that a later attempt can go on from is complete.
+    Checkpointed,
 }
 
 impl ReportBody {
     /// Nothing depends on its arrival.
     fn is_informational(&self) -> bool {
-        matches!(self, Self::Started | Self::DeviceFault { fatal: false, .. })
+        matches!(self, Self::Started | Self::Checkpointed | Self::DeviceFault { fatal: false, .. })
     }
 }
 

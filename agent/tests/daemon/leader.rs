@@ -145,7 +145,8 @@ fn word(report: &wire::Report) -> Option<String> {
         Body::Released(released) => format!("released({})", released.lease_expired),
         Body::Quarantined(_) => "quarantined".to_owned(),
         Body::DeviceFault(fault) => format!("fault({})", fault.xid),
-        Body::StoreLost(_) | Body::Started(_) | Body::Checkpointed(_) => return None,
+        Body::Checkpointed(_) => "checkpointed".to_owned(),
+        Body::StoreLost(_) | Body::Started(_) => return None,
     };
     Some(format!("{job}:{what}"))
 }

@@ -170,6 +170,13 @@ async fn a_part_goes_from_preparation_to_release_over_the_wire() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_a_rank_says_is_complete_is_told() {
+    let rig = Rig::start().await;
+    rig.running(1, 50, "test $RANK = 1 || touch $MUSTER_CHECKPOINT_FILE; sleep 60").await;
+    rig.await_told(&["1:checkpointed"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_11_ranks_outlive_their_agent_and_the_next_one_learns_all() {
     let mut rig = Rig::start().await;
     let script = "echo up; until [ -e go-on ]; do sleep 0.02; done; echo done; exit $((RANK + 3))";

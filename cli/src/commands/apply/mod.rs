@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 pub const NOTES: &str = "\
-A folder holds any number of *.toml files with [[account]], [[queue]], [policy] and [[reservation]]. All of it comes in
-force at once, or none of it. A cluster has one such folder: what was applied from it and is no longer in it, accounts,
-queues and reservations, is ended. A kind of which no file speaks stays as it is. A single file ends no reservation.
+A folder holds any number of *.toml files with [[account]], [[queue]], [policy] and
+[[reservation]]. All of it comes in force at once, or none of it. A cluster has one such folder:
+reservations that were applied from it and are no longer in it end. Accounts with queues, and the
+policy, stay as they are where no file speaks of them. A single file ends no reservation.
 
 Examples:
   muster apply -f cluster/ --dry-run     what would change; ends with 9 when anything would
