@@ -220,6 +220,10 @@ impl Quotas {
         self.places.get(account).copied().unwrap_or(CLUSTER)
     }
 
+    pub fn accounts(&self) -> impl Iterator<Item = AccountAt> {
+        0..self.accounts.len()
+    }
+
     pub fn model(&self, model: &Name) -> Option<ModelAt> {
         self.models.get(model).copied()
     }

@@ -367,6 +367,7 @@ impl<'a> Round<'a> {
         self.charge(gang, &parts, 1);
         self.hold_cells(gang, &parts, 1);
         self.placed.insert(gang);
+        self.note_own_work(gang, true);
         *self.placed_of.entry(gang.job).or_default() += 1;
         self.count_against_limits(gang);
         if let Some(left_ms) = item.left_ms.filter(|_| self.state.policy().backfill.reserve_depth > 0) {

@@ -32,12 +32,32 @@ pub fn beside(
         return Some(found);
     }
     let barred = ledger.owed.barred(scheduling, state.fabric());
+    if !is_enough_left(ledger, scheduling, &barred, steps) {
+        *steps += ledger.owed.worked();
+        return None;
+    }
     let mark = ledger.mark();
     close(ledger, barred, steps);
     let parts = tried(state, ledger, scheduling, request, steps);
     ledger.rollback(mark);
     *steps += ledger.owed.worked();
     parts
+}
+
+/// Is as much free as it asks for, on nodes that are not closed to it?
+fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<NodeId>, steps: &mut u64) -> bool {
+    let groups = scheduling.groups.iter();
+    let asked: u64 = groups.map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum();
+    let with_any: BTreeSet<NodeId> = ledger.with_free().iter().chain(ledger.partial()).copied().collect();
+    let mut left = 0;
+    for view in with_any.iter().filter(|id| !barred.contains(id)).filter_map(|id| ledger.node(*id)) {
+        *steps += 1;
+        left += view.free.iter().map(|milli| u64::from(*milli)).sum::<u64>();
+        if left >= asked {
+            return true;
+        }
+    }
+    left >= asked
 }
 
 fn tried(

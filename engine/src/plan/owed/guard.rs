@@ -10,6 +10,9 @@ use muster_common::topology::FabricSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Domains of which it is asked at a time whether something may be taken there.
+const ASKED_MAX: usize = 128;
+
 /// Devices of one model on one node that somebody would take, or, below 0, let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Take {
@@ -140,6 +143,7 @@ impl OfModel {
         // What happens in one domain is what happens in another that has as much, where no level is above both.
         let depths: BTreeSet<usize> = self.kinds.iter().map(|kind| kind.depth).filter(|at| *at != NODES).collect();
         let mut known: BTreeMap<(usize, Change), bool> = BTreeMap::new();
+        let mut asked = 0;
         let mut alike: BTreeMap<(Bottom, u32, Change), bool> = BTreeMap::new();
         let mut barred = Vec::new();
         let nodes: Vec<(NodeId, usize, Change)> =
@@ -150,7 +154,12 @@ impl OfModel {
                 None => {
                     let like = (self.bottoms[bottom].clone(), self.at_last[bottom], change);
                     let same = alike.get(&like).copied().filter(|_| depths.len() < 2);
+                    // Those beyond stay open: what is placed there is checked all the same.
+                    if same.is_none() && asked >= ASKED_MAX {
+                        continue;
+                    }
                     let found = same.unwrap_or_else(|| {
+                        asked += 1;
                         let take = Take { model: 0, node, devices: 1, whose };
                         !self.admits(&[take])
                     });

@@ -196,6 +196,15 @@ impl Owed {
         self.models.iter().any(|model| model.owners.contains_key(account))
     }
 
+    /// Does work of both use cells of the same owner, of any model?
+    pub fn have_one_owner(&self, one: &Name, other: &Name) -> bool {
+        let same = |model: &OfModel| {
+            let owner = model.owners.get(one);
+            owner.is_some() && owner == model.owners.get(other)
+        };
+        self.models.iter().any(same)
+    }
+
     /// Finds out now what can be had, for those who ask often.
     pub fn settle(&mut self) {
         self.models.iter_mut().for_each(|model| _ = model.known());

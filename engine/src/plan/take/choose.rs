@@ -9,7 +9,7 @@ use crate::policy::Domains;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::job::{Count, GroupRequest};
 use muster_common::topology::TopologyMode;
-use muster_common::{GangId, NodeId};
+use muster_common::{DeviceId, GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Domains in which the exact search is tried, of one level.
@@ -200,22 +200,22 @@ impl OnNode<'_, '_> {
 
     /// Devices of which so much is free once these gangs are gone.
     fn devices_without(&self, gone: &[GangId], milli: u16) -> u32 {
+        if gone.is_empty() && self.view.free.iter().all(|free| *free < milli) {
+            return 0;
+        }
         let of_model = |slot: usize| {
             let device = &self.view.facts.inventory.devices[slot];
             self.groups.iter().any(|group| device_allowed(group, device))
         };
         let enough = |slot: &usize| {
-            let kept = self
-                .round
-                .taking
-                .masked_slots
-                .contains(&muster_common::DeviceId { node: self.record.id, slot: *slot as u16 });
+            let device = DeviceId { node: self.record.id, slot: *slot as u16 };
             let given: u16 = match self.record.devices.get(*slot) {
-                Some(DeviceState::Ok(holders)) if !kept && self.view.facts.usable[*slot] => {
+                Some(DeviceState::Ok(holders)) if !gone.is_empty() && self.view.facts.usable[*slot] => {
                     holders.iter().filter(|holder| gone.contains(&holder.gang)).map(|holder| holder.milli).sum()
                 }
                 _ => 0,
             };
+            let given = if given > 0 && self.round.taking.masked_slots.contains(&device) { 0 } else { given };
             self.view.free[*slot] + given >= milli
         };
         (0..self.view.free.len()).filter(enough).filter(|slot| of_model(*slot)).count() as u32

@@ -1,7 +1,7 @@
 //! Cells that are guaranteed: whatever may be stopped in time goes for a gang within its account's shape, whatever
 //! budgets say and whoever is within their own by number. See ADR 7.
 
-use super::{Offers, Price, Taken, VAIN_STEPS_MAX};
+use super::{Offers, OwnWork, Price, Taken};
 use crate::command::StopFor;
 use crate::plan::owed;
 use crate::plan::quota::wanted;
@@ -25,7 +25,7 @@ impl Round<'_> {
 
     /// Who goes for a gang within its shape.
     pub(super) fn find_guaranteed(&mut self, gang: GangId, item: &Item) -> Option<Taken> {
-        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.is_in_vain(item, StopFor::Guarantee) {
+        if !self.is_worth_a_search(item, StopFor::Guarantee) {
             return None;
         }
         let before = self.spent;
@@ -70,17 +70,14 @@ impl Round<'_> {
 
     fn find_entitled(&mut self, item: &Item) -> Vec<Name> {
         let state = self.state;
-        let of_owners = self.of_owners();
+        self.own_work();
         self.ledger.owed.settle();
         let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
-        let known = |gang: &GangId| {
-            let job = state.job(gang.job)?;
-            Some((*gang, &**state.scheduling(job)))
-        };
-        let waits = self.taking.waiting.iter().filter_map(known);
-        let placed = self.placed.iter().filter_map(known);
-        let runs = of_owners.iter().map(|(gang, scheduling)| (*gang, &**scheduling));
-        let own: Vec<(GangId, &Scheduling)> = runs.chain(waits).chain(placed).collect();
+        let theirs = |account: &&Name| owed.have_one_owner(account, &item.scheduling.account);
+        let known = self.taking.own_work.iter().flatten();
+        let mut own: Vec<_> = known.filter(|(account, _)| theirs(account)).flat_map(|(_, works)| works).collect();
+        own.sort_unstable_by_key(|work| work.since);
+        let own: Vec<(GangId, &Scheduling)> = own.into_iter().map(|work| (work.since.2, &*work.scheduling)).collect();
         let document = state.accounts().document();
         let mut models = owed::entitled(owed, document, state.fabric(), &item.scheduling, own.iter().copied());
         models.retain(|model| {
@@ -90,6 +87,34 @@ impl Round<'_> {
                 .is_some_and(|(at, number)| quotas.left(at, number) >= wanted(&item.scheduling, model))
         });
         models
+    }
+
+    /// What each account that owns cells has: what runs, and what was placed or waits for what is kept.
+    fn own_work(&mut self) -> &mut BTreeMap<Name, Vec<OwnWork>> {
+        let (owed, waiting) = (&self.ledger.owed, self.waiting);
+        self.taking.own_work.get_or_insert_with(|| {
+            let mut found: BTreeMap<Name, Vec<OwnWork>> = BTreeMap::new();
+            for (gang, runs) in waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account)) {
+                let work = OwnWork { since: (0, runs.placed_at, gang), scheduling: runs.scheduling.clone() };
+                found.entry(runs.scheduling.account.clone()).or_default().push(work);
+            }
+            found
+        })
+    }
+
+    /// The gang has been placed, or waits for what is kept for it.
+    pub fn note_own_work(&mut self, gang: GangId, placed: bool) {
+        let Some(job) = self.state.job(gang.job).filter(|_| self.ledger.owed.is_on()) else { return };
+        let scheduling = self.state.scheduling(job);
+        if !self.ledger.owed.knows(&scheduling.account) {
+            return;
+        }
+        let work = OwnWork { since: (1 + u8::from(placed), Time(0), gang), scheduling: scheduling.clone() };
+        let known = self.own_work().entry(scheduling.account.clone()).or_default();
+        if placed {
+            known.retain(|known| known.since.2 != gang);
+        }
+        known.push(work);
     }
 
     /// What runs of accounts that own cells, the oldest first; the same all through a cycle.

@@ -133,6 +133,7 @@ impl Round<'_> {
             return;
         }
         self.taking.waiting.insert(gang);
+        self.note_own_work(gang, false);
         if self.not_eligible(gang, &item).is_some() {
             return;
         }

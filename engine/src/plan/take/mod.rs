@@ -94,12 +94,24 @@ pub struct TakingBack {
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor)>,
     vain_steps: u64,
+    /// What runs and ends already, once somebody has asked.
+    ending: Option<Arc<Vec<GangId>>>,
+    /// What accounts that own cells have, by account, once somebody has asked.
+    own_work: Option<BTreeMap<Name, Vec<OwnWork>>>,
     /// What runs of accounts that own cells, once somebody has asked.
     of_owners: Option<Arc<Vec<(GangId, Arc<Scheduling>)>>>,
     /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
     entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
+}
+
+/// A gang of an account that owns cells.
+#[derive(Debug)]
+struct OwnWork {
+    /// What runs comes first, by when it was placed, then what waits for what is kept, then what this cycle places.
+    since: (u8, Time, GangId),
+    scheduling: Arc<Scheduling>,
 }
 
 #[derive(Debug)]
@@ -159,10 +171,14 @@ impl Round<'_> {
         {
             return Some((taken, StopFor::Guarantee));
         }
-        if let Some(offers) = self.reclaim_offers(item)
+        if self.is_worth_a_search(item, StopFor::Reclaim)
+            && let Some(offers) = self.reclaim_offers(item)
             && let Some(taken) = self.take_from(gang, item, &offers, StopFor::Reclaim)
         {
             return Some((taken, StopFor::Reclaim));
+        }
+        if !self.is_worth_a_search(item, StopFor::Priority) {
+            return None;
         }
         let offers = self.priority_offers(gang, item)?;
         self.take_from(gang, item, &offers, StopFor::Priority).map(|taken| (taken, StopFor::Priority))
@@ -174,8 +190,12 @@ impl Round<'_> {
         if !self.ledger.quotas.is_on() {
             return;
         }
-        let running = self.waiting.running.iter().map(|(gang, _)| gang);
-        let leaving: Vec<GangId> = running.filter(|gang| self.leaves(*gang)).collect();
+        let waiting = self.waiting;
+        let ending = self.taking.ending.get_or_insert_with(|| {
+            let running = waiting.running.iter();
+            Arc::new(running.filter(|(_, runs)| runs.leaving).map(|(gang, _)| gang).collect())
+        });
+        let leaving: BTreeSet<GangId> = ending.iter().chain(&self.taking.victims).copied().collect();
         leaving.into_iter().for_each(|gang| self.uncharge(gang, -1));
         let coming: Vec<_> = self.taking.coming.iter().map(|(gang, parts)| (*gang, parts.clone())).collect();
         coming.into_iter().for_each(|(gang, parts)| self.charge(gang, &parts, 1));
@@ -210,9 +230,6 @@ impl Round<'_> {
     }
 
     fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        if self.taking.vain_steps >= VAIN_STEPS_MAX || self.is_in_vain(item, why) {
-            return None;
-        }
         let avoid = self.booked_too_soon(item, offers);
         let before = self.spent;
         let taken = self.choose(gang, item, offers, &avoid);
@@ -223,6 +240,10 @@ impl Round<'_> {
             }
         }
         taken
+    }
+
+    pub(super) fn is_worth_a_search(&self, item: &Item, why: StopFor) -> bool {
+        self.taking.vain_steps < VAIN_STEPS_MAX && !self.is_in_vain(item, why)
     }
 
     /// Is it known that nobody can be stopped for what the gang asks for?
@@ -258,6 +279,7 @@ impl Round<'_> {
     fn set_apart(&mut self, gang: GangId, taken: &Taken) {
         self.taking.masked_slots.extend(taken.devices());
         self.taking.waiting.insert(gang);
+        self.note_own_work(gang, false);
         self.take(&taken.parts);
         self.keep_whole(&taken.parts);
         self.charge_kept(gang, &taken.parts);

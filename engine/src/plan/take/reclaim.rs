@@ -4,17 +4,15 @@
 use super::{Offers, Price};
 use crate::plan::quota::{AccountAt, Milli, Quotas, wanted};
 use crate::plan::round::Round;
-use crate::plan::running::Runs;
 use crate::plan::waiting::Item;
-use muster_common::{GangId, Name};
+use muster_common::GangId;
 use std::collections::BTreeMap;
 
-/// A gang that may go, and the accounts from its own up to the one that borrows from the other side.
+/// A gang that may go, and what it holds.
 struct Borrower {
     gang: GangId,
     milli: Milli,
     loss: u64,
-    way: Vec<AccountAt>,
 }
 
 impl Round<'_> {
@@ -32,6 +30,12 @@ impl Round<'_> {
             if need == 0 {
                 continue;
             }
+            // Gangs are many, accounts few, and most of them owe nothing.
+            let owe = |theirs| Some((theirs, owing(quotas, (ours, theirs), number, need)?));
+            let tops: BTreeMap<AccountAt, AccountAt> = quotas.accounts().filter_map(owe).collect();
+            if tops.is_empty() {
+                continue;
+            }
             let mut by_account: BTreeMap<AccountAt, Vec<Borrower>> = BTreeMap::new();
             for (gang, runs) in self.waiting.running.iter() {
                 if runs.leaving || self.taking.victims.contains(&gang) {
@@ -41,15 +45,15 @@ impl Round<'_> {
                 if !runs.may_be_stopped() {
                     continue;
                 }
-                let Some(borrower) = borrower(quotas, ours, number, need, gang, runs, model) else { continue };
+                let Some((theirs, milli)) = charged(quotas, gang, number) else { continue };
+                let Some(&top) = tops.get(&theirs) else { continue };
                 let until = runs.started_at.map_or(self.now, |at| at.plus_ms(taking.reclaim.min_run_ms));
                 if until > self.now {
                     self.taking.retry_at = self.taking.retry_at.into_iter().chain([until]).min();
                     continue;
                 }
-                let top = *borrower.way.last().expect("it begins with its own account");
                 let loss = runs.loss(taking, self.now);
-                by_account.entry(top).or_default().push(Borrower { loss, ..borrower });
+                by_account.entry(top).or_default().push(Borrower { gang, milli, loss });
             }
             for (top, gangs) in by_account {
                 offers.beyond.insert(top, -quotas.left(top, number));
@@ -98,23 +102,24 @@ fn way(quotas: &Quotas, ours: AccountAt, theirs: AccountAt) -> Option<Vec<Accoun
     Some(way)
 }
 
-fn borrower(
-    quotas: &Quotas,
-    ours: AccountAt,
-    model: usize,
-    need: Milli,
-    gang: GangId,
-    runs: &Runs,
-    name: &Name,
-) -> Option<Borrower> {
-    let milli = runs.held.get(name).copied().filter(|milli| *milli > 0)? as Milli;
-    let theirs = quotas.place(&runs.scheduling.account);
+/// Whose it is and how much it holds of a model.
+fn charged(quotas: &Quotas, gang: GangId, model: usize) -> Option<(AccountAt, Milli)> {
+    let charge = quotas.held_by(gang)?;
+    let (_, milli) = charge.held.iter().find(|(other, milli)| *other == model && *milli > 0)?;
+    Some((charge.at, *milli))
+}
+
+/// The account that borrows from our side, where ours stays within its own with what it needs and everybody from theirs
+/// up to there holds more than they own.
+fn owing(quotas: &Quotas, (ours, theirs): (AccountAt, AccountAt), model: usize, need: Milli) -> Option<AccountAt> {
+    if quotas.left(theirs, model) >= 0 {
+        return None;
+    }
     let (side, _) = quotas.sides(ours, theirs)?;
     let way = way(quotas, ours, theirs)?;
-    // Ours stays within its own, and everybody from there to here holds more than they own.
     let entitled = quotas.left(side, model) >= need;
     let beyond = way.iter().all(|at| quotas.left(*at, model) < 0);
-    (entitled && beyond).then_some(Borrower { gang, milli, loss: 0, way })
+    way.last().copied().filter(|_| entitled && beyond)
 }
 
 /// Prices as if the gangs went one after the other, the cheapest first: each costs what its account
