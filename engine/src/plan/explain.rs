@@ -28,6 +28,8 @@ pub enum Reason {
     Victims,
     /// It lost a node, keeps the others, and waits for one in its place.
     Wounded,
+    /// Nodes are being woken for it.
+    Waking,
     NeverFits,
     /// It would run into an advance reservation that is not its own.
     Reserved,
@@ -38,6 +40,8 @@ pub enum Reason {
     CpuMemory,
     Label,
     Excluded,
+    /// Only with nodes that sleep.
+    Asleep,
     ClosedNodes,
     UnknownDevices,
     Priority,
@@ -63,6 +67,7 @@ impl Reason {
             Reason::Quota => "quota",
             Reason::Victims => "victims",
             Reason::Wounded => "wounded",
+            Reason::Waking => "waking",
             Reason::NeverFits => "never-fits",
             Reason::Reserved => "reserved",
             Reason::Nodes => "nodes",
@@ -71,6 +76,7 @@ impl Reason {
             Reason::CpuMemory => "cpu-memory",
             Reason::Label => "label",
             Reason::Excluded => "excluded",
+            Reason::Asleep => "asleep",
             Reason::ClosedNodes => "closed-nodes",
             Reason::UnknownDevices => "unknown-devices",
             Reason::Priority => "priority",

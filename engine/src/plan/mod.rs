@@ -29,6 +29,7 @@ pub mod order;
 mod outside;
 pub mod place;
 mod pool;
+pub(crate) mod power;
 pub mod quota;
 mod rebook;
 mod rematch;
