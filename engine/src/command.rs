@@ -11,7 +11,7 @@ use muster_common::node::Inventory;
 use muster_common::resources::Amount;
 use muster_common::time::DAY_MS;
 use muster_common::topology::FabricSpec;
-use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
+use muster_common::{AttemptNo, DeviceId, GangId, JobId, Name, NodeId, Time, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -103,6 +103,18 @@ pub enum Command {
         name: Name,
         by: Principal,
     },
+    /// Nodes that sleep are to be woken, for one gang and all at once. From feature level 7.
+    RequestNodes(Box<RequestNodes>),
+    /// Idle nodes are to be put to sleep, each by its registration. From feature level 7.
+    SleepNodes {
+        nodes: Vec<(NodeId, u64)>,
+    },
+    /// What became of that. From feature level 7.
+    NodePower {
+        node: NodeId,
+        epoch: u64,
+        answer: PowerAnswer,
+    },
 }
 
 /// Who asked, from the certificate.
@@ -147,6 +159,23 @@ pub struct Edit {
     pub scheduling: Scheduling,
     pub launch: Arc<Launch>,
     pub by: Principal,
+}
+
+/// What a gang is to start on once some of it has been woken. Until then all of it is kept for the gang.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestNodes {
+    pub gang: GangId,
+    /// To be woken. None where others have been asked for already that have room for this gang too.
+    pub nodes: Vec<NodeId>,
+    pub witness: Vec<DeviceId>,
+}
+
+/// What whoever switches machines says of one. That a node is awake is said by its agent alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PowerAnswer {
+    Asleep,
+    NotAsleep { why: String },
+    NotWoken { why: String },
 }
 
 /// Nodes that are to be put aside for a window of time.

@@ -8,6 +8,7 @@ use crate::plan::lanes::Sought;
 use crate::plan::ledger::{Ledger, Suppose};
 use crate::plan::order::Scorer;
 use crate::plan::owed::Owed;
+use crate::plan::power::Powers;
 use crate::plan::quota::Quotas;
 use crate::plan::round::{Ever, Round, Tried};
 use crate::plan::steps;
@@ -41,6 +42,7 @@ struct Kept {
     ledger: Ledger,
     times: Timelines,
     ever: Ever,
+    powers: Powers,
 }
 
 /// What a cycle proposes.
@@ -63,7 +65,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     let (mut commands, expiring) = expire(state, now);
     // 2. The order, and what is free.
     let kept = memo.sync(state, now);
-    let Kept { scorer, waiting, ledger, times, ever, .. } = kept;
+    let Kept { scorer, waiting, ledger, times, ever, powers, .. } = kept;
     let mut round = Round::new(state, now, waiting, ledger, times, ever);
     round.expiring = expiring;
     round.take_over_fixed();
@@ -78,12 +80,16 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
             forget_bookings(&mut round, &BTreeSet::new());
         }
     }
+    // 7. Nodes to be woken, or put to sleep.
+    let (power, power_at) = powers.decide(&mut round);
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
     let retry_at = round.taking.retry_at;
     round.leave();
     commands.extend(steps::commands(state, now, plan));
+    commands.extend(power);
     let order = if order_matters(state, waiting, ledger) { scorer.wake_at(state, waiting, now) } else { None };
-    let wake_at = wake_at(state, scorer, waiting, now).into_iter().chain(retry_at).chain(order).min();
+    let wake_at = wake_at(state, scorer, waiting, now);
+    let wake_at = wake_at.into_iter().chain(retry_at).chain(order).chain(power_at).min();
     Cycle { commands, wake_at, spent, truncated }
 }
 
@@ -122,7 +128,16 @@ impl Kept {
             true => Timelines::of(state, &ledger, &waiting, now),
             false => Timelines::default(),
         };
-        Self { upto: state.applied_index(), at: now, scorer, waiting, ledger, times, ever: Ever::default() }
+        Self {
+            upto: state.applied_index(),
+            at: now,
+            scorer,
+            waiting,
+            ledger,
+            times,
+            ever: Ever::default(),
+            powers: Powers::of(state),
+        }
     }
 
     /// False when everything has to be derived anew.
@@ -158,6 +173,7 @@ impl Kept {
             }
             self.ever.follow(state, node);
             self.ledger.refresh(state, node);
+            self.powers.refresh(state, node);
         }
         for &job in &jobs {
             if self.waiting.refresh_job(state, &self.scorer, job, now) {
@@ -501,7 +517,7 @@ fn fill_by_submit(round: &mut Round) {
 }
 
 /// The committed head of the queue, while it still waits and may start.
-fn sticky_head(round: &mut Round) -> Option<(GangId, Arc<Item>)> {
+pub(crate) fn sticky_head(round: &mut Round) -> Option<(GangId, Arc<Item>)> {
     if round.state.policy().admission != (Admission::HeadOfLine { sticky: true }) {
         return None;
     }

@@ -3,6 +3,7 @@
 
 mod agents;
 mod estimate;
+mod power;
 mod range;
 
 pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
@@ -80,6 +81,18 @@ pub trait Hooks {
     fn release_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
         0
     }
+
+    /// From the order to sleep until the node is off; `None` = it cannot be switched off.
+    fn sleep_ms(&mut self, _state: &State, _node: NodeId) -> Option<u64> {
+        Some(0)
+    }
+
+    /// From the order to wake until the node is back; `None` = it does not come.
+    fn wake_ms(&mut self, state: &State, node: NodeId) -> Option<u64> {
+        let record = state.node(node)?;
+        let pool = state.policy().elastic_of(&record.name, &record.inventory);
+        Some(pool.map_or(0, |(_, pool)| pool.wake_ms))
+    }
 }
 
 /// How an attempt ends by itself; `at` = [`Time::NEVER`]: it does not.
@@ -155,6 +168,15 @@ enum Happening {
     Release {
         gang: GangId,
         attempt: AttemptNo,
+    },
+    /// A machine that was asked at that moment is off, or back.
+    Asleep {
+        node: NodeId,
+        asked: Time,
+    },
+    Awake {
+        node: NodeId,
+        asked: Time,
     },
     /// The world is to act.
     Call(u64),
@@ -314,6 +336,8 @@ impl Player {
             Happening::End { gang, attempt, exit } => self.report_end(gang, attempt, exit, at, hooks)?,
             Happening::Prepare { gang, attempt } => self.report_prepared(gang, attempt, at, hooks)?,
             Happening::Release { gang, attempt } => self.report_released(gang, attempt, at, hooks)?,
+            Happening::Asleep { node, asked } => self.fell_asleep((node, asked), at, hooks)?,
+            Happening::Awake { node, asked } => self.woke_up((node, asked), at, hooks)?,
             Happening::Call(call) => {
                 self.calls -= 1;
                 for act in hooks.called(&self.state, at, call) {

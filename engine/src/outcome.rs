@@ -303,6 +303,29 @@ pub enum Event {
         name: Name,
         by: Option<Principal>,
     },
+    /// They are to be woken.
+    NodesRequested {
+        gang: GangId,
+        nodes: Vec<NodeId>,
+    },
+    /// They are to be put to sleep.
+    NodesSleeping {
+        nodes: Vec<NodeId>,
+    },
+    NodeAsleep {
+        node: NodeId,
+    },
+    /// It was asleep, or about to be.
+    NodeAwake {
+        node: NodeId,
+    },
+    /// It could not be woken, or (`waking` false) put to sleep, and is left alone until then.
+    NodePowerFailed {
+        node: NodeId,
+        waking: bool,
+        why: String,
+        until: Time,
+    },
 }
 
 /// What proved that nothing runs on a device any more.

@@ -138,8 +138,8 @@ async fn all_at_once<T, F: Future<Output = ()>>(items: impl Iterator<Item = T>, 
 /// So many silent nodes look like a fault of the network or of this server: their work is not moved
 /// before they come back or an operator states that it is gone.
 fn is_mass_silence(state: &State, newly_silent: usize) -> bool {
-    let count =
-        |wanted: fn(&node::Liveness) -> bool| state.nodes().values().filter(|node| wanted(&node.liveness)).count();
+    let awake = || state.nodes().values().filter(|node| node.power.is_awake());
+    let count = |wanted: fn(&node::Liveness) -> bool| awake().filter(|node| wanted(&node.liveness)).count();
     let silent = count(|liveness| matches!(liveness, node::Liveness::Silent { .. })) + newly_silent;
     let known = count(|liveness| !matches!(liveness, node::Liveness::Fenced { .. }));
     silent > (known / MASS_SILENCE_DIVISOR).max(MASS_SILENCE_FLOOR)
@@ -148,6 +148,9 @@ fn is_mass_silence(state: &State, newly_silent: usize) -> bool {
 /// What is due for a node that has been silent so long.
 fn finding(state: &State, record: &node::NodeRecord, silent_ms: u64) -> Option<(Finding, u64)> {
     let settings: &Settings = state.settings();
+    if !record.power.is_awake() {
+        return None;
+    }
     if record.liveness == node::Liveness::Up {
         return (silent_ms >= settings.suspect_after_ms).then_some((Finding::Silent, settings.suspect_after_ms));
     }

@@ -222,7 +222,7 @@ impl Faults {
     }
 
     fn machine_fails(&mut self, state: &State, kind: Kind, which: usize, at: Time) -> Vec<Act> {
-        let is_up = self.machines[which].down.is_none() && !self.machines[which].is_away();
+        let is_up = self.machines[which].is_there() && is_on(state, self.machines[which].node);
         let mut acts = Vec::new();
         let mut after = at;
         if is_up {
@@ -301,7 +301,7 @@ impl Faults {
         let back_at = at.plus_ms(Self::repair_ms(rate, draw));
         let mut acts = Vec::new();
         for which in nodes.clone() {
-            if self.machines[which].down.is_none() && !self.machines[which].is_away() {
+            if self.machines[which].is_there() && is_on(state, self.machines[which].node) {
                 self.machines[which].failures[Kind::Leaf as usize] += 1;
                 acts.extend(self.goes_down(state, which, Kind::Leaf, at));
             }
@@ -339,6 +339,10 @@ impl Faults {
 }
 
 impl Machine {
+    pub fn is_there(&self) -> bool {
+        self.down.is_none() && !self.is_away()
+    }
+
     /// With another boot, which proves that nothing of the last one runs any more.
     fn registers_anew(&self) -> Vec<Act> {
         let mut registration = self.registration.clone();
@@ -353,6 +357,11 @@ impl Machine {
 
 pub(crate) fn admin(node: NodeId, action: NodeAction) -> Command {
     Command::NodeAdmin { node, action, by: Principal("simulator".into()) }
+}
+
+/// What is switched off does not fail.
+fn is_on(state: &State, node: NodeId) -> bool {
+    state.node(node).is_some_and(|record| record.power.is_awake())
 }
 
 /// A rank of every gang that runs on the node fails.

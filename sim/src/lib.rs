@@ -27,6 +27,7 @@ mod recorder;
 pub mod replay;
 pub mod report;
 mod run;
+mod sleepers;
 pub mod sweep;
 pub mod trace;
 pub mod tune;

@@ -1,14 +1,14 @@
 //! Where every device's time went: exact integrals, and averages over a regular grid of time.
 //!
 //! At each instant a device is starting, running or stopping for a gang, or free, or down (closed,
-//! broken, unknown). Free capacity is split by what it is good for; see [`Use`]. Intervals are
+//! broken, unknown), or asleep. Free capacity is split by what it is good for; see [`Use`]. Intervals are
 //! half-open, so what ends and what starts at one instant never overlap.
 
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::Command;
 use muster_engine::outcome::{Event, Outcome};
 use muster_engine::state::gang::GangState;
-use muster_engine::state::node::{DeviceState, NodeRecord};
+use muster_engine::state::node::{DeviceState, NodeRecord, Power};
 use muster_engine::{Entry, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,9 +29,13 @@ pub enum Use {
     Fragmented,
     /// Free while something waits, for reasons of order, reservations, models or topology.
     IdleWaiting,
+    /// Between awake and asleep, one way or the other.
+    Switching,
+    /// Asleep, and paid for.
+    Asleep,
 }
 
-pub const USES: usize = 7;
+pub const USES: usize = 9;
 
 /// Thousandths of devices times milliseconds, by [`Use`].
 pub type DeviceTime = [u128; USES];
@@ -100,6 +104,8 @@ struct NodeShare {
     away: bool,
     free: u64,
     fragment: u64,
+    switching: u64,
+    asleep: u64,
     /// Held by gangs.
     held: u64,
     /// The integral of `held`, up to `since`.
@@ -113,16 +119,19 @@ struct ClassShare {
     all: u64,
     free: u64,
     fragment: u64,
+    switching: u64,
+    asleep: u64,
     held: [u64; 3],
 }
 
 impl ClassShare {
     fn rates(&self, something_waits: bool) -> ([u64; USES], u64) {
         let [starting, running, stopping] = self.held;
-        let down = self.all.saturating_sub(starting + running + stopping + self.free);
+        let Self { switching, asleep, .. } = *self;
+        let down = self.all.saturating_sub(starting + running + stopping + self.free + switching + asleep);
         let fragment = self.fragment.min(self.free);
         let free = if something_waits { [0, fragment, self.free - fragment] } else { [self.free, 0, 0] };
-        ([starting, running, stopping, down, free[0], free[1], free[2]], fragment)
+        ([starting, running, stopping, down, free[0], free[1], free[2], switching, asleep], fragment)
     }
 }
 
@@ -298,9 +307,14 @@ impl Meter {
                 Event::GangStarted { gang, .. }
                 | Event::GangStopping { gang, .. }
                 | Event::AttemptEnded { gang, .. } => self.refresh_gang(state, *gang),
-                Event::DevicesFree { node, .. } | Event::DeviceQuarantined { node, .. } => {
-                    self.refresh_node(state, *node);
+                Event::NodesRequested { nodes, .. } | Event::NodesSleeping { nodes } => {
+                    nodes.iter().for_each(|node| self.refresh_node(state, *node));
                 }
+                Event::DevicesFree { node, .. }
+                | Event::DeviceQuarantined { node, .. }
+                | Event::NodeAsleep { node }
+                | Event::NodeAwake { node }
+                | Event::NodePowerFailed { node, .. } => self.refresh_node(state, *node),
                 Event::NodeRegistered { node, .. }
                 | Event::NodeSeen { node }
                 | Event::NodeSilent { node }
@@ -346,7 +360,8 @@ impl Meter {
         let now = self.now;
         let before = self.nodes.entry(node).or_default();
         let held_time = before.held_time + u128::from(before.held) * u128::from(now.since_ms(before.since));
-        let mut after = NodeShare { free: 0, fragment: 0, held: 0, held_time, since: now, ..*before };
+        let mut after =
+            NodeShare { free: 0, fragment: 0, switching: 0, asleep: 0, held: 0, held_time, since: now, ..*before };
         if let Some(record) = state.node(node) {
             let milli = record.devices.iter().flat_map(DeviceState::holders).map(|holder| u64::from(holder.milli));
             after.held = milli.sum();
@@ -354,10 +369,18 @@ impl Meter {
                 after.free = record.devices.iter().map(|device| u64::from(device.free_milli())).sum();
                 after.fragment = fragment(record, &self.shapes);
             }
+            match record.power {
+                Power::Awake { .. } => {}
+                Power::Asleep { .. } if after.away => {}
+                Power::Asleep { .. } => after.asleep = after.all,
+                Power::FallingAsleep { .. } | Power::Waking { .. } => after.switching = after.all,
+            }
         }
         let class = &mut self.classes[before.class];
         class.free = class.free - before.free + after.free;
         class.fragment = class.fragment - before.fragment + after.fragment;
+        class.switching = class.switching - before.switching + after.switching;
+        class.asleep = class.asleep - before.asleep + after.asleep;
         *before = after;
     }
 

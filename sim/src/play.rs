@@ -8,6 +8,7 @@ use crate::metrics::{AttemptResult, JobResult, JobState};
 use crate::output::Events;
 use crate::recorder::Recorder;
 use crate::run::{Going, Progress};
+use crate::sleepers::Sleepers;
 use crate::trace::TraceJob;
 use crate::trace::throughputs::Throughputs;
 use crate::world::truth::Truth;
@@ -57,6 +58,7 @@ pub(crate) struct Played {
     pub attempts: Vec<AttemptResult>,
     pub meter: Meter,
     pub faults: Faults,
+    pub sleepers: Sleepers,
     pub state: State,
     pub stats: Stats,
 }
@@ -116,9 +118,14 @@ impl Play<'_> {
         let nodes = self.set_up(&mut player, begin)?;
         let rates = world.failures.rates().map_err(SimError::Play)?;
         let faults = Faults::new(world, rates, self.seed, &nodes);
+        let sleepers = Sleepers::new(world, self.seed, &nodes, begin);
+        let asleep = sleepers.first_orders(&player.state);
         let classes: Vec<u32> = world.nodes.iter().map(|group| group.count).collect();
         let meter = Meter::new(&player.state, shapes(&jobs, world), &classes, &self.bounds, begin);
-        let mut recorder = Recorder::new(self, jobs, faults, meter, events, progress);
+        let mut recorder = Recorder::new(self, jobs, (faults, sleepers), meter, events, progress);
+        for order in asleep {
+            player.commit(begin, order, &mut recorder).map_err(|error| SimError::Play(error.to_string()))?;
+        }
         self.arrivals(&mut player, &mut recorder);
         for (at, call) in recorder.begin(begin) {
             player.call_at(at, call);
@@ -284,6 +291,8 @@ pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)>
     calls
 }
 
+#[cfg(test)]
+mod elastic;
 #[cfg(test)]
 mod estimates;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a cluster costs: prices by contract and over time, power by load, what waiting is worth.
 
 use crate::SimError;
-use crate::meter::{Meter, Use};
+use crate::meter::{DeviceTime, Meter, Use};
 use crate::metrics::usage::{CATEGORIES, Category, NOT_RUNNING, running_parts};
 use crate::metrics::{AttemptResult, JobResult, seconds};
 use crate::world::World;
@@ -57,6 +57,9 @@ pub struct Power {
     pub model: Option<Name>,
     pub idle_w: u32,
     pub busy_w: u32,
+    /// While its node sleeps.
+    #[serde(default)]
+    pub asleep_w: u32,
 }
 
 const DEFAULT: &str = "default";
@@ -117,8 +120,8 @@ impl Prices {
         if self.pue.is_some_and(|pue| !(1.0..=10.0).contains(&pue)) {
             return Err("pue must be from 1 to 10".into());
         }
-        if self.power.iter().any(|power| power.busy_w < power.idle_w || power.busy_w > 100_000) {
-            return Err("power: busy_w is at least idle_w and at most 100000".into());
+        if self.power.iter().any(|power| power.busy_w < power.idle_w.max(power.asleep_w) || power.busy_w > 100_000) {
+            return Err("power: busy_w is at least idle_w and asleep_w, and at most 100000".into());
         }
         self.waiting_usd_per_gpu_hour.values().try_for_each(|usd| amount("waiting_usd_per_gpu_hour", *usd))
     }
@@ -288,30 +291,33 @@ fn accounts(
 /// the mix of models is taken to be the same over time.
 fn energy(prices: &Prices, world: &World, meter: &Meter) -> (f64, f64) {
     let pue = prices.pue.unwrap_or(1.0);
-    let busy_j =
-        |running: u128, idle: u128, power: &Power| energy_j(running, power.busy_w) + energy_j(idle, power.idle_w);
     let mut joules = 0.0;
-    let (mut busy_w, mut idle_w, mut devices) = (0.0, 0.0, 0.0);
+    let (mut busy_w, mut idle_w, mut asleep_w, mut devices) = (0.0, 0.0, 0.0, 0.0);
     for (class, group) in world.nodes.iter().enumerate() {
         let Some(power) = prices.power(&group.model) else { continue };
         for time in meter.periods.iter().map(|classes| classes[class]) {
-            let running = time[Use::Running as usize];
-            let rest: u128 = time.iter().sum::<u128>() - running - time[Use::Down as usize];
-            joules += busy_j(running, rest, power);
+            let [running, rest, asleep] = drawing(&time);
+            joules += energy_j(running, power.busy_w) + energy_j(rest, power.idle_w) + energy_j(asleep, power.asleep_w);
         }
         let count = f64::from(group.count) * f64::from(group.devices);
         busy_w += count * f64::from(power.busy_w);
         idle_w += count * f64::from(power.idle_w);
+        asleep_w += count * f64::from(power.asleep_w);
         devices += count;
     }
     let mean = |watts: f64| if devices > 0.0 { watts / devices } else { 0.0 };
     let of_cell = |cell: &crate::meter::Cell| {
-        let running = cell.device_time[Use::Running as usize];
-        let all: u128 = cell.device_time.iter().sum();
-        let rest = all - running - cell.device_time[Use::Down as usize];
-        (running as f64 * mean(busy_w) + rest as f64 * mean(idle_w)) / 1000.0 / meter.cell_ms as f64
+        let [running, rest, asleep] = drawing(&cell.device_time).map(|time| time as f64);
+        let watts = running * mean(busy_w) + rest * mean(idle_w) + asleep * mean(asleep_w);
+        watts / 1000.0 / meter.cell_ms as f64
     };
     // The last cell may be cut short; it never holds more than a whole one.
     let peak_w = meter.cells.iter().map(of_cell).fold(0.0, f64::max);
     (joules * pue / 3.6e6, peak_w * pue / 1000.0)
+}
+
+/// Device time that runs, that is on and does not, and that sleeps. What is down draws nothing.
+fn drawing(time: &DeviceTime) -> [u128; 3] {
+    let (running, asleep) = (time[Use::Running as usize], time[Use::Asleep as usize]);
+    [running, time.iter().sum::<u128>() - running - asleep - time[Use::Down as usize], asleep]
 }

@@ -9,11 +9,12 @@ use crate::output::Events;
 use crate::play::{Play, Played, operator, planned};
 use crate::progress::{NORMAL, Pace};
 use crate::run::{Going, Progress};
+use crate::sleepers::Sleepers;
 use crate::trace::{RecordedEnd, TraceJob};
 use crate::world::planned::UserFailure;
 use crate::world::truth;
 use muster_common::time::SECOND_MS;
-use muster_common::{GangId, JobId, Time};
+use muster_common::{GangId, JobId, NodeId, Time};
 use muster_engine::command::{Cancel, Entry, Exit, NodeAction};
 use muster_engine::forecast::{Act, AttemptEnd, Hooks, Player};
 use muster_engine::outcome::{Event, Outcome, Refusal, Response};
@@ -58,6 +59,7 @@ pub(crate) struct Recorder<'a> {
     to_estimate: Vec<usize>,
     user_failures: BTreeMap<String, UserFailure>,
     faults: Faults,
+    sleepers: Sleepers,
     meter: Meter,
     progress: &'a mut dyn FnMut(Progress) -> Going,
     events: Option<Events>,
@@ -73,7 +75,7 @@ impl<'a> Recorder<'a> {
     pub fn new(
         play: &'a Play<'a>,
         jobs: Vec<TraceJob>,
-        faults: Faults,
+        (faults, sleepers): (Faults, Sleepers),
         meter: Meter,
         events: Option<Events>,
         progress: &'a mut dyn FnMut(Progress) -> Going,
@@ -92,6 +94,7 @@ impl<'a> Recorder<'a> {
             to_estimate: Vec::new(),
             user_failures: failures.collect(),
             faults,
+            sleepers,
             meter,
             progress,
             events,
@@ -155,6 +158,7 @@ impl<'a> Recorder<'a> {
         self.meter.advance(player.state.now());
         self.close_running(&player.state);
         self.faults.finish(player.state.now());
+        self.sleepers.finish(player.state.now());
         self.report();
         Ok(Played {
             complete: !self.stopped,
@@ -162,6 +166,7 @@ impl<'a> Recorder<'a> {
             attempts: self.attempts,
             meter: self.meter,
             faults: self.faults,
+            sleepers: self.sleepers,
             stats: player.stats(),
             state: player.state,
         })
@@ -408,6 +413,17 @@ impl Hooks for Recorder<'_> {
         self.play.world.delays.stop_ms
     }
 
+    fn sleep_ms(&mut self, _state: &State, node: NodeId) -> Option<u64> {
+        self.sleepers.sleep_ms(node)
+    }
+
+    /// A machine that is down does not come back for an order to wake.
+    fn wake_ms(&mut self, _state: &State, node: NodeId) -> Option<u64> {
+        let machine = self.faults.position(node).map(|at| &self.faults.machines[at]);
+        let there = machine.is_none_or(|machine| machine.is_there());
+        self.sleepers.wake_ms(node).filter(|_| there)
+    }
+
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
         self.entries += 1;
         self.now = state.now();
@@ -433,6 +449,9 @@ impl Hooks for Recorder<'_> {
         }
         for event in &outcome.events {
             self.note(event, state.now())?;
+        }
+        for (node, away) in self.sleepers.note(state, &outcome.events, self.now) {
+            self.meter.set_away(self.now, node, away);
         }
         self.meter.note(state, entry, outcome);
         if let Some(events) = &mut self.events {

@@ -56,6 +56,7 @@ impl Applying<'_> {
 
     fn open(&mut self, node: NodeId) -> bool {
         self.drop_drain_timer(node);
+        self.note_idle(node);
         self.node_mut(node).closed.take().is_some()
     }
 
@@ -110,6 +111,7 @@ impl Applying<'_> {
         }
         let name = record.name.clone();
         self.drop_drain_timer(node);
+        self.drop_wake_timer(node);
         self.node_mut(node);
         self.state.nodes.remove(&node);
         self.state.node_names.remove(&name);

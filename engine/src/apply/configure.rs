@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// The newest feature level this version can compute.
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
 /// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
-/// 6: configuration declared as a whole, and accounts that own cells.
-pub const FEATURE_LEVEL: u32 = 6;
+/// 6: configuration declared as a whole, and accounts that own cells. 7: nodes that sleep.
+pub const FEATURE_LEVEL: u32 = 7;
 
 impl Applying<'_> {
     pub(super) fn configure(&mut self, change: &ConfigChange, by: &Principal) -> Result {
@@ -126,6 +126,9 @@ impl Applying<'_> {
 
     pub(super) fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
         policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
+        if !policy.elastic.is_empty() {
+            self.needs_power_level()?;
+        }
         let policy = Arc::new(policy.clone());
         self.check_cells(|state| state.policy = policy.clone())?;
         self.state.policy = policy.clone();
@@ -208,7 +211,7 @@ impl Applying<'_> {
         for node in self.state.nodes.keys().copied().collect::<Vec<_>>() {
             let record = self.node_mut(node);
             record.from_backup = true;
-            if record.liveness == Liveness::Up {
+            if record.liveness == Liveness::Up && record.power.is_awake() {
                 record.liveness = Liveness::Silent { since };
             }
         }

@@ -48,6 +48,7 @@ impl Applying<'_> {
             Timer::Reservation { gang } => self.forget_reservation(gang),
             Timer::Keys => self.forget_old_keys(),
             Timer::Window { number } => self.forget_window(number, None),
+            Timer::Wake { node } => self.wake_timed_out(node),
         }
     }
 

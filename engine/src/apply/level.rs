@@ -1,6 +1,6 @@
 //! From which feature level on a command may be in the log.
 
-use super::{DECLARE_LEVEL, EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, WINDOWS_LEVEL};
+use super::{DECLARE_LEVEL, EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, POWER_LEVEL, WINDOWS_LEVEL};
 use crate::command::{Command, ConfigChange};
 
 /// The feature level from which on all servers can read the command. One that cannot read an entry of the log stops, so
@@ -9,6 +9,7 @@ pub fn level_of(command: &Command) -> u32 {
     match command {
         Command::Edit(_) => EDIT_LEVEL,
         Command::MakeWindow(_) | Command::EndWindow { .. } => WINDOWS_LEVEL,
+        Command::RequestNodes(_) | Command::SleepNodes { .. } | Command::NodePower { .. } => POWER_LEVEL,
         Command::Configure { change, .. } => match **change {
             ConfigChange::Organisation(_) | ConfigChange::RollBackOrganisation { .. } => ORGANISATION_LEVEL,
             ConfigChange::Declare(_) | ConfigChange::RollBack { .. } => DECLARE_LEVEL,

@@ -16,6 +16,7 @@ mod level;
 mod organisation;
 mod part;
 mod placement;
+mod power;
 mod register;
 mod reports;
 mod silence;
@@ -30,6 +31,7 @@ pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use level::level_of;
 pub use organisation::ORGANISATION_LEVEL;
+pub use power::POWER_LEVEL;
 pub use window::{WINDOWS_LEVEL, crossing, window_named};
 
 use crate::command::{Command, Entry, STEP_MS_MAX};
@@ -101,6 +103,9 @@ impl Applying<'_> {
             Command::Edit(edit) => self.edit(edit),
             Command::MakeWindow(asked) => self.make_window(asked),
             Command::EndWindow { name, by } => self.end_window(name, by),
+            Command::RequestNodes(asked) => self.request_nodes(asked),
+            Command::SleepNodes { nodes } => self.sleep_nodes(nodes),
+            Command::NodePower { node, epoch, answer } => self.node_power(*node, *epoch, answer),
         };
         result.unwrap_or_else(Response::Refused)
     }

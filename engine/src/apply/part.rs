@@ -27,6 +27,7 @@ impl Applying<'_> {
         let freed = free_devices(node, &part.devices, &key);
         node.used = node.used.minus(&part.amount).expect("a part's amount was added when it was placed");
         self.settle(gang, at, PartState::Released);
+        self.note_idle(part.node);
         if !freed.is_empty() {
             self.event(Event::DevicesFree { node: part.node, slots: freed, evidence });
         }
@@ -127,6 +128,7 @@ impl Applying<'_> {
         }
         let key = Holder { gang, attempt: orphan.attempt, token, milli: 0 };
         let freed = free_devices(record, &orphan.devices, &key);
+        self.note_idle(node);
         if !freed.is_empty() {
             self.event(Event::DevicesFree { node, slots: freed, evidence });
         }

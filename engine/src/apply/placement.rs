@@ -236,7 +236,7 @@ impl Applying<'_> {
         self.state.touch(Key::Gang(gang));
     }
 
-    fn is_waiting(&self, gang: GangId) -> bool {
+    pub(super) fn is_waiting(&self, gang: GangId) -> bool {
         match self.state.gangs.get(&gang) {
             Some(record) => matches!(record.state, GangState::Queued { .. }),
             None => self.state.jobs.get(&gang.job).is_some_and(|job| job.unstarted.contains(gang.ordinal)),

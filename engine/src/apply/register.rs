@@ -5,10 +5,10 @@ use crate::command::{HeldToken, Occupied, Registration};
 use crate::outcome::{Event, Evidence, Refusal, Response};
 use crate::state::NODES_MAX;
 use crate::state::gang::Cause;
-use crate::state::node::{DeviceState, Holder, Liveness, NodeRecord, Orphan};
+use crate::state::node::{DeviceState, Holder, Liveness, NodeRecord, Orphan, Power};
 use muster_common::node::Inventory;
 use muster_common::resources::{Amount, Share};
-use muster_common::{GangId, NodeId, Token};
+use muster_common::{GangId, NodeId, Time, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ impl Applying<'_> {
                 inventory: registration.inventory.clone(),
                 liveness: Liveness::Up,
                 closed: None,
+                power: Power::AWAKE,
+                worked_until: Time::ZERO,
                 devices: vec![DeviceState::Ok(Vec::new()); devices],
                 used: Amount::default(),
                 ports: BTreeMap::new(),
@@ -87,6 +89,7 @@ impl Applying<'_> {
                 self.stop(gang, Cause::Vanished { node });
             }
         }
+        self.found_awake(node, rebooted || registration.held.iter().any(|held| held.live.is_some()));
         self.renew_record(node, registration);
         self.stop_unknown(node, &registration.held);
         Ok(self.registered(node, registration, rebooted))

@@ -16,7 +16,7 @@ impl Applying<'_> {
         self.check_epoch(node, epoch)
     }
 
-    fn check_epoch(&self, node: NodeId, epoch: u64) -> Result<()> {
+    pub(super) fn check_epoch(&self, node: NodeId, epoch: u64) -> Result<()> {
         let record = self.state.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
         if record.epoch != epoch {
             return Err(Refusal::OldEpoch { node, epoch: record.epoch });
@@ -38,7 +38,8 @@ impl Applying<'_> {
         self.check_observer(node, epoch, term)?;
         let since = self.now();
         let record = self.node_mut(node);
-        if record.liveness != Liveness::Up {
+        // Nothing is expected to be heard of one that sleeps.
+        if record.liveness != Liveness::Up || !record.power.is_awake() {
             return Ok(Response::Noop);
         }
         record.liveness = Liveness::Silent { since };

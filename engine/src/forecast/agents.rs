@@ -22,7 +22,7 @@ impl Player {
                 _ => {}
             }
         }
-        Ok(())
+        self.adopt_power(at, hooks)
     }
 
     /// What agents do about the facts of one entry.
@@ -41,6 +41,12 @@ impl Player {
                         ms => self.insert(at.plus_ms(ms), ENDS, Happening::Release { gang: *gang, attempt: *attempt }),
                     }
                 }
+                Event::NodesSleeping { nodes } => {
+                    for node in nodes {
+                        self.put_to_sleep(*node, at, hooks)?;
+                    }
+                }
+                Event::NodesRequested { nodes, .. } => nodes.iter().for_each(|node| self.wake(*node, at, hooks)),
                 _ => {}
             }
         }

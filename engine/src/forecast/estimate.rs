@@ -98,7 +98,7 @@ pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Ass
             None => drop(watch.forecast.starts.insert(gang.id, None)),
         }
     }
-    let empty = Ledger::of(state, Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true });
+    let empty = Ledger::of(state, Suppose::NOTHING_RUNS);
     let mut known: BTreeMap<Hash, Option<NeverFits>> = BTreeMap::new();
     for job in state.jobs().values() {
         if let Some(first) = job.unstarted.first() {

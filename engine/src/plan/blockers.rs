@@ -13,7 +13,7 @@ use super::place::{Request, place};
 use super::quota;
 use super::round::{Ever, not_eligible};
 use super::windows::reserved_for_others;
-use crate::command::{Command, PlanStep};
+use crate::command::{Command, PlanStep, RequestNodes};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
 use crate::state::State;
@@ -30,6 +30,8 @@ pub(super) struct Blockers<'a> {
     placed: BTreeSet<GangId>,
     /// What this very cycle reserves.
     reserved: BTreeMap<GangId, Reservation>,
+    /// For whom it has nodes woken, and all that they are to have.
+    requested: BTreeMap<GangId, Vec<DeviceId>>,
     truncated: bool,
     /// Places in the order that the cycle came to.
     reached: u32,
@@ -55,6 +57,7 @@ impl<'a> Blockers<'a> {
     ) -> Self {
         let placed = placed(decided).collect();
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
+        let requested = requested(decided).map(|asked| (asked.gang, asked.witness.clone())).collect();
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
         let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
@@ -64,6 +67,7 @@ impl<'a> Blockers<'a> {
             now,
             placed,
             reserved,
+            requested,
             truncated,
             reached,
             capacity,
@@ -99,6 +103,9 @@ impl<'a> Blockers<'a> {
         let mut found: Vec<Blocker> = Vec::new();
         if let Some(kept) = self.kept_for(gang) {
             return vec![kept];
+        }
+        if let Some(asked) = self.requested.get(&gang) {
+            return vec![self.woken_for(self.now, asked)];
         }
         if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
             found.push(eligibility(self.state, gang, reason));
@@ -201,8 +208,21 @@ impl<'a> Blockers<'a> {
                 let nodes: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
                 Some(Blocker { until, ..blocker(Reason::Wounded, detail).on(nodes) })
             }
+            ReservationKind::Woken => Some(self.woken_for(known.start, &known.witness)),
             _ => None,
         }
+    }
+
+    /// What is not awake of the nodes it is to have.
+    fn woken_for(&self, expected: Time, witness: &[DeviceId]) -> Blocker {
+        let comes = |node: &NodeId| self.state.node(*node).is_some_and(|node| !node.power.is_awake());
+        let nodes: BTreeSet<NodeId> = witness.iter().map(|device| device.node).filter(comes).collect();
+        let detail = match nodes.len() {
+            0 => "its nodes are awake".to_owned(),
+            1 => "1 node is being woken for it".to_owned(),
+            many => format!("{many} nodes are being woken for it"),
+        };
+        Blocker { until: Some(expected), ..blocker(Reason::Waking, detail).on(nodes) }
     }
 
     /// The windows that a run from now on would reach into, where without their nodes there is no room: not
@@ -276,6 +296,13 @@ fn steps(decided: &Cycle) -> impl Iterator<Item = &PlanStep> {
 fn reserved(decided: &Cycle) -> impl Iterator<Item = &Reservation> {
     steps(decided).filter_map(|step| match step {
         PlanStep::Reserve(reservation) => Some(reservation),
+        _ => None,
+    })
+}
+
+fn requested(decided: &Cycle) -> impl Iterator<Item = &RequestNodes> {
+    decided.commands.iter().filter_map(|command| match command {
+        Command::RequestNodes(asked) => Some(&**asked),
         _ => None,
     })
 }

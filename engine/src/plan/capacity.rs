@@ -23,6 +23,7 @@ pub(super) type GangKey = (Vec<GroupRequest>, Vec<TopologyRequest>, Vec<NodeId>)
 pub(super) struct Capacity<'a> {
     state: &'a State,
     now: &'a Ledger,
+    awake: Option<Ledger>,
     opened: Option<Ledger>,
     proven: Option<Ledger>,
     known: BTreeMap<GroupRequest, BTreeMap<Vec<NodeId>, Lacks>>,
@@ -37,6 +38,7 @@ impl<'a> Capacity<'a> {
         Self {
             state,
             now,
+            awake: None,
             opened: None,
             proven: None,
             known: BTreeMap::new(),
@@ -182,8 +184,11 @@ impl<'a> Capacity<'a> {
     fn of_the_cluster(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Vec<Blocker> {
         let state = self.state;
         let mut lacks = Vec::new();
+        lacks.extend(self.of_sleepers(group, excluded));
         let suppose = Suppose { closed_are_open: true, ..Suppose::default() };
-        let closed: Vec<NodeId> = self.now.nodes().filter(|view| !view.open).map(|view| view.facts.id).collect();
+        let is_awake = |node: &NodeId| state.node(*node).is_some_and(|node| node.power.is_awake());
+        let closed = self.now.nodes().filter(|view| !view.open).map(|view| view.facts.id);
+        let closed: Vec<NodeId> = closed.filter(is_awake).collect();
         if !closed.is_empty() && self.fits_if(suppose, group, excluded) {
             let detail = match closed.len() {
                 1 => "1 node takes no new work (cordoned, drained or silent)".to_owned(),
@@ -201,15 +206,43 @@ impl<'a> Capacity<'a> {
         lacks
     }
 
+    fn of_sleepers(&mut self, group: &GroupRequest, excluded: &[NodeId]) -> Option<Blocker> {
+        let state = self.state;
+        let sleeps = |node: &NodeId| state.node(*node).is_some_and(|node| !node.power.is_awake());
+        let nodes: Vec<NodeId> = self.now.nodes().map(|view| view.facts.id).filter(sleeps).collect();
+        let suppose = Suppose { asleep_are_awake: true, ..Suppose::default() };
+        if nodes.is_empty() || !self.fits_if(suppose, group, excluded) {
+            return None;
+        }
+        let budgets = state.policy().elastic_pools();
+        let wakes = match budgets.last() {
+            None => "and the policy has no `elastic` pool to wake them".to_owned(),
+            Some((name, pool)) => {
+                format!("`elastic.{name}` wakes nodes for what has waited for {} s", pool.wake_after_ms.div_ceil(1000))
+            }
+        };
+        let asleep = match nodes.len() {
+            1 => "1 node is asleep".to_owned(),
+            many => format!("{many} nodes are asleep"),
+        };
+        Some(blocker(Reason::Asleep, format!("{asleep}; {wakes}")).on(nodes))
+    }
+
     /// Would it fit if only that were otherwise?
     fn fits_if(&mut self, suppose: Suppose, group: &GroupRequest, excluded: &[NodeId]) -> bool {
         let state = self.state;
-        let known = if suppose.closed_are_open { &mut self.opened } else { &mut self.proven };
-        let ledger = known.take().unwrap_or_else(|| Ledger::of(state, suppose));
+        let ledger = self.supposed(suppose).take().unwrap_or_else(|| Ledger::of(state, suppose));
         let fits = self.fits(&ledger, group, excluded);
-        let known = if suppose.closed_are_open { &mut self.opened } else { &mut self.proven };
-        *known = Some(ledger);
+        *self.supposed(suppose) = Some(ledger);
         fits
+    }
+
+    fn supposed(&mut self, suppose: Suppose) -> &mut Option<Ledger> {
+        match suppose {
+            Suppose { asleep_are_awake: true, .. } => &mut self.awake,
+            Suppose { closed_are_open: true, .. } => &mut self.opened,
+            _ => &mut self.proven,
+        }
     }
 
     /// How much of what it asks for is free, and whether that is too little.

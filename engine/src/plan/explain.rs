@@ -30,6 +30,8 @@ pub enum Reason {
     Victims,
     /// It lost a node, keeps the others, and waits for one in its place.
     Wounded,
+    /// Nodes are being woken for it.
+    Waking,
     NeverFits,
     /// It would run into an advance reservation that is not its own.
     Reserved,
@@ -40,6 +42,8 @@ pub enum Reason {
     CpuMemory,
     Label,
     Excluded,
+    /// Only with nodes that sleep.
+    Asleep,
     ClosedNodes,
     UnknownDevices,
     Priority,
@@ -66,6 +70,7 @@ impl Reason {
             Reason::OwedCells => "owed-cells",
             Reason::Victims => "victims",
             Reason::Wounded => "wounded",
+            Reason::Waking => "waking",
             Reason::NeverFits => "never-fits",
             Reason::Reserved => "reserved",
             Reason::Nodes => "nodes",
@@ -74,6 +79,7 @@ impl Reason {
             Reason::CpuMemory => "cpu-memory",
             Reason::Label => "label",
             Reason::Excluded => "excluded",
+            Reason::Asleep => "asleep",
             Reason::ClosedNodes => "closed-nodes",
             Reason::UnknownDevices => "unknown-devices",
             Reason::Priority => "priority",

@@ -99,6 +99,7 @@ enum Undo {
 #[derive(Debug, Clone)]
 struct Before {
     node: NodeId,
+    open: bool,
     sizes: u64,
     free: Vec<u16>,
     amount: Amount,
@@ -109,8 +110,15 @@ struct Before {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Suppose {
     pub closed_are_open: bool,
+    pub asleep_are_awake: bool,
     pub unknown_are_free: bool,
     pub nothing_runs: bool,
+}
+
+impl Suppose {
+    /// All of the cluster, empty.
+    pub const NOTHING_RUNS: Suppose =
+        Suppose { closed_are_open: true, asleep_are_awake: true, unknown_are_free: true, nothing_runs: true };
 }
 
 impl Ledger {
@@ -260,14 +268,19 @@ impl Ledger {
     pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
         let Some(view) = self.nodes.get_mut(&id) else { return };
         let listed = view.listing();
-        let before =
-            Before { node: id, sizes: view.sizes, free: view.free.clone(), amount: view.amount, ports: view.ports };
+        let NodeView { open, sizes, amount, ports, .. } = *view;
+        let before = Before { node: id, open, sizes, free: view.free.clone(), amount, ports };
         change(view);
         view.note_sizes(&before.free);
         view.count_whole();
         let (facts, lists) = (view.facts.clone(), view.listing());
         self.relist(&facts, listed, lists);
         self.undo.push(Undo::Node(before));
+    }
+
+    /// A node may be placed on as if it were awake, until that is rolled back.
+    pub fn open(&mut self, id: NodeId) {
+        self.change(id, |view| view.open = true);
     }
 
     /// Nothing of a node is to be had, until that is rolled back.
@@ -328,6 +341,7 @@ impl Ledger {
             };
             let Some(view) = self.nodes.get_mut(&undo.node) else { continue };
             let listed = view.listing();
+            view.open = undo.open;
             view.sizes = undo.sizes;
             view.free = undo.free;
             view.amount = undo.amount;
@@ -484,7 +498,8 @@ impl NodeView {
         let all_ports = u32::from(record.inventory.port_count);
         let ports = all_ports.saturating_sub(record.ports.len() as u32);
         NodeView {
-            open: record.is_open() || suppose.closed_are_open,
+            open: (record.power.is_awake() || suppose.asleep_are_awake)
+                && (record.is_in_service() || suppose.closed_are_open),
             sizes: if suppose.nothing_runs { 0 } else { sizes(record) },
             whole: whole(&facts, &free),
             free,

@@ -30,6 +30,7 @@ mod outside;
 pub mod owed;
 pub mod place;
 mod pool;
+pub(crate) mod power;
 pub mod quota;
 mod rebook;
 mod rematch;

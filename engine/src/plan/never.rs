@@ -24,8 +24,7 @@ pub struct NeverFits {
 
 /// Looks at the cluster as if it were empty and all of it open.
 pub fn fits_ever(state: &State, scheduling: &Scheduling) -> Result<(), NeverFits> {
-    let suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
-    fits_on(state, scheduling, &Ledger::of(state, suppose))
+    fits_on(state, scheduling, &Ledger::of(state, Suppose::NOTHING_RUNS))
 }
 
 /// [`fits_ever`] on a ledger that was emptied before.

@@ -119,7 +119,8 @@ impl<'a> Round<'a> {
                     continue;
                 }
                 let Some(job) = self.state.job(gang.job).filter(|job| !self.expiring.contains(&job.id)) else { break };
-                let of_job = counted.entry(gang.job).or_default();
+                let started = self.placed_of(gang.job);
+                let of_job = counted.entry(gang.job).or_insert(started);
                 if not_eligible(self.state, job, gang, &item.scheduling, *of_job, self.now).is_some()
                     || !self.could_ever(item)
                     || self.is_over_quota(item)

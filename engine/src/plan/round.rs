@@ -66,8 +66,6 @@ pub struct Round<'a> {
     pub taking: TakingBack,
 }
 
-const NOTHING_RUNS: Suppose = Suppose { closed_are_open: true, unknown_are_free: true, nothing_runs: true };
-
 /// Which shapes could run here if nothing else did. Void when an inventory changes, or a device goes into
 /// quarantine or comes out of it.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +84,7 @@ impl Ever {
     /// A node changed.
     pub fn follow(&mut self, state: &State, node: NodeId) {
         let before = self.empty.as_ref().and_then(|empty| empty.node(node));
-        if self.empty.is_some() && !before.is_some_and(|view| view.could_still(state, NOTHING_RUNS)) {
+        if self.empty.is_some() && !before.is_some_and(|view| view.could_still(state, Suppose::NOTHING_RUNS)) {
             self.clear();
         }
     }
@@ -108,7 +106,7 @@ impl Ever {
 
     /// The cluster as it would be if nothing ran.
     pub fn emptied(&mut self, state: &State) -> &Ledger {
-        self.empty.get_or_insert_with(|| Ledger::of(state, NOTHING_RUNS))
+        self.empty.get_or_insert_with(|| Ledger::of(state, Suppose::NOTHING_RUNS))
     }
 }
 
@@ -194,12 +192,17 @@ impl<'a> Round<'a> {
     /// Why the gang may not start now, whatever is free.
     pub fn not_eligible(&mut self, gang: GangId, item: &Item) -> Option<Reason> {
         let job = self.state.job(gang.job)?;
-        let placed = self.placed_of.get(&gang.job).copied().unwrap_or(0);
+        let placed = self.placed_of(gang.job);
         if self.expiring.contains(&gang.job) {
             return Some(Reason::Cancelled);
         }
         let known = not_eligible(self.state, job, gang, &item.scheduling, placed, self.now);
         known.or_else(|| self.over_limit(gang, item).map(|over| over.reason()))
+    }
+
+    /// Gangs of a job that this cycle has placed.
+    pub fn placed_of(&self, job: JobId) -> u32 {
+        self.placed_of.get(&job).copied().unwrap_or(0)
     }
 
     /// The limit of an account or a user that keeps the gang from starting now.
@@ -359,6 +362,14 @@ impl<'a> Round<'a> {
         if let Some(job) = self.state.job(gang.job) {
             self.room.place(self.state, job, self.state.scheduling(job));
         }
+    }
+
+    /// Would the array run more elements at once than it may, if those started too that only wait for what is kept?
+    pub fn fills_array(&self, gang: GangId, item: &Item) -> bool {
+        let Some(most) = item.scheduling.array.as_ref().and_then(|array| array.at_once) else { return false };
+        let active = self.state.job(gang.job).map_or(0, |job| job.gangs_active);
+        let placed = self.placed_of(gang.job);
+        active + placed + self.kept_of(gang.job) >= most
     }
 
     pub fn place(&mut self, gang: GangId, item: &Item, parts: Vec<PlacedPart>) {

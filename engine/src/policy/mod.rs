@@ -3,11 +3,13 @@
 //! What belongs to a simulator's world (the order of events at one instant, how often a cycle
 //! runs, what a preemption costs) is never policy.
 
+mod elastic;
 pub mod formula;
 mod order;
 mod score;
 mod taking;
 
+pub use elastic::{ElasticPool, POOLS_MAX};
 pub use order::{Gittins, Las, Multifactor, Order, Stability};
 pub use taking::{PER_HOUR_MAX, Preempt, Reclaim, Taking};
 
@@ -39,6 +41,8 @@ pub struct Policy {
     pub budget: Budget,
     /// Priority classes by name; higher goes first under `order = "priority"`.
     pub classes: BTreeMap<Name, i32>,
+    /// Nodes that may sleep, by pool. None = all stay awake.
+    pub elastic: BTreeMap<Name, ElasticPool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -175,6 +179,14 @@ pub enum PolicyError {
     Order(String, String),
     #[error("order.priority.hours_per_class must be between 1 and 87600")]
     Hours,
+    #[error("elastic: {0} pools; at most {POOLS_MAX} are allowed")]
+    Pools(usize),
+    #[error(
+        "elastic: what is woken is kept for whom it was woken, and replan = \"refill\" keeps nothing for anybody; use replan = \"keep\", or no elastic pool"
+    )]
+    ElasticRefill,
+    #[error("elastic.{pool}.{key} is {value}; it must be between {from} and {to}")]
+    Elastic { pool: Name, key: &'static str, value: u64, from: u64, to: u64 },
     #[error("taking.preempt.{name} is {value}; it must be between {from} and {to}")]
     Preempt { name: &'static str, value: u64, from: u64, to: u64 },
 }
@@ -195,6 +207,13 @@ impl Policy {
         if let Some(field) = self.cost.wrong() {
             return Err(PolicyError::Cost(field));
         }
+        if self.elastic.len() > POOLS_MAX {
+            return Err(PolicyError::Pools(self.elastic.len()));
+        }
+        if !self.elastic.is_empty() && self.replan != Replan::Keep {
+            return Err(PolicyError::ElasticRefill);
+        }
+        self.elastic.iter().try_for_each(|(name, pool)| pool.validate(name))?;
         if self.budget.steps == 0 {
             return Err(PolicyError::Budget("steps"));
         }

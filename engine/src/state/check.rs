@@ -2,7 +2,7 @@
 
 use super::State;
 use super::gang::{Attempt, GangRecord, GangState, PartState};
-use super::node::{DeviceState, NodeRecord};
+use super::node::{DeviceState, NodeRecord, Power};
 use super::reservation::ReservationKind;
 use super::timer::Timer;
 use muster_common::job::{Hash, Scheduling};
@@ -100,6 +100,9 @@ impl State {
         ensure(node.ports == expected.ports, || {
             format!("node {id}: ports {:?}, expected {:?}", node.ports, expected.ports)
         })?;
+        // What has no work can be switched off; what is unproven cannot.
+        let works = !node.gangs.is_empty() || !node.orphans.is_empty();
+        ensure(node.power.is_awake() || !works, || format!("node {id} is {} with work", node.power.word()))?;
         ensure(node.inventory.amount().covers(&node.used), || {
             format!("node {id}: more CPU or memory used than there is")
         })?;
@@ -177,6 +180,11 @@ impl State {
             let missing = wanted.filter(|(at, _)| *at < Time::NEVER).filter(|timer| !timers.contains(timer));
             ensure(missing.is_none(), || format!("gang {id} has no timer {missing:?}"))?;
         }
+        for node in self.nodes.values() {
+            let Power::Waking { by, .. } = node.power else { continue };
+            let timer = (by, Timer::Wake { node: node.id });
+            ensure(by == Time::NEVER || timers.contains(&timer), || format!("node {} may wake for ever", node.id))?;
+        }
         for known in self.reservations.values().filter(|known| known.end < Time::NEVER) {
             let timer = (known.end, Timer::Reservation { gang: known.gang });
             ensure(timers.contains(&timer), || format!("the reservation of {} never ends", known.gang))?;
@@ -198,6 +206,9 @@ impl State {
                 Timer::Reservation { gang } => self.reservations.contains_key(gang),
                 Timer::Keys => true,
                 Timer::Window { number } => self.windows.get(*number).is_some(),
+                Timer::Wake { node } => {
+                    self.nodes.get(node).is_some_and(|node| matches!(node.power, Power::Waking { .. }))
+                }
             };
             ensure(belongs, || format!("{timer:?} belongs to nothing"))?;
         }

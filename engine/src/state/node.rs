@@ -25,6 +25,9 @@ pub struct NodeRecord {
     pub inventory: Arc<Inventory>,
     pub liveness: Liveness,
     pub closed: Option<Closed>,
+    pub power: Power,
+    /// When the last of its work left; kept from feature level 7 on.
+    pub worked_until: Time,
     /// One per device of the inventory, by slot.
     pub devices: Vec<DeviceState>,
     pub used: Amount,
@@ -42,6 +45,42 @@ pub enum Liveness {
     Up,
     Silent { since: Time },
     Fenced { since: Time },
+}
+
+/// Is the machine switched on, as far as policy has it switched? One that is not awake is known and of no use, and its
+/// silence means nothing. From feature level 7; all are awake before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Power {
+    /// Not to be put to sleep before that moment, since it could not be when that was tried.
+    Awake { stays_until: Time },
+    /// Whoever switches machines has been asked, and has not said that it is off.
+    FallingAsleep { since: Time },
+    /// Not to be woken before that moment, since it did not wake when that was tried.
+    Asleep { since: Time, rests_until: Time },
+    /// For a gang; it counts as not woken at `by`.
+    Waking { since: Time, by: Time, gang: GangId },
+}
+
+impl Power {
+    pub const AWAKE: Power = Power::Awake { stays_until: Time::ZERO };
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Power::Awake { .. } => "awake",
+            Power::FallingAsleep { .. } => "falling-asleep",
+            Power::Asleep { .. } => "asleep",
+            Power::Waking { .. } => "waking",
+        }
+    }
+
+    pub const fn is_awake(self) -> bool {
+        matches!(self, Power::Awake { .. })
+    }
+
+    /// Between awake and asleep, one way or the other.
+    pub const fn is_changing(self) -> bool {
+        matches!(self, Power::FallingAsleep { .. } | Power::Waking { .. })
+    }
 }
 
 /// No new work is placed on the node.
@@ -124,7 +163,33 @@ impl DeviceState {
 impl NodeRecord {
     /// May new work be placed here? The one predicate both `cycle` and `apply` ask.
     pub fn is_open(&self) -> bool {
+        self.power.is_awake() && self.is_in_service()
+    }
+
+    /// Would it be open if it were awake?
+    pub fn is_in_service(&self) -> bool {
         self.liveness == Liveness::Up && self.closed.is_none()
+    }
+
+    /// Nothing runs on it, and nothing that ran is unproven gone.
+    pub fn is_idle(&self) -> bool {
+        let empty = self.gangs.is_empty() && self.orphans.is_empty() && self.ports.is_empty();
+        empty && self.devices.iter().all(DeviceState::is_free)
+    }
+
+    /// Since when nothing has run on it, as far as it is idle.
+    pub fn idle_since(&self) -> Time {
+        self.worked_until.max(self.registered_at)
+    }
+
+    /// Could it be put to sleep, if nothing is kept or booked on it?
+    pub fn may_sleep(&self) -> bool {
+        self.is_open() && self.is_idle()
+    }
+
+    /// Could it be woken at that moment?
+    pub fn may_wake(&self, now: Time) -> bool {
+        self.is_in_service() && matches!(self.power, Power::Asleep { rests_until, .. } if rests_until <= now)
     }
 
     pub fn free_amount(&self) -> Amount {

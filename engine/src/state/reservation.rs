@@ -28,11 +28,13 @@ pub enum ReservationKind {
     Wounded,
     /// An operator's hold for a window of time.
     Advance,
+    /// Nodes that are being woken for the gang, and what it is to have beside them.
+    Woken,
 }
 
 impl ReservationKind {
     /// Are the devices named nobody else's, from now on?
     pub const fn keeps_devices(self) -> bool {
-        matches!(self, ReservationKind::Victims | ReservationKind::Wounded)
+        matches!(self, ReservationKind::Victims | ReservationKind::Wounded | ReservationKind::Woken)
     }
 }

@@ -43,4 +43,8 @@ pub enum Timer {
     Window {
         number: u32,
     },
+    /// The node must have come back.
+    Wake {
+        node: NodeId,
+    },
 }

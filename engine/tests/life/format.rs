@@ -4,7 +4,7 @@
 use crate::support;
 
 use muster_common::job::Hash;
-use muster_common::{JobId, Name, NodeId, Time};
+use muster_common::{DeviceId, GangId, JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
 use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Quota};
@@ -57,7 +57,14 @@ fn commands() -> Vec<Command> {
         Command::Edit(Box::new(edit)),
         Command::MakeWindow(Box::new(window)),
         Command::EndWindow { name: Name::literal("w"), by },
+        Command::RequestNodes(Box::new(requested(job, node))),
+        Command::SleepNodes { nodes: vec![(node, 1)] },
+        Command::NodePower { node, epoch: 1, answer: PowerAnswer::NotWoken { why: "w".into() } },
     ]
+}
+
+fn requested(job: JobId, node: NodeId) -> RequestNodes {
+    RequestNodes { gang: GangId::new(job, 0), nodes: vec![node], witness: vec![DeviceId { node, slot: 3 }] }
 }
 
 #[test]
@@ -85,6 +92,14 @@ fn a_window_keeps_its_bytes() {
         _ => None,
     });
     insta::assert_snapshot!(hex(&windows.last().unwrap()), @"01770102030301044831303000020102017205616c69636500");
+}
+
+#[test]
+fn what_is_said_of_power_keeps_its_bytes() {
+    let all = commands();
+    let [.., asked, sleep, answer] = all.as_slice() else { panic!("they come last") };
+    let bytes = [asked, sleep, answer].map(hex);
+    assert_eq!(bytes, ["1302000101010103", "14010101", "150101020177"]);
 }
 
 fn hex<T: serde::Serialize>(value: &T) -> String {

@@ -10,20 +10,21 @@ use muster_common::topology::TopologyMode::{Preferred, Required};
 use muster_common::{GangId, JobId, NodeId, Time};
 use muster_engine::command::{Cancel, Command, ConfigChange, Entry, MakeWindow, NodeAction, Principal, Which};
 use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, Player, World};
-use muster_engine::outcome::Outcome;
+use muster_engine::outcome::{Outcome, Response};
+use muster_engine::plan::explain::explain;
 use muster_engine::plan::feasible::part_amount;
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::{
-    Admission, Backfill, Domains, Gittins, Las, Multifactor, Order, Policy, Preempt, Replan, Score, Taking,
+    Admission, Backfill, Domains, ElasticPool, Gittins, Las, Multifactor, Order, Policy, Preempt, Replan, Score, Taking,
 };
 use muster_engine::state::gang::GangState;
 use muster_engine::state::node::NodeRecord;
 use muster_engine::state::window::{Holders, longest_ms};
-use muster_engine::{Cycle, State};
+use muster_engine::{Cycle, Memo, State};
 use plan_support::*;
 use property::cases;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One job: submit time, shape, two sizes, run time, class, and oddities.
 type Given = (u64, u8, u32, u32, u64, u8, u8);
@@ -37,6 +38,8 @@ struct Watch {
     complete: bool,
     /// The moment of the last cycle, and how many there were at it.
     cycles_at: (Time, u32),
+    /// Nodes that did not wake once.
+    lost: BTreeSet<NodeId>,
 }
 
 /// Most cycles at one instant before the policy is said not to settle: far more than there are gangs.
@@ -48,7 +51,21 @@ impl Hooks for Watch {
     }
 
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
+        let asks = matches!(entry.command, Command::RequestNodes(_) | Command::SleepNodes { .. });
+        if asks && outcome.response != Response::Done {
+            return Err(format!("{:?} was answered {:?}", entry.command, outcome.response));
+        }
         self.exact.on_entry(state, entry, outcome)
+    }
+
+    fn sleep_ms(&mut self, state: &State, node: NodeId) -> Option<u64> {
+        (!(state.now().0 / 1000 + node.0).is_multiple_of(5)).then_some(node.0 % 3 * 1000)
+    }
+
+    /// Some do not come back the first time.
+    fn wake_ms(&mut self, state: &State, node: NodeId) -> Option<u64> {
+        let lost = (state.now().0 / 1000 + node.0).is_multiple_of(4) && self.lost.insert(node);
+        (!lost).then_some(node.0 % 7 * 1000)
     }
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
@@ -286,8 +303,9 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
     ];
     let domains = prop_oneof![Just(Domains::LowestFit), Just(Domains::Anywhere), Just(Domains::NodeThenLevel)];
     let booking = (prop_oneof![0u32..2, 2u32..6], any::<bool>());
-    (orders, domains, 0u8..4, any::<bool>(), booking, any::<bool>()).prop_map(
-        |(order, domains, kind, sticky, (depth, rematch), spread)| {
+    let elastic = proptest::option::of((1u64..30, 0u64..20, 0u32..3, 1u32..4));
+    (orders, domains, 0u8..4, any::<bool>(), booking, any::<bool>(), elastic).prop_map(
+        |(order, domains, kind, sticky, (depth, rematch), spread, elastic)| {
             let mut policy = Policy {
                 order,
                 domains,
@@ -304,12 +322,27 @@ fn policies() -> impl Strategy<Value = (Policy, bool)> {
                 }
                 _ => {}
             }
-            let complete = kind > 2 && depth == 0 && domains != Domains::NodeThenLevel;
+            let elastic = elastic.filter(|_| policy.replan == Replan::Keep);
+            policy.elastic = elastic.map(|numbers| (name("all"), pool(numbers))).into_iter().collect();
+            let complete = policy.elastic.is_empty() && kind > 2 && depth == 0 && domains != Domains::NodeThenLevel;
             // What a wounded gang keeps, nobody else gets.
             policy.taking.wounded_ms = if complete { 0 } else { 20_000 };
             (policy, complete)
         },
     )
+}
+
+fn pool((idle_s, wake_after_s, keep_awake, nodes_at_once): (u64, u64, u32, u32)) -> ElasticPool {
+    ElasticPool {
+        idle_ms: idle_s * 1000,
+        wake_after_ms: wake_after_s * 1000,
+        wake_ms: 3000,
+        wake_timeout_ms: 10_000,
+        retry_ms: 4000,
+        keep_awake,
+        nodes_at_once,
+        ..ElasticPool::default()
+    }
 }
 
 fn play(
@@ -320,7 +353,7 @@ fn play(
     disturbances: &[(u64, u8, u64)],
 ) -> Result<(), String> {
     let exact = Exact { check: true, lenient: true, ..Exact::default() };
-    let mut watch = Watch { exact, complete, cycles_at: (Time::ZERO, 0) };
+    let mut watch = Watch { exact, complete, cycles_at: (Time::ZERO, 0), lost: BTreeSet::new() };
     // Work without an end takes turns for ever under such an order.
     let takes_turns = matches!(policy.order, Order::Las(Las { promote_after: Some(_), .. }))
         && matches!(policy.replan, Replan::Refill { .. });
@@ -337,11 +370,16 @@ fn play(
         return Err(wrong);
     }
     // What is left is held, can never run, waits for closed nodes or behind what never ends.
-    let closed = player.state.nodes().values().any(|node| !node.is_open());
+    let closed = player.state.nodes().values().any(|node| !node.is_in_service());
     let endless = player.state.gangs().values().any(|gang| gang.current().is_some());
     let mut waits = player.state.jobs().values().filter(|job| !job.held);
     match waits.find(|job| fits_ever(&player.state, player.state.scheduling(job)).is_ok()) {
-        Some(job) if !closed && !endless => Err(format!("{job:?} is forgotten")),
+        Some(job) if !closed && !endless => {
+            let nodes: Vec<_> = player.state.nodes().values().map(|node| (node.name.to_string(), node.power)).collect();
+            let known = player.state.reservations();
+            let why = explain(&player.state, &mut Memo::default(), GangId::new(job.id, 0), player.state.now());
+            Err(format!("{job:?} is forgotten at {}; {nodes:?}, {known:?}, {why:?}", player.state.now()))
+        }
         _ => Ok(()),
     }
 }

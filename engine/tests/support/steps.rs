@@ -4,6 +4,7 @@ use super::*;
 use muster_common::DeviceId;
 use muster_common::job::ArraySpec;
 use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, User};
+use muster_engine::policy::{ElasticPool, Policy};
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::state::window::Holders;
 
@@ -33,7 +34,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 21 {
+    match kind % 22 {
         0 | 1 => {
             let mut spec = random_scheduling(a, b, c);
             spec.account = account(d);
@@ -63,12 +64,41 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         18 => take_back(cluster, &gangs, a, b, c),
         17 => reserve(cluster, &jobs, &nodes, a, b, c),
         20 => put_aside(cluster, &jobs, a, b, c),
+        21 => switch(cluster, &jobs, &nodes, a, b, c),
         _ => {
             if let Some(job) = pick(&jobs, a) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
             }
         }
     }
+}
+
+/// Orders to sleep and to wake, right and wrong, and answers to them.
+fn switch(cluster: &mut Cluster, jobs: &[JobId], nodes: &[NodeId], a: u32, b: u32, c: u32) {
+    let Some(node) = pick(nodes, a) else { return };
+    let epoch = cluster.state.node(node).map_or(0, |record| record.epoch) + u64::from(c.is_multiple_of(7));
+    let why = "test".to_owned();
+    let answer = match b % 3 {
+        0 => PowerAnswer::Asleep,
+        1 => PowerAnswer::NotAsleep { why },
+        _ => PowerAnswer::NotWoken { why },
+    };
+    cluster.apply(match c % 4 {
+        3 => {
+            let pool = ElasticPool { wake_timeout_ms: 20_000, wake_ms: 1000, ..ElasticPool::default() };
+            let elastic = (!a.is_multiple_of(3)).then(|| (Name::literal("all"), pool)).into_iter().collect();
+            let policy = Policy { elastic, ..Policy::default() };
+            Command::Configure { change: Box::new(ConfigChange::Policy(policy)), by: principal() }
+        }
+        0 => Command::SleepNodes { nodes: vec![(node, epoch)] },
+        1 => Command::NodePower { node, epoch, answer },
+        _ => {
+            let Some(job) = pick(jobs, b) else { return };
+            let witness = (0..b % 3).map(|slot| DeviceId { node, slot: slot as u16 }).collect();
+            let nodes = if b.is_multiple_of(4) { Vec::new() } else { vec![node] };
+            Command::RequestNodes(Box::new(RequestNodes { gang: GangId::new(job, 0), nodes, witness }))
+        }
+    });
 }
 
 /// Now and then conditions on other jobs, some of them ended or never there, and a deadline.

@@ -13,6 +13,7 @@ use muster_engine::policy::{Policy, Preempt, Taking};
 use muster_engine::state::gang::Cause;
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::{Cycle, Memo, State, cycle};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -20,6 +21,9 @@ pub struct Watch {
     pub exact: Exact,
     /// From the order to stop until all is released.
     pub release_ms: u64,
+    /// Nodes that do not come back when they are woken, and such that cannot be put to sleep.
+    pub lost: BTreeSet<NodeId>,
+    pub stuck: BTreeSet<NodeId>,
     /// Who was stopped for whom, when.
     pub stops: Vec<(GangId, Option<GangId>, StopFor, Time)>,
 }
@@ -44,6 +48,14 @@ impl Hooks for Watch {
 
     fn release_ms(&mut self, _state: &State, _gang: GangId) -> u64 {
         self.release_ms
+    }
+
+    fn sleep_ms(&mut self, _state: &State, node: NodeId) -> Option<u64> {
+        (!self.stuck.contains(&node)).then_some(0)
+    }
+
+    fn wake_ms(&mut self, state: &State, node: NodeId) -> Option<u64> {
+        if self.lost.contains(&node) { None } else { self.exact.wake_ms(state, node) }
     }
 }
 

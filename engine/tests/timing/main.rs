@@ -4,7 +4,10 @@
 mod plan_support;
 #[path = "../property/mod.rs"]
 mod property;
+#[path = "../taking_support/mod.rs"]
+mod taking_support;
 
+mod elastic;
 mod plan_backfill;
 mod plan_explain;
 mod plan_rematch;

@@ -33,6 +33,7 @@ pub(super) async fn configure(
         return Ok(unchanged);
     }
     let change = change(&request.kind, &request.json)?;
+    refuse_elastic(&change)?;
     let whole = matches!(change, ConfigChange::Declare(_) | ConfigChange::RollBack { .. });
     let mut changed = differs(&state, &change);
     if let ConfigChange::FeatureLevel(level) = change
@@ -67,6 +68,23 @@ pub(super) async fn configure(
     let state = inner.ctx.view();
     let json = self::present(&state, &request.kind)?;
     Ok(pb::ConfigureReply { version: state.config_version(), json, changed: true })
+}
+
+/// Nothing switches machines for servers yet: nodes would be asked for and never come.
+fn refuse_elastic(change: &ConfigChange) -> Result<(), ErrorInfo> {
+    let policy = match change {
+        ConfigChange::Policy(policy) => Some(policy),
+        ConfigChange::Shadow(policy) => policy.as_deref(),
+        ConfigChange::Promote(promotion) => Some(&promotion.policy),
+        ConfigChange::Declare(declaration) => declaration.policy.as_deref(),
+        _ => None,
+    };
+    if policy.is_none_or(|policy| policy.elastic.is_empty()) {
+        return Ok(());
+    }
+    let message = "the policy has `elastic` pools, and only the simulator puts nodes to sleep and wakes them today";
+    let hint = "take `[elastic]` out; `muster sim run` plays it";
+    Err(ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint(hint).path("elastic"))
 }
 
 fn unknown(kind: &str) -> ErrorInfo {
@@ -217,6 +235,20 @@ mod tests {
     use super::*;
     use muster_engine::apply::FEATURE_LEVEL;
     use muster_engine::{Entry, apply};
+
+    #[test]
+    fn a_policy_with_elastic_pools_is_refused_wherever_it_comes_from() {
+        let policy = r#"{"elastic": {"all": {"idle_ms": 60000}}}"#;
+        let declared = format!(
+            r#"{{"source": "x", "made_from": null, "organisation": null, "policy": {policy}, "windows": null, "whole": false}}"#
+        );
+        for (kind, json) in [("policy", policy), ("shadow", policy), ("declaration", &declared)] {
+            let refused = refuse_elastic(&change(kind, json).unwrap()).unwrap_err();
+            assert_eq!((refused.code, refused.path.as_deref()), (ErrorCode::ConfigInvalid, Some("elastic")), "{kind}");
+            assert!(refused.message.contains("only the simulator"), "{}", refused.message);
+        }
+        assert_eq!(refuse_elastic(&change("policy", "{}").unwrap()), Ok(()));
+    }
 
     #[test]
     fn a_feature_level_is_raised_when_every_server_can_compute_it_and_never_lowered() {

@@ -12,6 +12,7 @@ use crate::estimates::{Estimate, Sample, StartEstimates};
 use crate::faults::Faults;
 use crate::play::Played;
 use crate::prices::Bill;
+use crate::sleepers::PowerCounts;
 use crate::trace::TraceJob;
 use muster_common::Time;
 use muster_engine::state::gang::{Allocation, AttemptRecord, Cause};
@@ -253,6 +254,7 @@ pub struct Summary {
     /// Of attempts, by what ended them.
     pub causes: BTreeMap<&'static str, u64>,
     pub failures: Failures,
+    pub power: PowerCounts,
     pub usage: Usage,
     pub fairness: Fairness,
     pub by_size: Vec<Group>,
@@ -285,7 +287,7 @@ pub struct Utilisation {
 
 impl Summary {
     pub(crate) fn of(played: &Played, sample: Sample) -> Self {
-        let Played { results, attempts, meter, faults, .. } = played;
+        let Played { results, attempts, meter, faults, sleepers, .. } = played;
         let devices = faults.machines.iter().map(|machine| u64::from(machine.devices)).sum();
         let mut summary = Self::of_jobs(results, devices);
         for attempt in attempts {
@@ -293,6 +295,7 @@ impl Summary {
         }
         let [gpu, node, software, leaf] = faults.counts;
         summary.failures = Failures { gpu, node, software, leaf, evictions: faults.evictions() };
+        summary.power = sleepers.counts;
         summary.usage = Usage::of(results, meter);
         summary.start_estimates = StartEstimates::of(results, sample);
         summary
@@ -333,6 +336,7 @@ impl Summary {
             attempts: results.iter().map(|result| u64::from(result.attempts)).sum(),
             causes: BTreeMap::new(),
             failures: Failures::default(),
+            power: PowerCounts::default(),
             usage: Usage::default(),
             fairness: Fairness::of(results, devices),
             by_size: groups::by_size(results),

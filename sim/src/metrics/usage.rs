@@ -27,9 +27,13 @@ pub enum Category {
     Fragmented,
     IdleWaiting,
     IdleNoDemand,
+    /// Falling asleep or waking.
+    Switching,
+    /// Asleep, and paid for all the same.
+    Asleep,
 }
 
-pub const CATEGORIES: usize = 12;
+pub const CATEGORIES: usize = 14;
 
 impl Category {
     pub const ALL: [Category; CATEGORIES] = [
@@ -45,6 +49,8 @@ impl Category {
         Category::Fragmented,
         Category::IdleWaiting,
         Category::IdleNoDemand,
+        Category::Switching,
+        Category::Asleep,
     ];
     /// Those that running time is split into, the first ones.
     pub const RUNNING: usize = 6;
@@ -63,6 +69,8 @@ impl Category {
             Category::Fragmented => "fragmented",
             Category::IdleWaiting => "idle_waiting",
             Category::IdleNoDemand => "idle_no_demand",
+            Category::Switching => "switching",
+            Category::Asleep => "asleep",
         }
     }
 }
@@ -106,6 +114,8 @@ pub(crate) const NOT_RUNNING: [(Category, Use); CATEGORIES - Category::RUNNING] 
     (Category::Fragmented, Use::Fragmented),
     (Category::IdleWaiting, Use::IdleWaiting),
     (Category::IdleNoDemand, Use::IdleNoDemand),
+    (Category::Switching, Use::Switching),
+    (Category::Asleep, Use::Asleep),
 ];
 
 pub(crate) fn gpu_h(milli_ms: u128) -> f64 {
@@ -124,7 +134,7 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Usage {
     pub paid_gpu_h: f64,
-    /// Of spot machines while they were taken away; not paid for, and in none of the parts.
+    /// Of spot machines while they were taken away, and of rented ones that slept; not paid for, and in none of the parts.
     pub away_gpu_h: f64,
     pub parts: Vec<Part>,
     /// Kept work, over all GPU-time.

@@ -33,7 +33,10 @@ pub(super) fn write<'a>(folder: &Path, world: &World, played: &'a Played) -> Res
     both(folder, "samples", &sample_columns(), cells.map(|(at, cell)| SampleRow::new(meter, at, cell)))?;
     let groups = world.nodes.iter().flat_map(|group| (0..group.count).map(|_| group.name.as_str()));
     let nodes = faults.machines.iter().zip(groups);
-    let of_node = |(machine, group): (&'a Machine, _)| NodeRow { machine, group, held: meter.held_time(machine.node) };
+    let of_node = |(machine, group): (&'a Machine, _)| {
+        let (held, asleep_ms) = (meter.held_time(machine.node), played.sleepers.asleep_ms(machine.node));
+        NodeRow { machine, group, held, asleep_ms }
+    };
     both(folder, "nodes", &node_columns(), nodes.map(of_node))?;
     let grouped = [("size", by_size(results)), ("account", by_account(results)), ("user", by_user(results))];
     let groups = grouped.iter().flat_map(|(by, groups)| groups.iter().map(move |group| (*by, group)));
@@ -164,6 +167,7 @@ fn sample_columns<'a>() -> Vec<Column<'a, SampleRow<'a>>> {
         real("gpus_free", 3, |row: &SampleRow| row.gpus(&FREE)),
         real("gpus_fragmented", 3, |row: &SampleRow| Some(row.mean(row.cell.fragment) / 1000.0)),
         real("gpus_down", 3, |row: &SampleRow| row.gpus(&[Use::Down])),
+        real("gpus_asleep", 3, |row: &SampleRow| row.gpus(&[Use::Asleep])),
         real("waiting_gangs", 3, |row: &SampleRow| Some(row.mean(row.cell.waiting_gangs))),
         real("waiting_gpus", 3, |row: &SampleRow| Some(row.mean(row.cell.waiting_devices))),
     ]
@@ -174,6 +178,7 @@ struct NodeRow<'a> {
     group: &'a str,
     /// Device-milli-milliseconds.
     held: u128,
+    asleep_ms: u64,
 }
 
 impl NodeRow<'_> {
@@ -196,6 +201,7 @@ fn node_columns<'a>() -> Vec<Column<'a, NodeRow<'a>>> {
         flag("lemon", |row| Some(row.machine.lemon)),
         whole("evictions", |row| Some(row.machine.spot.as_ref().map_or(0, |spot| spot.evictions))),
         seconds("away_s", |row| Some(row.machine.spot.as_ref().map_or(0, |spot| spot.away_ms))),
+        seconds("asleep_s", |row| Some(row.asleep_ms)),
     ]
 }
 

@@ -3,11 +3,11 @@ use crate::meter::Use;
 use crate::metrics::Used;
 use crate::world::failures::Kind;
 
-fn world(text: &str) -> World {
+pub(super) fn world(text: &str) -> World {
     World::parse(text).unwrap()
 }
 
-fn job(id: u32, submit_s: u64, run_s: u64, devices: u32) -> TraceJob {
+pub(super) fn job(id: u32, submit_s: u64, run_s: u64, devices: u32) -> TraceJob {
     TraceJob {
         id: id.to_string(),
         submit_ms: submit_s * 1000,
@@ -45,7 +45,7 @@ fn played(world: &World, truth: &Truth, seed: u64, jobs: Vec<TraceJob>) -> Playe
 }
 
 /// Every thousandth of a device has one use at each moment, and what ran is what attempts did.
-fn assert_books_balance(played: &Played) {
+pub(super) fn assert_books_balance(played: &Played) {
     let time = &played.meter.total.device_time;
     assert_eq!(time.iter().sum::<u128>(), played.meter.paid());
     let cells = played.meter.cells.iter().map(|cell| cell.device_time.iter().sum::<u128>()).sum::<u128>();

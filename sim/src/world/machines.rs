@@ -1,6 +1,6 @@
 //! From the world file to node registrations.
 
-use super::{NodeGroup, World, planned, spot};
+use super::{NodeGroup, World, elastic, planned, spot};
 use muster_common::Name;
 use muster_common::node::{Device, Inventory, Link};
 use muster_common::topology::Place;
@@ -57,6 +57,7 @@ impl World {
         self.failures.rates()?;
         planned::check(&self)?;
         spot::check(&self)?;
+        elastic::check(&self)?;
         Ok(self)
     }
 

@@ -1,6 +1,7 @@
 //! The world file: which machines there are, and the rules by which time passes. What a policy
 //! may decide is never in here, and nothing in here is policy.
 
+pub mod elastic;
 pub mod failures;
 mod machines;
 pub mod planned;
@@ -9,6 +10,7 @@ pub mod truth;
 
 use crate::SimError;
 use crate::trace::TraceJob;
+use elastic::Elastic;
 use failures::Failures;
 use muster_common::Name;
 use muster_common::job::{
@@ -42,6 +44,8 @@ pub struct World {
     pub failures: Failures,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spot: Vec<Spot>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elastic: Vec<Elastic>,
     #[serde(default)]
     pub drains: Vec<PlannedDrain>,
     #[serde(default)]
@@ -211,6 +215,7 @@ impl World {
             delays: Delays::default(),
             failures: Failures::default(),
             spot: Vec::new(),
+            elastic: Vec::new(),
             drains: Vec::new(),
             cancellations: Vec::new(),
             user_failures: Vec::new(),

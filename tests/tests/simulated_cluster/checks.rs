@@ -107,6 +107,7 @@ fn word(command: &Command) -> &'static str {
         Command::Configure { .. } => "configure",
         Command::Edit(_) => "edit",
         Command::MakeWindow(_) | Command::EndWindow { .. } => "window",
+        Command::RequestNodes(_) | Command::SleepNodes { .. } | Command::NodePower { .. } => "power",
     }
 }
 

@@ -9,11 +9,11 @@ use crate::plan::shape::check_placement_shape;
 use crate::plan::waiting::Item;
 use crate::state::State;
 use crate::state::gang::GangState;
-use crate::state::node::{DeviceState, NodeRecord};
+use crate::state::node::{DeviceState, NodeRecord, Power};
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::Count;
 use muster_common::resources::Amount;
-use muster_common::{AttemptNo, DeviceId, GangId, NodeId};
+use muster_common::{AttemptNo, DeviceId, GangId, JobId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What has come of devices that are kept.
@@ -219,6 +219,32 @@ impl Round<'_> {
         Some(placement.parts)
     }
 
+    /// What is kept for gangs counts against limits as if they ran.
+    pub fn count_kept(&mut self) {
+        let waiting: Vec<GangId> = self.taking.waiting.iter().copied().collect();
+        waiting.into_iter().for_each(|gang| self.count_against_limits(gang));
+    }
+
+    /// Gangs of a job that wait for what is kept for them.
+    pub fn kept_of(&self, job: JobId) -> u32 {
+        self.taking.waiting.range(GangId::new(job, 0)..=GangId::new(job, u32::MAX)).count() as u32
+    }
+
+    /// From now on, for the rest of the cycle, these are nobody else's.
+    pub fn keep_for(&mut self, gang: GangId, witness: &[DeviceId]) {
+        let known = Reservation {
+            gang,
+            kind: ReservationKind::Woken,
+            start: self.now,
+            end: self.now,
+            domain: None,
+            witness: witness.to_vec(),
+        };
+        self.mask(&known);
+        self.taking.waiting.insert(gang);
+        self.count_against_limits(gang);
+    }
+
     /// Does it wait for what is kept for it, and for nothing else?
     pub fn waits_for_kept(&self, gang: GangId) -> bool {
         self.taking.waiting.contains(&gang)
@@ -228,7 +254,8 @@ impl Round<'_> {
 /// Victims leave, or have left; what a wounded gang keeps is of use while any of it can be had.
 fn what_became_of(state: &State, known: &Reservation) -> Kept {
     let comes = |device: &DeviceId| {
-        let Some(node) = state.node(device.node).filter(|node| node.is_open()) else { return false };
+        let comes = |node: &&NodeRecord| node.is_open() || is_woken(known, node);
+        let Some(node) = state.node(device.node).filter(comes) else { return false };
         let Some(DeviceState::Ok(holders)) = node.devices.get(usize::from(device.slot)) else { return false };
         let leaves =
             |gang: GangId| state.gang(gang).is_some_and(|record| matches!(record.state, GangState::Stopping(..)));
@@ -239,6 +266,11 @@ fn what_became_of(state: &State, known: &Reservation) -> Kept {
         _ => known.witness.iter().all(comes),
     };
     if all_come { Kept::Coming } else { Kept::Lost }
+}
+
+/// On its way, for the gang itself or for another that has room beside it.
+fn is_woken(known: &Reservation, node: &NodeRecord) -> bool {
+    known.kind == ReservationKind::Woken && node.is_in_service() && matches!(node.power, Power::Waking { .. })
 }
 
 fn placed(part: &crate::state::gang::Allocation) -> PlacedPart {

@@ -44,6 +44,11 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::JobEdited { .. } => "job_edited",
         Event::WindowMade { .. } => "reservation_made",
         Event::WindowEnded { .. } => "reservation_ended",
+        Event::NodesRequested { .. } => "nodes_requested",
+        Event::NodesSleeping { .. } => "nodes_sleeping",
+        Event::NodeAsleep { .. } => "node_asleep",
+        Event::NodeAwake { .. } => "node_awake",
+        Event::NodePowerFailed { .. } => "node_power_failed",
     }
 }
 
@@ -79,12 +84,19 @@ pub const KINDS: &[&str] = &[
     "job_edited",
     "reservation_made",
     "reservation_ended",
+    "nodes_requested",
+    "nodes_sleeping",
+    "node_asleep",
+    "node_awake",
+    "node_power_failed",
 ];
 
 /// The nodes an event is about.
 pub fn nodes_of(event: &Event) -> Vec<NodeId> {
     match event {
-        Event::GangPlaced { nodes, .. } => nodes.clone(),
+        Event::GangPlaced { nodes, .. } | Event::NodesRequested { nodes, .. } | Event::NodesSleeping { nodes } => {
+            nodes.clone()
+        }
         Event::AttemptEnded { record, .. } => record.attempt.parts.iter().map(|part| part.node).collect(),
         Event::GangStopping { cause, .. } => cause.node().into_iter().collect(),
         Event::RankExited { node, .. }
@@ -92,6 +104,9 @@ pub fn nodes_of(event: &Event) -> Vec<NodeId> {
         | Event::NodeSeen { node }
         | Event::NodeSilent { node }
         | Event::NodeFenced { node }
+        | Event::NodeAsleep { node }
+        | Event::NodeAwake { node }
+        | Event::NodePowerFailed { node, .. }
         | Event::NodeAdmin { node, .. }
         | Event::DevicesUnknown { node, .. }
         | Event::DevicesFree { node, .. }
@@ -111,6 +126,7 @@ fn gang_of(event: &Event) -> (Option<GangId>, Option<AttemptNo>) {
         Event::GangQueued { gang, .. }
         | Event::GangEnded { gang, .. }
         | Event::Reserved { gang, .. }
+        | Event::NodesRequested { gang, .. }
         | Event::Unreserved { gang } => (Some(*gang), None),
         Event::JobCancelled { job, ordinal: Some(ordinal), .. } => (Some(GangId::new(*job, *ordinal)), None),
         _ => (None, None),
@@ -222,6 +238,14 @@ fn node_text(state: &State, event: &Event) -> String {
         Event::NodeSilent { node } => format!("{} is silent", name(node)),
         Event::NodeFenced { node } => format!("{} is fenced; its work may go elsewhere", name(node)),
         Event::NodeAdmin { node, action, by } => format!("{} {} by {}", name(node), action_text(action), by.0),
+        Event::NodesRequested { nodes, .. } => format!("{} to be woken", count(nodes.len())),
+        Event::NodesSleeping { nodes } => format!("{} to be put to sleep", count(nodes.len())),
+        Event::NodeAsleep { node } => format!("{} is asleep", name(node)),
+        Event::NodeAwake { node } => format!("{} is awake", name(node)),
+        Event::NodePowerFailed { node, waking, why, .. } => {
+            let what = if *waking { "woken" } else { "put to sleep" };
+            format!("{} could not be {what}{}", name(node), because(why))
+        }
         Event::DevicesUnknown { node, slots } => {
             format!("{} devices {}: not proven free", name(node), list(slots))
         }
@@ -240,6 +264,10 @@ fn node_text(state: &State, event: &Event) -> String {
         }
         _ => kind(event).replace('_', " "),
     }
+}
+
+fn count(nodes: usize) -> String {
+    if nodes == 1 { "1 node is".to_owned() } else { format!("{nodes} nodes are") }
 }
 
 fn action_text(action: &NodeAction) -> String {

@@ -5,7 +5,7 @@ use muster_common::{GangId, Time};
 use muster_engine::State;
 use muster_engine::plan::runtime::run_ms;
 use muster_engine::state::gang::GangState;
-use muster_engine::state::node::{DeviceState, Holder, Liveness, NodeRecord};
+use muster_engine::state::node::{DeviceState, Holder, Liveness, NodeRecord, Power};
 use muster_proto::client as pb;
 use muster_proto::convert::agent::link_text;
 use std::collections::BTreeMap;
@@ -13,9 +13,14 @@ use std::collections::BTreeMap;
 /// Gangs named on one line.
 const GANGS_SHOWN_MAX: usize = 64;
 
-/// Liveness first; an operator's word only of a node that is up.
+/// Power first, then liveness; an operator's word only of a node that is up.
 pub fn word(node: &NodeRecord) -> &'static str {
     match (&node.liveness, &node.closed) {
+        _ if !node.power.is_awake() => match node.power {
+            Power::FallingAsleep { .. } => "FALLING_ASLEEP",
+            Power::Waking { .. } => "WAKING",
+            _ => "ASLEEP",
+        },
         (Liveness::Silent { .. }, _) => "SILENT",
         (Liveness::Fenced { .. }, _) => "FENCED",
         (Liveness::Up, None) => "UP",
