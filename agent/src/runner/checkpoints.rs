@@ -1,8 +1,8 @@
 //! Checkpoints that ranks say are complete: they touch a file, whose name is in their environment.
 
 use muster_runtime::aside;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// In an attempt's own folder on each node.
 const FILE: &str = "checkpoint-complete";
@@ -16,12 +16,15 @@ pub fn checkpoint_file(output: &Path) -> PathBuf {
     output.join(FILE)
 }
 
+/// Seconds, and nanoseconds beside them.
+type Touched = (i64, i64);
+
 /// What is known of one allocation's file.
 #[derive(Debug)]
 pub struct Checkpoints {
     file: PathBuf,
-    /// When it was last touched, as far as that was told.
-    told: Option<SystemTime>,
+    /// When it was last touched by the clock of its file system, as far as that was told.
+    told: Option<Touched>,
     look_at_ms: u64,
 }
 
@@ -50,9 +53,10 @@ impl Checkpoints {
     }
 
     /// The folder may be on a file server that does not answer.
-    async fn touched(&self) -> Option<SystemTime> {
+    async fn touched(&self) -> Option<Touched> {
         let file = self.file.clone();
-        aside::run(move || std::fs::metadata(file).and_then(|meta| meta.modified()).ok()).await.ok().flatten()
+        let touched = move || std::fs::metadata(file).ok().map(|meta| (meta.mtime(), meta.mtime_nsec()));
+        aside::run(touched).await.ok().flatten()
     }
 }
 
@@ -62,7 +66,7 @@ mod tests {
 
     fn touch(file: &Path, at_s: u64) {
         let file = std::fs::File::create(file).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at_s)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(at_s)).unwrap();
     }
 
     #[tokio::test]
