@@ -167,15 +167,15 @@ fn sums(assigned: &Assigned) -> Vec<u32> {
 /// Cells that are lost, by kind, where so many nodes of each bottom are free and nobody has begun any.
 pub fn lost_of(kinds: &[Kind], free: &[u32]) -> Vec<u32> {
     let bottoms: Vec<Bottom> = free.iter().map(|free| Bottom { free: *free, own: Vec::new() }).collect();
-    sums(&attempt(kinds, &bottoms, Order::WidestFirst).0)
+    sums(&attempt(kinds, &bottoms, Order::Widest).0)
 }
 
 /// `kinds`: the widest level first and the most nodes first in it, single nodes last. `at_last`: of each bottom, nodes that
 /// are whole when all work of owners has ended. `most`: where more nodes of cells than that are lost, nobody asks how many.
 pub fn assign(kinds: &[Kind], bottoms: &[Bottom], at_last: &[u32], most: u64) -> Outlook {
-    let (strict, missing) = attempt(kinds, bottoms, Order::SmallestFirst);
+    let (strict, missing) = attempt(kinds, bottoms, Order::Smallest);
     let mut best = (strict.clone(), missing);
-    for order in [Order::WidestFirst, Order::NarrowestFirst] {
+    for order in [Order::Widest, Order::Narrowest] {
         if best.1 > 0 {
             let other = attempt(kinds, bottoms, order);
             best = if other.1 < best.1 { other } else { best };
@@ -194,12 +194,12 @@ pub fn assign(kinds: &[Kind], bottoms: &[Bottom], at_last: &[u32], most: u64) ->
     Outlook { strict, at_least, at_last: if any { at_last } else { Vec::new() } }
 }
 
-/// In which order cells are given the nodes that their owners' work is on.
+/// Which cells are given the nodes first that their owners' work is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    SmallestFirst,
-    WidestFirst,
-    NarrowestFirst,
+    Smallest,
+    Widest,
+    Narrowest,
 }
 
 /// With the nodes of all cells that are lost.
@@ -209,18 +209,18 @@ fn attempt(kinds: &[Kind], bottoms: &[Bottom], order: Order) -> (Assigned, u64) 
     for at in (0..kinds.len()).rev() {
         let mut serving = Serving { kinds, at, left: &mut left };
         match order {
-            Order::SmallestFirst => {
+            Order::Smallest => {
                 overflow(kinds, at, serving.left, &mut found);
                 serving.complete(&mut found[at], Some(at as KindAt));
             }
-            Order::WidestFirst => {}
-            Order::NarrowestFirst => serving.complete(&mut found[at], None),
+            Order::Widest => {}
+            Order::Narrowest => serving.complete(&mut found[at], None),
         }
     }
-    for at in 0..kinds.len() {
+    for (at, found) in found.iter_mut().enumerate() {
         let mut serving = Serving { kinds, at, left: &mut left };
-        serving.complete(&mut found[at], None);
-        serving.split_off(&mut found[at]);
+        serving.complete(found, None);
+        serving.split_off(found);
     }
     let missing = missing(kinds, &found);
     (found, missing)

@@ -1,7 +1,7 @@
 //! Cells that are guaranteed: whatever may be stopped in time goes for a gang within its account's shape, whatever
 //! budgets say and whoever is within their own by number. See ADR 7.
 
-use super::{Offers, OwnWork, Price, Taken};
+use super::{OfOwners, Offers, OwnWork, Price, Taken};
 use crate::command::StopFor;
 use crate::plan::owed;
 use crate::plan::quota::wanted;
@@ -118,7 +118,7 @@ impl Round<'_> {
     }
 
     /// What runs of accounts that own cells, the oldest first; the same all through a cycle.
-    fn of_owners(&mut self) -> Arc<Vec<(GangId, Arc<Scheduling>)>> {
+    fn of_owners(&mut self) -> OfOwners {
         let (owed, waiting) = (&self.ledger.owed, self.waiting);
         let known = self.taking.of_owners.get_or_insert_with(|| {
             let runs = waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account));
