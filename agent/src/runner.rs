@@ -121,7 +121,8 @@ impl<W: Witness> Runner<W> {
         }
         let (dir, mark) = (self.dir(), self.workplace.mark(&self.key));
         let mut told = Told::default();
-        let mut checkpoints = Checkpoints::of(&self.workplace.paths.output(&self.key)).await;
+        let adopted = beginning == Beginning::Adopt;
+        let mut checkpoints = Checkpoints::of(&self.workplace.paths.output(&self.key), adopted);
         let mut connect_at_ms = 0;
         loop {
             match self.launcher.find(&dir, &mark).await {
@@ -168,11 +169,9 @@ impl<W: Witness> Runner<W> {
                     // The agent is ending; ranks are not.
                     return std::future::pending().await;
                 },
-                () = self.clock.sleep_until_ms(checkpoints.look_at_ms()), if told.started && !told.ending => {
-                    if checkpoints.is_new(self.clock.boottime_ms()).await {
-                        self.tell(Fact::Checkpointed).await;
-                    }
-                }
+                is_new = checkpoints.next(self.clock.as_ref()), if told.started && !told.ending => if is_new {
+                    self.tell(Fact::Checkpointed).await;
+                },
                 () = self.clock.sleep_ms(WATCH_KILL_MS), if told.ending && !told.stuck => {
                     if link.requests.send(Request::Status).await.is_err() {
                         return;

@@ -436,9 +436,10 @@ fn hold_back(
         (front.idle, front.closed) = (true, true);
         return Offered::Stop;
     }
-    let booked = front.depth > 0 && round.book_or_improve(gang, item, own);
-    // What can be foreseen could run here; nobody waits behind what never can.
-    if !booked && (!front.strict || !round.could_ever(item)) {
+    // Nobody waits behind what never can run here, whatever is foreseen for it.
+    let could_ever = round.could_ever(item);
+    let booked = front.depth > 0 && could_ever && round.book_or_improve(gang, item, own);
+    if !booked && (!front.strict || !could_ever) {
         return Offered::Unfit;
     }
     front.head = front.head.or(Some(gang));

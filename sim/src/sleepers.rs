@@ -12,7 +12,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Most nodes of one order.
-const ORDERS_MAX: usize = 4096;
 
 /// What was asked of machines in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -62,7 +61,7 @@ impl Sleepers {
         let nodes: Vec<(NodeId, u64)> = first.iter().filter_map(epoch).collect();
         let answers =
             nodes.iter().map(|&(node, epoch)| Command::NodePower { node, epoch, answer: PowerAnswer::Asleep });
-        let orders = nodes.chunks(ORDERS_MAX).map(|nodes| Command::SleepNodes { nodes: nodes.to_vec() });
+        let orders = nodes.chunks(ORDERED_MAX).map(|nodes| Command::SleepNodes { nodes: nodes.to_vec() });
         orders.chain(answers).collect()
     }
 

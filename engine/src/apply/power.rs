@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 /// From this feature level on, nodes may sleep.
 pub const POWER_LEVEL: u32 = 7;
 /// Most nodes of one command.
-const NODES_MAX: usize = 4096;
+pub const ORDERED_MAX: usize = 4096;
 /// So long after it is said to be off a machine may still be heard, without anything having woken it.
 const GOING_MS: u64 = 2 * MINUTE_MS;
 /// Longest reason that is kept.
@@ -34,7 +34,7 @@ impl Applying<'_> {
         self.needs_power_level()?;
         let RequestNodes { gang, nodes, witness } = asked;
         let now = self.now();
-        if nodes.len() > NODES_MAX || !self.is_waiting(*gang) {
+        if nodes.len() > ORDERED_MAX || !self.is_waiting(*gang) {
             return Err(Refusal::NotNow(format!("gang {gang} does not wait for nodes any more")));
         }
         let (mut wake_ms, mut by) = (0, now);
@@ -96,8 +96,8 @@ impl Applying<'_> {
     /// Those of them that are still idle, and that nobody has a claim on.
     pub(super) fn sleep_nodes(&mut self, nodes: &[(NodeId, u64)]) -> Result {
         self.needs_power_level()?;
-        if nodes.len() > NODES_MAX {
-            return Err(Refusal::Invalid(format!("{} nodes at once; at most {NODES_MAX}", nodes.len())));
+        if nodes.len() > ORDERED_MAX {
+            return Err(Refusal::Invalid(format!("{} nodes at once; at most {ORDERED_MAX}", nodes.len())));
         }
         let claimed: BTreeSet<NodeId> =
             self.state.reservations.values().flat_map(|known| &known.witness).map(|device| device.node).collect();

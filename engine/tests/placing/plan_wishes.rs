@@ -493,6 +493,18 @@ fn random_cluster(policy: Policy, machines: &[[u8; 4]]) -> Cluster {
     cluster
 }
 
+/// Shares of three devices of a machine that has two that belong together: a start was foreseen for it.
+#[test]
+fn nobody_waits_behind_what_a_hurt_machine_can_never_hold() {
+    let mut cluster = random_cluster(Policy::default(), &[[0, 2, 0, 0], [0, 106, 0, 0]]);
+    let never = random_wish([5, 181, 22, 91, 108, 14, 0, 0]);
+    assert_eq!((never.groups[0].count.clone(), never.groups[0].share.0), (nodes(2, 3), 750));
+    let never = cluster.submit(never);
+    let fits = cluster.submit(random_wish([0, 252, 21, 0, 0, 0, 0, 0]));
+    cluster.decide();
+    assert!(!cluster.held(fits).is_empty() && cluster.held(never).is_empty());
+}
+
 proptest! {
     #![proptest_config(cases(400))]
     /// Whatever is wished on whatever fabric: no plan is refused by the state it was made from, every

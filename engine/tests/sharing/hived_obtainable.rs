@@ -113,6 +113,33 @@ fn what_is_begun_is_completed_where_narrower_cells_are_left() {
     assert_eq!(outlook.at_least.iter().flatten().map(|had| had.lost).sum::<u32>(), 0, "{outlook:?}");
 }
 
+/// Greed lacks a rack of C's where one node is out of order. There are some 68 million ways to spread A's cell.
+#[test]
+fn wide_cells_over_many_racks_are_not_spread_in_every_way() {
+    let pod: Vec<usize> = (0..15).collect();
+    let kinds = [
+        kind(1, 192, &[1], vec![pod.clone()]),
+        Kind { owned: vec![(2, 2)], ..kind(2, 16, &[], pod.iter().map(|at| vec![*at]).collect()) },
+        Kind { owned: vec![(1, 16)], ..kind(0, 1, &[], vec![pod]) },
+    ];
+    let mut racks: Vec<Bottom> = vec![Bottom { free: 16, own: Vec::new() }; 13];
+    racks.push(Bottom { free: 15, own: Vec::new() });
+    racks.push(Bottom { free: 0, own: vec![((1, ANY), 16)] });
+    let at_last: Vec<u32> = at_last(&racks);
+    let outlook = assign(&kinds, &racks, &at_last, u64::MAX);
+    assert!(outlook.at_least.iter().flatten().map(|had| had.lost).sum::<u32>() <= 1, "{outlook:?}");
+}
+
+/// More cells than are searched for: greed's answer stands, and nothing is said to be there that is not.
+#[test]
+fn thousands_of_cells_in_one_hall_are_not_searched_one_by_one() {
+    let kinds = [kind(1, 2, &[4000], vec![vec![0]]), Kind { owned: vec![(1, 2000)], ..kind(0, 1, &[], vec![vec![0]]) }];
+    let hall = [Bottom { free: 7999, own: vec![((1, ANY), 2000)] }];
+    let outlook = assign(&kinds, &hall, &[9999], u64::MAX);
+    let cells = outlook.at_least[0][0];
+    assert_eq!((cells.used, cells.obtainable, cells.lost), (0, 3999, 1), "{outlook:?}");
+}
+
 proptest! {
     #![proptest_config(cases(2_000))]
 

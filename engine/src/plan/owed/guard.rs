@@ -1,6 +1,6 @@
 //! The check: may work that stays take these devices, or would somebody then lack a cell it owns?
 
-use super::assign::{Bottom, Whose, assign, missing};
+use super::assign::{Kind, Whose, assign, missing};
 use super::{Held, NODES, OfModel, Owed, Standing, Which, devices_of, shared};
 use crate::command::PlacedPart;
 use crate::state::State;
@@ -10,8 +10,8 @@ use muster_common::topology::FabricSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Domains of which it is asked at a time whether something may be taken there.
-const ASKED_MAX: usize = 128;
+/// Most classes of domains of which it is asked at a time whether something may be taken there.
+const ASKED_MAX: usize = 1024;
 
 /// Devices of one model on one node that somebody would take, or, below 0, let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,31 +140,22 @@ impl OfModel {
     }
 
     fn find_barred(&mut self, whose: Option<Whose>) -> Vec<NodeId> {
-        // What happens in one domain is what happens in another that has as much, where no level is above both.
-        let depths: BTreeSet<usize> = self.kinds.iter().map(|kind| kind.depth).filter(|at| *at != NODES).collect();
+        let classes = self.classes();
         let mut known: BTreeMap<(usize, Change), bool> = BTreeMap::new();
-        let mut asked = 0;
-        let mut alike: BTreeMap<(Bottom, u32, Change), bool> = BTreeMap::new();
         let mut barred = Vec::new();
-        let nodes: Vec<(NodeId, usize, Change)> =
-            self.nodes.iter().filter_map(|(id, on)| Some((*id, on.bottom, self.change_of(on, whose)?))).collect();
-        for (node, bottom, change) in nodes {
-            let is_barred = match known.get(&(bottom, change)) {
+        let nodes: Vec<(NodeId, usize, Change)> = self
+            .nodes
+            .iter()
+            .filter_map(|(id, on)| Some((*id, classes[on.bottom], self.change_of(on, whose)?)))
+            .collect();
+        for (node, class, change) in nodes {
+            let is_barred = match known.get(&(class, change)) {
                 Some(is_barred) => *is_barred,
+                // Those beyond stay open: what is placed there is checked all the same.
+                None if known.len() >= ASKED_MAX => continue,
                 None => {
-                    let like = (self.bottoms[bottom].clone(), self.at_last[bottom], change);
-                    let same = alike.get(&like).copied().filter(|_| depths.len() < 2);
-                    // Those beyond stay open: what is placed there is checked all the same.
-                    if same.is_none() && asked >= ASKED_MAX {
-                        continue;
-                    }
-                    let found = same.unwrap_or_else(|| {
-                        asked += 1;
-                        let take = Take { model: 0, node, devices: 1, whose };
-                        !self.admits(&[take])
-                    });
-                    alike.insert(like, found);
-                    known.insert((bottom, change), found);
+                    let found = !self.admits(&[Take { model: 0, node, devices: 1, whose }]);
+                    known.insert((class, change), found);
                     found
                 }
             };
@@ -173,6 +164,25 @@ impl OfModel {
             }
         }
         barred
+    }
+
+    /// Domains of the narrowest level by what is in them and beside them in each wider one: what happens in one is what
+    /// happens in another of its class.
+    fn classes(&self) -> Vec<usize> {
+        let own = self.bottoms.iter().zip(&self.at_last);
+        let mut classes = numbered(own);
+        let mut depths: Vec<&Kind> = self.kinds.iter().filter(|kind| kind.depth != NODES).collect();
+        depths.dedup_by_key(|kind| kind.depth);
+        for kind in depths.into_iter().rev() {
+            let mut beside: Vec<Vec<usize>> = vec![Vec::new(); classes.len()];
+            for members in &kind.domains {
+                let mut all: Vec<usize> = members.iter().map(|at| classes[*at]).collect();
+                all.sort_unstable();
+                members.iter().for_each(|at| beside[*at].clone_from(&all));
+            }
+            classes = numbered(beside.into_iter().zip(classes));
+        }
+        classes
     }
 
     /// What it makes of a node when one device of it is taken for good.
@@ -186,3 +196,14 @@ impl OfModel {
 }
 
 type Change = ((Standing, bool), (Standing, bool));
+
+/// Equal ones have the same number.
+fn numbered<T: Ord>(all: impl Iterator<Item = T>) -> Vec<usize> {
+    let mut numbers: BTreeMap<T, usize> = BTreeMap::new();
+    let mut found = Vec::new();
+    for one in all {
+        let next = numbers.len();
+        found.push(*numbers.entry(one).or_insert(next));
+    }
+    found
+}

@@ -224,10 +224,12 @@ impl Owed {
     fn put(&mut self, state: &State, fabric: &FabricSpec, node: &NodeRecord) {
         for at in 0..self.models.len() {
             let bottom = self.models[at].bottom_of(&node.inventory, fabric);
-            let mut on = OnNode { bottom, open: node.is_open(), free: 0, own: Vec::new() };
+            // One that sleeps can be had when it is back.
+            let there = node.is_in_service();
+            let mut on = OnNode { bottom, open: there, free: 0, own: Vec::new() };
             for slot in devices_of(&node.inventory, &self.models[at].name) {
                 match self.held(state, at, node, slot, Which::All) {
-                    Held::InTime => on.free += i32::from(node.is_open()),
+                    Held::InTime => on.free += i32::from(there),
                     Held::By(Some(whose)) => {
                         on.free += 1;
                         on.change(Some(whose), 1);

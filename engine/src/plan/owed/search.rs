@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// Domains of the narrowest level that are looked at, over all ways.
 const WORK_MAX: usize = 3_000;
+/// Cells that are searched for at most, each a level of the search. Where there are more, greed's answer stands.
+const CELLS_MAX: usize = 256;
 /// Of so few of them in all, every way to spread a cell over those of its domain is tried.
 const EVERY_MAX: usize = 16;
 
@@ -21,7 +23,10 @@ pub fn search(kinds: &[Kind], bottoms: &[Bottom], best: u64, floor: u64) -> Opti
         owned.into_iter().flat_map(move |(owner, number)| (0..number).map(move |_| (at, owner)))
     };
     let wide = kinds.iter().enumerate().filter(|(at, _)| Some(*at) != singles);
-    let cells: Vec<(usize, Owner)> = wide.flat_map(of_kind).take(WORK_MAX).collect();
+    let cells: Vec<(usize, Owner)> = wide.flat_map(of_kind).take(CELLS_MAX + 1).collect();
+    if cells.len() > CELLS_MAX {
+        return None;
+    }
     let mut searching = Searching {
         kinds,
         needs: needs(kinds, &cells, singles),
@@ -81,7 +86,11 @@ impl Searching<'_> {
     }
 
     fn from(&mut self, at: usize, left: Vec<Bottom>, missing: u64) {
-        if missing + self.lacks(at, &left) >= self.best || self.is_over() {
+        if self.is_over() {
+            return;
+        }
+        self.work += left.len();
+        if missing + self.lacks(at, &left) >= self.best {
             return;
         }
         let Some(&(kind, owner)) = self.cells.get(at) else { return self.end(&left, missing) };
@@ -102,6 +111,9 @@ impl Searching<'_> {
         ways.sort_by(|a, b| (&a.spoils, a.lacking).cmp(&(&b.spoils, b.lacking)));
         let nodes = self.kinds[kind].nodes;
         for way in ways {
+            if self.is_over() {
+                return;
+            }
             let mut after = left.clone();
             way.left.into_iter().for_each(|(at, bottom)| after[at] = bottom);
             self.ways.push(Some(nodes - way.lacking));
@@ -111,7 +123,10 @@ impl Searching<'_> {
         self.ways.push(None);
         self.from(at + 1, left.clone(), missing + u64::from(nodes));
         self.ways.pop();
-        self.seen.insert(key, missing);
+        // What was cut short was not looked at.
+        if !self.is_over() {
+            self.seen.insert(key, missing);
+        }
     }
 
     /// Nodes that are too few for a cell and all after it, wherever they are.
@@ -164,9 +179,10 @@ impl Searching<'_> {
         }
         let sizes = self.narrower(kind);
         let all = left.len() <= EVERY_MAX;
+        let most = WORK_MAX.saturating_sub(self.work) / members.len().max(1) + 1;
         for of_own in (nodes.saturating_sub(frees)..=owns.min(nodes)).rev() {
-            for own_after in spreads(&own, of_own, &sizes, all) {
-                for free_after in spreads(&free, nodes - of_own, &sizes, all) {
+            for own_after in spreads(&own, of_own, &sizes, all.then_some(most)) {
+                for free_after in spreads(&free, nodes - of_own, &sizes, all.then_some(most)) {
                     let changed = members.iter().zip(own_after.iter().zip(&free_after)).map(|(&at, (own, free))| {
                         let others = left[at].own.iter().filter(|((other, _), _)| *other != owner).copied();
                         let mut all: Vec<_> = others.chain((*own > 0).then_some(((owner, ANY), *own))).collect();
@@ -174,6 +190,9 @@ impl Searching<'_> {
                         (at, Bottom { free: *free, own: all })
                     });
                     let spoils = spoiled(&free, &free_after, &sizes);
+                    if ways.len() >= most {
+                        return ways;
+                    }
                     ways.push(Way { spoils, lacking: nodes - of_own, left: changed.collect() });
                 }
             }
@@ -196,32 +215,34 @@ fn spoiled(before: &[u32], after: &[u32], sizes: &[u32]) -> Vec<u32> {
     sizes.iter().rev().map(|&nodes| whole(before, nodes) - whole(after, nodes)).collect()
 }
 
-/// What is left when so many nodes are drawn: those left over from narrower cells first, or the fewest, or in every way.
-fn spreads(have: &[u32], wanted: u32, sizes: &[u32], all: bool) -> Vec<Vec<u32>> {
+/// What is left when so many nodes are drawn: those left over from narrower cells first, or the fewest, or in so many of
+/// all ways.
+fn spreads(have: &[u32], wanted: u32, sizes: &[u32], all: Option<usize>) -> Vec<Vec<u32>> {
     let drained = |sizes: &[u32]| {
         let mut after = have.to_vec();
         drain(&mut after, wanted, sizes);
         after
     };
     let mut found = vec![drained(sizes), drained(&[])];
-    if all {
-        every(have, wanted, &mut have.to_vec(), 0, &mut found);
+    if let Some(most) = all {
+        every((have, most), wanted, &mut have.to_vec(), 0, &mut found);
     }
     found.sort_by_key(|after| Reverse(after.clone()));
     found.dedup();
     found
 }
 
-fn every(have: &[u32], wanted: u32, after: &mut Vec<u32>, at: usize, found: &mut Vec<Vec<u32>>) {
+fn every((have, most): (&[u32], usize), wanted: u32, after: &mut Vec<u32>, at: usize, found: &mut Vec<Vec<u32>>) {
     if wanted == 0 {
         return found.push(after.clone());
     }
-    if at == have.len() {
+    let left: u64 = have[at..].iter().map(|nodes| u64::from(*nodes)).sum();
+    if found.len() >= most || left < u64::from(wanted) {
         return;
     }
     for taken in 0..=have[at].min(wanted) {
         after[at] = have[at] - taken;
-        every(have, wanted - taken, after, at + 1, found);
+        every((have, most), wanted - taken, after, at + 1, found);
     }
     after[at] = have[at];
 }

@@ -1,6 +1,7 @@
 //! Putting to sleep: nodes that have had nothing to do for as long as their pool says, and that nobody has a claim on.
 
 use super::Powers;
+use crate::apply::ORDERED_MAX;
 use crate::command::{Command, PlanStep};
 use crate::plan::round::Round;
 use muster_common::time::DAY_MS;
@@ -32,9 +33,7 @@ impl Powers {
         }
         let epochs = nodes.into_iter().filter_map(|node| Some((node, round.state.node(node)?.epoch)));
         let nodes: Vec<(NodeId, u64)> = epochs.collect();
-        if !nodes.is_empty() {
-            commands.push(Command::SleepNodes { nodes });
-        }
+        commands.extend(nodes.chunks(ORDERED_MAX).map(|part| Command::SleepNodes { nodes: part.to_vec() }));
         next
     }
 }

@@ -1,6 +1,7 @@
 //! Waking: for a gang that has waited as long as a pool asks for, and that the placer would put on its nodes.
 
 use super::Powers;
+use crate::apply::ORDERED_MAX;
 use crate::command::{Command, PlacedPart, RequestNodes};
 use crate::cycle::sticky_head;
 use crate::plan::explain::Reason;
@@ -128,7 +129,7 @@ impl Powers {
         let parts = round.within_own(gang, |round| self.parts_with(round, gang, item, wake_ms, ripe, sleepers));
         round.put_back();
         own.into_iter().for_each(|own| round.booked.insert(own));
-        let Some((parts, nodes)) = parts else { return Woken::Unfit };
+        let Some((parts, nodes)) = parts.filter(|(_, nodes)| nodes.len() <= ORDERED_MAX) else { return Woken::Unfit };
         let fits = self.pools.iter().zip(&sleepers.asleep).zip(&sleepers.room).all(|((_, asleep), room)| {
             let asked = nodes.iter().filter(|node| asleep.contains(node)).count();
             asked == 0 || room.is_none_or(|room| asked <= room)

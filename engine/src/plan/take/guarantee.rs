@@ -48,7 +48,7 @@ impl Round<'_> {
         self.taking.vain_steps += self.spent - before;
         // Nothing comes free within a cycle.
         if !models.is_empty() && self.excluded(gang).is_empty() {
-            self.taking.in_vain.insert((item.shape, StopFor::Guarantee));
+            self.note_in_vain(item, StopFor::Guarantee);
         }
         None
     }

@@ -92,7 +92,7 @@ pub struct TakingBack {
     cells: BTreeMap<GangId, Vec<CellTake>>,
     masked_slots: BTreeSet<DeviceId>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
-    in_vain: BTreeSet<(Hash, StopFor)>,
+    in_vain: BTreeSet<(Hash, StopFor, Option<u64>)>,
     vain_steps: u64,
     /// What runs and ends already, once somebody has asked.
     ending: Option<Arc<Vec<GangId>>>,
@@ -239,7 +239,7 @@ impl Round<'_> {
         if taken.is_none() {
             self.taking.vain_steps += self.spent - before;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {
-                self.taking.in_vain.insert((item.shape, why));
+                self.note_in_vain(item, why);
             }
         }
         taken
@@ -252,7 +252,17 @@ impl Round<'_> {
     /// Is it known that nobody can be stopped for what the gang asks for?
     fn is_in_vain(&self, item: &Item, why: StopFor) -> bool {
         // Others of its shape may have failed for windows that are its own.
-        self.inside.is_empty() && self.taking.in_vain.contains(&(item.shape, why))
+        self.inside.is_empty() && self.taking.in_vain.contains(&self.vain_key(item, why))
+    }
+
+    pub(super) fn note_in_vain(&mut self, item: &Item, why: StopFor) {
+        let key = self.vain_key(item, why);
+        self.taking.in_vain.insert(key);
+    }
+
+    /// Where windows of time are in the way, it depends on how long it still runs.
+    fn vain_key(&self, item: &Item, why: StopFor) -> (Hash, StopFor, Option<u64>) {
+        (item.shape, why, item.left_ms.filter(|_| self.booked.any_fixed()))
     }
 
     fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
