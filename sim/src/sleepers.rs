@@ -4,14 +4,13 @@ use crate::draw::Draw;
 use crate::world::World;
 use crate::world::elastic::Elastic;
 use muster_common::{NodeId, Time};
+use muster_engine::apply::ORDERED_MAX;
 use muster_engine::command::PowerAnswer;
 use muster_engine::outcome::Event;
 use muster_engine::state::node::Power;
 use muster_engine::{Command, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// Most nodes of one order.
 
 /// What was asked of machines in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
