@@ -2,13 +2,14 @@
 
 use crate::plan_support;
 use crate::property;
+use crate::taking_support::account;
 
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{Command, ConfigChange, Entry, NodeAction, Principal};
 use muster_engine::forecast::{Hooks, Player, World};
-use muster_engine::organisation::{Account, CellQuota, Organisation, Quota};
+use muster_engine::organisation::{Account, CellQuota, Organisation};
 use muster_engine::outcome::{Outcome, Response};
 use muster_engine::plan::owed::{Owed, cells_of, entitled};
 use muster_engine::policy::{Policy, Reclaim, Score, Taking};
@@ -137,7 +138,8 @@ impl Hooks for Watch {
     }
 }
 
-fn owner(text: &str, nominal: u32, cells: &[(&str, u32, u32)]) -> Account {
+/// Owns so many GPUs, some of them as cells of nodes of four, and has them back in time.
+pub fn owner(text: &str, nominal: u32, cells: &[(&str, u32, u32)]) -> Account {
     let cell = |(level, nodes, number): &(&str, u32, u32)| CellQuota {
         model: name("H100"),
         level: name(level),
@@ -146,16 +148,9 @@ fn owner(text: &str, nominal: u32, cells: &[(&str, u32, u32)]) -> Account {
         number: *number,
     };
     Account {
-        name: name(text),
-        parent: None,
-        weight: 1,
-        priority: 0,
-        quota: [(name("H100"), Quota { nominal, borrow_limit: None, lend_limit: None })].into(),
-        limits: Default::default(),
-        user_limits: Default::default(),
-        users: Default::default(),
         cells: cells.iter().map(cell).collect(),
         reclaim_within_ms: (!cells.is_empty()).then_some(WITHIN_MS),
+        ..account(text, None, (nominal, None, None))
     }
 }
 

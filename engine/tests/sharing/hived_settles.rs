@@ -1,5 +1,6 @@
 //! Owners of cells of many shapes do not stop each other in turn, whatever they ask for: what is decided settles.
 
+use crate::hived_random::owner;
 use crate::plan_support;
 use crate::property;
 
@@ -8,7 +9,7 @@ use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, Time};
 use muster_engine::command::{ConfigChange, Entry};
 use muster_engine::forecast::{Hooks, Player, World};
-use muster_engine::organisation::{Account, CellQuota, Organisation, Quota};
+use muster_engine::organisation::Organisation;
 use muster_engine::outcome::{Event, Outcome, Response};
 use muster_engine::plan::owed::{CellsOf, cells_of};
 use muster_engine::policy::{Policy, Reclaim, Score, Taking};
@@ -45,28 +46,6 @@ impl Hooks for Watch {
 
     fn on_cycle(&mut self, state: &State, now: Time, decided: &Cycle) {
         self.exact.compare_with_fresh(state, now, decided);
-    }
-}
-
-fn owner(text: &str, nominal: u32, cells: &[(&str, u32, u32)]) -> Account {
-    let cell = |(level, nodes, number): &(&str, u32, u32)| CellQuota {
-        model: name("H100"),
-        level: name(level),
-        nodes: *nodes,
-        gpus: 4,
-        number: *number,
-    };
-    Account {
-        name: name(text),
-        parent: None,
-        weight: 1,
-        priority: 0,
-        quota: [(name("H100"), Quota { nominal, borrow_limit: None, lend_limit: None })].into(),
-        limits: Default::default(),
-        user_limits: Default::default(),
-        users: Default::default(),
-        cells: cells.iter().map(cell).collect(),
-        reclaim_within_ms: (!cells.is_empty()).then_some(120_000),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cells that are guaranteed: whatever may be stopped in time goes for a gang within its account's shape, whatever
 //! budgets say and whoever is within their own by number. See ADR 7.
 
-use super::{OfOwners, Offers, OwnWork, Price, Taken};
+use super::{Offers, OwnWork, Price, RUNS, Taken};
 use crate::command::StopFor;
 use crate::plan::owed;
 use crate::plan::quota::wanted;
@@ -95,7 +95,7 @@ impl Round<'_> {
         self.taking.own_work.get_or_insert_with(|| {
             let mut found: BTreeMap<Name, Vec<OwnWork>> = BTreeMap::new();
             for (gang, runs) in waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account)) {
-                let work = OwnWork { since: (0, runs.placed_at, gang), scheduling: runs.scheduling.clone() };
+                let work = OwnWork { since: (RUNS, runs.placed_at, gang), scheduling: runs.scheduling.clone() };
                 found.entry(runs.scheduling.account.clone()).or_default().push(work);
             }
             found
@@ -109,7 +109,7 @@ impl Round<'_> {
         if !self.ledger.owed.knows(&scheduling.account) {
             return;
         }
-        let work = OwnWork { since: (1 + u8::from(placed), Time(0), gang), scheduling: scheduling.clone() };
+        let work = OwnWork { since: (RUNS + 1 + u8::from(placed), Time(0), gang), scheduling: scheduling.clone() };
         let known = self.own_work().entry(scheduling.account.clone()).or_default();
         if placed {
             known.retain(|known| known.since.2 != gang);
@@ -117,23 +117,14 @@ impl Round<'_> {
         known.push(work);
     }
 
-    /// What runs of accounts that own cells, the oldest first; the same all through a cycle.
-    fn of_owners(&mut self) -> OfOwners {
-        let (owed, waiting) = (&self.ledger.owed, self.waiting);
-        let known = self.taking.of_owners.get_or_insert_with(|| {
-            let runs = waiting.running.iter().filter(|(_, runs)| owed.knows(&runs.scheduling.account));
-            let mut runs: Vec<_> = runs.map(|(gang, runs)| (runs.placed_at, gang, runs.scheduling.clone())).collect();
-            runs.sort_by_key(|(placed_at, gang, _)| (*placed_at, *gang));
-            Arc::new(runs.into_iter().map(|(_, gang, scheduling)| (gang, scheduling)).collect())
-        });
-        known.clone()
-    }
-
     /// Gangs of owners that run within their shape.
     fn within(&mut self, model: &Name) -> BTreeSet<GangId> {
-        let of_owners = self.of_owners();
+        self.own_work();
         self.ledger.owed.settle();
-        let runs = of_owners.iter().map(|(gang, scheduling)| (*gang, &**scheduling));
+        let all = self.taking.own_work.iter().flatten().flat_map(|(_, works)| works);
+        let mut runs: Vec<&OwnWork> = all.filter(|work| work.since.0 == RUNS).collect();
+        runs.sort_unstable_by_key(|work| work.since);
+        let runs = runs.into_iter().map(|work| (work.since.2, &*work.scheduling));
         owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
     }
 

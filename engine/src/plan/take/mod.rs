@@ -98,16 +98,14 @@ pub struct TakingBack {
     ending: Option<Arc<Vec<GangId>>>,
     /// What accounts that own cells have, by account, once somebody has asked.
     own_work: Option<BTreeMap<Name, Vec<OwnWork>>>,
-    /// What runs of accounts that own cells, once somebody has asked.
-    of_owners: Option<OfOwners>,
     /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
     entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
 }
 
-/// What runs, the oldest first.
-type OfOwners = Arc<Vec<(GangId, Arc<Scheduling>)>>;
+/// The first of the kinds of [`OwnWork`].
+const RUNS: u8 = 0;
 
 /// A gang of an account that owns cells.
 #[derive(Debug)]
