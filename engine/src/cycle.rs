@@ -83,7 +83,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     // 7. Nodes to be woken, or put to sleep.
     let (power, power_at) = powers.decide(&mut round);
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
-    let retry_at = round.taking.retry_at;
+    let retry_at = round.taking.retry_at.into_iter().chain(round.room.period_ends).min();
     round.leave();
     commands.extend(steps::commands(state, now, plan));
     commands.extend(power);
