@@ -16,6 +16,7 @@ use muster_runtime::identity::{
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -35,7 +36,11 @@ pub struct VirtualAgent {
     outgoing: mpsc::Sender<wire::AgentMessage>,
     answers: watch::Sender<Option<mpsc::Sender<Renewal>>>,
     ended: watch::Receiver<Option<String>>,
+    desired: watch::Receiver<Option<wire::Desired>>,
 }
+
+/// A task that does what an agent is told, as far as servers can see.
+pub type Obeying = tokio::task::JoinHandle<()>;
 
 /// The cluster's own authority, as a server of a test cluster keeps it.
 ///
@@ -59,10 +64,15 @@ pub fn agent_identity(authority: &Authority, node: &str) -> Identity {
 
 /// What a node of this name says at first. `instance` is the agent process.
 pub fn hello(node: &str, instance: &str) -> wire::Hello {
+    hello_with(node, instance, 1)
+}
+
+/// The same of a node with so many devices.
+pub fn hello_with(node: &str, instance: &str, devices: usize) -> wire::Hello {
     wire::Hello {
         protocol_version: 1,
         node_name: node.to_owned(),
-        inventory: Some((&inventory(node)).into()),
+        inventory: Some((&inventory(node, devices)).into()),
         seen: Some(wire::Position::default()),
         first_report: 1,
         store_id: format!("store-{node}"),
@@ -72,13 +82,13 @@ pub fn hello(node: &str, instance: &str) -> wire::Hello {
     }
 }
 
-fn inventory(node: &str) -> Inventory {
-    let device = Device {
-        uuid: format!("GPU-{node}"),
+fn inventory(node: &str, devices: usize) -> Inventory {
+    let device = |slot: usize| Device {
+        uuid: format!("GPU-{node}-{slot}"),
         model: Name::literal("H100"),
         product: "NVIDIA H100 80GB HBM3".to_owned(),
         memory_bytes: 80 << 30,
-        pci_address: "0000:01:00.0".to_owned(),
+        pci_address: format!("0000:{:02x}:00.0", slot + 1),
         numa: Some(0),
         parent: None,
         nearest_nics: Vec::new(),
@@ -87,8 +97,8 @@ fn inventory(node: &str) -> Inventory {
         cpu_milli: 8_000,
         memory_bytes: 64 << 30,
         numa: vec![NumaNode { id: 0, cpus: "0-7".to_owned(), memory_bytes: 64 << 30 }],
-        devices: vec![device],
-        links: vec![vec![Link::Same]],
+        devices: (0..devices).map(device).collect(),
+        links: (0..devices).map(|row| (0..devices).map(|at| link(row, at)).collect()).collect(),
         nics: Vec::new(),
         labels: BTreeMap::new(),
         place: [(Name::literal("network"), vec![Name::literal("leaf-a")])].into(),
@@ -100,6 +110,10 @@ fn inventory(node: &str) -> Inventory {
         port_count: 10,
         weak_fencing: false,
     }
+}
+
+fn link(one: usize, other: usize) -> Link {
+    if one == other { Link::Same } else { Link::Sys }
 }
 
 impl VirtualAgent {
@@ -122,6 +136,7 @@ impl VirtualAgent {
         };
         let (answers, wanted) = watch::channel(None::<mpsc::Sender<Renewal>>);
         let (end, ended) = watch::channel(None);
+        let (tell, desired) = watch::channel(None);
         tokio::spawn(async move {
             // The client keeps the connection.
             let _client = client;
@@ -132,6 +147,9 @@ impl VirtualAgent {
                         if let Some(to) = wanted.borrow().as_ref() {
                             let _ = to.try_send(answer);
                         }
+                    }
+                    Ok(Some(wire::ServerMessage { body: Some(FromServer::Desired(all)) })) => {
+                        tell.send_replace(Some(all));
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break "the server closed the stream".to_owned(),
@@ -148,6 +166,24 @@ impl VirtualAgent {
             outgoing,
             answers,
             ended,
+            desired,
+        })
+    }
+
+    /// From now on says of all that it is told that it is done: prepared, started, ended with 0 by each rank and released,
+    /// at once, but for what runs while `held` is set, which goes on until it is stopped.
+    pub fn obey(&self, held: Arc<AtomicBool>) -> Obeying {
+        let mut obeying = Obedience { outgoing: self.outgoing.clone(), held, number: 0, said: BTreeMap::new() };
+        let mut desired = self.desired.clone();
+        tokio::spawn(async move {
+            while desired.changed().await.is_ok() {
+                let all = desired.borrow_and_update().clone();
+                for allocation in all.iter().flat_map(|all| &all.allocations) {
+                    if !obeying.take(allocation).await {
+                        return;
+                    }
+                }
+            }
         })
     }
 
@@ -196,6 +232,51 @@ impl VirtualAgent {
             }
             Way::Quic => Box::new(quic(&self.address, self.credentials.clone()).await),
         }
+    }
+}
+
+/// What one obeying agent has said, by the token's index.
+struct Obedience {
+    outgoing: mpsc::Sender<wire::AgentMessage>,
+    held: Arc<AtomicBool>,
+    number: u64,
+    said: BTreeMap<u64, wire::Phase>,
+}
+
+impl Obedience {
+    /// False when the session is over.
+    async fn take(&mut self, allocation: &wire::Allocation) -> bool {
+        use wire::report::Body;
+        let phase = allocation.phase();
+        let index = allocation.token.map_or(0, |token| token.index);
+        if self.said.get(&index).is_some_and(|said| *said >= phase) {
+            return true;
+        }
+        self.said.insert(index, phase);
+        let ranks = allocation.rank_base..allocation.rank_base + allocation.ranks;
+        let exited = ranks.map(|rank| Body::Exited(wire::Exited { rank, ..wire::Exited::default() }));
+        let bodies = match phase {
+            wire::Phase::Prepare => vec![Body::Prepared(wire::Prepared {})],
+            wire::Phase::Run if self.held.load(Ordering::Acquire) => vec![Body::Started(wire::Started {})],
+            wire::Phase::Run => std::iter::once(Body::Started(wire::Started {})).chain(exited).collect(),
+            wire::Phase::Stop => vec![Body::Released(wire::Released { lease_expired: false })],
+            wire::Phase::Forget => {
+                self.said.remove(&index);
+                Vec::new()
+            }
+            wire::Phase::Unspecified => Vec::new(),
+        };
+        let report = |body: Body| {
+            self.number += 1;
+            let (gang, attempt, token) = (allocation.gang, allocation.attempt, allocation.token);
+            wire::Report { number: self.number, gang, attempt, token, body: Some(body) }
+        };
+        let reports: Vec<wire::Report> = bodies.into_iter().map(report).collect();
+        if reports.is_empty() {
+            return true;
+        }
+        let body = Some(ToServer::Reports(wire::Reports { reports }));
+        self.outgoing.send(wire::AgentMessage { body }).await.is_ok()
     }
 }
 

@@ -138,6 +138,8 @@ pub struct GroupRequest {
     pub spread: Option<SpreadRequest>,
     /// Labels a node must carry, with equal value.
     pub labels: BTreeMap<Name, String>,
+    /// A node that carries one of these, with equal value, is not used.
+    pub avoid: BTreeMap<Name, String>,
     pub prefers: Vec<LabelWish>,
     /// Nodes never to use, by name.
     pub exclude: Vec<Name>,
@@ -192,6 +194,7 @@ impl GroupRequest {
             segment: None,
             spread: None,
             labels: BTreeMap::new(),
+            avoid: BTreeMap::new(),
             prefers: Vec::new(),
             exclude: Vec::new(),
             ranks: RanksPerNode::Fixed(1),

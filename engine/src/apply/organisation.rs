@@ -31,7 +31,9 @@ impl Applying<'_> {
         if level < ORGANISATION_LEVEL {
             return Err(Refusal::FeatureLevel { level, needed: ORGANISATION_LEVEL });
         }
-        let money = !document.prices.is_empty() || document.accounts.iter().any(|account| account.budget.is_some());
+        let money = !document.prices.is_empty()
+            || !document.preemptible_only.is_empty()
+            || document.accounts.iter().any(|account| account.budget.is_some());
         if money && level < MONEY_LEVEL {
             return Err(Refusal::FeatureLevel { level, needed: MONEY_LEVEL });
         }
@@ -126,6 +128,7 @@ impl Applying<'_> {
         if before.is_none_or(|before| before.account != scheduling.account) {
             check_account(accounts, &scheduling.account)?;
         }
+        keep_off(&accounts.document().preemptible_only, &mut scheduling, before);
         let longest_ms = limits::longest_ms(self.state, &scheduling.account, user);
         let default_ms = queue.and_then(|queue| queue.default_time_ms).or(longest_ms);
         let default_ms = default_ms.map(|ms| ms.min(longest_ms.unwrap_or(u64::MAX)));
@@ -148,6 +151,20 @@ impl Applying<'_> {
             Some(over) if over.is_for_good() => Err(Refusal::Invalid(over.to_string())),
             Some(over) => Err(Refusal::OverLimit(over.to_string())),
             None => Ok(()),
+        }
+    }
+}
+
+/// What may not be stopped keeps off nodes that are for the rest; once it may be, it no longer does.
+fn keep_off(labels: &BTreeMap<Name, String>, scheduling: &mut Scheduling, before: Option<&Scheduling>) {
+    let may_now = scheduling.preemptible && before.is_some_and(|before| !before.preemptible);
+    for group in scheduling.groups.iter_mut().filter(|group| group.devices() > 0) {
+        for (key, value) in labels {
+            if !scheduling.preemptible {
+                group.avoid.entry(key.clone()).or_insert_with(|| value.clone());
+            } else if may_now && group.avoid.get(key) == Some(value) {
+                group.avoid.remove(key);
+            }
         }
     }
 }

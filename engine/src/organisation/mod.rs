@@ -54,6 +54,10 @@ pub struct Organisation {
     /// What GPUs cost. From feature level 8.
     #[serde(rename = "price", default)]
     pub prices: Vec<Price>,
+    /// Nodes that carry one of these labels are for what may be stopped: other jobs that are submitted or edited keep
+    /// off them. From feature level 8.
+    #[serde(default)]
+    pub preemptible_only: BTreeMap<Name, String>,
 }
 
 /// Who is charged. Accounts form a tree; what holds for one holds for all below it together.

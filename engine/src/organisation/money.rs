@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 const PRICES_MAX: usize = 256;
+const LABELS_MAX: usize = 16;
+const LABEL_BYTES_MAX: usize = 256;
 /// A million US dollars for an hour of one GPU is a slip of the pen.
 const PRICE_MAX: MicroUsd = MicroUsd(1_000_000_000_000);
 /// So that sums of budgets and costs stay far from the end of their numbers.
@@ -79,6 +81,17 @@ impl Organisation {
             device_cost(milli * u128::from(HOUR_MS), named.chain(any).max().unwrap_or_default()).0
         };
         MicroUsd(scheduling.groups.iter().map(of_group).fold(0, u64::saturating_add))
+    }
+
+    /// Nodes for what may be stopped, by label.
+    pub(super) fn check_labels(&self) -> Checked {
+        let sound = |value: &String| value.len() <= LABEL_BYTES_MAX && !value.chars().any(char::is_control);
+        if self.preemptible_only.len() <= LABELS_MAX && self.preemptible_only.values().all(sound) {
+            return Ok(());
+        }
+        let what = format!("there are {} labels", self.preemptible_only.len());
+        let most = format!("at most {LABELS_MAX} are taken, with values of at most {LABEL_BYTES_MAX} printable bytes");
+        refuse("preemptible_only", what, most)
     }
 
     pub(super) fn check_money(&self) -> Checked {

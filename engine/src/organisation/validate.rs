@@ -25,7 +25,7 @@ pub struct OrganisationError {
 }
 
 /// Every rule a document is checked for, for the documentation and a test that breaks each.
-pub const RULES: [&str; 21] = [
+pub const RULES: [&str; 22] = [
     "an account's name is used once",
     "a parent is an account of the document",
     "no account is above itself",
@@ -46,6 +46,7 @@ pub const RULES: [&str; 21] = [
     "there is one price for a model",
     "a price is not above 1000000",
     "a budget is above 0",
+    "at most 16 labels are for preemptible work",
     "with a budget every GPU has a price",
 ];
 
@@ -69,6 +70,7 @@ impl Organisation {
             check_account(&format!("account[{at}]"), account)?;
         }
         self.check_cells()?;
+        self.check_labels()?;
         self.check_money()?;
         self.check_capacity(capacity)?;
         let mut queues = BTreeSet::new();

@@ -3,6 +3,7 @@
 
 use super::explain::{Blocker, Reason, blocker};
 use super::ledger::{Ledger, Suppose};
+use super::never::pairs;
 use super::place::{Request, place};
 use crate::state::State;
 use crate::state::gang::GangRecord;
@@ -173,6 +174,10 @@ impl<'a> Capacity<'a> {
         }
         if only(&|group| group.labels.clear()) {
             lacks.push(blocker(Reason::Label, "what is free does not carry the labels asked for"));
+        }
+        if only(&|group| group.avoid.clear()) {
+            let avoid = pairs(&group.avoid);
+            lacks.push(blocker(Reason::Label, format!("what is free carries a label to keep off: {avoid}")));
         }
         if only(&|group| group.exclude.clear()) || (!excluded.is_empty() && self.fits(self.now, group, &[])) {
             let detail = "what is free is on nodes that are excluded, or where an earlier attempt failed";

@@ -35,13 +35,14 @@ pub fn amount_on(group: &GroupRequest, inventory: &Inventory, devices: u32) -> A
     Amount { cpu_milli, memory_bytes: group.memory_bytes_per_node.unwrap_or(0) }
 }
 
-/// Does the node carry the labels, and is it none of those to keep off by name?
+/// Does the node carry the labels and none to keep off, and is it none of those to keep off by name?
 pub fn node_allowed(group: &GroupRequest, name: &Name, inventory: &Inventory) -> bool {
     !group.exclude.contains(name) && labels_match(group, inventory)
 }
 
 pub fn labels_match(group: &GroupRequest, inventory: &Inventory) -> bool {
-    group.labels.iter().all(|(key, value)| inventory.labels.get(key) == Some(value))
+    let carries = |(key, value): (&Name, &String)| inventory.labels.get(key) == Some(value);
+    group.labels.iter().all(carries) && !group.avoid.iter().any(carries)
 }
 
 /// May the group have this device, by its model? An empty list of models takes any device but an

@@ -5,9 +5,10 @@ use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
 use crate::state::State;
 use crate::state::node::NodeRecord;
+use muster_common::Name;
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::TopologyMode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// Why this cluster can never run a gang.
@@ -117,14 +118,20 @@ fn check_inventory(group: &GroupRequest, nodes: &[&NodeRecord]) -> Result<(), Ne
         return never(format!("device model {}", wanted.join(" or ")), format!("the cluster has {have}"), hint);
     }
     if !nodes.iter().any(|node| labels_match(group, &node.inventory)) {
-        let labels: Vec<String> = group.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let but = if group.avoid.is_empty() { String::new() } else { format!(" and not {}", pairs(&group.avoid)) };
+        let labels = if group.labels.is_empty() { "in any way".to_owned() } else { pairs(&group.labels) };
         return never(
-            format!("nodes labelled {}", labels.join(", ")),
-            "no node carries these labels",
+            format!("nodes labelled {labels}{but}"),
+            "no node is labelled so",
             "see `muster node ls` for the labels there are",
         );
     }
     Ok(())
+}
+
+/// `key=value`, for people.
+pub(super) fn pairs(labels: &BTreeMap<Name, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
 }
 
 fn check_cuts(group: &GroupRequest) -> Result<(), NeverFits> {

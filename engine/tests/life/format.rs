@@ -125,7 +125,7 @@ fn a_document_of_accounts_keeps_its_bytes() {
         budget: Some(Budget { usd: MicroUsd(50_000_000_000), per: Period::Month }),
     };
     let price = Price { model: None, usd_per_gpu_hour: MicroUsd(2_500_000) };
-    let organisation = Organisation { accounts: vec![account], queues: Vec::new(), prices: vec![price] };
+    let organisation = Organisation { accounts: vec![account], prices: vec![price], ..Organisation::default() };
     let change = ConfigChange::Organisation(Arc::new(organisation));
     let command = Command::Configure { change: Box::new(change), by: principal() };
     let bytes = postcard::to_stdvec(&command).unwrap();

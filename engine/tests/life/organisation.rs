@@ -43,7 +43,7 @@ fn research() -> Organisation {
     Organisation {
         accounts: vec![account("research", None), account("nlp", Some("research")), account("product", None)],
         queues: vec![queue("batch", Some("nlp")), queue("debug", None)],
-        prices: Vec::new(),
+        ..Organisation::default()
     }
 }
 
@@ -200,6 +200,15 @@ fn broken() -> Vec<(Organisation, &'static str)> {
         (
             paying(0, &[(None, 1)]),
             "account[0].budget.usd: a budget of $0.00; it is above 0 and at most $1000000000000.00; leave it out for none",
+        ),
+        (
+            {
+                let mut document = research();
+                let label = |number: u32| (name(&format!("l{number}")), "x".to_owned());
+                document.preemptible_only = (0..17).map(label).collect();
+                document
+            },
+            "preemptible_only: there are 17 labels; at most 16 are taken, with values of at most 256 printable bytes",
         ),
         (
             paying(1, &[(Some("H100"), 1)]),

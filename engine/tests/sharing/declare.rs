@@ -257,8 +257,7 @@ fn quota_on_which_a_job_runs_that_may_not_be_stopped_is_not_given_to_others() {
     done(declare(&mut cluster, lowered(organisation(&[("a", 4), ("b", 8)]))));
     let tree = |top, parent| Organisation {
         accounts: vec![account("top", None, top), account("a", parent, 8 - top), account("b", None, 8)],
-        queues: Vec::new(),
-        prices: Vec::new(),
+        ..Organisation::default()
     };
     for document in [tree(0, Some("top")), tree(8, Some("top")), tree(0, Some("top")), tree(0, None)] {
         done(declare(&mut cluster, lowered(document)));

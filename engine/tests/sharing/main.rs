@@ -17,5 +17,6 @@ mod hived_settles;
 mod limits;
 mod quota;
 mod quota_random;
+mod spot;
 mod taking;
 mod taking_random;

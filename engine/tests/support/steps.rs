@@ -160,8 +160,10 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
         let accounts = (1..1 + a % 6).map(one).collect();
         let queues = (c.is_multiple_of(2)).then_some(queue).into_iter().collect();
         let prices = vec![price(Some(Name::literal("H100")), c % 4), price(None, 1)];
+        let spot = (Name::literal("disk"), "nvme".to_owned());
+        let preemptible_only = (c.is_multiple_of(3)).then_some(spot).into_iter().collect();
         let prices = if a.is_multiple_of(7) { Vec::new() } else { prices };
-        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues, prices }))
+        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues, prices, preemptible_only }))
     };
     cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
 }

@@ -21,6 +21,7 @@ pub fn shown(state: &State) -> Result<Value, ErrorInfo> {
         "account": by_name(document.accounts.iter())?,
         "queue": by_name(document.queues.iter())?,
         "price": prices(&document.prices)?,
+        "preemptible_only": value(&document.preemptible_only)?,
         "policy": value(&**state.policy())?,
         "reservation": windows.map(|window| (window.name.to_string(), reservation(window))).collect::<Map<_, _>>(),
         "history": state.declarations().past().iter().rev().map(declared).collect::<Vec<_>>(),

@@ -104,6 +104,7 @@ fn key_to_blame(state: &State, scheduling: &Scheduling) -> &'static str {
         ("spread", |group| group.spread = None),
         ("topology", |group| group.topology.clear()),
         ("labels", |group| group.labels.clear()),
+        ("avoid", |group| group.avoid.clear()),
         ("exclude", |group| group.exclude.clear()),
     ];
     for (path, relax) in PARTS {

@@ -29,6 +29,7 @@ struct Part {
     policy: Option<Policy>,
     reservation: Vec<ReservationText>,
     price: Vec<Price>,
+    preemptible_only: BTreeMap<Name, String>,
 }
 
 /// As in `muster reservation create`.
@@ -108,6 +109,7 @@ impl Folder {
             organisation.accounts.extend(part.account);
             organisation.queues.extend(part.queue);
             organisation.prices.extend(part.price);
+            organisation.preemptible_only.extend(part.preemptible_only);
             windows.extend(part.reservation);
             if let Some(policy) = part.policy {
                 folder.take_policy(at, policy)?;

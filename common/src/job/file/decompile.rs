@@ -117,6 +117,7 @@ fn gang(group: &GroupRequest) -> Gang {
         prefer: group.prefers.iter().map(prefer).collect(),
         communication: group.communication_percent.map(|percent| f64::from(percent) / 100.0),
         labels: group.labels.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
+        avoid: group.avoid.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
         exclude: group.exclude.iter().map(ToString::to_string).collect(),
         ..Gang::default()
     }
@@ -225,7 +226,9 @@ mod tests {
         gang(r#""gpus":17"#);
         gang(r#""gpus":16,"gpus_per_node":8"#);
         gang(r#""gpus_per_node":2,"share":0.125,"memory_per_node":"1500MB","ranks_per_node":4"#);
-        gang(r#""nodes":4,"topology":{"within":"leaf"},"labels":{"disk":"nvme"},"exclude":["n9","n1"]"#);
+        gang(
+            r#""nodes":4,"topology":{"within":"leaf"},"labels":{"disk":"nvme"},"avoid":{"contract":"spot"},"exclude":["n9","n1"]"#,
+        );
         gang(r#""nodes":4,"topology":{"within":"leaf","at_most":2,"prefer":1}"#);
         gang(r#""nodes":4,"topology":{"within":"leaf","prefer":2}"#);
         gang(r#""nodes":4,"topology":[{"within":"pod"},{"within":"leaf","at_most":3,"prefer":2}]"#);

@@ -49,7 +49,8 @@ pub(super) fn compile_group(gang: &Gang, at: &str, errors: &mut Errors) -> Group
         topology: wishes::topology(gang, at, errors),
         segment: wishes::segment(gang, at, errors),
         spread: wishes::spread(gang, at, errors),
-        labels: labels(gang, at, errors),
+        labels: labels(&gang.labels, &under(at, "labels"), errors),
+        avoid: labels(&gang.avoid, &under(at, "avoid"), errors),
         prefers: wishes::prefers(gang, at, errors),
         exclude: exclude(gang, at, errors),
         ranks: ranks(gang, at, errors),
@@ -193,15 +194,15 @@ fn share(gang: &Gang, at: &str, errors: &mut Errors) -> Share {
     Share(milli as u16)
 }
 
-fn labels(gang: &Gang, at: &str, errors: &mut Errors) -> BTreeMap<Name, String> {
-    if gang.labels.len() > LABELS_MAX {
-        let what = format!("{} labels", gang.labels.len());
-        errors.add(SpecErrorKind::TooBig, &under(at, "labels"), what, format!("at most {LABELS_MAX} are allowed"));
+fn labels(given: &BTreeMap<String, String>, at: &str, errors: &mut Errors) -> BTreeMap<Name, String> {
+    if given.len() > LABELS_MAX {
+        let what = format!("{} labels", given.len());
+        errors.add(SpecErrorKind::TooBig, at, what, format!("at most {LABELS_MAX} are allowed"));
         return BTreeMap::new();
     }
     let mut labels = BTreeMap::new();
-    for (key, value) in &gang.labels {
-        let path = format!("{at}.labels.{key}");
+    for (key, value) in given {
+        let path = format!("{at}.{key}");
         if value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
             errors.value(&path, "not a label's value", format!("at most {LABEL_BYTES_MAX} printable bytes"));
         } else if let Some(key) = name(&path, key, errors) {

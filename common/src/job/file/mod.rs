@@ -125,6 +125,9 @@ pub struct Gang {
     pub spread: Option<Spread>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Nodes with one of these labels are kept off.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub avoid: BTreeMap<String, String>,
     /// Labels that make a node better, and by how much.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefer: Vec<Prefer>,

@@ -56,6 +56,8 @@ mod tests {
             started_at: None,
             stopping_at: None,
             checkpoint_at: None,
+            hourly: Default::default(),
+            set_aside: Default::default(),
             master_port: 1,
             world_size: exits.len() as u32,
             parts: vec![part],

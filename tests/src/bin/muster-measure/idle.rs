@@ -6,12 +6,13 @@ use muster_agent::heartbeat::{Carrier, Renewal, Way};
 use muster_runtime::identity::Credentials;
 use muster_tests::cluster::people::describe;
 use muster_tests::cluster::{Options, TestCluster};
-use muster_tests::virtual_agent::{VirtualAgent, agent_identity, authority, hello};
+use muster_tests::virtual_agent::{VirtualAgent, agent_identity, authority, hello_with};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 const AGENTS: usize = 1_000;
 const SECONDS: u64 = 15;
@@ -19,7 +20,7 @@ const SECONDS: u64 = 15;
 const JOINING: usize = 16;
 
 #[derive(Default)]
-struct Renewals {
+pub struct Renewals {
     sent: AtomicU64,
     answered: AtomicU64,
 }
@@ -35,13 +36,9 @@ pub async fn agents(arguments: &[String]) {
     let leader = cluster.servers[cluster.leader().await].pid().expect("the leader runs");
     let alone = share(leader, watched / 3).await;
     let rss_alone = used(leader).rss_mib;
-    let sessions = join(&cluster, agents).await;
+    let sessions = join(&cluster, agents, 1).await;
     let counted = Arc::new(Renewals::default());
-    let mut tasks = Vec::new();
-    for (at, agent) in sessions.into_iter().enumerate() {
-        let carrier = agent.carrier(Way::Quic).await;
-        tasks.push(tokio::spawn(renew(agent, carrier, at as u32, counted.clone())));
-    }
+    let tasks = keep_renewing(sessions, &counted).await;
     tokio::time::sleep(watched / 3).await;
     let (sent, answered) = (counted.sent.load(Ordering::Relaxed), counted.answered.load(Ordering::Relaxed));
     let with = share(leader, watched).await;
@@ -56,7 +53,18 @@ pub async fn agents(arguments: &[String]) {
     println!("{answer}");
 }
 
-async fn join(cluster: &TestCluster, agents: usize) -> Vec<VirtualAgent> {
+/// Each in a task of its own, by datagrams.
+pub async fn keep_renewing(sessions: Vec<VirtualAgent>, counted: &Arc<Renewals>) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    for (at, agent) in sessions.into_iter().enumerate() {
+        let carrier = agent.carrier(Way::Quic).await;
+        tasks.push(tokio::spawn(renew(agent, carrier, at as u32, counted.clone())));
+    }
+    tasks
+}
+
+/// Nodes of so many devices.
+pub async fn join(cluster: &TestCluster, agents: usize, devices: usize) -> Vec<VirtualAgent> {
     let authority = authority(cluster.folder());
     let leader = cluster.addresses[cluster.leader().await].clone();
     let room = Arc::new(Semaphore::new(JOINING));
@@ -67,7 +75,7 @@ async fn join(cluster: &TestCluster, agents: usize) -> Vec<VirtualAgent> {
         let (leader, room) = (leader.clone(), room.clone());
         joining.push(tokio::spawn(async move {
             let _place = room.acquire().await.expect("it is never closed");
-            let joined = VirtualAgent::try_connect(&leader, &credentials, hello(&name, "a")).await;
+            let joined = VirtualAgent::try_connect(&leader, &credentials, hello_with(&name, "a", devices)).await;
             joined.unwrap_or_else(|status| panic!("{name}: {}", describe(&status)))
         }));
     }

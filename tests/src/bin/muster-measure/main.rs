@@ -4,12 +4,13 @@
 //! `cargo run --release -p muster-tests --bin muster-measure [start] [submit] [drain] [gangs] [array] [kills] [transfers] [memory]`;
 //! all of them when none is named. `hold` starts the cluster, says where it is and keeps it until its input ends, so that
 //! another program can put loads on it and on something else in turn. `idle [AGENTS] [SECONDS]` says what agents without
-//! work cost the leader.
+//! work cost the leader, `starts [AGENTS]` what starts on many nodes do.
 
 mod hold;
 mod idle;
 mod kills;
 mod memory;
+mod starts;
 mod transfers;
 
 use muster_tests::cluster::{Options, TestCluster};
@@ -44,6 +45,9 @@ async fn main() {
         Options { fence_after_ms: 60_000, calm_elections: false, runtime_in_memory: true, ..Options::default() };
     if named.first().is_some_and(|name| name == "idle") {
         return idle::agents(&named[1..]).await;
+    }
+    if named.first().is_some_and(|name| name == "starts") {
+        return starts::on_many_nodes(&named[1..]).await;
     }
     let mut cluster = TestCluster::start(3, 8, options).await;
     if named.iter().any(|name| name == "hold") {
