@@ -8,6 +8,8 @@ mod property;
 mod taking_support;
 
 mod complaints_taking;
+mod consolidate;
+mod consolidate_random;
 mod declare;
 mod hived;
 mod hived_obtainable;

@@ -221,6 +221,9 @@ impl Round<'_> {
 
     /// What is kept for gangs counts against limits as if they ran.
     pub fn count_kept(&mut self) {
+        if std::mem::replace(&mut self.taking.counted, true) {
+            return;
+        }
         let waiting: Vec<GangId> = self.taking.waiting.iter().copied().collect();
         waiting.into_iter().for_each(|gang| self.count_against_limits(gang));
     }
