@@ -352,6 +352,34 @@ fn whom_preemption_helps_needs_nobody_moved() {
 }
 
 #[test]
+fn a_new_place_keeps_its_cpu_beside_what_others_are_to_have() {
+    let mut policy = moving(eager());
+    policy.taking.preempt = Some(Preempt::default());
+    let mut high = None;
+    let low = |devices| class(nodes_job(devices), "low");
+    let set = |cluster: &mut Cluster| {
+        // It is older than all others.
+        let gang = cluster.only_submit(class(nodes_job(6), "high"));
+        cluster.commit(Command::Hold { job: gang.job, hold: true, by: Principal("ann".into()) });
+        high = Some(gang);
+        "me"
+    };
+    let Fragments { mut cluster, small, beside } = Fragments::on(policy, set, [low(1), low(1)], low(6));
+    cluster.watch.release_ms = 20_000;
+    cluster.submit(low(8));
+    assert_eq!(cluster.stopped(), small);
+    cluster.pass(5);
+    let high = high.unwrap();
+    cluster.commit(Command::Hold { job: high.job, hold: false, by: Principal("ann".into()) });
+    cluster.decide();
+    assert_eq!(cluster.stopped()[2], beside, "its devices are on the very node");
+    cluster.pass(16);
+    assert!(small.iter().all(|one| cluster.runs(*one)) && !cluster.runs(high));
+    cluster.pass(5);
+    assert!(cluster.runs(high));
+}
+
+#[test]
 fn a_wish_that_makes_no_sense_is_refused_with_what_it_may_be() {
     let refused = |policy: Policy| policy.validate().unwrap_err().to_string();
     let wrong = |rules| refused(moving(rules));
