@@ -327,6 +327,24 @@ pub enum PlanStep {
     Unreserve {
         gang: GangId,
     },
+    /// Gangs that run move to make room for one that waits: all of it, or nothing. From feature level 8.
+    Consolidate(Consolidation),
+}
+
+/// Room for a gang that waits, made by moving others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Consolidation {
+    /// What they leave, and what is free beside it: kept for the gang that waits.
+    pub room: Reservation,
+    pub moves: Vec<Move>,
+}
+
+/// A running gang that is to go on elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    pub attempt: AttemptNo,
+    /// Its new place, kept for it until it starts there.
+    pub place: Reservation,
 }
 
 /// For the sake of what a running gang is taken back.

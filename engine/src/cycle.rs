@@ -82,6 +82,8 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     }
     // 7. Nodes to be woken, or put to sleep.
     let (power, power_at) = powers.decide(&mut round);
+    // 8. Gangs moved for those that nothing else helps.
+    round.consolidate();
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
     let retry_at = round.taking.retry_at.into_iter().chain(round.room.period_ends).min();
     round.leave();
@@ -224,8 +226,9 @@ impl Kept {
 }
 
 /// Does the policy ask when what waits could start?
-fn foresees(state: &State) -> bool {
-    state.policy().backfill.reserve_depth > 0 && state.policy().replan == Replan::Keep
+pub(crate) fn foresees(state: &State) -> bool {
+    let policy = state.policy();
+    (policy.backfill.reserve_depth > 0 || policy.taking.consolidate.is_some()) && policy.replan == Replan::Keep
 }
 
 /// Due timers as commands, and the jobs that will have given up waiting.

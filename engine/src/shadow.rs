@@ -53,6 +53,10 @@ impl Decided {
                 PlanStep::Stop { gang, .. } => drop(decided.stops.insert(*gang)),
                 PlanStep::Reserve(reservation) => drop(decided.bookings.insert(reservation.gang)),
                 PlanStep::Unreserve { gang } => drop(decided.bookings.insert(*gang)),
+                PlanStep::Consolidate(wanted) => {
+                    decided.stops.extend(wanted.moves.iter().map(|moved| moved.place.gang));
+                    decided.bookings.insert(wanted.room.gang);
+                }
             }
         }
         decided

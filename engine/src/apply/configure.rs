@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
 /// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
 /// 6: configuration declared as a whole, and accounts that own cells. 7: nodes that sleep.
+/// 8: gangs that are moved for others, prices and budgets, and nodes that are to fall asleep by a time.
 pub const FEATURE_LEVEL: u32 = 8;
 
 impl Applying<'_> {
@@ -128,6 +129,9 @@ impl Applying<'_> {
         policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
         if !policy.elastic.is_empty() {
             self.needs_power_level()?;
+        }
+        if policy.taking.consolidate.is_some() {
+            self.needs_move_level()?;
         }
         let policy = Arc::new(policy.clone());
         self.check_cells(|state| state.policy = policy.clone())?;

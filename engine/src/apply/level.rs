@@ -1,13 +1,16 @@
 //! From which feature level on a command may be in the log.
 
-use super::{DECLARE_LEVEL, EDIT_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, POWER_LEVEL, WINDOWS_LEVEL};
-use crate::command::{Command, ConfigChange};
+use super::{DECLARE_LEVEL, EDIT_LEVEL, MOVE_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, POWER_LEVEL, WINDOWS_LEVEL};
+use crate::command::{Command, ConfigChange, PlanStep};
 
 /// The feature level from which on all servers can read the command. One that cannot read an entry of the log stops, so
 /// none may be proposed before.
 pub fn level_of(command: &Command) -> u32 {
     match command {
         Command::Edit(_) => EDIT_LEVEL,
+        Command::CommitPlan(plan) if plan.steps.iter().any(|step| matches!(step, PlanStep::Consolidate(_))) => {
+            MOVE_LEVEL
+        }
         Command::MakeWindow(_) | Command::EndWindow { .. } => WINDOWS_LEVEL,
         Command::RequestNodes(_) | Command::SleepNodes { .. } | Command::NodePower { .. } => POWER_LEVEL,
         Command::Configure { change, .. } => match **change {

@@ -41,6 +41,13 @@ impl Applying<'_> {
                     self.forget_reservation(*gang);
                     accepted += 1;
                 }
+                PlanStep::Consolidate(wanted) => match self.check_consolidation(wanted) {
+                    Ok(()) => accepted += self.consolidate(wanted),
+                    Err(why) => {
+                        self.note_rejection(wanted.room.gang, plan.made_at, &why);
+                        rejected.push((wanted.room.gang, why));
+                    }
+                },
             }
         }
         Response::Plan { accepted, rejected }

@@ -55,8 +55,12 @@ impl Applying<'_> {
     /// From the end of the attempt the hold is for so long and no longer.
     pub(super) fn keep_for_now(&mut self, gang: GangId) {
         let Some(known) = self.state.reservations.get(&gang).cloned() else { return };
-        let now = self.now();
-        let end = now.plus_ms(self.state.policy.taking.wounded_ms);
+        let (now, taking) = (self.now(), &self.state.policy.taking);
+        let end = match known.kind {
+            // It has gone at last: the place does not end in that moment.
+            ReservationKind::Moved => known.end.max(now.plus_ms(taking.release_ms)),
+            _ => now.plus_ms(taking.wounded_ms),
+        };
         self.keep(Reservation { end, ..known });
     }
 

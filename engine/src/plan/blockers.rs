@@ -13,11 +13,11 @@ use super::place::{Request, place};
 use super::quota;
 use super::round::{Ever, not_eligible};
 use super::windows::reserved_for_others;
-use crate::command::{Command, PlanStep, RequestNodes};
+use crate::command::{Command, PlanStep, RequestNodes, StopFor};
 use crate::cycle::Cycle;
 use crate::policy::Admission;
 use crate::state::State;
-use crate::state::gang::GangState;
+use crate::state::gang::{Cause, GangState};
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::{Hash, Scheduling};
 use muster_common::{DeviceId, GangId, NodeId, Time};
@@ -30,6 +30,8 @@ pub(super) struct Blockers<'a> {
     placed: BTreeSet<GangId>,
     /// What this very cycle reserves.
     reserved: BTreeMap<GangId, Reservation>,
+    /// What this very cycle moves.
+    moving: BTreeSet<GangId>,
     /// For whom it has nodes woken, and all that they are to have.
     requested: BTreeMap<GangId, Vec<DeviceId>>,
     truncated: bool,
@@ -58,6 +60,7 @@ impl<'a> Blockers<'a> {
         let placed = placed(decided).collect();
         let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
         let requested = requested(decided).map(|asked| (asked.gang, asked.witness.clone())).collect();
+        let moving = moving(decided).collect();
         let truncated = decided.truncated > 0;
         let reached = (waiting as u32).saturating_sub(decided.truncated);
         let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
@@ -67,6 +70,7 @@ impl<'a> Blockers<'a> {
             now,
             placed,
             reserved,
+            moving,
             requested,
             truncated,
             reached,
@@ -193,10 +197,15 @@ impl<'a> Blockers<'a> {
         match known.kind {
             ReservationKind::Victims => {
                 let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(state, *gang)).collect();
-                let leave = match holders.len() {
-                    0 => "its devices have just come free".to_owned(),
-                    1 => format!("{} leaves for it", names.join(", ")),
-                    _ => format!("{} leave for it", names.join(", ")),
+                let moved = |gang: &&GangId| self.moving.contains(gang) || moved_for(state, **gang).is_some();
+                let moves = holders.iter().filter(moved).count();
+                let leave = match (holders.len(), moves) {
+                    (0, _) => "its devices have just come free".to_owned(),
+                    (1, 0) => format!("{} leaves for it", names.join(", ")),
+                    (_, 0) => format!("{} leave for it", names.join(", ")),
+                    (1, _) => format!("{} is moved to make room for it", names.join(", ")),
+                    (all, moves) if all == moves => format!("{} are moved to make room for it", names.join(", ")),
+                    (_, moves) => format!("{} leave for it, {moves} of them moved to other places", names.join(", ")),
                 };
                 let by = known.start.since_ms(self.now).div_ceil(1000);
                 let detail = format!("{leave}, with {by} s of grace left; {} are kept", devices(known));
@@ -208,6 +217,7 @@ impl<'a> Blockers<'a> {
                 Some(Blocker { until, ..blocker(Reason::Wounded, detail).on(nodes) })
             }
             ReservationKind::Woken => Some(self.woken_for(known.start, &known.witness)),
+            ReservationKind::Moved => Some(moved(state, known)),
             _ => None,
         }
     }
@@ -295,8 +305,43 @@ fn steps(decided: &Cycle) -> impl Iterator<Item = &PlanStep> {
 fn reserved(decided: &Cycle) -> impl Iterator<Item = &Reservation> {
     steps(decided).filter_map(|step| match step {
         PlanStep::Reserve(reservation) => Some(reservation),
+        PlanStep::Consolidate(wanted) => Some(&wanted.room),
         _ => None,
     })
+}
+
+fn moving(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
+    steps(decided)
+        .flat_map(|step| match step {
+            PlanStep::Consolidate(wanted) => wanted.moves.as_slice(),
+            _ => &[],
+        })
+        .map(|moved| moved.place.gang)
+}
+
+/// For whom a gang is being moved, or was a moment ago.
+fn moved_for(state: &State, gang: GangId) -> Option<GangId> {
+    let record = state.gang(gang)?;
+    let cause = match &record.state {
+        GangState::Stopping(_, cause) => cause,
+        GangState::Queued { .. } => &record.past.last()?.cause,
+        GangState::Starting(_) | GangState::Running(_) => return None,
+    };
+    match cause {
+        Cause::Preempted { by, why: StopFor::Consolidation } => *by,
+        _ => None,
+    }
+}
+
+/// What is told of a gang whose new place is kept.
+pub(super) fn moved(state: &State, known: &Reservation) -> Blocker {
+    let by = moved_for(state, known.gang);
+    let whom = by.map_or("another gang".into(), |by| name(state, by));
+    let nodes: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
+    let goes = state.gang(known.gang).is_some_and(|record| record.current().is_some());
+    let when = if goes { "once all of it has stopped it starts" } else { "it starts" };
+    let detail = format!("it is moved to make room for {whom}: {when} on {} that are kept for it", devices(known));
+    Blocker { until: Some(known.end), ..blocker(Reason::Moved, detail).on(nodes).by(by) }
 }
 
 fn requested(decided: &Cycle) -> impl Iterator<Item = &RequestNodes> {

@@ -1,10 +1,11 @@
 //! Why a gang waits: the predicates of the cycle, recorded instead of short-circuited. Every
 //! blocker at once, each with what would help.
 
-use super::blockers::Blockers;
+use super::blockers::{Blockers, moved};
 use crate::cycle::{Known, Memo, cycle};
 use crate::state::State;
 use crate::state::gang::{GangState, PartState};
+use crate::state::reservation::ReservationKind;
 use muster_common::{GangId, NodeId, Time};
 
 /// The closed list of reasons for which a gang does not run.
@@ -30,6 +31,8 @@ pub enum Reason {
     OwedCells,
     /// Others have been stopped for it, and leave.
     Victims,
+    /// It was moved to make room for another; its new place is kept for it.
+    Moved,
     /// It lost a node, keeps the others, and waits for one in its place.
     Wounded,
     /// Nodes are being woken for it.
@@ -72,6 +75,7 @@ impl Reason {
             Reason::Quota => "quota",
             Reason::OwedCells => "owed-cells",
             Reason::Victims => "victims",
+            Reason::Moved => "moved",
             Reason::Wounded => "wounded",
             Reason::Waking => "waking",
             Reason::NeverFits => "never-fits",
@@ -137,6 +141,8 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
             let detail = format!("placed; {} of {} nodes have not prepared yet", late.len(), attempt.parts.len());
             explanation.blockers.push(blocker(Reason::StartPending, detail).on(late));
         }
+        let place = state.reservations().get(&gang).filter(|known| known.kind == ReservationKind::Moved);
+        explanation.blockers.extend(place.map(|place| moved(state, place)));
         return Some(explanation);
     }
     let decided = cycle(state, memo, now);

@@ -25,6 +25,13 @@ pub struct OrderKey {
     pub lane: u32,
 }
 
+impl OrderKey {
+    /// For a gang that is asked about and has no place in the order.
+    pub const fn of_gang(gang: GangId) -> Self {
+        Self { score: NO_SCORE, since: Time::ZERO, submitted_at: Time::ZERO, gang, lane: 0 }
+    }
+}
+
 /// The score of a gang without one: after all others.
 pub const NO_SCORE: u64 = u64::MAX;
 

@@ -14,6 +14,7 @@ use super::take::TakingBack;
 use super::timeline::Timelines;
 use super::waiting::{Asked, Item, Waiting, Wanted};
 use crate::command::{PlacedPart, Placement, PlanStep};
+use crate::cycle::foresees;
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::job::JobRecord;
@@ -381,7 +382,7 @@ impl<'a> Round<'a> {
         self.note_own_work(gang, true);
         *self.placed_of.entry(gang.job).or_default() += 1;
         self.count_against_limits(gang);
-        if let Some(left_ms) = item.left_ms.filter(|_| self.state.policy().backfill.reserve_depth > 0) {
+        if let Some(left_ms) = item.left_ms.filter(|_| foresees(self.state)) {
             let end = self.now.plus_ms(left_ms);
             parts.iter().for_each(|part| self.own.entry(part.node).or_default().push((end, part.clone())));
         }

@@ -11,7 +11,7 @@ mod taking;
 
 pub use elastic::{ElasticPool, POOLS_MAX};
 pub use order::{Gittins, Las, Multifactor, Order, Stability};
-pub use taking::{PER_HOUR_MAX, Preempt, Reclaim, Taking};
+pub use taking::{Consolidate, MOVED_MAX, PER_HOUR_MAX, Preempt, Reclaim, Taking};
 
 use muster_common::Name;
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,12 @@ pub enum PolicyError {
     Elastic { pool: Name, key: &'static str, value: u64, from: u64, to: u64 },
     #[error("taking.preempt.{name} is {value}; it must be between {from} and {to}")]
     Preempt { name: &'static str, value: u64, from: u64, to: u64 },
+    #[error("taking.consolidate.{name} is {value}; it must be between {from} and {to}")]
+    Consolidate { name: &'static str, value: u64, from: u64, to: u64 },
+    #[error(
+        "taking.consolidate: who is moved has a new place kept for it, and replan = \"refill\" keeps nothing for anybody; use replan = \"keep\", or leave taking.consolidate out"
+    )]
+    ConsolidateRefill,
 }
 
 impl Policy {
@@ -225,6 +231,9 @@ impl Policy {
         }
         if !self.elastic.is_empty() && self.replan != Replan::Keep {
             return Err(PolicyError::ElasticRefill);
+        }
+        if self.taking.consolidate.is_some() && self.replan != Replan::Keep {
+            return Err(PolicyError::ConsolidateRefill);
         }
         self.elastic.iter().try_for_each(|(name, pool)| pool.validate(name))?;
         if self.budget.steps == 0 {

@@ -2,7 +2,7 @@
 //! that lost a node.
 
 use super::PolicyError;
-use muster_common::time::{HOUR_MS, MINUTE_MS};
+use muster_common::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ pub struct Taking {
     /// Gangs of lower classes are stopped for one that waits. Absent = never.
     pub preempt: Option<Preempt>,
     pub reclaim: Reclaim,
+    /// Small gangs are moved to make room for a larger one. Absent = never.
+    pub consolidate: Option<Consolidate>,
     /// Under `replan = "refill"` what runs is also stopped to start again on a model that it prefers, once that is free.
     pub upgrade: bool,
     /// What a stop costs beside the work since the last checkpoint, in ms on each device.
@@ -26,6 +28,7 @@ impl Default for Taking {
         Self {
             preempt: None,
             reclaim: Reclaim::default(),
+            consolidate: None,
             upgrade: false,
             restart_ms: 5 * MINUTE_MS,
             release_ms: MINUTE_MS,
@@ -33,6 +36,9 @@ impl Default for Taking {
         }
     }
 }
+
+/// Longest time of a policy's key: a year.
+const MS_MAX: u64 = 366 * DAY_MS;
 
 /// Taking back quota that was lent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,11 +81,65 @@ impl Default for Preempt {
     }
 }
 
-/// Preemptions of the last hour are kept in State, so their number is bounded.
+/// Consolidation: small gangs are stopped for a larger one that waits, each only with a new place kept for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consolidate {
+    /// How long a gang waits for room first.
+    pub wait_ms: u64,
+    /// What has run for less is left alone.
+    pub min_run_ms: u64,
+    /// Nobody is moved for a gang that is foreseen to start within so long after those moved would be gone.
+    pub gain_ms: u64,
+    /// Most gangs moved for one.
+    pub gangs_max: u32,
+    /// Most that all those moved for one gang may lose, against its own devices x run time.
+    pub loss_max_percent: u32,
+    /// Who has been taken back or moved so often in its life is left alone.
+    pub per_victim: u32,
+    /// Most gangs moved in one hour, of the whole cluster.
+    pub per_hour: u32,
+}
+
+impl Default for Consolidate {
+    fn default() -> Self {
+        Self {
+            wait_ms: 10 * MINUTE_MS,
+            min_run_ms: 10 * MINUTE_MS,
+            gain_ms: 10 * MINUTE_MS,
+            gangs_max: 4,
+            loss_max_percent: 10,
+            per_victim: 2,
+            per_hour: 60,
+        }
+    }
+}
+
+/// Preemptions and moves of the last hour are kept in State, so their number is bounded.
 pub const PER_HOUR_MAX: u32 = 10_000;
+/// Most gangs that may be moved for one: they and the one stand in one step of a plan.
+pub const MOVED_MAX: u32 = 64;
+
+impl Consolidate {
+    fn validate(&self) -> Result<(), PolicyError> {
+        let within = |name, value: u64, from: u64, to: u64| match (from..=to).contains(&value) {
+            true => Ok(()),
+            false => Err(PolicyError::Consolidate { name, value, from, to }),
+        };
+        within("wait_ms", self.wait_ms, 0, MS_MAX)?;
+        within("min_run_ms", self.min_run_ms, 0, MS_MAX)?;
+        within("gain_ms", self.gain_ms, 0, MS_MAX)?;
+        within("gangs_max", u64::from(self.gangs_max), 1, u64::from(MOVED_MAX))?;
+        within("loss_max_percent", u64::from(self.loss_max_percent), 1, 1000)?;
+        // Without an end two gangs could be moved for each other in turn for ever.
+        within("per_victim", u64::from(self.per_victim), 1, 1000)?;
+        within("per_hour", u64::from(self.per_hour), 1, u64::from(PER_HOUR_MAX))
+    }
+}
 
 impl Taking {
     pub(super) fn validate(&self) -> Result<(), PolicyError> {
+        self.consolidate.iter().try_for_each(Consolidate::validate)?;
         let Some(preempt) = &self.preempt else { return Ok(()) };
         let within = |name, value: u64, from: u64, to: u64| match (from..=to).contains(&value) {
             true => Ok(()),

@@ -3,7 +3,6 @@
 use super::State;
 use super::gang::{Attempt, GangRecord, GangState, PartState};
 use super::node::{DeviceState, NodeRecord, Power};
-use super::reservation::ReservationKind;
 use super::timer::Timer;
 use muster_common::job::{Hash, Scheduling};
 use muster_common::resources::{Amount, Share};
@@ -226,10 +225,11 @@ impl State {
         for gang in self.reservations.keys().chain(self.parked.keys()) {
             let known = self.reservations.get(gang);
             ensure(known.is_none_or(|known| known.gang == *gang), || format!("a reservation of another than {gang}"))?;
-            let wounded = known.is_some_and(|known| known.kind == ReservationKind::Wounded);
+            let outlasts = known.is_some_and(|known| known.kind.outlasts_attempt());
             let waiting = match self.gangs.get(gang) {
-                // A gang that lost a node keeps the others from the moment on which it is stopped.
-                Some(record) if wounded => {
+                // A gang that lost a node keeps the others from the moment on which it is stopped, one that is moved its
+                // new place.
+                Some(record) if outlasts => {
                     matches!(record.state, GangState::Queued { .. } | GangState::Stopping(..))
                 }
                 Some(record) => matches!(record.state, GangState::Queued { .. }),

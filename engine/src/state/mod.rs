@@ -34,7 +34,7 @@ use policies::Policies;
 use reservation::Reservation;
 use runtime::RunTimes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use timer::Timer;
 use usage::Usage;
@@ -65,6 +65,8 @@ pub struct State {
     pub(crate) parked: BTreeMap<GangId, Parked>,
     /// Gangs stopped for a higher class within the last hour, and the scheduling part of each.
     pub(crate) preempted: BTreeMap<(Time, GangId), Hash>,
+    /// Gangs moved for others within the last hour.
+    pub(crate) moved: BTreeSet<(Time, GangId)>,
     pub(crate) keys: Table<Arc<str>, KeyRecord>,
     pub(crate) key_ages: Table<(Time, Arc<str>), ()>,
     /// (job waited for, job that waits), of every condition that does not hold yet.
@@ -203,6 +205,11 @@ impl State {
     /// Stopped for a higher class within the last hour, by moment.
     pub fn preempted(&self) -> &BTreeMap<(Time, GangId), Hash> {
         &self.preempted
+    }
+
+    /// Moved for others within the last hour, by moment.
+    pub fn moved(&self) -> &BTreeSet<(Time, GangId)> {
+        &self.moved
     }
 
     pub fn parked(&self, gang: GangId) -> Option<&Parked> {

@@ -30,11 +30,19 @@ pub enum ReservationKind {
     Advance,
     /// Nodes that are being woken for the gang, and what it is to have beside them.
     Woken,
+    /// The new place of a gang that is being moved.
+    Moved,
 }
 
 impl ReservationKind {
     /// Are the devices named nobody else's, from now on?
     pub const fn keeps_devices(self) -> bool {
-        matches!(self, ReservationKind::Victims | ReservationKind::Wounded | ReservationKind::Woken)
+        use ReservationKind::{Moved, Victims, Woken, Wounded};
+        matches!(self, Victims | Wounded | Woken | Moved)
+    }
+
+    /// May it be a gang's from when it is stopped on, before it waits again?
+    pub const fn outlasts_attempt(self) -> bool {
+        matches!(self, ReservationKind::Wounded | ReservationKind::Moved)
     }
 }

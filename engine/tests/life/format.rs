@@ -6,10 +6,11 @@ use crate::support;
 use muster_common::calendar::Period;
 use muster_common::job::Hash;
 use muster_common::money::MicroUsd;
-use muster_common::{DeviceId, GangId, JobId, Name, NodeId, Time};
+use muster_common::{AttemptNo, DeviceId, GangId, JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
 use muster_engine::organisation::{Account, Budget, Caps, CellQuota, Organisation, Price, Quota};
+use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::state::timer::Timer;
 use muster_engine::state::window::Holders;
 use std::sync::Arc;
@@ -102,6 +103,23 @@ fn what_is_said_of_power_keeps_its_bytes() {
     let [.., asked, sleep, answer] = all.as_slice() else { panic!("they come last") };
     let bytes = [asked, sleep, answer].map(hex);
     assert_eq!(bytes, ["1302000101010103", "14010101", "150101020177"]);
+}
+
+#[test]
+fn a_consolidation_keeps_its_bytes() {
+    let place = |gang, kind, slot| Reservation {
+        gang: GangId::new(JobId(gang), 0),
+        kind,
+        start: Time(1),
+        end: Time(2),
+        domain: None,
+        witness: vec![DeviceId { node: NodeId(5), slot }],
+    };
+    let room = place(3, ReservationKind::Victims, 6);
+    let moves = vec![Move { attempt: AttemptNo(1), place: place(4, ReservationKind::Moved, 7) }];
+    let step = PlanStep::Consolidate(Consolidation { room, moves });
+    assert_eq!(hex(&step), "040300020102000105060101040006010200010507");
+    assert_eq!(postcard::from_bytes::<PlanStep>(&postcard::to_stdvec(&step).unwrap()).unwrap(), step);
 }
 
 fn hex<T: serde::Serialize>(value: &T) -> String {

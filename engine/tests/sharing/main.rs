@@ -9,6 +9,8 @@ mod taking_support;
 
 mod budget;
 mod complaints_taking;
+mod consolidate;
+mod consolidate_random;
 mod declare;
 mod hived;
 mod hived_obtainable;

@@ -63,6 +63,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         13 => register_again(cluster, &nodes, a, b, c),
         14 => stray_report(cluster, &nodes, &gangs, a, b),
         15 => edit(cluster, &jobs, a, b, c, d),
+        18 if d.is_multiple_of(3) => consolidate(cluster, &jobs, &gangs, &nodes, (a, b, c)),
         18 => take_back(cluster, &gangs, a, b, c),
         17 => reserve(cluster, &jobs, &nodes, a, b, c),
         20 => put_aside(cluster, &jobs, a, b, c),
@@ -208,10 +209,27 @@ fn take_back(cluster: &mut Cluster, gangs: &[GangId], a: u32, b: u32, c: u32) {
     cluster.apply(plan);
 }
 
+/// One gang is to move for another, right, late, and to where there is no room.
+fn consolidate(cluster: &mut Cluster, jobs: &[JobId], gangs: &[GangId], nodes: &[NodeId], (a, b, c): (u32, u32, u32)) {
+    let (Some(gang), Some(job), Some(node)) = (pick(gangs, a), pick(jobs, b), pick(nodes, c)) else { return };
+    let Some(record) = cluster.state.gang(gang) else { return };
+    let attempt = AttemptNo(record.attempt.0 + u32::from(c.is_multiple_of(9)));
+    let parts = record.current().map(|attempt| attempt.parts.clone()).unwrap_or_default();
+    let held =
+        parts.iter().flat_map(|part| part.devices.iter().map(|(slot, _)| DeviceId { node: part.node, slot: *slot }));
+    let (start, end) = (cluster.state.now(), cluster.state.now().plus_ms(u64::from(b % 40_000)));
+    let kept = |gang, kind, witness| Reservation { gang, kind, start, end, domain: None, witness };
+    let room = kept(GangId::new(job, b % 3), ReservationKind::Victims, held.collect());
+    let place = kept(gang, ReservationKind::Moved, vec![DeviceId { node, slot: (b % 3) as u16 }]);
+    let plan = cluster.plan(vec![PlanStep::Consolidate(Consolidation { room, moves: vec![Move { attempt, place }] })]);
+    cluster.apply(plan);
+}
+
 fn reserve(cluster: &mut Cluster, jobs: &[JobId], nodes: &[NodeId], a: u32, b: u32, c: u32) {
     let (Some(job), Some(node)) = (pick(jobs, a), pick(nodes, b)) else { return };
     let gang = GangId::new(job, b % 3);
-    let kind = [ReservationKind::Victims, ReservationKind::Wounded, ReservationKind::Booked][c as usize % 3];
+    use ReservationKind::{Booked, Moved, Victims, Wounded};
+    let kind = [Victims, Wounded, Booked, Moved][c as usize % 4];
     let start = cluster.state.now();
     let end = start.plus_ms(u64::from(c));
     let witness = (0..1 + (c % 3) as u16).map(|slot| DeviceId { node, slot }).collect();

@@ -74,7 +74,7 @@ impl Round<'_> {
             found.sort_by(|a, b| (a.price, a.victims.len(), &a.key).cmp(&(b.price, b.victims.len(), &b.key)));
             for candidate in found.into_iter().take(DOMAINS_MAX) {
                 let taken = self.trimmed(gang, item, offers, avoid, candidate.victims, candidate.rest);
-                if let Some(taken) = taken {
+                if let Some(taken) = taken.and_then(|taken| self.if_all_have_places(gang, offers, taken)) {
                     return Some(taken);
                 }
             }

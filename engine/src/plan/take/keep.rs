@@ -3,6 +3,7 @@
 
 use super::Masked;
 use crate::command::{PlacedPart, Placement, PlanStep};
+use crate::plan::backfill::held_parts;
 use crate::plan::feasible::{amount_on, part_amount};
 use crate::plan::round::Round;
 use crate::plan::shape::check_placement_shape;
@@ -60,14 +61,15 @@ impl Round<'_> {
             self.taking.cells.insert(known.gang, takes);
         }
         for (node, slots) in by_node {
+            let comes = comes_with(self.state, node, &slots);
             self.ledger.change(node, |view| {
                 let inventory = &view.facts.inventory;
                 let asked = groups.iter().map(|group| amount_on(group, inventory, slots.len() as u32));
                 let cpu_milli = asked.clone().map(|amount| amount.cpu_milli).max().unwrap_or(0);
                 let memory_bytes = asked.map(|amount| amount.memory_bytes).max().unwrap_or(0);
                 let amount = Amount {
-                    cpu_milli: cpu_milli.min(view.amount.cpu_milli),
-                    memory_bytes: memory_bytes.min(view.amount.memory_bytes),
+                    cpu_milli: cpu_milli.saturating_sub(comes.cpu_milli).min(view.amount.cpu_milli),
+                    memory_bytes: memory_bytes.saturating_sub(comes.memory_bytes).min(view.amount.memory_bytes),
                 };
                 let mut free = Vec::new();
                 for slot in &slots {
@@ -221,6 +223,9 @@ impl Round<'_> {
 
     /// What is kept for gangs counts against limits as if they ran.
     pub fn count_kept(&mut self) {
+        if std::mem::replace(&mut self.taking.counted, true) {
+            return;
+        }
         let waiting: Vec<GangId> = self.taking.waiting.iter().copied().collect();
         waiting.into_iter().for_each(|gang| self.count_against_limits(gang));
     }
@@ -249,6 +254,25 @@ impl Round<'_> {
     pub fn waits_for_kept(&self, gang: GangId) -> bool {
         self.taking.waiting.contains(&gang)
     }
+}
+
+/// CPU and memory that come free with devices, by whoever still holds them: others' are not kept in their place.
+fn comes_with(state: &State, node: NodeId, slots: &[u16]) -> Amount {
+    let mut comes = Amount::default();
+    for part in slots.iter().flat_map(|slot| holders_of(state, DeviceId { node, slot: *slot })) {
+        let devices = part.devices.len().max(1) as u64;
+        comes.cpu_milli += part.amount.cpu_milli / devices;
+        comes.memory_bytes += part.amount.memory_bytes / devices;
+    }
+    comes
+}
+
+/// The parts that hold a device.
+fn holders_of(state: &State, device: DeviceId) -> Vec<PlacedPart> {
+    let node = state.node(device.node);
+    let known = node.and_then(|node| node.devices.get(usize::from(device.slot)));
+    let gangs = known.into_iter().flat_map(|device| device.holders().iter().filter_map(|held| state.gang(held.gang)));
+    gangs.flat_map(held_parts).filter(|part| part.node == device.node).collect()
 }
 
 /// Victims leave, or have left; what a wounded gang keeps is of use while any of it can be had.

@@ -3,8 +3,10 @@
 //! the one they make room for then fits.
 
 mod choose;
+mod consolidate;
 mod guarantee;
 mod keep;
+mod places;
 mod preempt;
 mod reclaim;
 mod trim;
@@ -42,6 +44,8 @@ pub struct Offers {
     pub borrowed: BTreeMap<GangId, (AccountAt, Milli)>,
     /// How much more than it owns each of those accounts holds.
     pub beyond: BTreeMap<AccountAt, Milli>,
+    /// Whoever goes is to have a new place at once.
+    pub moved: bool,
 }
 
 impl Offers {
@@ -100,6 +104,13 @@ pub struct TakingBack {
     own_work: Option<BTreeMap<Name, Vec<OwnWork>>>,
     /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
     entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
+    /// Would what runs and asks for that, off those nodes, find another place?
+    somewhere: BTreeMap<(Hash, Vec<NodeId>), bool>,
+    /// Of the last choice of gangs to move: their new places, or one that found none.
+    places: Option<Vec<places::NewPlace>>,
+    stuck: Option<GangId>,
+    /// What is kept has been counted against limits.
+    counted: bool,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
 }
