@@ -340,7 +340,7 @@ fn walk_order(round: &mut Round, front: &mut Front, by_submit: bool, turn: Turn)
         if front.closed && !narrowed {
             narrowed = true;
             round.put_back();
-            walk.leave_kinds(|item| round.is_beyond_free(&item.scheduling));
+            walk.leave_kinds(|group| round.is_beyond_free(group));
         }
         let Some(item) = walk.next() else { break };
         if !turn.takes(round, item) {

@@ -19,18 +19,20 @@ type Chunk<K, V> = Arc<Vec<(K, Arc<V>)>>;
 #[derive(Debug)]
 pub struct Table<K, V> {
     chunks: Vec<Chunk<K, V>>,
+    /// The first key of each chunk, so that a search for one touches no others.
+    firsts: Arc<Vec<K>>,
     len: usize,
 }
 
 impl<K, V> Clone for Table<K, V> {
     fn clone(&self) -> Self {
-        Self { chunks: self.chunks.clone(), len: self.len }
+        Self { chunks: self.chunks.clone(), firsts: self.firsts.clone(), len: self.len }
     }
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+        Self { chunks: Vec::new(), firsts: Arc::default(), len: 0 }
     }
 }
 
@@ -55,7 +57,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.chunks.partition_point(|chunk| Borrow::<Q>::borrow(&chunk[0].0) <= key).saturating_sub(1)
+        self.firsts.partition_point(|first| Borrow::<Q>::borrow(first) <= key).saturating_sub(1)
     }
 
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
@@ -82,6 +84,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     pub fn insert(&mut self, key: K, value: V) -> Option<Arc<V>> {
         let value = Arc::new(value);
         if self.chunks.is_empty() {
+            Arc::make_mut(&mut self.firsts).push(key.clone());
             self.chunks.push(Arc::new(vec![(key, value)]));
             self.len = 1;
             return None;
@@ -91,12 +94,16 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         match chunk.binary_search_by(|(k, _)| k.cmp(&key)) {
             Ok(at) => Some(std::mem::replace(&mut chunk[at].1, value)),
             Err(at) => {
+                if at == 0 {
+                    Arc::make_mut(&mut self.firsts)[chunk_at] = key.clone();
+                }
                 chunk.insert(at, (key, value));
                 self.len += 1;
                 if chunk.len() > CHUNK_MAX {
                     // Ids grow, so an overflow at the end leaves the old chunk full.
                     let cut = if at == CHUNK_MAX { CHUNK_MAX } else { CHUNK_MAX / 2 };
                     let tail = chunk.split_off(cut);
+                    Arc::make_mut(&mut self.firsts).insert(chunk_at + 1, tail[0].0.clone());
                     self.chunks.insert(chunk_at + 1, Arc::new(tail));
                 }
                 None
@@ -111,6 +118,9 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         let (_, value) = Arc::make_mut(chunk).remove(at);
         if chunk.is_empty() {
             self.chunks.remove(chunk_at);
+            Arc::make_mut(&mut self.firsts).remove(chunk_at);
+        } else if at == 0 {
+            Arc::make_mut(&mut self.firsts)[chunk_at] = chunk[0].0.clone();
         }
         self.len -= 1;
         Some(value)

@@ -5,7 +5,7 @@ use super::bookings::{BookedPart, Booking};
 use super::earliest::{Foresight, Start};
 use super::explain::Reason;
 use super::foreseen::{Foreseen, Ground};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, NodeView};
 use super::round::{Round, Tried};
 use super::runtime::run_ms;
 use super::waiting::Item;
@@ -208,7 +208,7 @@ impl Round<'_> {
     fn unbooked_future(&mut self, from: Time) -> Future {
         let later = |booking: &&Arc<Booking>| booking.end > from;
         for booking in self.booked.iter().filter(later) {
-            for (node, share) in &booking.on {
+            for (node, share) in booking.on.iter() {
                 self.ledger.change(*node, |view| {
                     share.devices.iter().for_each(|(slot, _)| view.free[usize::from(*slot)] = 0);
                     view.amount = view.amount.minus(&share.amount).unwrap_or_default();
@@ -264,10 +264,10 @@ impl Round<'_> {
 
     pub(super) fn booking(&self, gang: GangId, item: &Item, start: Start) -> Booking {
         let Start { at, parts, views } = start;
-        let mut on = BTreeMap::new();
-        for (part, view) in parts.iter().zip(views) {
-            on.insert(part.node, BookedPart::of(part.devices.clone(), part.amount, &view));
-        }
+        let share = |(part, view): (&PlacedPart, NodeView)| {
+            (part.node, BookedPart::of(part.devices.clone(), part.amount, &view))
+        };
+        let on = parts.iter().zip(views).map(share).collect();
         let devices = |part: &PlacedPart| {
             let node = part.node;
             part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
@@ -354,24 +354,56 @@ impl Round<'_> {
 
     /// Leaves on the ledger what the first so many bookings leave to those that run on beyond them.
     pub(super) fn set_aside(&mut self, hit: usize) {
+        self.put_back_beyond(hit);
+        if self.aside.len() >= hit {
+            return;
+        }
+        let more: Vec<Arc<Booking>> = self.booked.between(self.aside.len(), hit).cloned().collect();
+        // Nothing becomes free by being set aside.
+        let some: Option<Vec<NodeId>> = (self.waiting.cpu_only == 0)
+            .then(|| self.ledger.with_free().union(self.ledger.partial()).copied().collect());
+        for booking in more {
+            self.aside.push(self.ledger.mark());
+            match &some {
+                Some(some) if some.len() < booking.on.len() => {
+                    some.iter()
+                        .filter(|node| booking.on.contains_key(node))
+                        .for_each(|node| self.leave_beside(&booking, *node));
+                }
+                _ => booking.on.keys().for_each(|node| self.leave_beside(&booking, *node)),
+            }
+        }
+    }
+
+    /// Leaves on the ledger what a booking and those beside it leave of a node, where anything of it could be had.
+    fn leave_beside(&mut self, booking: &Booking, node: NodeId) {
+        let Some(view) = self.ledger.node(node) else { return };
+        if self.waiting.cpu_only == 0 && view.free.iter().all(|milli| *milli == 0) {
+            return;
+        }
+        let Some((slots, left)) = self.booked.leaves(booking, node) else { return };
+        let less = |(slot, left): &(u16, u16)| view.free[usize::from(*slot)] > *left;
+        if view.amount.cpu_milli <= left.cpu_milli
+            && view.amount.memory_bytes <= left.memory_bytes
+            && !slots.iter().any(less)
+        {
+            return;
+        }
+        self.ledger.change(node, |view| {
+            for (slot, left) in slots {
+                let free = &mut view.free[usize::from(slot)];
+                *free = (*free).min(left);
+            }
+            view.amount.cpu_milli = view.amount.cpu_milli.min(left.cpu_milli);
+            view.amount.memory_bytes = view.amount.memory_bytes.min(left.memory_bytes);
+        });
+    }
+
+    /// Puts back what all but the first so many bookings leave.
+    pub(super) fn put_back_beyond(&mut self, hit: usize) {
         if self.aside.len() > hit {
             self.ledger.rollback(self.aside[hit]);
             self.aside.truncate(hit);
-        }
-        while self.aside.len() < hit {
-            let Some(booking) = self.booked.nth(self.aside.len()) else { return };
-            self.aside.push(self.ledger.mark());
-            for node in self.kept_from_others(booking) {
-                let Some((slots, left)) = self.booked.leaves(booking, node) else { continue };
-                self.ledger.change(node, |view| {
-                    for (slot, left) in slots {
-                        let free = &mut view.free[usize::from(slot)];
-                        *free = (*free).min(left);
-                    }
-                    view.amount.cpu_milli = view.amount.cpu_milli.min(left.cpu_milli);
-                    view.amount.memory_bytes = view.amount.memory_bytes.min(left.memory_bytes);
-                });
-            }
         }
     }
 

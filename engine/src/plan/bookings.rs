@@ -1,5 +1,6 @@
 //! The starts that are booked, as one cycle knows them: by gang, by moment and by node.
 
+use super::by_node::ByNode;
 use super::ledger::NodeView;
 use crate::command::PlacedPart;
 use crate::policy::Edge;
@@ -7,9 +8,6 @@ use muster_common::resources::Amount;
 use muster_common::{DeviceId, GangId, JobId, Name, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-const FIRST: GangId = GangId::new(JobId(0), 0);
-const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
 
 /// One gang's start in the future, and what stays free beside it from then on.
 #[derive(Debug, Clone)]
@@ -19,7 +17,7 @@ pub struct Booking {
     pub end: Time,
     pub witness: Vec<DeviceId>,
     pub domain: Option<(u16, Vec<Name>)>,
-    pub on: BTreeMap<NodeId, BookedPart>,
+    pub on: ByNode<BookedPart>,
     /// It stands where somebody has put it, whoever could fill around it.
     pub fixed: bool,
 }
@@ -44,7 +42,8 @@ impl BookedPart {
 pub struct Bookings {
     by_gang: BTreeMap<GangId, Arc<Booking>>,
     by_start: BTreeSet<(Time, GangId)>,
-    by_node: BTreeSet<(NodeId, GangId)>,
+    /// The gangs of each, in their order; a node on which nothing is booked any more keeps its place.
+    by_node: ByNode<Vec<GangId>>,
     /// Taken out and listed in `by_node` all the same: most of them are put back as they were.
     out: BTreeMap<GangId, Arc<Booking>>,
 }
@@ -61,7 +60,7 @@ impl Bookings {
             Some(out) if Arc::ptr_eq(&out, &booking) => {}
             out => {
                 out.iter().for_each(|out| unlist(&mut self.by_node, out));
-                self.by_node.extend(booking.on.keys().map(|node| (*node, gang)));
+                list(&mut self.by_node, &booking);
             }
         }
         self.by_gang.insert(gang, booking);
@@ -103,7 +102,13 @@ impl Bookings {
 
     /// The booking with so many before it, by start.
     pub fn nth(&self, at: usize) -> Option<&Booking> {
-        self.by_start().nth(at).map(|booking| &**booking)
+        self.between(at, at + 1).next().map(|booking| &**booking)
+    }
+
+    /// Those with so many before them and up to so many, by start.
+    pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = &Arc<Booking>> {
+        let some = self.by_start.iter().skip(from).take(to.saturating_sub(from));
+        some.filter_map(|(_, gang)| self.by_gang.get(gang))
     }
 
     /// How many starts are in the way of what ends then: those that stand first.
@@ -127,7 +132,7 @@ impl Bookings {
 
     /// What is booked on a node.
     pub fn on(&self, node: NodeId) -> impl Iterator<Item = (&Booking, &BookedPart)> {
-        let gangs = self.by_node.range((node, FIRST)..=(node, LAST)).filter_map(|(_, gang)| self.by_gang.get(gang));
+        let gangs = self.by_node.get(&node).into_iter().flatten().filter_map(|gang| self.by_gang.get(gang));
         gangs.filter_map(move |booking| Some((&**booking, booking.on.get(&node)?)))
     }
 
@@ -201,8 +206,20 @@ impl Bookings {
     }
 }
 
-fn unlist(by_node: &mut BTreeSet<(NodeId, GangId)>, booking: &Booking) {
+fn list(by_node: &mut ByNode<Vec<GangId>>, booking: &Booking) {
+    by_node.make_places(booking.on.keys().copied());
     for node in booking.on.keys() {
-        by_node.remove(&(*node, booking.gang));
+        let gangs = by_node.or_default(*node);
+        if let Err(at) = gangs.binary_search(&booking.gang) {
+            gangs.insert(at, booking.gang);
+        }
+    }
+}
+
+fn unlist(by_node: &mut ByNode<Vec<GangId>>, booking: &Booking) {
+    for node in booking.on.keys() {
+        if let Some(gangs) = by_node.get_mut(node) {
+            gangs.retain(|gang| *gang != booking.gang);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The least moment at which one admissible domain has room for a gang, from what is known of each
 //! node's future: nodes are taken up in the order in which they could be ready at the soonest.
 
-use super::bookings::Booking;
+use super::bookings::{BookedPart, Booking};
 use super::cells::Cut;
 use super::feasible::{amount_on, per_node_max};
 use super::fill::Kind;
@@ -109,6 +109,39 @@ impl Sums {
         }
         at
     }
+}
+
+/// What is booked on one node, for a gang that would run so long beside it.
+struct Beside<'a> {
+    start: Time,
+    end: Time,
+    run_ms: u64,
+    share: &'a BookedPart,
+}
+
+/// Writes down what bookings leave of a node to a gang that starts then. False: all of it.
+fn left_beside(beside: &[Beside], start: Time, view: &NodeView, left: &mut Option<NodeView>) -> bool {
+    let mut met =
+        beside.iter().filter(|other| other.start < start.plus_ms(other.run_ms) && start < other.end).peekable();
+    if met.peek().is_none() {
+        return false;
+    }
+    let left = match left {
+        Some(left) => {
+            left.resemble(view);
+            left
+        }
+        None => left.insert(view.clone()),
+    };
+    for Beside { share, .. } in met {
+        for &(slot, milli) in &share.devices {
+            let free = &mut left.free[usize::from(slot)];
+            *free = free.saturating_sub(milli);
+        }
+        left.amount = left.amount.minus(&share.amount).unwrap_or_default();
+    }
+    left.count_whole();
+    true
 }
 
 /// The earliest start, and what it was found on.
@@ -272,19 +305,20 @@ impl Round<'_> {
     /// From when on a node gives how much to a gang that starts then, each change of it.
     fn gives_when(&self, id: NodeId, plain: &Plain, search: &Search, item: &Item, steps: &mut u64) -> Vec<(Time, u64)> {
         let mut changes: Vec<(Time, u64)> = Vec::new();
-        let mut moments: BTreeSet<Time> = BTreeSet::new();
+        let mut moments: Vec<Time> = Vec::new();
         let counts = matches!(plain.unit, Unit::Devices(_));
-        let mut booked = false;
-        for (booking, _) in self.booked.on(id) {
-            booked = true;
+        let beside = self.beside(id, item);
+        for other in &beside {
             // Whoever starts then reaches into the booking; from its end on nobody does.
-            let too_late = Time(booking.start.0.saturating_sub(booking.run_beside(item))).plus_ms(1);
-            moments.extend([too_late, booking.end].into_iter().filter(|at| *at > self.now && *at < Time::NEVER));
+            let too_late = Time(other.start.0.saturating_sub(other.run_ms)).plus_ms(1);
+            moments.extend([too_late, other.end].into_iter().filter(|at| *at > self.now && *at < Time::NEVER));
         }
+        let booked = !beside.is_empty();
+        let mut left: Option<NodeView> = None;
         self.futures(id, moments, &mut |at, view| {
-            let gives = match self.beside_bookings(id, at, item, view) {
-                Some(left) => plain.gives(search, &left, steps),
-                None => plain.gives(search, view, steps),
+            let gives = match left_beside(&beside, at, view, &mut left) {
+                true => plain.gives(search, left.as_ref().unwrap_or(view), steps),
+                false => plain.gives(search, view, steps),
             };
             if changes.last().map_or(0, |(_, before)| *before) != gives {
                 changes.push((at, gives));
@@ -297,12 +331,15 @@ impl Round<'_> {
 
     /// Shows a node as it will be now and at each moment at which somebody lets go of something, for as
     /// long as anybody cares to see more.
-    fn futures(&self, id: NodeId, moments: BTreeSet<Time>, see: &mut dyn FnMut(Time, &NodeView) -> bool) {
+    fn futures(&self, id: NodeId, moments: Vec<Time>, see: &mut dyn FnMut(Time, &NodeView) -> bool) {
         let (Some(view), Some(line)) = (self.ledger.node(id), self.times.line(id)) else { return };
         let mut view = view.clone();
         let own: &[(Time, PlacedPart)] = self.own.get(&id).map_or(&[], Vec::as_slice);
         let all = line.releases().iter().map(|release| release.at).chain(own.iter().map(|(at, _)| *at));
-        let later: BTreeSet<Time> = all.filter(|at| *at > self.now).chain(moments).collect();
+        let mut later = moments;
+        later.extend(all.filter(|at| *at > self.now));
+        later.sort_unstable();
+        later.dedup();
         let mut releases = line.releases().iter().peekable();
         for at in std::iter::once(self.now).chain(later) {
             while let Some(release) = releases.next_if(|release| release.at <= at) {
@@ -318,22 +355,13 @@ impl Round<'_> {
         }
     }
 
-    /// What bookings leave of a node to a gang that starts then; `None` = all of it.
-    fn beside_bookings(&self, id: NodeId, start: Time, item: &Item, view: &NodeView) -> Option<NodeView> {
-        let mut left: Option<NodeView> = None;
-        let met = |booking: &Booking| booking.start < start.plus_ms(booking.run_beside(item)) && start < booking.end;
-        for (_, share) in self.booked.on(id).filter(|(booking, _)| met(booking)) {
-            let left = left.get_or_insert_with(|| view.clone());
-            for &(slot, milli) in &share.devices {
-                let free = &mut left.free[usize::from(slot)];
-                *free = free.saturating_sub(milli);
-            }
-            left.amount = left.amount.minus(&share.amount).unwrap_or_default();
-        }
-        if let Some(left) = &mut left {
-            left.count_whole();
-        }
-        left
+    /// What is booked on a node, as a gang looks at it.
+    fn beside<'r>(&'r self, id: NodeId, item: &Item) -> Vec<Beside<'r>> {
+        let beside = |(booking, share): (&'r Booking, &'r BookedPart)| {
+            let Booking { start, end, .. } = *booking;
+            Beside { start, end, run_ms: booking.run_beside(item), share }
+        };
+        self.booked.on(id).map(beside).collect()
     }
 
     /// The node as it will be then, and the same less what is booked of it meanwhile, if anything is.
@@ -345,8 +373,9 @@ impl Round<'_> {
         let own = self.own.get(&id).into_iter().flatten().filter(|(end, _)| *end <= start);
         own.for_each(|(_, part)| line.give(&mut view, &part.devices, &part.amount));
         view.count_whole();
-        let beside = self.beside_bookings(id, start, item, &view);
-        Some((view, beside))
+        let mut left = None;
+        let met = left_beside(&self.beside(id, item), start, &view, &mut left);
+        Some((view, left.filter(|_| met)))
     }
 
     /// One set of devices that will do. Nodes that come free last are taken first: what is free now

@@ -28,9 +28,15 @@ pub fn amount_on(group: &GroupRequest, inventory: &Inventory, devices: u32) -> A
     let cpu_milli = group.cpu_milli_per_node.unwrap_or_else(|| {
         let total = inventory.devices.len().max(1) as u64;
         let share = u64::from(group.share.0.min(1000));
-        let proportional =
-            u128::from(inventory.cpu_milli) * u128::from(devices) * u128::from(share) / (u128::from(total) * 1000);
-        (proportional as u64).max(u64::from(group.ranks_on(devices)) * 1000)
+        // Long division is slow, and hardly ever needed.
+        let proportional = match inventory.cpu_milli.checked_mul(u64::from(devices) * share) {
+            Some(product) => product / (total * 1000),
+            None => {
+                let product = u128::from(inventory.cpu_milli) * u128::from(devices) * u128::from(share);
+                (product / (u128::from(total) * 1000)) as u64
+            }
+        };
+        proportional.max(u64::from(group.ranks_on(devices)) * 1000)
     });
     Amount { cpu_milli, memory_bytes: group.memory_bytes_per_node.unwrap_or(0) }
 }

@@ -4,6 +4,7 @@
 //! Inside a lane the order never moves, and lanes are put before and behind each other as a whole: a
 //! rank that changes moves a lane, not what waits in it.
 
+use super::fill;
 use super::order::{OrderKey, number_of, ordered_bits};
 use super::stream::Stream;
 use super::waiting::{Item, KindAt, Payer, Wanted};
@@ -51,6 +52,11 @@ pub(super) struct Kind {
     unused: Vec<usize>,
     /// Where the first of each stream stands.
     pub(super) heads: BTreeSet<(Place, usize)>,
+    /// Where the first of all stands: asked of every kind by every cycle.
+    pub(super) first: Option<Place>,
+    /// How its groups take nodes: the first, and the others.
+    takes: Option<fill::Kind>,
+    takes_more: Vec<fill::Kind>,
 }
 
 /// One lane's share of a kind, of one payer.
@@ -89,6 +95,14 @@ impl Kind {
         at
     }
 
+    pub(super) fn takes(&self) -> impl Iterator<Item = &fill::Kind> {
+        self.takes.iter().chain(&self.takes_more)
+    }
+
+    fn note_first(&mut self) {
+        self.first = self.heads.first().map(|(place, _)| *place);
+    }
+
     fn head(&self, stream: usize) -> Option<OrderKey> {
         self.streams[stream].items.first().map(|item| item.key)
     }
@@ -101,6 +115,7 @@ impl Kind {
                 self.heads.insert((place_of(after, &key), *stream));
             }
         }
+        self.note_first();
     }
 
     fn move_head(&mut self, ranks: &[LaneRank], stream: usize, before: Option<OrderKey>) {
@@ -119,6 +134,7 @@ impl Kind {
                 self.unused.push(stream);
             }
         }
+        self.note_first();
     }
 }
 
@@ -145,6 +161,9 @@ impl Lanes {
                     self.kinds.len() - 1
                 });
                 self.by_wanted.insert(wanted, kind);
+                let mut takes = item.scheduling.groups.iter().map(fill::Kind::of);
+                let known = &mut self.kinds[kind];
+                (known.takes, known.takes_more) = (takes.next(), takes.collect());
                 kind
             }
         };
@@ -188,6 +207,7 @@ impl Lanes {
             }
             let heads = kind.by_key.values().filter_map(|stream| Some((kind.head(*stream)?, *stream)));
             kind.heads = heads.map(|(key, stream)| (place_of(after, &key), stream)).collect();
+            kind.note_first();
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is free, indexed by node, class and domain. It mirrors State between cycles; inside a cycle
 //! it is written on and rolled back, so a trial costs what it touches and nothing else.
 
+use super::by_node::ByNode;
 use super::fragment::Workload;
 use super::islands::{self, Islands};
 use super::owed::{Owed, Take};
@@ -25,7 +26,7 @@ pub const ROOT: DomainId = 0;
 
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    nodes: BTreeMap<NodeId, NodeView>,
+    nodes: ByNode<NodeView>,
     classes: Vec<Arc<Inventory>>,
     /// By class: a slot of each sort of device in it.
     sorts: Vec<Vec<usize>>,
@@ -42,6 +43,8 @@ pub struct Ledger {
     /// Where cheaper models go before dearer ones.
     prices: Option<Arc<Organisation>>,
     undo: Vec<Undo>,
+    /// Lists that trials no longer need, for the next ones.
+    spare: Vec<Vec<u16>>,
     workload: Arc<Workload>,
     /// Of the node that was put here last.
     latest: Option<Arc<Facts>>,
@@ -162,14 +165,15 @@ impl Ledger {
             self.relist(&facts, before, after);
             return;
         }
-        if let Some(view) = self.nodes.remove(&id) {
-            self.relist(&view.facts, view.listing(), None);
-            for &domain in &view.facts.domains {
-                self.domains[domain].pools.get_mut(&view.facts.class).into_iter().for_each(|pool| pool.forget(id));
+        if let Some((facts, listed)) = self.nodes.get(&id).map(|view| (view.facts.clone(), view.listing())) {
+            self.relist(&facts, listed, None);
+            for &domain in &facts.domains {
+                self.domains[domain].pools.get_mut(&facts.class).into_iter().for_each(|pool| pool.forget(id));
             }
         }
-        if let Some(record) = record {
-            self.put(state.fabric(), record, Suppose::default());
+        match record {
+            Some(record) => self.put(state.fabric(), record, Suppose::default()),
+            None => _ = self.nodes.remove(&id),
         }
     }
 
@@ -273,7 +277,9 @@ impl Ledger {
         let Some(view) = self.nodes.get_mut(&id) else { return };
         let listed = view.listing();
         let NodeView { open, sizes, amount, ports, .. } = *view;
-        let before = Before { node: id, open, sizes, free: view.free.clone(), amount, ports };
+        let mut free = self.spare.pop().unwrap_or_default();
+        free.clone_from(&view.free);
+        let before = Before { node: id, open, sizes, free, amount, ports };
         change(view);
         view.note_sizes(&before.free);
         view.count_whole();
@@ -347,7 +353,7 @@ impl Ledger {
             let listed = view.listing();
             view.open = undo.open;
             view.sizes = undo.sizes;
-            view.free = undo.free;
+            self.spare.push(std::mem::replace(&mut view.free, undo.free));
             view.amount = undo.amount;
             view.ports = undo.ports;
             view.count_whole();
@@ -538,6 +544,13 @@ impl NodeView {
     /// Counts `whole` anew after `free` has been changed.
     pub fn count_whole(&mut self) {
         self.whole = whole(&self.facts, &self.free);
+    }
+
+    /// Takes over what another view of the same node says.
+    pub fn resemble(&mut self, other: &NodeView) {
+        let NodeView { facts: _, open, free, amount, ports, sizes, whole } = other;
+        self.free.clone_from(free);
+        (self.open, self.amount, self.ports, self.sizes, self.whole) = (*open, *amount, *ports, *sizes, *whole);
     }
 
     pub fn is_in(&self, domain: DomainId) -> bool {

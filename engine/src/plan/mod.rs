@@ -6,6 +6,7 @@ pub mod backfill;
 mod blockers;
 pub mod bookings;
 pub mod brief;
+mod by_node;
 mod capacity;
 mod cells;
 mod compare;

@@ -1,6 +1,7 @@
 //! The open nodes of one class in one domain, found by how many wholly free devices they have: a bit a
 //! node and level, so that taking devices and giving them back costs no search through the others.
 
+use super::by_node;
 use muster_common::NodeId;
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ impl Pool {
             Arc::make_mut(&mut self.members).push(id);
             return self.members.len() - 1;
         }
-        match self.members.binary_search(&id) {
+        match by_node::place_of(&self.members, id) {
             Ok(at) => at,
             Err(at) => {
                 Arc::make_mut(&mut self.members).insert(at, id);
@@ -59,7 +60,7 @@ impl Pool {
 
     /// Forgets a node that is not listed any more.
     pub fn forget(&mut self, id: NodeId) {
-        if let Ok(at) = self.members.binary_search(&id) {
+        if let Ok(at) = by_node::place_of(&self.members, id) {
             Arc::make_mut(&mut self.members).remove(at);
             self.levels.iter_mut().for_each(|level| close_up(level, at));
         }

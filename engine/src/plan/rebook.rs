@@ -26,7 +26,7 @@ impl Round<'_> {
     /// Where nothing is booked, what is put aside is nobody's until its window is over.
     pub fn withhold_fixed(&mut self) {
         for booking in self.booked.iter().filter(|booking| !booking.is_window()) {
-            for (node, share) in &booking.on {
+            for (node, share) in booking.on.iter() {
                 self.ledger.change(*node, |view| {
                     share.devices.iter().for_each(|(slot, _)| view.free[usize::from(*slot)] = 0);
                 });
@@ -99,7 +99,7 @@ impl Round<'_> {
             }
         }
         let Reservation { gang, start, end, witness, domain, .. } = known.clone();
-        Booking { gang, start, end, witness, domain, on, fixed: true }
+        Booking { gang, start, end, witness, domain, on: on.into_iter().collect(), fixed: true }
     }
 
     /// A start on just these devices, or a later one if that moment is over; `None` where they are not
@@ -113,7 +113,7 @@ impl Round<'_> {
             by_node.entry(device.node).or_default().push((device.slot, milli));
         }
         let excluded = self.excluded(gang);
-        let mut on = BTreeMap::new();
+        let mut on = Vec::with_capacity(by_node.len());
         for (node, devices) in by_node {
             let (before, beside) = self.view_at(node, start, item).filter(|(view, _)| view.open && view.ports > 0)?;
             let view = beside.as_ref().unwrap_or(&before);
@@ -124,9 +124,10 @@ impl Round<'_> {
             if excluded.contains(&node) || !devices.iter().all(is_free) || !view.amount.covers(&amount) {
                 return None;
             }
-            on.insert(node, BookedPart::of(devices, amount, &before));
+            on.push((node, BookedPart::of(devices, amount, &before)));
         }
         let end = start.plus_ms(item.left());
+        let on = on.into_iter().collect();
         let booking = Booking { gang, start, end, witness: witness.to_vec(), domain: None, on, fixed: false };
         (!witness.is_empty()).then_some(booking)
     }

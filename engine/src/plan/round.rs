@@ -8,8 +8,9 @@ use super::ledger::{Ledger, Suppose};
 use super::limits::{Over, Room};
 use super::never::{NeverFits, fits_on};
 use super::owed::BeyondCells;
-use super::place::{Request, place};
+use super::place::{Request, models_of, place};
 use super::quota;
+use super::search::is_short;
 use super::take::TakingBack;
 use super::timeline::Timelines;
 use super::waiting::{Asked, Item, Waiting, Wanted};
@@ -246,13 +247,22 @@ impl<'a> Round<'a> {
         parts
     }
 
-    /// Is it plain from what is free at all that a request finds no room?
-    pub fn is_beyond_free(&self, scheduling: &Scheduling) -> bool {
-        scheduling.groups.iter().any(|group| match Kind::of(group) {
-            Kind::Whole { nodes, per_node } => self.ledger.nodes_with(per_node) < u64::from(nodes),
+    /// Is it plain from what is free at all that a request with such a group finds no room?
+    pub fn is_beyond_free(&self, group: &Kind) -> bool {
+        match group {
+            Kind::Whole { nodes, per_node } => self.ledger.nodes_with(*per_node) < u64::from(*nodes),
             Kind::Total(total) => self.ledger.free_total() < u64::from(total.devices),
             Kind::Shared { .. } | Kind::CpuOnly { .. } => false,
-        })
+        }
+    }
+
+    /// Is less of its models free on the ledger as it is, taken together, than a gang of one group asks for?
+    pub(super) fn is_short(&self, item: &Item) -> bool {
+        let Some(item) = self.within_quota(item) else { return false };
+        let ([group], []) = (item.scheduling.groups.as_slice(), item.scheduling.together.as_slice()) else {
+            return false;
+        };
+        models_of(group).into_iter().all(|models| is_short(self.ledger, group, models))
     }
 
     /// Is it known of the item's request that it does not fit?

@@ -5,7 +5,7 @@ use super::cells::Cut;
 use super::devices;
 use super::feasible::{amount_on, check_topology, device_allowed, labels_match, per_node_max, total_allowed};
 use super::fill::Kind;
-use super::ledger::{ClassId, DomainId, Ledger, NodeView};
+use super::ledger::{ClassId, DomainId, Ledger, NodeView, ROOT};
 use super::scope::{self, Scope};
 use crate::command::PlacedPart;
 use crate::policy::{DeviceChoice, Domains, Policy};
@@ -75,11 +75,8 @@ impl<'a> Search<'a> {
     pub fn of(ground: Ground<'a>, group: &'a GroupRequest, models: Models<'a>) -> Self {
         let Ground { ledger, fabric, policy, .. } = ground;
         let kind = Kind::of(group);
-        let cpu_only = matches!(kind, Kind::CpuOnly { .. });
-        let has_model = |class: ClassId| cpu_only || ledger.sorts(class).any(|device| wanted(group, models, device));
-        let classes: Vec<ClassId> = (0..ledger.classes().len())
-            .filter(|&class| labels_match(group, &ledger.classes()[class]) && has_model(class))
-            .collect();
+        let all = 0..ledger.classes().len();
+        let classes: Vec<ClassId> = all.filter(|&class| is_meant(ledger, group, models, &kind, class)).collect();
         let weight = |class: &ClassId| {
             let holds = group.prefers.iter().filter(|wish| wish.holds(&ledger.classes()[*class].labels));
             holds.map(|wish| u32::from(wish.weight)).sum()
@@ -289,13 +286,7 @@ impl<'a> Search<'a> {
     }
 
     fn bound_of(&self, domain: DomainId, class: ClassId) -> u64 {
-        let Some(pool) = self.ledger.pool(domain, class) else { return 0 };
-        match &self.kind {
-            Kind::Whole { per_node, .. } => pool.nodes_with(*per_node),
-            Kind::Total(total) if per_node_max(total) == 1 => pool.nodes_with(1),
-            Kind::Total(_) => pool.free_sum(),
-            Kind::Shared { .. } | Kind::CpuOnly { .. } => pool.len(),
-        }
+        bound_of(self.ledger, &self.kind, domain, class)
     }
 
     /// Is the node one that the gang may use at all, whatever is free there?
@@ -405,6 +396,30 @@ impl<'a> Search<'a> {
             amount: amount_on(self.group, &view.facts.inventory, count),
         }
     }
+}
+
+fn bound_of(ledger: &Ledger, kind: &Kind, domain: DomainId, class: ClassId) -> u64 {
+    let Some(pool) = ledger.pool(domain, class) else { return 0 };
+    match kind {
+        Kind::Whole { per_node, .. } => pool.nodes_with(*per_node),
+        Kind::Total(total) if per_node_max(total) == 1 => pool.nodes_with(1),
+        Kind::Total(_) => pool.free_sum(),
+        Kind::Shared { .. } | Kind::CpuOnly { .. } => pool.len(),
+    }
+}
+
+/// May nodes of a class serve the group?
+fn is_meant(ledger: &Ledger, group: &GroupRequest, models: Models, kind: &Kind, class: ClassId) -> bool {
+    let cpu_only = matches!(kind, Kind::CpuOnly { .. });
+    labels_match(group, &ledger.classes()[class])
+        && (cpu_only || ledger.sorts(class).any(|device| wanted(group, models, device)))
+}
+
+/// Is there too little in all of the cluster, so that [`Search::new`] would find nothing to search?
+pub fn is_short(ledger: &Ledger, group: &GroupRequest, models: Models) -> bool {
+    let kind = Kind::of(group);
+    let meant = (0..ledger.classes().len()).filter(|&class| is_meant(ledger, group, models, &kind, class));
+    meant.map(|class| bound_of(ledger, &kind, ROOT, class)).sum::<u64>() < kind.need()
 }
 
 fn wanted(group: &GroupRequest, models: Models, device: &Device) -> bool {

@@ -3,6 +3,7 @@
 
 use super::backfill::{expected_end, held_parts};
 use super::bookings::Bookings;
+use super::by_node::ByNode;
 use super::foreseen::{Answers, Ground};
 use super::ledger::{ClassId, Ledger, NodeView};
 use super::waiting::Waiting;
@@ -18,7 +19,7 @@ const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
 
 #[derive(Debug, Clone, Default)]
 pub struct Timelines {
-    lines: BTreeMap<NodeId, Line>,
+    lines: ByNode<Line>,
     gangs: BTreeMap<GangId, Holds>,
     by_end: BTreeSet<(Time, GangId)>,
     /// Open nodes by the first moment at which so many whole devices could be free, as far as anybody
@@ -61,7 +62,8 @@ pub struct Release {
 
 impl Timelines {
     pub fn of(state: &State, ledger: &Ledger, waiting: &Waiting, now: Time) -> Self {
-        let mut times = Self::default();
+        let all = ledger.nodes().map(|view| (view.facts.id, Line::default()));
+        let mut times = Self { lines: all.collect(), ..Self::default() };
         for gang in waiting.active.iter().filter_map(|id| state.gang(*id)) {
             times.put_gang(state, gang, now, &mut BTreeSet::new());
         }
@@ -105,7 +107,7 @@ impl Timelines {
             nodes.push(node);
             dirty.insert(node);
             if end < Time::NEVER {
-                let releases = &mut self.lines.entry(node).or_default().releases;
+                let releases = &mut self.lines.or_default(node).releases;
                 let at = releases.partition_point(|other| (other.at, other.gang) < (end, gang.id));
                 releases.insert(at, Release { at: end, gang: gang.id, devices, amount });
             }
@@ -128,7 +130,7 @@ impl Timelines {
     fn put_node(&mut self, state: &State, view: &NodeView) {
         let id = view.facts.id;
         let Some(record) = state.node(id) else { return };
-        let line = self.lines.entry(id).or_default();
+        let line = self.lines.or_default(id);
         line.learn(record, view);
         if !line.open {
             return;

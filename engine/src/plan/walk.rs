@@ -1,6 +1,7 @@
 //! A walk over waiting items in order, by the first of each kind through a heap. Whoever walks says
 //! what is known of a kind; what cannot be of interest then is not walked.
 
+use super::fill;
 use super::lanes::{Kind, Lanes, Place, Sought};
 use super::stream::{Spot, Stream};
 use super::waiting::Item;
@@ -30,7 +31,7 @@ struct Opened<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(lanes: &'a Lanes, sought: Sought) -> Self {
-        let first = |(at, kind): (usize, &Kind)| Some(Reverse((kind.heads.first()?.0, at)));
+        let first = |(at, kind): (usize, &Kind)| Some(Reverse((kind.first?, at)));
         let next = lanes.kinds.iter().enumerate().filter_map(first).collect();
         let opened = lanes.kinds.iter().map(|_| None).collect();
         Self { lanes, sought, next, opened, last: None }
@@ -66,13 +67,10 @@ impl<'a> Walk<'a> {
         self.sought.most_ms = self.sought.most_ms.min(most_ms);
     }
 
-    /// Nothing more of the kinds of which one item shows that none of them is of interest.
-    pub fn leave_kinds(&mut self, mut leave: impl FnMut(&Item) -> bool) {
+    /// Nothing more of the kinds of which one group shows that none of them is of interest.
+    pub fn leave_kinds(&mut self, mut leave: impl FnMut(&fill::Kind) -> bool) {
         let lanes = self.lanes;
-        let mut leaves = |at: usize| {
-            let first = lanes.kinds[at].heads.first();
-            first.and_then(|(_, stream)| lanes.kinds[at].streams[*stream].items.first()).is_some_and(|item| leave(item))
-        };
+        let mut leaves = |at: usize| lanes.kinds[at].takes().any(&mut leave);
         self.next.retain(|Reverse((_, at))| !leaves(*at));
         if let Some((kind, ..)) = self.last
             && leaves(kind)

@@ -112,6 +112,7 @@ impl Round<'_> {
             on.insert(node.id, BookedPart { devices, amount, free, left: amount });
         }
         let (start, end) = (window.start, window.end);
+        let on = on.into_iter().collect();
         Booking { gang: stand_in(window), start, end, witness, domain: None, on, fixed: true }
     }
 
@@ -120,7 +121,7 @@ impl Round<'_> {
     fn enter_windows(&mut self, gang: GangId) -> Vec<GangId> {
         let state = self.state;
         let windows = state.windows();
-        let job = state.job(gang.job).filter(|_| windows.have_holders());
+        let job = windows.have_holders().then(|| state.job(gang.job)).flatten();
         let own = job.into_iter().flat_map(|job| {
             let account = &state.scheduling(job).account;
             windows.iter().filter(move |window| window.holders.admit(state.accounts(), gang.job, account))
@@ -173,6 +174,12 @@ impl Round<'_> {
     /// Parts beside what the first so many bookings need and on nothing that is kept in a window which it could
     /// run on into. Leaves those bookings set aside.
     pub fn search_beside(&mut self, gang: GangId, item: &Item, hit: usize) -> Option<Vec<PlacedPart>> {
+        self.put_back_beyond(hit);
+        if !self.may_overrun(item, hit) && self.is_short(item) {
+            // As the search would have it.
+            self.spent += 1;
+            return None;
+        }
         self.set_aside(hit);
         let mark = self.ledger.mark();
         self.shut(item.longest(), hit);
