@@ -31,7 +31,7 @@ pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use level::level_of;
 pub use organisation::ORGANISATION_LEVEL;
-pub use power::{ORDERED_MAX, POWER_LEVEL};
+pub use power::{GOING_MS, HOOK_LEVEL, ORDERED_MAX, POWER_LEVEL};
 pub use window::{WINDOWS_LEVEL, crossing, window_named};
 
 use crate::command::{Command, Entry, STEP_MS_MAX};

@@ -9,6 +9,7 @@ use super::limits::{Of, Over, Room};
 use super::never::{NeverFits, fits_on};
 use super::owed::BeyondCells;
 use super::place::{Request, place};
+use super::power::Search;
 use super::quota;
 use super::take::TakingBack;
 use super::timeline::Timelines;
@@ -64,6 +65,8 @@ pub struct Round<'a> {
     looked: u32,
     pub truncated: u32,
     pub taking: TakingBack,
+    /// Nodes that could be woken, until that has been gone through.
+    pub(crate) waking: Option<Search<'a>>,
 }
 
 /// Which shapes could run here if nothing else did. Void when an inventory changes, or a device goes into
@@ -157,6 +160,7 @@ impl<'a> Round<'a> {
             looked: 0,
             truncated: 0,
             taking: TakingBack::default(),
+            waking: None,
         }
     }
 

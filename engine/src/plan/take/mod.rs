@@ -81,6 +81,8 @@ const VAIN_STEPS_MAX: u64 = 300_000;
 pub struct TakingBack {
     /// Gangs that wait for devices kept for them, and for nothing else.
     pub waiting: BTreeSet<GangId>,
+    /// Those of them that count against limits already.
+    counted: BTreeSet<GangId>,
     /// Told to stop in this cycle.
     victims: BTreeSet<GangId>,
     /// What was set aside on the ledger, by whose it is.
