@@ -83,17 +83,17 @@ impl Orders {
 
     /// Nothing is left to ask of these nodes.
     pub fn answered(&mut self, call: &Call) {
-        call.nodes.iter().for_each(|(node, _, ask)| drop(self.known.insert(*node, (*ask, Stage::Answered))));
+        self.known.extend(call.nodes.iter().map(|(node, _, ask)| (*node, (*ask, Stage::Answered))));
     }
 
     /// One bad machine must not stand for the others: each is asked for by itself.
     pub fn one_by_one(&mut self, call: &Call) {
-        call.nodes.iter().for_each(|(node, _, ask)| drop(self.known.insert(*node, (*ask, Stage::Alone))));
+        self.known.extend(call.nodes.iter().map(|(node, _, ask)| (*node, (*ask, Stage::Alone))));
     }
 
     /// As if they had not been asked for.
     pub fn forget(&mut self, call: &Call) {
-        call.nodes.iter().for_each(|(node, ..)| drop(self.known.remove(node)));
+        self.known.retain(|node, _| call.nodes.iter().all(|(known, ..)| known != node));
     }
 }
 

@@ -125,5 +125,5 @@ async fn a_hook_that_fails_for_one_node_keeps_the_others_from_nothing_and_says_w
     let view = ctx.view();
     let shown = crate::gateway::render::node::summary(&view, view.node(node(&view, "n2")).unwrap());
     assert_eq!((shown.state.as_str(), shown.reason.as_str()), ("ASLEEP", "it had nothing to do"));
-    assert_eq!(shown.reason_at_ms.is_some(), true);
+    assert!(shown.reason_at_ms.is_some());
 }

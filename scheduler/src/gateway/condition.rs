@@ -23,7 +23,7 @@ pub fn of(inner: &Inner) -> Result<pb::ServerCondition, ErrorInfo> {
         history_gaps: ctx.history.gaps().map_err(errors::history)?.len() as u64,
         feature_level_max: FEATURE_LEVEL,
         hook: hook.map(|hook| hook.display().to_string()).unwrap_or_default(),
-        hook_problem: hook.and_then(|hook| crate::elastic::problem(hook)).unwrap_or_default(),
+        hook_problem: hook.and_then(crate::elastic::problem).unwrap_or_default(),
         elastic_pools: ctx.view().policy().elastic.len() as u32,
     })
 }

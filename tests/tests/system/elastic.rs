@@ -96,7 +96,7 @@ async fn a_node_that_cannot_be_switched_off_stays_and_says_why() {
     })
     .await;
     assert!(told.contains("n2 could not be put to sleep"), "{told}");
-    assert_eq!(machines.until_state("UP").await.schedulable, true);
+    assert!(machines.until_state("UP").await.schedulable);
     let doctor = machines.cluster.admin.run(&["cluster", "doctor"]).await;
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert_eq!(doctor.matches("its hook is ").count(), 3, "{doctor}");
