@@ -66,8 +66,10 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     // 2. The order, and what is free.
     let kept = memo.sync(state, now);
     let Kept { scorer, waiting, ledger, times, ever, powers, .. } = kept;
+    let powers = &*powers;
     let mut round = Round::new(state, now, waiting, ledger, times, ever);
     round.expiring = expiring;
+    round.waking = powers.search(&round);
     round.take_over_fixed();
     round.take_over_windows();
     round.serve_kept();
@@ -414,7 +416,7 @@ fn offer_outside(round: &mut Round, gang: GangId, item: &Arc<Item>, front: &mut 
     // Whoever has a window of time of its own waits for that.
     let has_window = !round.booked.fixed_for(gang.job).is_empty();
     let placed = round.try_beside_bookings(gang, item, own.as_deref()) == Tried::Placed;
-    if placed || !has_window && round.take_back(gang, item) {
+    if placed || !has_window && (round.wake_first(gang, item) || round.take_back(gang, item)) {
         return Offered::Next;
     }
     if !front.closed && !has_window && !round.is_over_quota(item) && !round.is_kept_off(gang, item) {

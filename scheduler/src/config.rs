@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+/// Longest that a hook may take.
+const HOOK_TIMEOUT_MS_MAX: u64 = 600_000;
+
 /// `server.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,23 @@ pub struct ServerConfig {
     pub heartbeat: Heartbeat,
     /// UDP port for `quic`; left out: the number of `listen`.
     pub heartbeat_port: Option<NonZeroU16>,
+    /// How machines are switched while this server leads.
+    pub elastic: Option<ElasticConfig>,
+}
+
+/// The program that puts machines to sleep and wakes them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElasticConfig {
+    /// Run as `HOOK sleep NODE...` and `HOOK wake NODE...`.
+    pub hook: PathBuf,
+    /// It is killed after so long.
+    #[serde(default = "hook_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+const fn hook_timeout_ms() -> u64 {
+    60_000
 }
 
 const fn decision_log_mib() -> u32 {
@@ -87,6 +107,10 @@ pub enum ServerConfigError {
         "`metrics_listen` is {0}, which is every network of this machine; name one address, such as 127.0.0.1:9470"
     )]
     MetricsEverywhere(SocketAddr),
+    #[error("`elastic.hook` is {}, which is not a whole path; name it from the root on", .0.display())]
+    HookPath(PathBuf),
+    #[error("`elastic.timeout_ms` is {0}; it must be between 1000 and {HOOK_TIMEOUT_MS_MAX}")]
+    HookTimeout(u64),
     #[error("`members` lists {0} servers; use 1, 3 or 5, so that a majority is clear")]
     Count(usize),
 }
@@ -109,6 +133,14 @@ impl ServerConfig {
         }
         if let Some(address) = self.metrics_listen.filter(|address| address.ip().is_unspecified()) {
             return Err(ServerConfigError::MetricsEverywhere(address));
+        }
+        if let Some(elastic) = &self.elastic {
+            if !elastic.hook.is_absolute() {
+                return Err(ServerConfigError::HookPath(elastic.hook.clone()));
+            }
+            if !(1_000..=HOOK_TIMEOUT_MS_MAX).contains(&elastic.timeout_ms) {
+                return Err(ServerConfigError::HookTimeout(elastic.timeout_ms));
+            }
         }
         if !self.join && !matches!(ids.len(), 1 | 3 | 5) {
             return Err(ServerConfigError::Count(ids.len()));

@@ -1,5 +1,6 @@
 //! What every service of a server shares.
 
+use crate::config::ElasticConfig;
 use crate::consensus::ConsensusHandle;
 use crate::decisions::DecisionLog;
 use crate::heartbeats::Heartbeats;
@@ -34,6 +35,8 @@ pub struct Context {
     pub server: ServerName,
     /// Every server of the cluster as configured, by id.
     pub members: BTreeMap<u64, MemberInfo>,
+    /// How machines are switched while this server leads; None = not at all.
+    pub elastic: Option<ElasticConfig>,
     pub ca_fingerprint: Fingerprint,
     pub version: &'static str,
 }

@@ -7,6 +7,7 @@ pub mod consensus;
 pub mod context;
 pub mod coordinator;
 pub mod decisions;
+pub mod elastic;
 mod farewell;
 mod framed;
 #[doc(hidden)]

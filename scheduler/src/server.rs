@@ -8,6 +8,7 @@ use crate::consensus::{
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::decisions::DecisionLog;
+use crate::elastic::Switcher;
 use crate::farewell;
 use crate::gateway::Gateway;
 use crate::gateway::hurry::Hurried;
@@ -218,6 +219,7 @@ fn wire_up(
     };
     // Milliseconds leave room for a thousand servers.
     let sessions = SessionsHandle::new(services, clock.wall_ms() * 1024 + config.id % 1024);
+    switch(config, supervisor, &sessions);
     let member = |member: &crate::config::Member| {
         (member.id, MemberInfo { name: member.name.clone(), address: member.address.clone() })
     };
@@ -238,9 +240,24 @@ fn wire_up(
         credentials,
         server: ServerName { id: config.id, name: config.name.clone(), address },
         members,
+        elastic: config.elastic.clone(),
         ca_fingerprint,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Starts who has machines switched.
+fn switch(config: &ServerConfig, supervisor: &Supervisor, sessions: &SessionsHandle) {
+    let Services { consensus, proposer, clock, .. } = sessions.services.as_ref();
+    let switcher = Switcher {
+        consensus: consensus.clone(),
+        proposer: proposer.clone(),
+        sessions: sessions.clone(),
+        clock: clock.clone(),
+        cluster: config.cluster_id.clone(),
+        config: config.elastic.clone(),
+    };
+    supervisor.spawn("elastic", switcher.run(supervisor.shutdown().clone()));
 }
 
 /// Starts who decides, and who only tries.

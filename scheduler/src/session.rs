@@ -221,7 +221,8 @@ async fn admit(
         raise_above(sessions, term, &state, seen_generation).await?;
     }
     if let Some(record) = known {
-        if is_same(record, &registration) {
+        // What was switched off in name only is found awake by registering.
+        if is_same(record, &registration) && !crate::elastic::is_overdue(record.power, services.proposer.now()) {
             if record.liveness != Liveness::Up {
                 propose(sessions, term, Command::NodeSeen { node: record.id, epoch: record.epoch }).await?;
             }

@@ -125,6 +125,13 @@ impl SessionsHandle {
         self.lock().by_node.get(&node).is_some_and(|now| now.boot_id != boot_id)
     }
 
+    /// Has the node's agent connect again, if it is connected.
+    pub(crate) fn end(&self, node: NodeId, why: &'static str) {
+        if let Some(now) = self.lock().by_node.get(&node) {
+            now.outgoing.end(why);
+        }
+    }
+
     /// How many agents are connected.
     pub fn count(&self) -> usize {
         self.lock().by_node.len()

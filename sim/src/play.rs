@@ -22,7 +22,7 @@ use muster_engine::forecast::{CycleEvery, Hooks, InstantOrder, PlayError, Player
 use muster_engine::organisation::Organisation;
 use muster_engine::outcome::Response;
 use muster_engine::plan::never::fits_ever;
-use muster_engine::policy::Policy;
+use muster_engine::policy::{ElasticPool, Policy};
 use muster_engine::{Command, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -130,8 +130,14 @@ impl Play<'_> {
         for (at, call) in recorder.begin(begin) {
             player.call_at(at, call);
         }
+        let patience_ms = patience_ms(self.policy);
+        let mut quiet_since = None;
         loop {
-            let stuck = player.only_calls_left() && recorder.nothing_can_change();
+            let quiet = recorder.waits_for_machines();
+            let now = player.state.now();
+            quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
+            let in_vain = quiet_since.is_some_and(|since: Time| now > since.plus_ms(patience_ms));
+            let stuck = in_vain || player.only_calls_left() && recorder.nothing_can_change();
             if recorder.is_over() || recorder.is_stopped() || stuck || player.stats().entries > ENTRIES_MAX {
                 break;
             }
@@ -198,6 +204,17 @@ impl Play<'_> {
         }
         recorder.expect_in_order();
     }
+}
+
+/// Machines that nobody can switch are tried again and again. Where nothing has run for so long and nothing more
+/// comes, what waits will wait for ever; machines that come only now and then have had their chances.
+fn patience_ms(policy: &Policy) -> u64 {
+    const CHANCES: u64 = 20;
+    let round = |pool: &ElasticPool| {
+        let once_ms = [pool.idle_ms, pool.sleep_timeout_ms, pool.wake_timeout_ms, pool.retry_ms];
+        once_ms.into_iter().sum::<u64>().saturating_mul(CHANCES).saturating_add(pool.wake_after_ms)
+    };
+    policy.elastic.values().map(round).max().unwrap_or(u64::MAX)
 }
 
 fn submit_of(job: &TraceJob, scheduling: Scheduling, launch: &Arc<Launch>) -> Command {

@@ -134,6 +134,11 @@ impl<'a> Recorder<'a> {
         self.active == 0 && self.faults.all_up()
     }
 
+    /// The same, and nothing is to come: only machines are switched, in vain.
+    pub fn waits_for_machines(&self) -> bool {
+        self.nothing_can_change() && self.arrivals.is_empty()
+    }
+
     /// Somebody asked to stop.
     pub fn is_stopped(&self) -> bool {
         self.stopped

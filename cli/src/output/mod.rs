@@ -31,7 +31,9 @@ impl Style {
     pub fn state(&self, word: &str) -> String {
         let sgr = match word {
             "RUNNING" | "SUCCEEDED" | "UP" | "FREE" | "leader" => "32",
-            "STARTING" | "STOPPING" | "SILENT" | "DRAINING" | "CORDONED" | "DRAINED" => "33",
+            "STARTING" | "STOPPING" | "SILENT" | "DRAINING" | "CORDONED" | "DRAINED" | "WAKING" | "FALLING_ASLEEP" => {
+                "33"
+            }
             "FAILED" | "TIMED_OUT" | "FENCED" | "UNKNOWN" | "QUARANTINED" | "unreachable" => "31",
             _ => return word.to_owned(),
         };

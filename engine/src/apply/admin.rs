@@ -111,7 +111,7 @@ impl Applying<'_> {
         }
         let name = record.name.clone();
         self.drop_drain_timer(node);
-        self.drop_wake_timer(node);
+        self.drop_power_timer(node);
         self.node_mut(node);
         self.state.nodes.remove(&node);
         self.state.node_names.remove(&name);

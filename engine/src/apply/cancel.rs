@@ -93,11 +93,15 @@ impl Applying<'_> {
     }
 
     pub(super) fn hold(&mut self, id: JobId, hold: bool, by: &Principal) -> Result {
+        let released_at = self.released_at();
         let job = self.state.jobs.get_mut(&id).ok_or(Refusal::UnknownJob(id))?;
         if job.held == hold {
             return Ok(Response::Noop);
         }
         job.held = hold;
+        if !hold {
+            job.released_at = released_at;
+        }
         self.state.touch(Key::Job(id));
         self.state.parked.retain(|gang, _| gang.job != id);
         self.event(Event::JobHeld { job: id, hold, by: by.clone() });

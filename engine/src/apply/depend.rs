@@ -126,6 +126,7 @@ impl Applying<'_> {
     /// `upstream` has started, or ended as told: what does that mean for a job that waits for it?
     fn settle_condition(&mut self, id: JobId, upstream: JobId, end: Option<End>) {
         let holds = |kind| end.map_or(kind == DependencyKind::Started, |end| holds_at_end(kind, end));
+        let released_at = self.released_at();
         let Some(job) = self.state.jobs.get_mut(&id) else { return };
         let Some(waits) = job.waits.as_mut() else { return };
         let Some(at) = waits.unmet.iter().position(|(_, job)| *job == upstream) else { return };
@@ -137,7 +138,7 @@ impl Applying<'_> {
         waits.unmet.remove(at);
         waits.broken.extend(broken.map(|end| (kind, upstream, end)));
         if waits.unmet.is_empty() && waits.broken.is_empty() {
-            job.waits = None;
+            (job.waits, job.released_at) = (None, released_at);
         }
         let by = job.principal.clone();
         self.state.dependents.remove(&(upstream, id));

@@ -49,6 +49,7 @@ impl Applying<'_> {
             Timer::Keys => self.forget_old_keys(),
             Timer::Window { number } => self.forget_window(number, None),
             Timer::Wake { node } => self.wake_timed_out(node),
+            Timer::FallAsleep { node } => self.sleep_timed_out(node),
         }
     }
 

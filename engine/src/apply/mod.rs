@@ -34,7 +34,7 @@ pub use edit::EDIT_LEVEL;
 pub use level::level_of;
 pub use moves::MOVE_LEVEL;
 pub use organisation::{MONEY_LEVEL, ORGANISATION_LEVEL};
-pub use power::{ORDERED_MAX, POWER_LEVEL};
+pub use power::{GOING_MS, HOOK_LEVEL, ORDERED_MAX, POWER_LEVEL};
 pub use window::{WINDOWS_LEVEL, crossing, window_named};
 
 use crate::command::{Command, Entry, STEP_MS_MAX};

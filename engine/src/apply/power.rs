@@ -13,10 +13,13 @@ use std::collections::BTreeSet;
 
 /// From this feature level on, nodes may sleep.
 pub const POWER_LEVEL: u32 = 7;
+/// From this feature level on, falling asleep has a deadline, and one that is to wake is not taken for awake because it
+/// is heard on its way down.
+pub const HOOK_LEVEL: u32 = 8;
 /// Most nodes of one command.
 pub const ORDERED_MAX: usize = 4096;
 /// So long after it is said to be off a machine may still be heard, without anything having woken it.
-const GOING_MS: u64 = 2 * MINUTE_MS;
+pub const GOING_MS: u64 = 2 * MINUTE_MS;
 /// Longest reason that is kept.
 const WHY_CHARS_MAX: usize = 256;
 
@@ -106,7 +109,9 @@ impl Applying<'_> {
         for &(node, epoch) in nodes {
             let record = self.state.nodes.get(&node);
             if record.is_some_and(|record| record.epoch == epoch && record.may_sleep()) && !claimed.contains(&node) {
-                self.node_mut(node).power = Power::FallingAsleep { since };
+                let by = self.sleep_by(node);
+                self.node_mut(node).power = Power::FallingAsleep { since, by };
+                self.set_timer(by, Timer::FallAsleep { node });
                 going.push(node);
             }
         }
@@ -117,6 +122,13 @@ impl Applying<'_> {
         Ok(Response::Done)
     }
 
+    fn sleep_by(&self, node: NodeId) -> Time {
+        let record = self.state.nodes.get(&node);
+        let pool = record.and_then(|record| self.state.policy.elastic_of(&record.name, &record.inventory));
+        let bounded = pool.filter(|_| self.state.cluster.feature_level >= HOOK_LEVEL);
+        bounded.map_or(Time::NEVER, |(_, pool)| self.now().plus_ms(pool.sleep_timeout_ms))
+    }
+
     pub(super) fn node_power(&mut self, node: NodeId, epoch: u64, answer: &PowerAnswer) -> Result {
         self.needs_power_level()?;
         self.check_epoch(node, epoch)?;
@@ -124,6 +136,7 @@ impl Applying<'_> {
         let since = self.now();
         match (power, answer) {
             (Some(Power::FallingAsleep { .. }), PowerAnswer::Asleep) => {
+                self.drop_power_timer(node);
                 self.node_mut(node).power = Power::Asleep { since, rests_until: Time::ZERO };
                 self.event(Event::NodeAsleep { node });
             }
@@ -142,13 +155,14 @@ impl Applying<'_> {
 
     fn did_not_sleep(&mut self, node: NodeId, why: &str) {
         let until = self.retry_at(node);
+        self.drop_power_timer(node);
         self.node_mut(node).power = Power::Awake { stays_until: until };
         self.event(Event::NodePowerFailed { node, waking: false, why: short(why), until });
     }
 
     fn did_not_wake(&mut self, node: NodeId, why: &str) {
         let (since, until) = (self.now(), self.retry_at(node));
-        self.drop_wake_timer(node);
+        self.drop_power_timer(node);
         self.node_mut(node).power = Power::Asleep { since, rests_until: until };
         self.event(Event::NodePowerFailed { node, waking: true, why: short(why), until });
     }
@@ -160,27 +174,44 @@ impl Applying<'_> {
         }
     }
 
-    pub(super) fn drop_wake_timer(&mut self, node: NodeId) {
-        if let Some(Power::Waking { by, .. }) = self.state.nodes.get(&node).map(|record| record.power) {
-            self.drop_timer(by, Timer::Wake { node });
+    pub(super) fn sleep_timed_out(&mut self, node: NodeId) {
+        let power = self.state.nodes.get(&node).map(|record| record.power);
+        if matches!(power, Some(Power::FallingAsleep { .. })) {
+            self.did_not_sleep(node, "nobody said in time that it is off");
+        }
+    }
+
+    pub(super) fn drop_power_timer(&mut self, node: NodeId) {
+        match self.state.nodes.get(&node).map(|record| record.power) {
+            Some(Power::Waking { by, .. }) => self.drop_timer(by, Timer::Wake { node }),
+            Some(Power::FallingAsleep { by, .. }) => self.drop_timer(by, Timer::FallAsleep { node }),
+            _ => {}
         }
     }
 
     /// Its agent has registered. One that is going down may do so once more before it is gone; `for_certain`: it has
-    /// booted since, or runs something.
-    pub(super) fn found_awake(&mut self, node: NodeId, for_certain: bool) {
+    /// booted since, or runs something; `same`: it is the agent's process that was there before.
+    pub(super) fn found_awake(&mut self, node: NodeId, for_certain: bool, same: bool) {
         let Some(record) = self.state.nodes.get(&node) else { return };
         let is_back = match record.power {
             Power::Awake { .. } => false,
-            Power::Waking { .. } => true,
+            Power::Waking { since, .. } => {
+                let may_be_going = same && self.state.cluster.feature_level >= HOOK_LEVEL;
+                for_certain || !may_be_going || since.plus_ms(GOING_MS) <= self.now()
+            }
             Power::FallingAsleep { .. } => for_certain,
             Power::Asleep { since, .. } => for_certain || since.plus_ms(GOING_MS) <= self.now(),
         };
         if is_back {
-            self.drop_wake_timer(node);
+            self.drop_power_timer(node);
             self.node_mut(node).power = Power::AWAKE;
             self.event(Event::NodeAwake { node });
         }
+    }
+
+    /// What is noted of a job that is let go now.
+    pub(super) fn released_at(&self) -> Time {
+        if self.state.cluster.feature_level < HOOK_LEVEL { Time::ZERO } else { self.now() }
     }
 
     /// Work has left the node.

@@ -63,6 +63,7 @@ impl Applying<'_> {
         let record = self.state.nodes.get(&node).expect("named by the name table");
         let rebooted = record.inventory.boot_id != registration.inventory.boot_id;
         let same_hardware = record.inventory.hardware_id == registration.inventory.hardware_id;
+        let same_process = record.instance == registration.instance;
         let idle = record.gangs.is_empty() && record.orphans.is_empty();
         if !idle && !same_hardware {
             let why = format!(
@@ -89,7 +90,8 @@ impl Applying<'_> {
                 self.stop(gang, Cause::Vanished { node });
             }
         }
-        self.found_awake(node, rebooted || registration.held.iter().any(|held| held.live.is_some()));
+        let works = registration.held.iter().any(|held| held.live.is_some());
+        self.found_awake(node, rebooted || works, same_process);
         self.renew_record(node, registration);
         self.stop_unknown(node, &registration.held);
         Ok(self.registered(node, registration, rebooted))

@@ -96,6 +96,7 @@ impl Applying<'_> {
                 started: false,
                 waits,
                 learned_ms: self.learned_ms(submit),
+                released_at: Time::ZERO,
             },
         );
         let payer = (scheduling.account.clone(), submit.principal.clone());

@@ -39,7 +39,7 @@ impl Player {
     ) -> Result<(), PlayError> {
         let power = self.state.node(node).map(|record| record.power);
         match power {
-            Some(Power::FallingAsleep { since }) if since == asked => self.answer_asleep(node, at, hooks),
+            Some(Power::FallingAsleep { since, .. }) if since == asked => self.answer_asleep(node, at, hooks),
             _ => Ok(()),
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Capacity<'a> {
     state: &'a State,
     now: &'a Ledger,
     awake: Option<Ledger>,
+    /// With the sleepers of the first so many elastic pools.
+    awake_upto: BTreeMap<usize, Ledger>,
     opened: Option<Ledger>,
     proven: Option<Ledger>,
     known: BTreeMap<GroupRequest, BTreeMap<Vec<NodeId>, Lacks>>,
@@ -40,6 +42,7 @@ impl<'a> Capacity<'a> {
             state,
             now,
             awake: None,
+            awake_upto: BTreeMap::new(),
             opened: None,
             proven: None,
             known: BTreeMap::new(),
@@ -219,9 +222,10 @@ impl<'a> Capacity<'a> {
         if nodes.is_empty() || !self.fits_if(suppose, group, excluded) {
             return None;
         }
-        let budgets = state.policy().elastic_pools();
-        let wakes = match budgets.last() {
-            None => "and the policy has no `elastic` pool to wake them".to_owned(),
+        let pools = state.policy().elastic_pools();
+        let enough = (1..=pools.len()).find(|pools| self.fits_with(*pools, &nodes, group, excluded));
+        let wakes = match enough.and_then(|enough| pools.get(enough - 1)) {
+            None => "and no `elastic` pool of the policy wakes enough of them".to_owned(),
             Some((name, pool)) => {
                 format!("`elastic.{name}` wakes nodes for what has waited for {} s", pool.wake_after_ms.div_ceil(1000))
             }
@@ -231,6 +235,23 @@ impl<'a> Capacity<'a> {
             many => format!("{many} nodes are asleep"),
         };
         Some(blocker(Reason::Asleep, format!("{asleep}; {wakes}")).on(nodes))
+    }
+
+    /// Would it fit if those of the nodes were awake that are in the first so many elastic pools?
+    fn fits_with(&mut self, pools: usize, asleep: &[NodeId], group: &GroupRequest, excluded: &[NodeId]) -> bool {
+        let ledger = self.awake_upto.remove(&pools).unwrap_or_else(|| {
+            let pool = |node: &NodeId| {
+                let record = self.state.node(*node).filter(|record| record.is_in_service())?;
+                self.state.policy().elastic_of(&record.name, &record.inventory)
+            };
+            let mut ledger = self.now.clone();
+            let within = asleep.iter().filter(|node| pool(node).is_some_and(|(at, _)| at < pools));
+            within.for_each(|node| ledger.open(*node));
+            ledger
+        });
+        let fits = self.fits(&ledger, group, excluded);
+        self.awake_upto.insert(pools, ledger);
+        fits
     }
 
     /// Would it fit if only that were otherwise?

@@ -9,6 +9,7 @@ use super::limits::{Over, Room};
 use super::never::{NeverFits, fits_on};
 use super::owed::BeyondCells;
 use super::place::{Request, models_of, place};
+use super::power::Search;
 use super::quota;
 use super::search::is_short;
 use super::take::TakingBack;
@@ -66,6 +67,8 @@ pub struct Round<'a> {
     looked: u32,
     pub truncated: u32,
     pub taking: TakingBack,
+    /// Nodes that could be woken, until that has been gone through.
+    pub(crate) waking: Option<Search<'a>>,
 }
 
 /// Which shapes could run here if nothing else did. Void when an inventory changes, or a device goes into
@@ -159,6 +162,7 @@ impl<'a> Round<'a> {
             looked: 0,
             truncated: 0,
             taking: TakingBack::default(),
+            waking: None,
         }
     }
 
@@ -262,7 +266,7 @@ impl<'a> Round<'a> {
         let ([group], []) = (item.scheduling.groups.as_slice(), item.scheduling.together.as_slice()) else {
             return false;
         };
-        models_of(group).into_iter().all(|models| is_short(self.ledger, group, models))
+        models_of(group, self.ledger).into_iter().all(|models| is_short(self.ledger, group, models))
     }
 
     /// Is it known of the item's request that it does not fit?

@@ -28,6 +28,8 @@ pub struct ElasticPool {
     pub idle_ms: u64,
     /// The waiting budget: nodes are woken only for a gang that has waited so long.
     pub wake_after_ms: u64,
+    /// A node that nobody has said by then to be off counts as one that could not be put to sleep.
+    pub sleep_timeout_ms: u64,
     /// How long waking usually takes. A gang whose start is booked sooner than that wakes nothing.
     pub wake_ms: u64,
     /// A node that is not back by then counts as not woken.
@@ -47,6 +49,7 @@ impl Default for ElasticPool {
             except: BTreeSet::new(),
             idle_ms: 30 * MINUTE_MS,
             wake_after_ms: 0,
+            sleep_timeout_ms: 5 * MINUTE_MS,
             wake_ms: 5 * MINUTE_MS,
             wake_timeout_ms: 15 * MINUTE_MS,
             retry_ms: 30 * MINUTE_MS,
@@ -64,6 +67,7 @@ impl ElasticPool {
         };
         within("idle_ms", self.idle_ms, 1_000, MS_MAX)?;
         within("wake_after_ms", self.wake_after_ms, 0, MS_MAX)?;
+        within("sleep_timeout_ms", self.sleep_timeout_ms, 1_000, DAY_MS)?;
         within("wake_timeout_ms", self.wake_timeout_ms, 1_000, DAY_MS)?;
         within("wake_ms", self.wake_ms, 0, self.wake_timeout_ms)?;
         // One that fails at once would else be asked again at once, for ever.

@@ -180,9 +180,13 @@ impl State {
             ensure(missing.is_none(), || format!("gang {id} has no timer {missing:?}"))?;
         }
         for node in self.nodes.values() {
-            let Power::Waking { by, .. } = node.power else { continue };
-            let timer = (by, Timer::Wake { node: node.id });
-            ensure(by == Time::NEVER || timers.contains(&timer), || format!("node {} may wake for ever", node.id))?;
+            let (by, timer) = match node.power {
+                Power::Waking { by, .. } => (by, Timer::Wake { node: node.id }),
+                Power::FallingAsleep { by, .. } => (by, Timer::FallAsleep { node: node.id }),
+                _ => continue,
+            };
+            let bounded = by == Time::NEVER || timers.contains(&(by, timer));
+            ensure(bounded, || format!("node {} may be {} for ever", node.id, node.power.word()))?;
         }
         for known in self.reservations.values().filter(|known| known.end < Time::NEVER) {
             let timer = (known.end, Timer::Reservation { gang: known.gang });
@@ -207,6 +211,9 @@ impl State {
                 Timer::Window { number } => self.windows.get(*number).is_some(),
                 Timer::Wake { node } => {
                     self.nodes.get(node).is_some_and(|node| matches!(node.power, Power::Waking { .. }))
+                }
+                Timer::FallAsleep { node } => {
+                    self.nodes.get(node).is_some_and(|node| matches!(node.power, Power::FallingAsleep { .. }))
                 }
             };
             ensure(belongs, || format!("{timer:?} belongs to nothing"))?;

@@ -33,6 +33,8 @@ pub struct JobRecord {
     pub waits: Option<Box<Waits>>,
     /// The median run time of the user's earlier jobs of that name, when it was submitted.
     pub learned_ms: Option<u64>,
+    /// When it was last let go, by whoever held it or by the jobs it waited for; kept from feature level 8 on.
+    pub released_at: Time,
 }
 
 impl JobRecord {

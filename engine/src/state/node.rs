@@ -53,8 +53,9 @@ pub enum Liveness {
 pub enum Power {
     /// Not to be put to sleep before that moment, since it could not be when that was tried.
     Awake { stays_until: Time },
-    /// Whoever switches machines has been asked, and has not said that it is off.
-    FallingAsleep { since: Time },
+    /// Whoever switches machines has been asked, and has not said that it is off; it counts as awake at `by`, which is
+    /// never before feature level 8.
+    FallingAsleep { since: Time, by: Time },
     /// Not to be woken before that moment, since it did not wake when that was tried.
     Asleep { since: Time, rests_until: Time },
     /// For a gang; it counts as not woken at `by`.

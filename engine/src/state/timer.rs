@@ -47,4 +47,8 @@ pub enum Timer {
     Wake {
         node: NodeId,
     },
+    /// Somebody must have said that the node is off.
+    FallAsleep {
+        node: NodeId,
+    },
 }

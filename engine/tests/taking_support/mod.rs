@@ -24,6 +24,8 @@ pub struct Watch {
     /// Nodes that do not come back when they are woken, and such that cannot be put to sleep.
     pub lost: BTreeSet<NodeId>,
     pub stuck: BTreeSet<NodeId>,
+    /// Such of which nobody says that they are off.
+    pub silent: BTreeSet<NodeId>,
     /// Who was stopped for whom, when.
     pub stops: Vec<(GangId, Option<GangId>, StopFor, Time)>,
 }
@@ -51,7 +53,8 @@ impl Hooks for Watch {
     }
 
     fn sleep_ms(&mut self, _state: &State, node: NodeId) -> Option<u64> {
-        (!self.stuck.contains(&node)).then_some(0)
+        let ms = if self.silent.contains(&node) { 1 << 40 } else { 0 };
+        (!self.stuck.contains(&node)).then_some(ms)
     }
 
     fn wake_ms(&mut self, state: &State, node: NodeId) -> Option<u64> {

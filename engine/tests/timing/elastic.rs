@@ -407,3 +407,199 @@ fn a_policy_says_which_number_of_a_pool_is_wrong() {
     let wrong = told(ElasticPool { idle_ms: 0, ..pool() }).to_string();
     assert_eq!(wrong, "elastic.all.idle_ms is 0; it must be between 1000 and 31622400000");
 }
+
+#[test]
+fn a_node_of_which_nobody_says_that_it_is_off_is_awake_again_in_time() {
+    let pool = ElasticPool { sleep_timeout_ms: 60_000, ..pool() };
+    let mut cluster = Cluster::new(policy(pool));
+    let node = cluster.racks(1, 1, 8)[0][0];
+    cluster.watch.silent.insert(node);
+    cluster.pass(IDLE_S);
+    let since = cluster.now();
+    assert_eq!(cluster.power(node), Power::FallingAsleep { since, by: since.plus_ms(60_000) });
+    cluster.pass(59);
+    assert!(matches!(cluster.power(node), Power::FallingAsleep { .. }));
+    cluster.pass(1);
+    let stays_until = cluster.now().plus_ms(RETRY_S * 1000);
+    assert_eq!(cluster.power(node), Power::Awake { stays_until });
+    // What is said after that is said to nobody.
+    let late = Command::NodePower { node, epoch: cluster.epoch(node), answer: PowerAnswer::Asleep };
+    assert_eq!(cluster.commit(late).response, Response::Noop);
+}
+
+#[test]
+fn an_agent_that_is_heard_on_its_way_down_does_not_pass_for_one_that_has_come_back() {
+    let (mut cluster, all) = asleep(policy(pool()), 1, 1);
+    let node = all[0][0];
+    cluster.watch.lost.insert(node);
+    cluster.submit(taking_s(nodes(1, 8), 60));
+    let again = || register("r0n0", inventory("H100", 8, &["r0"]));
+    cluster.commit(again());
+    assert!(matches!(cluster.power(node), Power::Waking { .. }));
+    // Nothing goes down for so long: it was never off.
+    cluster.pass(120);
+    cluster.commit(again());
+    assert!(cluster.power(node).is_awake());
+}
+
+#[test]
+fn nodes_are_woken_before_anybody_is_stopped_for_who_has_waited_long_enough() {
+    let play = |wake_after_ms| {
+        let pool = ElasticPool { keep_awake: 1, wake_after_ms, ..pool() };
+        let policy = Policy { elastic: [(name("all"), pool)].into(), ..preempting() };
+        let (mut cluster, _) = asleep(policy, 1, 2);
+        let low = cluster.submit(class(taking_s(nodes(1, 8), 100_000), "low"));
+        assert!(cluster.runs(low));
+        let high = cluster.submit(class(taking_s(nodes(1, 8), 60), "high"));
+        (cluster.waking(), cluster.watch.stops.len(), cluster.word(high))
+    };
+    assert_eq!(play(0), (1, 0, "WAITING"));
+    let (waking, stops, _) = play(3_600_000);
+    assert_eq!((waking, stops), (0, 1));
+}
+
+#[test]
+fn who_no_node_helps_keeps_nobody_from_being_woken_for_however_many_they_are() {
+    let (mut cluster, _) = asleep(policy(pool()), 1, 2);
+    let mut other = taking_s(nodes(1, 8), 60);
+    other.groups[0].labels.insert(name("pool"), "none".to_owned());
+    cluster.commit(register("labelled", {
+        let mut labelled = inventory("H100", 8, &["r0"]);
+        labelled.labels.insert(name("pool"), "none".to_owned());
+        labelled
+    }));
+    let long = cluster.submit(lasting(other.clone(), 1_000_000));
+    assert!(cluster.runs(long));
+    for _ in 0..1_100 {
+        cluster.only_submit(lasting(other.clone(), 1_000_000));
+    }
+    let last = cluster.only_submit(taking_s(nodes(1, 8), 60));
+    cluster.watch.exact.check = false;
+    cluster.decide();
+    assert_eq!(cluster.waking(), 1);
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(last));
+}
+
+#[test]
+fn who_needs_more_nodes_than_may_be_on_their_way_is_not_passed_by_for_ever() {
+    let (mut cluster, _) = asleep(policy(ElasticPool { nodes_at_once: 2, ..pool() }), 1, 6);
+    cluster.pass(10 * IDLE_S);
+    assert_eq!(cluster.awake(), 0);
+    cluster.submit(taking_s(nodes(1, 8), 10_000));
+    let large = cluster.submit(taking_s(nodes(4, 8), 10_000));
+    cluster.pass(WAKE_S / 2);
+    cluster.submit(taking_s(nodes(1, 8), 10_000));
+    assert_eq!(cluster.waking(), 1, "nobody takes its turn");
+    cluster.pass(WAKE_S / 2);
+    assert_eq!(cluster.waking(), 4);
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(large));
+}
+
+#[test]
+fn gangs_without_devices_have_as_many_nodes_woken_as_they_fill() {
+    let (mut cluster, _) = asleep(policy(pool()), 1, 4);
+    let cpus = inventory("H100", 8, &[]).cpu_milli;
+    let mut wish = taking_s(nodes(1, 0), 10_000);
+    wish.groups[0].cpu_milli_per_node = Some(cpus / 2);
+    let gangs: Vec<GangId> = (0..5).map(|_| cluster.only_submit(wish.clone())).collect();
+    cluster.decide();
+    assert_eq!(cluster.waking(), 3);
+    cluster.decide();
+    assert_eq!(cluster.waking(), 3, "what is on its way is enough");
+    cluster.pass(WAKE_S);
+    assert!(gangs.iter().all(|gang| cluster.runs(*gang)));
+}
+
+#[test]
+fn the_waiting_budget_begins_when_a_gang_could_start() {
+    let pool = ElasticPool { wake_after_ms: 120_000, ..pool() };
+    let (mut cluster, _) = asleep(policy(pool), 1, 2);
+    let by = || muster_engine::command::Principal("root".into());
+    let held = cluster.submit(taking_s(nodes(1, 8), 10_000));
+    cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
+    let mut later = taking_s(nodes(1, 8), 10_000);
+    later.begin_at_ms = Some(cluster.now().plus_ms(600_000).0);
+    cluster.submit(later);
+    cluster.pass(300);
+    assert_eq!(cluster.waking(), 0);
+    cluster.commit(Command::Hold { job: held.job, hold: false, by: by() });
+    cluster.pass(119);
+    assert_eq!(cluster.waking(), 0);
+    cluster.pass(1);
+    assert_eq!(cluster.waking(), 1);
+    cluster.pass(300 - 120 + 119);
+    assert_eq!(cluster.awake() + cluster.waking(), 1);
+    cluster.pass(1);
+    assert_eq!(cluster.awake() + cluster.waking(), 2);
+}
+
+#[test]
+fn a_share_beside_anothers_keeps_nobody_from_waking_the_rest() {
+    let (mut cluster, _) = asleep(policy(ElasticPool { keep_awake: 1, ..pool() }), 1, 2);
+    let shares = |count, milli| {
+        let mut wish = taking_s(count, 100_000);
+        wish.groups[0].share = muster_common::resources::Share(milli);
+        wish
+    };
+    // One device of the node that is awake is half used, the others are taken whole.
+    let half = cluster.submit(shares(nodes(1, 1), 500));
+    let whole = cluster.submit(taking_s(nodes(1, 7), 100_000));
+    assert!(cluster.runs(half) && cluster.runs(whole));
+    let wide = cluster.submit(shares(nodes(2, 1), 500));
+    assert_eq!(cluster.waking(), 1);
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(wide));
+}
+
+#[test]
+fn a_node_that_nothing_can_be_placed_on_is_none_of_those_that_stay_awake() {
+    let mut cluster = Cluster::new(policy(ElasticPool { keep_awake: 1, ..pool() }));
+    let all = cluster.racks(1, 2, 8).remove(0);
+    let by = muster_engine::command::Principal("root".into());
+    let action = muster_engine::command::NodeAction::Cordon { reason: "fan".into() };
+    cluster.commit(Command::NodeAdmin { node: all[0], action, by });
+    cluster.pass(10 * IDLE_S);
+    assert!(cluster.power(all[1]).is_awake());
+}
+
+#[test]
+fn the_pool_is_named_that_wakes_what_is_missing() {
+    let label = |word: &str| [(name("pool"), word.to_owned())].into();
+    let own = ElasticPool { labels: label("own"), wake_after_ms: 3_600_000, ..pool() };
+    let rented = ElasticPool { labels: label("burst"), wake_after_ms: 7_200_000, ..pool() };
+    let policy = Policy { elastic: [(name("own"), own), (name("rented"), rented)].into(), ..Policy::default() };
+    let mut cluster = Cluster::new(policy);
+    for (node, word) in [("a", "own"), ("b", "burst")] {
+        let mut labelled = inventory("H100", 8, &[]);
+        labelled.labels.insert(name("pool"), word.into());
+        cluster.node(node, labelled);
+    }
+    cluster.pass(IDLE_S);
+    let told = |cluster: &mut Cluster, gang| {
+        let blockers = cluster.why(gang).blockers;
+        blockers.into_iter().find(|blocker| blocker.reason == Reason::Asleep).expect("it is named").detail
+    };
+    let one = cluster.submit(taking_s(nodes(1, 8), 60));
+    assert!(told(&mut cluster, one).contains("`elastic.own` wakes nodes for what has waited for 3600 s"));
+    let two = cluster.submit(taking_s(nodes(2, 8), 60));
+    assert!(told(&mut cluster, two).contains("`elastic.rented` wakes nodes for what has waited for 7200 s"));
+}
+
+#[test]
+fn a_window_may_be_of_nodes_that_sleep() {
+    let (mut cluster, _) = asleep(policy(pool()), 1, 2);
+    let window = muster_engine::command::MakeWindow {
+        name: name("firmware"),
+        start: cluster.now().plus_ms(3_600_000),
+        end: cluster.now().plus_ms(7_200_000),
+        nodes: muster_engine::command::Which::Some { nodes: 2, model: None, level: None },
+        holders: muster_engine::state::window::Holders::Nobody,
+        reason: String::new(),
+        by: muster_engine::command::Principal("root".into()),
+        managed: false,
+    };
+    let made = cluster.commit(Command::MakeWindow(Box::new(window))).response;
+    assert!(!matches!(made, Response::Refused(_)), "{made:?}");
+}

@@ -8,6 +8,7 @@ use muster_proto::convert::error::ErrorInfo;
 /// What only the server itself knows. Touches the disk.
 pub fn of(inner: &Inner) -> Result<pb::ServerCondition, ErrorInfo> {
     let ctx = &inner.ctx;
+    let hook = ctx.elastic.as_ref().map(|elastic| elastic.hook.as_path());
     let identity = ctx.credentials.current();
     let syncs = ctx.consensus.instruments().recent_syncs_us();
     let room = nix::sys::statvfs::statvfs(ctx.consensus.data_dir()).ok();
@@ -21,5 +22,8 @@ pub fn of(inner: &Inner) -> Result<pb::ServerCondition, ErrorInfo> {
         sync_max_us: syncs.last().copied(),
         history_gaps: ctx.history.gaps().map_err(errors::history)?.len() as u64,
         feature_level_max: FEATURE_LEVEL,
+        hook: hook.map(|hook| hook.display().to_string()).unwrap_or_default(),
+        hook_problem: hook.and_then(crate::elastic::problem).unwrap_or_default(),
+        elastic_pools: ctx.view().policy().elastic.len() as u32,
     })
 }

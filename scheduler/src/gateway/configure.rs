@@ -6,8 +6,11 @@ use super::roles::Caller;
 use super::submit::unexpected;
 use super::trial::tried;
 use super::{Inner, errors};
+use crate::config::ElasticConfig;
 use muster_common::Time;
+use muster_engine::apply::HOOK_LEVEL;
 use muster_engine::command::{ConfigChange, Declaration, Principal};
+use muster_engine::policy::Policy;
 use muster_engine::state::policies::Promotion;
 use muster_engine::{Command, Response, State};
 use muster_proto::client as pb;
@@ -33,7 +36,8 @@ pub(super) async fn configure(
         return Ok(unchanged);
     }
     let change = change(&request.kind, &request.json)?;
-    refuse_elastic(&change)?;
+    let elastic = inner.ctx.elastic.as_ref();
+    policy_of(&change).map_or(Ok(()), |policy| check_elastic(policy, state.cluster().feature_level, elastic))?;
     let whole = matches!(change, ConfigChange::Declare(_) | ConfigChange::RollBack { .. });
     let mut changed = differs(&state, &change);
     if let ConfigChange::FeatureLevel(level) = change
@@ -44,9 +48,13 @@ pub(super) async fn configure(
     if request.plan_only || whole {
         let (before, now, by, kind) = (state.clone(), inner.now(&state), caller.principal(), request.kind.clone());
         // Whether somebody was faster is for the log to say: a call whose first answer was lost finds nothing to change.
-        let trial = unconditional(change.clone());
+        let (trial, hook) = (unconditional(change.clone()), inner.ctx.elastic.clone());
         let seen = inner.reading(move |_| {
             let after = try_on(&before, trial, by, now)?;
+            // Rolled back to, a policy may be of a time when there was a hook.
+            if after.policy() != before.policy() {
+                check_elastic(after.policy(), before.cluster().feature_level, hook.as_ref())?;
+            }
             // What it would be says what it would do: names are resolved, and what is over is left out.
             let shown = || Ok((declaration::differs(&before, &after), self::present(&after, &kind)?));
             whole.then(shown).transpose()
@@ -70,21 +78,45 @@ pub(super) async fn configure(
     Ok(pb::ConfigureReply { version: state.config_version(), json, changed: true })
 }
 
-/// Nothing switches machines for servers yet: nodes would be asked for and never come.
-fn refuse_elastic(change: &ConfigChange) -> Result<(), ErrorInfo> {
-    let policy = match change {
+/// Nodes would be asked for and never come, or be killed half way, if this server could not have them switched.
+fn check_elastic(policy: &Policy, level: u32, elastic: Option<&ElasticConfig>) -> Result<(), ErrorInfo> {
+    let refused = |message: String, hint: &str| ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint(hint);
+    if policy.elastic.is_empty() {
+        return Ok(());
+    }
+    if level < HOOK_LEVEL {
+        let message = format!("`elastic` pools need feature level {HOOK_LEVEL}; this cluster is at {level}");
+        let hint = "once no server will go back to the version before: muster cluster upgrade";
+        return Err(refused(message, hint).path("elastic"));
+    }
+    let Some(elastic) = elastic else {
+        let message = "the policy has `elastic` pools, and the leading server has no hook that switches machines";
+        let hint = "name a program as `hook` under [elastic] in the server.toml of each server, start them again one after the other, \
+                    and look with muster cluster doctor; `muster sim run` plays such a policy without";
+        return Err(refused(message.into(), hint).path("elastic"));
+    };
+    for (name, pool) in &policy.elastic {
+        for (key, within_ms) in [("sleep_timeout_ms", pool.sleep_timeout_ms), ("wake_timeout_ms", pool.wake_timeout_ms)]
+        {
+            if within_ms < elastic.timeout_ms {
+                let message = format!("{key} is {within_ms}, and the hook may take {} ms", elastic.timeout_ms);
+                let hint = "raise it, or lower `timeout_ms` under [elastic] in the servers' server.toml";
+                return Err(refused(message, hint).path(format!("elastic.{name}.{key}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The policy that it would put in force, or try beside it.
+fn policy_of(change: &ConfigChange) -> Option<&Policy> {
+    match change {
         ConfigChange::Policy(policy) => Some(policy),
         ConfigChange::Shadow(policy) => policy.as_deref(),
         ConfigChange::Promote(promotion) => Some(&promotion.policy),
         ConfigChange::Declare(declaration) => declaration.policy.as_deref(),
         _ => None,
-    };
-    if policy.is_none_or(|policy| policy.elastic.is_empty()) {
-        return Ok(());
     }
-    let message = "the policy has `elastic` pools, and only the simulator puts nodes to sleep and wakes them today";
-    let hint = "take `[elastic]` out; `muster sim run` plays it";
-    Err(ErrorInfo::new(ErrorCode::ConfigInvalid, message).hint(hint).path("elastic"))
 }
 
 fn unknown(kind: &str) -> ErrorInfo {
@@ -237,17 +269,30 @@ mod tests {
     use muster_engine::{Entry, apply};
 
     #[test]
-    fn a_policy_with_elastic_pools_is_refused_wherever_it_comes_from() {
-        let policy = r#"{"elastic": {"all": {"idle_ms": 60000}}}"#;
+    fn a_policy_with_elastic_pools_needs_a_hook_wherever_it_comes_from() {
+        let policy = r#"{"elastic": {"all": {"idle_ms": 60000, "sleep_timeout_ms": 60000}}}"#;
         let declared = format!(
             r#"{{"source": "x", "made_from": null, "organisation": null, "policy": {policy}, "windows": null, "whole": false}}"#
         );
+        let hook = |timeout_ms| ElasticConfig { hook: "/hook".into(), timeout_ms };
         for (kind, json) in [("policy", policy), ("shadow", policy), ("declaration", &declared)] {
-            let refused = refuse_elastic(&change(kind, json).unwrap()).unwrap_err();
-            assert_eq!((refused.code, refused.path.as_deref()), (ErrorCode::ConfigInvalid, Some("elastic")), "{kind}");
-            assert!(refused.message.contains("only the simulator"), "{}", refused.message);
+            let change = change(kind, json).unwrap();
+            let refusal = |level, hook: Option<ElasticConfig>| {
+                check_elastic(policy_of(&change).unwrap(), level, hook.as_ref()).map_err(|error| {
+                    assert_eq!(error.code, ErrorCode::ConfigInvalid, "{kind}");
+                    (error.path.unwrap(), error.message)
+                })
+            };
+            assert_eq!(refusal(FEATURE_LEVEL, Some(hook(60_000))), Ok(()));
+            let (path, message) = refusal(FEATURE_LEVEL, None).unwrap_err();
+            assert!(path == "elastic" && message.contains("no hook"), "{kind}: {message}");
+            let (_, message) = refusal(HOOK_LEVEL - 1, Some(hook(60_000))).unwrap_err();
+            assert!(message.contains("feature level"), "{kind}: {message}");
+            let (path, message) = refusal(FEATURE_LEVEL, Some(hook(60_001))).unwrap_err();
+            assert_eq!(path, "elastic.all.sleep_timeout_ms");
+            assert_eq!(message, "sleep_timeout_ms is 60000, and the hook may take 60001 ms");
         }
-        assert_eq!(refuse_elastic(&change("policy", "{}").unwrap()), Ok(()));
+        assert_eq!(check_elastic(policy_of(&change("policy", "{}").unwrap()).unwrap(), 0, None), Ok(()));
     }
 
     #[test]

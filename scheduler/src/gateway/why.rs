@@ -190,7 +190,7 @@ fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
         asked(any(|group| !group.models.is_empty()), Reason::GpuModel),
         Some(Reason::CpuMemory),
         asked(any(|group| !group.labels.is_empty()), Reason::Label),
-        asked(subject.state.nodes().values().any(|node| !node.is_open()), Reason::ClosedNodes),
+        asked(subject.state.nodes().values().any(|node| !node.is_in_service()), Reason::ClosedNodes),
         Some(Reason::Priority),
     ];
     let blocks = |reason: &Reason| explanation.blockers.iter().any(|blocker| blocker.reason == *reason);

@@ -119,3 +119,22 @@ fn a_machine_that_nobody_can_switch_stays_awake() {
     assert_eq!(sleeps.meter.total.device_time[Use::Asleep as usize], 0);
     assert_eq!(starts(&sleeps), starts(&played(&own, &policy(""), now_and_then())));
 }
+
+#[test]
+fn a_play_ends_though_machines_are_switched_in_vain_for_ever_and_a_job_can_never_start() {
+    let own = world("[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n");
+    let lost = world(
+        "[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n\
+         [[elastic]]\nnodes = \"own\"\nwake_s = 60\nfail_percent = 100.0\nstarts_asleep = true\n",
+    );
+    let limited = "[[account]]\nname = \"default\"\nlimits = { gpus = 4 }\n";
+    let organisation: Organisation = toml::from_str(limited).unwrap();
+    let sleeps = policy(&format!("[elastic.own]\n{POOL}"));
+    for (world, organisation) in [(&own, Some(&organisation)), (&lost, None)] {
+        let truth = Truth::default();
+        let play = Play { organisation, ..plain(world, &truth, &sleeps) };
+        let played = play.run(vec![job(0, 0, 60, 8)], None, &mut |_| Going::On).unwrap();
+        assert_eq!(played.results[0].first_start, None);
+        assert!(played.stats.entries < 10_000, "{:?}", played.stats);
+    }
+}

@@ -20,6 +20,7 @@ use process::Daemon;
 use ranks::{Gate, Rank};
 use serde_json::json;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
@@ -48,6 +49,8 @@ pub struct Options {
     pub calm_elections: bool,
     /// Agents keep their allocations in a memory file system, as an installed agent does in `/run`.
     pub runtime_in_memory: bool,
+    /// A shell script for servers to have machines switched by; it begins in the cluster's folder.
+    pub hook: Option<String>,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             snapshot_every: Vec::new(),
             calm_elections: true,
             runtime_in_memory: false,
+            hook: None,
         }
     }
 }
@@ -99,6 +103,7 @@ impl TestCluster {
         let init = init(&folder, &addresses);
         for (at, server) in init.iter().enumerate() {
             extend_server_file(server, options.snapshot_every.get(at).copied(), options.calm_elections);
+            options.hook.iter().for_each(|script| add_hook(server, &folder, script));
         }
         let logs = folder.join("logs");
         std::fs::create_dir_all(&logs).expect("a folder can be made");
@@ -329,6 +334,15 @@ fn extend_server_file(file: &Path, snapshot_every: Option<u64>, calm: bool) {
     let calm_timing = "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 600\nelection_max_ms = 1200\n";
     let timing = if calm { calm_timing } else { "" };
     std::fs::write(file, format!("{snapshots}{made}{timing}")).expect("it can be written");
+}
+
+fn add_hook(file: &Path, folder: &Path, script: &str) {
+    let hook = folder.join("hook");
+    std::fs::write(&hook, format!("#!/bin/sh\ncd {}\n{script}\n", folder.display())).expect("it can be written");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let made = std::fs::read_to_string(file).expect("init has written it");
+    let elastic = format!("\n[elastic]\nhook = \"{}\"\ntimeout_ms = 20000\n", hook.display());
+    std::fs::write(file, made + &elastic).expect("it can be written");
 }
 
 /// The folder's twin in Linux's memory file system. What lies in it has the folder's path in its own, so that its

@@ -101,6 +101,7 @@ impl Server {
             snapshot_every: Some(SNAPSHOT_EVERY),
             decision_log_mib: 0,
             metrics_listen: None,
+            elastic: None,
             join: false,
             heartbeat: Heartbeat::Grpc,
             heartbeat_port: None,

@@ -9,6 +9,7 @@ mod applied;
 mod backup_restored;
 mod dev;
 mod doctor;
+mod elastic;
 mod examples;
 #[cfg(feature = "real-time")]
 mod fidelity;

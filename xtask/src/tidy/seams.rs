@@ -19,6 +19,7 @@ const SEAMS: &[(&str, &[Outside], &str)] = &[
     ("scheduler/src/backup/", &[Files], "a backup's file, and the folders made of it, without a server"),
     ("scheduler/src/decisions/", &[Clock, Files], "the decision log, which simulated disks do without"),
     ("scheduler/src/store", &[Files], "a server's own files"),
+    ("scheduler/src/elastic/hook.rs", &[Files, Processes], "the hook that switches machines"),
     ("scheduler/src/config.rs", &[Files], "the start-up configuration"),
     ("agent/src/store", &[Files], "the agent's store"),
     ("agent/src/shim", &[Clock, Files, Processes], "the shim process"),

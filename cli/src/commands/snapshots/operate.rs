@@ -132,6 +132,9 @@ fn healthy() -> cluster::doctor::Look {
         sync_max_us: Some(4_100),
         history_gaps: 0,
         feature_level_max: 2,
+        hook: "/etc/muster/elastic-hook".into(),
+        hook_problem: String::new(),
+        elastic_pools: 1,
     };
     let members: Vec<Member> =
         (1..=3).map(|id| server(id, if id == 1 { "leader" } else { "follower" }, Some(0))).collect();
@@ -145,7 +148,7 @@ fn healthy() -> cluster::doctor::Look {
         feature_level: 2,
         state_hash: "9f2c".into(),
         members: members.clone(),
-        condition: Some(condition),
+        condition: Some(condition.clone()),
         ..ClusterStatusReply::default()
     };
     let seen = |id: u64| Seen {
@@ -186,6 +189,7 @@ fn doctor() {
         (condition.wall_ms, condition.disk_free_bytes) = (NOW + 9_000, 100 << 20);
         (condition.sync_median_us, condition.sync_max_us) = (Some(48_000), Some(210_000));
         condition.history_gaps = 1;
+        condition.hook.clear();
     }
     let whole = ill.whole.as_mut().expect("somebody leads");
     whole.members[1].lag = Some(70_000);

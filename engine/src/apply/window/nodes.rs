@@ -100,7 +100,7 @@ fn choose(
         return Err(Refusal::Invalid(format!("within: there is no level `{level}`; {}", help(level, &known))));
     }
     let mut domains: BTreeMap<_, Vec<(bool, Name)>> = Default::default();
-    for node in state.nodes.values().filter(|node| has_model(node, model) && node.is_open()) {
+    for node in state.nodes.values().filter(|node| has_model(node, model) && node.is_in_service()) {
         let domain = match level {
             "" => Some((0, &[][..], None)),
             level => domain_of(&state.fabric, level, node.id, &node.inventory),

@@ -2,7 +2,10 @@
 //! that no cycle looks at all nodes for it.
 
 mod sleep;
+mod trial;
 mod wake;
+
+pub(crate) use wake::Search;
 
 use super::round::Round;
 use crate::command::Command;
@@ -35,6 +38,8 @@ struct Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Busy,
+    /// Awake and of no use: silent, or closed.
+    Away,
     /// When it may be put to sleep.
     Idle(Time),
     Falling,
@@ -48,7 +53,8 @@ impl Seen {
             Power::Awake { stays_until } if record.may_sleep() => {
                 Seen::Idle(record.idle_since().plus_ms(rules.idle_ms).max(stays_until))
             }
-            Power::Awake { .. } => Seen::Busy,
+            Power::Awake { .. } if record.is_open() => Seen::Busy,
+            Power::Awake { .. } => Seen::Away,
             Power::FallingAsleep { .. } => Seen::Falling,
             Power::Asleep { .. } => Seen::Asleep,
             Power::Waking { .. } => Seen::Waking,
@@ -62,6 +68,7 @@ impl Pool {
         let number = |number: &mut u32| if there { *number += 1 } else { *number -= 1 };
         match seen {
             Seen::Busy => number(&mut self.awake),
+            Seen::Away => {}
             Seen::Idle(at) => {
                 number(&mut self.awake);
                 if there {
@@ -114,8 +121,8 @@ impl Powers {
         }
         round.put_back();
         let mut commands = Vec::new();
-        let woken = self.wake(round, &mut commands);
-        let slept = self.sleep(round, &mut commands);
+        let (woken, waited_for) = self.wake(round, &mut commands);
+        let slept = self.sleep(round, &mut commands, &waited_for);
         (commands, woken.into_iter().chain(slept).filter(|at| *at < Time::NEVER).min())
     }
 }

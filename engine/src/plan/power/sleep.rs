@@ -12,8 +12,13 @@ use std::collections::BTreeSet;
 const SOON_MS: u64 = DAY_MS;
 
 impl Powers {
-    /// Returns when the next node will have been idle long enough.
-    pub(super) fn sleep(&self, round: &Round, commands: &mut Vec<Command>) -> Option<Time> {
+    /// None of a pool in which somebody waits for fewer nodes to be on their way. Returns when the next node will have been idle long enough.
+    pub(super) fn sleep(
+        &self,
+        round: &Round,
+        commands: &mut Vec<Command>,
+        waited_for: &BTreeSet<usize>,
+    ) -> Option<Time> {
         let now = round.now;
         let later = |pool: &super::Pool| pool.idle.iter().map(|(at, _)| *at).find(|at| *at > now);
         let next = self.pools.iter().filter_map(later).min();
@@ -23,7 +28,8 @@ impl Powers {
         }
         let claimed = claimed(round, commands);
         let mut nodes = Vec::new();
-        for pool in &self.pools {
+        let pools = self.pools.iter().enumerate().filter(|(at, _)| !waited_for.contains(at));
+        for (_, pool) in pools {
             let woken = requested(commands).filter(|node| pool.asleep.contains(node)).count() as u32;
             let room = pool.rules.nodes_at_once.saturating_sub(pool.changing + woken);
             let most = room.min(pool.awake.saturating_sub(pool.rules.keep_awake)) as usize;

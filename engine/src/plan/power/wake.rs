@@ -1,6 +1,7 @@
 //! Waking: for a gang that has waited as long as a pool asks for, and that the placer would put on its nodes.
 
 use super::Powers;
+use super::trial::{Opened, Sleepers, Trial};
 use crate::apply::ORDERED_MAX;
 use crate::command::{Command, PlacedPart, RequestNodes};
 use crate::cycle::sticky_head;
@@ -10,45 +11,48 @@ use crate::plan::round::Round;
 use crate::plan::waiting::{Asked, Item};
 use crate::policy::Admission;
 use crate::state::node::{DeviceState, Power};
+use crate::state::reservation::ReservationKind;
 use muster_common::{DeviceId, GangId, NodeId, Time};
 use std::collections::BTreeSet;
 
+/// Most gangs that one cycle tries to place on nodes that sleep; who asks for what was not found is none of them.
+const SEARCHES_MAX: u32 = 1024;
 /// Most places of the order that one cycle looks at for this.
-const LOOKS_MAX: u32 = 1024;
-/// Most trials of doing with fewer nodes; of a larger gang's nodes several are left out at a time.
-const TRIALS_MAX: usize = 32;
-
-/// What one cycle has to wake with.
-struct Sleepers {
-    /// May be woken now, by pool.
-    asleep: Vec<BTreeSet<NodeId>>,
-    /// On their way already, this cycle's own included; there may be room on them.
-    waking: BTreeSet<NodeId>,
-    /// How many more may be on their way, by pool; `None` = none is yet, so that a whole gang may.
-    room: Vec<Option<usize>>,
-}
+const LOOKS_MAX: u32 = 16_384;
+/// Of the searches so many in the order itself, before others would be stopped.
+const FIRST_MAX: u32 = 64;
 
 /// What came of looking for nodes to wake.
 enum Woken {
-    Asked(RequestNodes),
+    Asked(RequestNodes, Vec<PlacedPart>),
+    /// There will be room for it beside others on what is on its way, of CPU and memory alone.
+    Beside(Vec<PlacedPart>),
     /// Not with any of these nodes.
     Unfit,
-    /// With fewer of them on their way.
+    /// Only with more of them on their way than may be.
+    Crowded,
+    /// It has not waited long enough, or starts before they would come.
     Later,
 }
 
 /// One cycle's looking for gangs to wake nodes for.
-struct Search<'p> {
+pub(crate) struct Search<'p> {
     powers: &'p Powers,
     sleepers: Sleepers,
+    opened: Opened,
     asked: Vec<Command>,
     /// Nobody is looked at behind one that could start here and cannot now.
     strict: bool,
     /// When that would be something else without any entry.
     next: Option<Time>,
-    looked: u32,
+    looks: u32,
+    searches: u32,
     /// Requests that no nodes of the first so many pools are good for.
     in_vain: BTreeSet<(Asked, usize)>,
+    /// Such as would take more than may be on their way.
+    crowded: BTreeSet<(Asked, usize)>,
+    /// Pools in which somebody waits for others to be on their way no more.
+    waited_for: BTreeSet<usize>,
 }
 
 /// What a gang that was looked at means for others.
@@ -57,24 +61,52 @@ enum Then {
     Go,
     /// Of the same place in the order none is looked at any more.
     Leave,
+    /// Nor any that asks for the same.
+    LeaveKind,
+    /// Nor any of that on the same account.
+    LeavePayer,
     Stop,
 }
 
 impl Powers {
-    /// Asks for nodes; returns when somebody will have waited long enough, or a node may be tried again.
-    pub(super) fn wake(&self, round: &mut Round, commands: &mut Vec<Command>) -> Option<Time> {
-        let sleepers = self.sleepers(round);
-        let next = self.rested_at(round);
-        if sleepers.asleep.iter().all(BTreeSet::is_empty) && sleepers.waking.is_empty() {
-            return next;
+    /// What this cycle may wake, if anybody waits for it.
+    pub fn search<'p>(&'p self, round: &Round) -> Option<Search<'p>> {
+        if self.pools.is_empty() || round.waiting.by_order.is_empty() {
+            return None;
         }
-        let strict = matches!(round.state.policy().admission, Admission::HeadOfLine { .. });
-        let (asked, in_vain) = (Vec::new(), BTreeSet::new());
-        let mut search = Search { powers: self, sleepers, asked, strict, next, looked: 0, in_vain };
+        let sleepers = self.sleepers(round);
+        if sleepers.asleep.iter().all(BTreeSet::is_empty) && sleepers.waking.is_empty() {
+            return None;
+        }
+        Some(Search {
+            powers: self,
+            sleepers,
+            opened: Opened::default(),
+            asked: Vec::new(),
+            strict: matches!(round.state.policy().admission, Admission::HeadOfLine { .. }),
+            next: None,
+            looks: 0,
+            searches: 0,
+            in_vain: BTreeSet::new(),
+            crowded: BTreeSet::new(),
+            waited_for: BTreeSet::new(),
+        })
+    }
+
+    /// Asks for nodes; returns when somebody will have waited long enough, or a node may be tried again, and the pools in
+    /// which somebody waits for fewer nodes to be on their way.
+    pub(super) fn wake(&self, round: &mut Round, commands: &mut Vec<Command>) -> (Option<Time>, BTreeSet<usize>) {
+        if round.waiting.by_order.is_empty() {
+            return (None, BTreeSet::new());
+        }
+        let rested_at = self.rested_at(round);
+        let Some(mut search) = round.waking.take() else { return (rested_at, BTreeSet::new()) };
         round.count_kept();
+        search.seat(round);
         search.walk(round);
+        search.opened.close(round);
         commands.append(&mut search.asked);
-        search.next
+        (rested_at.into_iter().chain(search.next).min(), search.waited_for)
     }
 
     fn sleepers(&self, round: &Round) -> Sleepers {
@@ -106,113 +138,67 @@ impl Powers {
         self.pools.iter().flat_map(|pool| &pool.asleep).filter_map(rests).min()
     }
 
-    /// How many pools the gang has waited long enough for, by which they come, and when it has for one more.
-    fn ripe(&self, round: &Round, gang: GangId) -> (usize, Option<Time>) {
-        let job = round.state.job(gang.job);
-        let queued = round.state.gang(gang).map(|record| record.queued_at);
-        let Some(since) = queued.or(job.map(|job| job.submitted_at)) else { return (0, None) };
+    /// How many pools the gang has waited long enough for, by which they come, and when it has for one more. It has
+    /// waited since it could have started: not while it was held, nor before it asked to begin.
+    fn ripe(&self, round: &Round, gang: GangId, item: &Item) -> (usize, Option<Time>) {
+        let Some(job) = round.state.job(gang.job) else { return (0, None) };
+        let queued_at = round.state.gang(gang).map_or(job.submitted_at, |record| record.queued_at);
+        let begins_at = item.scheduling.begin_at_ms.map_or(Time::ZERO, Time);
+        let since = queued_at.max(begins_at).max(job.released_at);
         let at = |pool: &super::Pool| since.plus_ms(pool.rules.wake_after_ms);
         let ripe = self.pools.iter().take_while(|pool| at(pool) <= round.now).count();
         (ripe, self.pools.get(ripe).map(at))
     }
+}
 
-    fn wake_for(&self, round: &mut Round, gang: GangId, item: &Item, ripe: usize, sleepers: &Sleepers) -> Woken {
-        let wake_ms = self.pools[..ripe].iter().map(|pool| pool.rules.wake_ms).max().unwrap_or(0);
-        // A full cluster is not worked out anew: what was booked before stands.
-        let known = round.state.reservations().get(&gang).map(|known| known.start);
-        let booked = round.booked.get(gang).map(|booking| booking.start).or(known);
-        if ripe == 0 || booked.is_some_and(|start| start <= round.now.plus_ms(wake_ms)) {
-            return Woken::Later;
+impl Round<'_> {
+    /// Wakes nodes for a gang for whom others would be stopped otherwise. True when it now waits for them.
+    pub(crate) fn wake_first(&mut self, gang: GangId, item: &Item) -> bool {
+        let stops = self.may_reclaim() || self.may_guarantee() || self.may_preempt(item);
+        // What is guaranteed by shape is guaranteed within a time, which waking may take longer than.
+        if !stops || self.may_guarantee() && self.is_within_shape(item) {
+            return false;
         }
-        round.put_back();
-        let own = round.booked.remove(gang);
-        let parts = round.within_own(gang, |round| self.parts_with(round, gang, item, wake_ms, ripe, sleepers));
-        round.put_back();
-        own.into_iter().for_each(|own| round.booked.insert(own));
-        let Some((parts, nodes)) = parts.filter(|(_, nodes)| nodes.len() <= ORDERED_MAX) else { return Woken::Unfit };
-        let fits = self.pools.iter().zip(&sleepers.asleep).zip(&sleepers.room).all(|((_, asleep), room)| {
-            let asked = nodes.iter().filter(|node| asleep.contains(node)).count();
-            asked == 0 || room.is_none_or(|room| asked <= room)
-        });
-        if !fits {
-            return Woken::Later;
-        }
-        let devices = |part: &PlacedPart| {
-            let node = part.node;
-            part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
-        };
-        Woken::Asked(RequestNodes { gang, nodes, witness: parts.iter().flat_map(devices).collect() })
-    }
-
-    /// Where it would go, and what of that has to be woken: from as few pools as will do, the first ones, and no node
-    /// that is not needed.
-    fn parts_with(
-        &self,
-        round: &mut Round,
-        gang: GangId,
-        item: &Item,
-        wake_ms: u64,
-        ripe: usize,
-        sleepers: &Sleepers,
-    ) -> Option<(Vec<PlacedPart>, Vec<NodeId>)> {
-        let mark = round.ledger.mark();
-        sleepers.waking.iter().for_each(|node| round.ledger.open(*node));
-        let mut found = None;
-        for pools in 0..=ripe {
-            if let Some(asleep) = pools.checked_sub(1).map(|last| &sleepers.asleep[last]) {
-                asleep.iter().for_each(|node| round.ledger.open(*node));
-                round.spent += asleep.len() as u64;
-            }
-            let inner = round.ledger.mark();
-            // Nobody whose start is booked comes later for it, however long it will run by then.
-            round.set_aside(usize::MAX);
-            round.shut(item.longest().saturating_add(wake_ms), 0);
-            found = round.search(gang, item).map(|parts| fewest(round, gang, item, parts, sleepers));
-            round.put_back();
-            round.ledger.rollback(inner);
-            if found.is_some() {
-                break;
-            }
-        }
-        round.ledger.rollback(mark);
-        let parts = found?;
-        let used: BTreeSet<NodeId> = parts.iter().map(|part| part.node).collect();
-        let nodes: Vec<NodeId> = used.iter().copied().filter(|node| asleep_in(sleepers, *node)).collect();
-        // On what is awake it is for the order to start it, or not to.
-        let joins = |part: &PlacedPart| !part.devices.is_empty() && sleepers.waking.contains(&part.node);
-        let needs = !nodes.is_empty() || parts.iter().any(joins);
-        (needs && are_free(round, &parts)).then_some((parts, nodes))
-    }
-
-    fn take_for(&self, round: &mut Round, sleepers: &mut Sleepers, asked: &RequestNodes) {
-        for node in &asked.nodes {
-            for (at, asleep) in sleepers.asleep.iter_mut().enumerate() {
-                if asleep.remove(node) {
-                    let most = self.pools[at].rules.nodes_at_once as usize;
-                    sleepers.room[at] = Some(sleepers.room[at].unwrap_or(most).saturating_sub(1));
-                }
-            }
-            sleepers.waking.insert(*node);
-        }
-        round.keep_for(asked.gang, &asked.witness);
+        let Some(mut search) = self.waking.take() else { return false };
+        let woken = search.searches < FIRST_MAX && search.find_for(self, gang, item);
+        search.opened.close(self);
+        self.waking = Some(search);
+        woken
     }
 }
 
 impl Search<'_> {
+    /// What is on its way for gangs of CPU and memory alone is theirs, though no device is kept for it.
+    fn seat(&mut self, round: &mut Round) {
+        let known = round.state.reservations().values();
+        let woken = known.filter(|known| known.kind == ReservationKind::Woken && known.witness.is_empty());
+        let gangs: Vec<GangId> = woken.map(|known| known.gang).filter(|gang| !round.placed.contains(gang)).collect();
+        for gang in gangs.into_iter().take(SEARCHES_MAX as usize) {
+            let Some(item) = round.waiting.item_of(round.state, gang).cloned() else { continue };
+            self.opened.open(round, &self.sleepers, 0);
+            let parts = round.search(gang, &item);
+            self.opened.close(round);
+            parts.iter().for_each(|parts| round.take(parts));
+        }
+    }
+
     fn walk(&mut self, round: &mut Round) {
         if let Some((gang, item)) = sticky_head(round)
             && self.look(round, gang, &item) != Then::Go
         {
             return;
         }
-        let waiting = round.waiting;
-        for item in waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX }) {
+        let mut walk = round.waiting.by_order.walk(Sought { now: round.now, most_ms: u64::MAX });
+        while let Some(item) = walk.next() {
             for gang in item.gangs(round.state) {
                 match self.look(round, gang, item) {
-                    Then::Go => {}
-                    Then::Leave => break,
+                    Then::Go => continue,
+                    Then::Leave => {}
+                    Then::LeaveKind => walk.leave_kind(),
+                    Then::LeavePayer => walk.leave_payer(),
                     Then::Stop => return,
                 }
+                break;
             }
         }
     }
@@ -221,71 +207,135 @@ impl Search<'_> {
         if round.placed.contains(&gang) || round.waits_for_kept(gang) {
             return Then::Go;
         }
-        self.looked += 1;
-        if self.looked > LOOKS_MAX || round.spent >= round.state.policy().budget.steps {
+        (self.looks, round.spent) = (self.looks + 1, round.spent + 1);
+        if self.looks > LOOKS_MAX || self.searches >= SEARCHES_MAX || round.spent >= round.state.policy().budget.steps {
             return Then::Stop;
         }
         match round.not_eligible(gang, item) {
             None if round.fills_array(gang, item) => return Then::Leave,
             None => {}
             Some(Reason::Parked) => return Then::Go,
+            Some(_) if round.is_at_limit(item) => return Then::LeavePayer,
             Some(_) => return Then::Leave,
         }
-        let (ripe, later) = self.powers.ripe(round, gang);
-        self.next = self.next.into_iter().chain(later).min();
-        let wanted = (item.asked(), ripe);
-        // Elsewhere the same request may do better for another gang.
-        let alike = !round.has_quotas() && !round.booked.any_fixed() && round.excluded(gang).is_empty();
-        let woken = match alike && self.in_vain.contains(&wanted) {
-            true => Woken::Unfit,
-            false => self.powers.wake_for(round, gang, item, ripe, &self.sleepers),
-        };
-        match woken {
-            Woken::Asked(asked) => {
-                self.powers.take_for(round, &mut self.sleepers, &asked);
-                self.asked.push(Command::RequestNodes(Box::new(asked)));
-                return Then::Go;
-            }
-            Woken::Unfit if alike => drop(self.in_vain.insert(wanted)),
-            Woken::Unfit | Woken::Later => {}
+        if self.find_for(round, gang, item) {
+            return Then::Go;
         }
         // Who cannot start now keeps back those behind it, as in the order itself, but for who never can.
-        if self.strict && round.could_ever(item) { Then::Stop } else { Then::Leave }
+        if self.strict && round.could_ever(item) {
+            return Then::Stop;
+        }
+        let with_all = (item.asked(), self.powers.pools.len());
+        let settled = self.in_vain.contains(&with_all) || self.crowded.contains(&with_all);
+        if settled && self.are_alike(round, gang) { Then::LeaveKind } else { Then::Leave }
     }
-}
 
-/// Whole devices can be kept; a share beside another's cannot.
-fn are_free(round: &Round, parts: &[PlacedPart]) -> bool {
-    parts.iter().all(|part| {
-        let devices = round.state.node(part.node).map(|record| &record.devices);
-        let is_free = |(slot, _): &(u16, u16)| {
-            devices.and_then(|all| all.get(usize::from(*slot))).is_some_and(DeviceState::is_free)
+    /// Does what one gang lacks tell what all lack that ask for the same?
+    fn are_alike(&self, round: &Round, gang: GangId) -> bool {
+        !round.has_quotas() && !round.booked.any_fixed() && round.excluded(gang).is_empty()
+    }
+
+    /// Asks for nodes for a gang. True when it has all it needs for now.
+    fn find_for(&mut self, round: &mut Round, gang: GangId, item: &Item) -> bool {
+        let (ripe, later) = self.powers.ripe(round, gang, item);
+        self.next = self.next.into_iter().chain(later).min();
+        let wanted = (item.asked(), ripe);
+        let alike = self.are_alike(round, gang);
+        if alike && (self.in_vain.contains(&wanted) || self.crowded.contains(&wanted)) {
+            return false;
+        }
+        match self.wake_for(round, gang, item, ripe) {
+            Woken::Asked(asked, parts) => {
+                self.opened.close(round);
+                self.take_for(round, &asked, &parts);
+                self.asked.push(Command::RequestNodes(Box::new(asked)));
+                return true;
+            }
+            Woken::Beside(parts) => {
+                self.opened.close(round);
+                round.take(&parts);
+                return true;
+            }
+            Woken::Unfit if alike => drop(self.in_vain.insert(wanted)),
+            Woken::Crowded if alike => drop(self.crowded.insert(wanted)),
+            Woken::Unfit | Woken::Crowded | Woken::Later => {}
+        }
+        false
+    }
+
+    fn wake_for(&mut self, round: &mut Round, gang: GangId, item: &Item, ripe: usize) -> Woken {
+        let pools = &self.powers.pools[..ripe];
+        let wake_ms = pools.iter().map(|pool| pool.rules.wake_ms).max().unwrap_or(0);
+        // A full cluster is not worked out anew: what was booked before stands.
+        let known = round.state.reservations().get(&gang).map(|known| known.start);
+        let booked = round.booked.get(gang).map(|booking| booking.start).or(known);
+        if ripe == 0 || booked.is_some_and(|start| start <= round.now.plus_ms(wake_ms)) {
+            return Woken::Later;
+        }
+        self.searches += 1;
+        round.put_back();
+        let own = round.booked.remove(gang);
+        let trial = Trial { gang, item, wake_ms, ripe };
+        let (opened, sleepers) = (&mut self.opened, &self.sleepers);
+        let parts = round.within_own(gang, |round| trial.parts(round, opened, sleepers));
+        round.put_back();
+        own.into_iter().for_each(|own| round.booked.insert(own));
+        let Some(parts) = parts else { return Woken::Unfit };
+        self.what_for(round, gang, parts)
+    }
+
+    /// What of the nodes of a placement has to be asked for.
+    fn what_for(&mut self, round: &Round, gang: GangId, parts: Vec<PlacedPart>) -> Woken {
+        let used: BTreeSet<NodeId> = parts.iter().map(|part| part.node).collect();
+        let nodes: Vec<NodeId> = used.iter().copied().filter(|node| self.sleepers.is_asleep(*node)).collect();
+        let comes = |part: &&PlacedPart| self.sleepers.waking.contains(&part.node);
+        if nodes.len() > ORDERED_MAX || nodes.is_empty() && !parts.iter().any(|part| comes(&part)) {
+            // On what is awake it is for the order to start it, or not to.
+            return Woken::Unfit;
+        }
+        if nodes.is_empty() && parts.iter().filter(comes).all(|part| part.devices.is_empty()) {
+            return Woken::Beside(parts);
+        }
+        let full = |(at, asleep): &(usize, &BTreeSet<NodeId>)| {
+            let asked = nodes.iter().filter(|node| asleep.contains(node)).count();
+            asked > 0 && self.sleepers.room[*at].is_some_and(|room| asked > room)
         };
-        part.devices.iter().all(is_free)
-    })
-}
-
-fn asleep_in(sleepers: &Sleepers, node: NodeId) -> bool {
-    sleepers.asleep.iter().any(|asleep| asleep.contains(&node))
-}
-
-/// The same gang on fewer nodes that sleep, as far as some trials show.
-fn fewest(round: &mut Round, gang: GangId, item: &Item, parts: Vec<PlacedPart>, all: &Sleepers) -> Vec<PlacedPart> {
-    let asleep_of = |parts: &[PlacedPart]| -> Vec<NodeId> {
-        parts.iter().map(|part| part.node).filter(|node| asleep_in(all, *node)).collect()
-    };
-    let used = asleep_of(&parts);
-    let mut best = parts;
-    let others: Vec<NodeId> = all.asleep.iter().flatten().copied().filter(|node| !used.contains(node)).collect();
-    // Other sleepers in their place would be no gain.
-    others.iter().for_each(|node| round.ledger.shut(*node));
-    for left_out in used.chunks(used.len().div_ceil(TRIALS_MAX).max(1)) {
-        let mark = round.ledger.mark();
-        left_out.iter().for_each(|node| round.ledger.shut(*node));
-        match round.search(gang, item) {
-            Some(fewer) => best = fewer,
-            None => round.ledger.rollback(mark),
+        let full: Vec<usize> = self.sleepers.asleep.iter().enumerate().filter(full).map(|(at, _)| at).collect();
+        if !full.is_empty() {
+            // Those behind it would take its turn for ever.
+            full.iter().for_each(|at| self.sleepers.room[*at] = Some(0));
+            self.waited_for.extend(full);
+            return Woken::Crowded;
+        }
+        // Whole devices can be kept; a share beside another's cannot.
+        let kept = |part: &PlacedPart| {
+            let node = part.node;
+            let is_free = move |slot: u16| {
+                let known = round.state.node(node).and_then(|record| record.devices.get(usize::from(slot)));
+                known.is_some_and(DeviceState::is_free)
+            };
+            let slots = part.devices.iter().map(|(slot, _)| *slot).filter(move |slot| is_free(*slot));
+            slots.map(move |slot| DeviceId { node, slot }).collect::<Vec<_>>()
+        };
+        let witness: Vec<DeviceId> = parts.iter().flat_map(kept).collect();
+        match nodes.is_empty() && witness.is_empty() {
+            true => Woken::Unfit,
+            false => Woken::Asked(RequestNodes { gang, nodes, witness }, parts),
         }
     }
-    best
+
+    fn take_for(&mut self, round: &mut Round, asked: &RequestNodes, parts: &[PlacedPart]) {
+        for node in &asked.nodes {
+            for (at, asleep) in self.sleepers.asleep.iter_mut().enumerate() {
+                if asleep.remove(node) {
+                    let most = self.powers.pools[at].rules.nodes_at_once as usize;
+                    self.sleepers.room[at] = Some(self.sleepers.room[at].unwrap_or(most).saturating_sub(1));
+                }
+            }
+            self.sleepers.waking.insert(*node);
+        }
+        let without: Vec<PlacedPart> = parts.iter().filter(|part| part.devices.is_empty()).cloned().collect();
+        round.take(&without);
+        round.keep_for(asked.gang, &asked.witness);
+    }
 }

@@ -216,6 +216,7 @@ impl Round<'_> {
             self.keep_place(*gang, parts);
         }
         self.set_apart(gang, taken);
+        self.taking.counted.insert(gang);
         self.count_against_limits(gang);
     }
 }

@@ -223,16 +223,16 @@ impl Round<'_> {
 
     /// What is kept for gangs counts against limits as if they ran.
     pub fn count_kept(&mut self) {
-        if std::mem::replace(&mut self.taking.counted, true) {
-            return;
-        }
-        let waiting: Vec<GangId> = self.taking.waiting.iter().copied().collect();
+        let counted = |gang: &&GangId| self.placed.contains(gang) || self.taking.counted.contains(gang);
+        let waiting: Vec<GangId> = self.taking.waiting.iter().filter(|gang| !counted(gang)).copied().collect();
+        self.taking.counted.extend(waiting.iter().copied());
         waiting.into_iter().for_each(|gang| self.count_against_limits(gang));
     }
 
-    /// Gangs of a job that wait for what is kept for them.
+    /// Gangs of a job that wait for what is kept for them, and are not placed in this cycle.
     pub fn kept_of(&self, job: JobId) -> u32 {
-        self.taking.waiting.range(GangId::new(job, 0)..=GangId::new(job, u32::MAX)).count() as u32
+        let waiting = self.taking.waiting.range(GangId::new(job, 0)..=GangId::new(job, u32::MAX));
+        waiting.filter(|gang| !self.placed.contains(gang)).count() as u32
     }
 
     /// From now on, for the rest of the cycle, these are nobody else's.
@@ -247,6 +247,7 @@ impl Round<'_> {
         };
         self.mask(&known);
         self.taking.waiting.insert(gang);
+        self.taking.counted.insert(gang);
         self.count_against_limits(gang);
     }
 

@@ -85,6 +85,8 @@ const VAIN_STEPS_MAX: u64 = 300_000;
 pub struct TakingBack {
     /// Gangs that wait for devices kept for them, and for nothing else.
     pub waiting: BTreeSet<GangId>,
+    /// Those of them that count against limits already.
+    counted: BTreeSet<GangId>,
     /// Told to stop in this cycle.
     victims: BTreeSet<GangId>,
     /// What was set aside on the ledger, by whose it is.
@@ -109,8 +111,6 @@ pub struct TakingBack {
     /// Of the last choice of gangs to move: their new places, or one that found none.
     places: Option<Vec<places::NewPlace>>,
     stuck: Option<GangId>,
-    /// What is kept has been counted against limits.
-    counted: bool,
     /// When a gang that is protected now may be stopped.
     pub retry_at: Option<Time>,
 }

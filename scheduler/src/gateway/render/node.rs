@@ -39,7 +39,12 @@ pub fn summary(state: &State, node: &NodeRecord) -> pb::Node {
         Liveness::Up => None,
         Liveness::Silent { since } | Liveness::Fenced { since } => Some(since.0),
     };
-    let reason = closed.map(|closed| plain(&closed.reason)).unwrap_or_else(|| liveness_reason(node.liveness));
+    let power = power_reason(state, node);
+    let reason = match (closed, &power) {
+        (Some(closed), _) => plain(&closed.reason),
+        (None, Some((reason, _))) => reason.clone(),
+        (None, None) => liveness_reason(node.liveness),
+    };
     pb::Node {
         id: node.id.0,
         name: node.name.to_string(),
@@ -47,7 +52,7 @@ pub fn summary(state: &State, node: &NodeRecord) -> pb::Node {
         schedulable: node.is_open(),
         reason,
         reason_by: closed.map(|closed| closed.by.0.to_string()).unwrap_or_default(),
-        reason_at_ms: closed.map(|closed| closed.at.0),
+        reason_at_ms: closed.map(|closed| closed.at).or(power.map(|(_, since)| since)).map(|at| at.0),
         drain_deadline_at_ms: drain.and_then(|drain| drain.deadline).and_then(at_ms),
         silent_at_ms: silent_at,
         registered_at_ms: node.registered_at.0,
@@ -68,6 +73,18 @@ pub fn summary(state: &State, node: &NodeRecord) -> pb::Node {
         free_estimate_at_ms: free_estimate(state, node),
         ..pb::Node::default()
     }
+}
+
+/// Why the node is not awake, and since when.
+fn power_reason(state: &State, node: &NodeRecord) -> Option<(String, Time)> {
+    let (reason, since) = match node.power {
+        Power::Awake { .. } => return None,
+        Power::FallingAsleep { since, .. } => ("it had nothing to do".into(), since),
+        Power::Asleep { since, rests_until } if rests_until <= state.now() => ("it had nothing to do".into(), since),
+        Power::Asleep { since, .. } => ("it did not wake, and is left alone for a while".into(), since),
+        Power::Waking { since, gang, .. } => (format!("for {}", gang_name(state, gang)), since),
+    };
+    Some((reason, since))
 }
 
 fn liveness_reason(liveness: Liveness) -> String {

@@ -3,9 +3,11 @@
 
 use super::fixture::{fabric, principal, registration};
 use super::roles::connection;
+use crate::config::ElasticConfig;
 use crate::consensus::{Consensus, ConsensusConfig, Lane, MemDisk, Member, PeerConnector};
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::Coordinator;
+use crate::elastic::Switcher;
 use crate::gateway::Gateway;
 use crate::heartbeats::Heartbeats;
 use crate::history::HistoryStore;
@@ -72,8 +74,28 @@ impl Server {
         server
     }
 
+    /// The same, with a hook that switches machines.
+    pub async fn start_with(nodes: usize, elastic: ElasticConfig) -> Self {
+        let server = Self::start_without(nodes, Some(elastic.clone())).await;
+        let switcher = Switcher {
+            consensus: server.ctx.consensus.clone(),
+            proposer: server.ctx.proposer.clone(),
+            sessions: server.ctx.sessions.clone(),
+            clock: server.ctx.clock.clone(),
+            cluster: "dev".into(),
+            config: Some(elastic),
+        };
+        server.supervisor.spawn("elastic", switcher.run(server.shutdown.clone()));
+        server.begin();
+        server
+    }
+
     /// The same, whose cluster does not know yet what time it is.
     pub async fn start_without_time(nodes: usize) -> Self {
+        Self::start_without(nodes, None).await
+    }
+
+    async fn start_without(nodes: usize, elastic: Option<ElasticConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let history = Arc::new(HistoryStore::open(&dir.path().join("history")).unwrap());
@@ -124,6 +146,7 @@ impl Server {
             heartbeats,
             clock,
             network: Arc::new(TlsNetwork),
+            elastic,
             ca_fingerprint: authority.fingerprint(),
             credentials: Credentials::new(identity),
             server: ServerName { id: 1, name: "s1".into(), address: address.clone() },

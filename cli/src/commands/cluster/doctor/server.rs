@@ -37,6 +37,24 @@ pub fn findings(look: &Look) -> Vec<Finding> {
     all
 }
 
+/// Whoever leads needs the program that switches machines, or nodes are asked for in vain.
+fn hook(name: &str, leads: bool, condition: &ServerCondition) -> Option<Finding> {
+    let what = match (condition.hook.is_empty(), condition.hook_problem.is_empty()) {
+        (true, _) if condition.elastic_pools == 0 => return None,
+        (true, _) => "it has no hook that switches machines, and the policy has elastic pools".to_owned(),
+        (false, true) => return Some(Finding::ok("elastic", name, format!("its hook is {}", condition.hook))),
+        (false, false) => format!("its hook {} cannot be run: {}", condition.hook, condition.hook_problem),
+    };
+    let finding = match leads && condition.elastic_pools > 0 {
+        true => Finding::bad("elastic", name, what),
+        false => Finding::warning("elastic", name, what),
+    };
+    Some(finding.because(
+        "while it leads, no node is put to sleep, and nodes that are asked for do not come",
+        "name a program that it can run as `hook` under [elastic] in its server.toml, and start it again",
+    ))
+}
+
 fn name_of(look: &Look, seen: &Seen) -> String {
     let mut members = look.answers().flat_map(|answer| &answer.status.members);
     let member = members.find(|member| member.address == seen.address && !member.name.is_empty());
@@ -67,6 +85,7 @@ fn of_answer(look: &Look, seen: &Seen, answer: &Answer) -> Vec<Finding> {
         all.push(clock(&name, answer, condition));
         all.push(disk(&name, condition));
         all.extend(syncs(&name, condition));
+        all.extend(hook(&name, role == "leads", condition));
         if condition.history_gaps > 0 {
             let what = format!("{} of its history is missing", human::count(condition.history_gaps, "stretch"));
             all.push(Finding::warning("history", &name, what).because(
