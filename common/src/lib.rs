@@ -3,6 +3,7 @@
 //! Data only. Nothing here decides; every crate may depend on it, and it depends on nothing but
 //! serde and thiserror.
 
+pub mod calendar;
 pub mod cost;
 pub mod heartbeat;
 pub mod ids;

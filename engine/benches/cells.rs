@@ -33,6 +33,7 @@ fn account(at: u32, cells: bool) -> Account {
         user_limits: Default::default(),
         users: Default::default(),
         cells: if owns { [wide, vec![of("leaf", 16, 3), of("node", 1, 32)]].concat() } else { Vec::new() },
+        budget: None,
         reclaim_within_ms: owns.then_some(300_000),
     }
 }
@@ -40,7 +41,7 @@ fn account(at: u32, cells: bool) -> Account {
 fn organised(cells: bool) -> Player {
     let mut player = cluster(NODES, easy(1));
     let accounts = (0..40).map(|at| account(at, cells)).collect();
-    let document = Arc::new(Organisation { accounts, queues: Vec::new() });
+    let document = Arc::new(Organisation { accounts, ..Organisation::default() });
     let outcome = player.commit(player.state.now(), configure(ConfigChange::Organisation(document)), &mut Silent);
     assert_eq!(outcome.unwrap().response, muster_engine::Response::Done);
     player

@@ -85,7 +85,7 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     // 8. Gangs moved for those that nothing else helps.
     round.consolidate();
     let (plan, spent, truncated) = (std::mem::take(&mut round.steps), round.spent, round.truncated);
-    let retry_at = round.taking.retry_at;
+    let retry_at = round.taking.retry_at.into_iter().chain(round.room.period_ends).min();
     round.leave();
     commands.extend(steps::commands(state, now, plan));
     commands.extend(power);

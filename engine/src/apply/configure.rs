@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// 2: jobs can be edited. 3: accounts and queues, usage that decays, run times that are learned.
 /// 4: policies before are kept, and one may be run in the shadow. 5: advance reservations.
 /// 6: configuration declared as a whole, and accounts that own cells. 7: nodes that sleep.
-/// 8: gangs that are moved for others.
+/// 8: gangs that are moved for others, prices and budgets.
 pub const FEATURE_LEVEL: u32 = 8;
 
 impl Applying<'_> {

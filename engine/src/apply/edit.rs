@@ -108,7 +108,8 @@ impl Applying<'_> {
             return no(format!("job {id} could not end by that deadline; cancel it instead"));
         }
         self.check_time_limit(job, after)?;
-        self.check_longer_runs(id, after)
+        self.check_longer_runs(id, after)?;
+        self.check_budgets(job, after)
     }
 
     /// A limit that has passed already would stop what runs, which is `cancel`'s business.
@@ -182,6 +183,7 @@ impl Applying<'_> {
                 GangState::Running(attempt) => Some(attempt.clone()),
                 _ => None,
             };
+            self.set_aside_anew(gang, &after);
             if let Some(attempt) = running {
                 self.move_time_limit(gang, &attempt, own.limits.time_ms, after.limits.time_ms);
             }

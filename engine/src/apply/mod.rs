@@ -13,6 +13,7 @@ mod expire;
 mod gang;
 mod guarantees;
 mod level;
+mod money;
 mod moves;
 mod organisation;
 mod part;
@@ -32,7 +33,7 @@ pub use declare::DECLARE_LEVEL;
 pub use edit::EDIT_LEVEL;
 pub use level::level_of;
 pub use moves::MOVE_LEVEL;
-pub use organisation::ORGANISATION_LEVEL;
+pub use organisation::{MONEY_LEVEL, ORGANISATION_LEVEL};
 pub use power::{ORDERED_MAX, POWER_LEVEL};
 pub use window::{WINDOWS_LEVEL, crossing, window_named};
 

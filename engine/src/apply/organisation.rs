@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// From this feature level on, all servers know accounts and queues.
 pub const ORGANISATION_LEVEL: u32 = 3;
 
+/// From this feature level on, all servers know prices and budgets.
+pub const MONEY_LEVEL: u32 = 8;
+
 /// Most names that a refusal lists.
 const LISTED_MAX: usize = 8;
 
@@ -27,6 +30,10 @@ impl Applying<'_> {
         let level = self.state.cluster.feature_level;
         if level < ORGANISATION_LEVEL {
             return Err(Refusal::FeatureLevel { level, needed: ORGANISATION_LEVEL });
+        }
+        let money = !document.prices.is_empty() || document.accounts.iter().any(|account| account.budget.is_some());
+        if money && level < MONEY_LEVEL {
+            return Err(Refusal::FeatureLevel { level, needed: MONEY_LEVEL });
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;
@@ -41,7 +48,8 @@ impl Applying<'_> {
             self.state.accounts = kept;
             return Err(refusal);
         }
-        self.state.usage.resum(&self.state.accounts);
+        let holdings = self.state.holdings();
+        self.state.usage.resum(&self.state.accounts, &holdings, now);
         Ok(())
     }
 
@@ -130,7 +138,7 @@ impl Applying<'_> {
     }
 
     fn check_limits(&self, scheduling: &Scheduling, user: &Principal, before: Option<&Scheduling>) -> Result<()> {
-        let scopes = limits::scopes(self.state, &scheduling.account, user);
+        let scopes = limits::scopes(self.state, &scheduling.account, user, self.now());
         let new = before.is_none_or(|before| before.account != scheduling.account);
         // What is over a limit as it is may stay so.
         if before.is_some_and(|before| limits::refuses(&scopes, before, new).is_some()) {

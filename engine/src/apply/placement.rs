@@ -12,6 +12,8 @@ use crate::state::node::{Holder, NodeRecord};
 use crate::state::reservation::Reservation;
 use crate::state::timer::Timer;
 use muster_common::job::Scheduling;
+use muster_common::money::{MicroUsd, device_cost};
+use muster_common::time::HOUR_MS;
 use muster_common::{AttemptNo, GangId, Time};
 use std::sync::Arc;
 
@@ -55,7 +57,7 @@ impl Applying<'_> {
     fn check_place(&self, placement: &Placement, made: Time) -> Result<Arc<Scheduling>, Rejection> {
         let job = self.state.jobs.get(&placement.gang.job).ok_or(Rejection::NotWaiting)?;
         let scheduling = self.check_waiting(job, placement)?;
-        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal);
+        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal, self.now());
         if let Some(over) = limits::over(&scopes, &scheduling) {
             return Err(Rejection::Limit(over.to_string()));
         }
@@ -156,6 +158,7 @@ impl Applying<'_> {
         self.forget_waiting(gang);
         let parts = allocations(placement, scheduling);
         let port = self.hold_parts(gang, placement.attempt, &parts);
+        let hourly = self.hourly(&parts);
         let attempt = Attempt {
             number: placement.attempt,
             token,
@@ -163,6 +166,8 @@ impl Applying<'_> {
             started_at: None,
             stopping_at: None,
             checkpoint_at: None,
+            hourly,
+            set_aside: limits::until_limit(hourly, scheduling),
             master_port: port,
             world_size: parts.iter().map(|part| part.ranks).sum(),
             parts,
@@ -177,6 +182,23 @@ impl Applying<'_> {
         let start_by = now.plus_ms(self.state.settings.start_within_ms);
         self.set_timer(start_by, Timer::StartDeadline { gang, attempt: attempt.number });
         self.enter_starting(gang, placement.revision, attempt);
+    }
+
+    /// What an hour of the parts costs at the prices in force.
+    fn hourly(&self, parts: &[Allocation]) -> MicroUsd {
+        let document = self.state.accounts.document();
+        if document.prices.is_empty() {
+            return MicroUsd(0);
+        }
+        let of_part = |part: &Allocation| -> u64 {
+            let Some(node) = self.state.nodes.get(&part.node) else { return 0 };
+            let of_device = |(slot, milli): &(u16, u16)| {
+                let price = document.price_of(&node.inventory.devices[usize::from(*slot)].model);
+                device_cost(u128::from(*milli) * u128::from(HOUR_MS), price).0
+            };
+            part.devices.iter().map(of_device).fold(0, u64::saturating_add)
+        };
+        MicroUsd(parts.iter().map(of_part).fold(0, u64::saturating_add))
     }
 
     fn enter_starting(&mut self, gang: GangId, revision: u32, attempt: Attempt) {

@@ -18,17 +18,23 @@
 //! name = "nlp"
 //! parent = "research"
 //! user_limits = { running = 20 }
+//! budget = { usd = 50000, per = "month" }
 //!
 //! [[queue]]
 //! name = "batch"
 //! account = "nlp"
 //! default_time_ms = 14400000
+//!
+//! [[price]]
+//! usd_per_gpu_hour = 2.5
 //! ```
 
 mod cells;
+mod money;
 mod validate;
 
 pub use cells::CellQuota;
+pub use money::{Budget, Price};
 pub use validate::{OrganisationError, RULES};
 
 use muster_common::Name;
@@ -45,6 +51,9 @@ pub struct Organisation {
     /// With one of these, jobs may only name these.
     #[serde(rename = "queue", default)]
     pub queues: Vec<Queue>,
+    /// What GPUs cost. From feature level 8.
+    #[serde(rename = "price", default)]
+    pub prices: Vec<Price>,
 }
 
 /// Who is charged. Accounts form a tree; what holds for one holds for all below it together.
@@ -81,6 +90,9 @@ pub struct Account {
     /// is not lent anything of it. `None` = whatever may be stopped is soon enough. From feature level 6.
     #[serde(default)]
     pub reclaim_within_ms: Option<u64>,
+    /// Of the account and all below it together. From feature level 8.
+    #[serde(default)]
+    pub budget: Option<Budget>,
 }
 
 fn one() -> i64 {

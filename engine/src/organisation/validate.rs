@@ -25,7 +25,7 @@ pub struct OrganisationError {
 }
 
 /// Every rule a document is checked for, for the documentation and a test that breaks each.
-pub const RULES: [&str; 17] = [
+pub const RULES: [&str; 21] = [
     "an account's name is used once",
     "a parent is an account of the document",
     "no account is above itself",
@@ -43,6 +43,10 @@ pub const RULES: [&str; 17] = [
     "cells of one model are of nodes of one size",
     "sizes of cells at one level divide each other",
     "a cell of the level node is one node",
+    "there is one price for a model",
+    "a price is not above 1000000",
+    "a budget is above 0",
+    "with a budget every GPU has a price",
 ];
 
 pub(super) type Checked<T = ()> = Result<T, OrganisationError>;
@@ -65,6 +69,7 @@ impl Organisation {
             check_account(&format!("account[{at}]"), account)?;
         }
         self.check_cells()?;
+        self.check_money()?;
         self.check_capacity(capacity)?;
         let mut queues = BTreeSet::new();
         for (at, queue) in self.queues.iter().enumerate() {

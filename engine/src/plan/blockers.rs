@@ -5,7 +5,7 @@ use super::apart::apart;
 use super::capacity::Capacity;
 use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
 use super::ledger::Ledger;
-use super::limits;
+use super::limits::{self, Of, Over};
 use super::never::NeverFits;
 use super::outside::{Sets, met};
 use super::owed;
@@ -114,10 +114,9 @@ impl<'a> Blockers<'a> {
         if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
             found.push(eligibility(self.state, gang, reason));
         }
-        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal);
+        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal, self.now);
         if let Some(over) = limits::over(&scopes, &scheduling) {
-            let help = "wait until some of it is free, or ask who sets the limits (`muster cluster set organisation`)";
-            found.push(blocker(over.reason(), over.to_string()).help(help));
+            found.push(at_limit(&over));
         }
         let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
         let shut = self.shut_out(gang, &scheduling, excluded);
@@ -372,6 +371,19 @@ fn placed(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
 fn name(state: &State, gang: GangId) -> String {
     let array = state.job(gang.job).is_some_and(|job| state.scheduling(job).array.is_some());
     if array { gang.to_string() } else { gang.job.to_string() }
+}
+
+fn at_limit(over: &Over) -> Blocker {
+    let known = blocker(over.reason(), over.to_string());
+    match over.of {
+        Of::Money { until, .. } => {
+            let help = "ask for less time or fewer GPUs, wait for the next period, or ask who sets the budget";
+            Blocker { until: Some(until), ..known.help(help) }
+        }
+        _ => {
+            known.help("wait until some of it is free, or ask who sets the limits (`muster cluster set organisation`)")
+        }
+    }
 }
 
 fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {

@@ -138,7 +138,7 @@ impl Round<'_> {
         let group = item.scheduling.groups.first()?;
         let plain = Plain::of(group, self.state.fabric(), self.state.policy())?;
         let none = BTreeSet::new();
-        let classes: BTreeSet<_> = models_of(group)
+        let classes: BTreeSet<_> = models_of(group, self.ledger)
             .into_iter()
             .flat_map(|models| Search::of(self.searched(gang, &none), group, models).classes)
             .collect();
@@ -148,7 +148,7 @@ impl Round<'_> {
         let mut steps = 0;
         let mut best: Option<Start> = None;
         let mut upto = Time::ZERO;
-        for models in models_of(group) {
+        for models in models_of(group, self.ledger) {
             let until = best.as_ref().map_or(before, |start| start.at);
             let search = Search::of(self.searched(gang, &none), group, models);
             let found = self.sweep(&plain, &search, item, (until, within), &mut steps);

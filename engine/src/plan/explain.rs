@@ -21,6 +21,8 @@ pub enum Reason {
     ArrayLimit,
     UserLimit,
     AccountLimit,
+    /// What it costs until its time limit is not left of its account's budget.
+    Budget,
     Cancelled,
     Parked,
     /// The quota of its account does not allow it now.
@@ -67,6 +69,7 @@ impl Reason {
             Reason::ArrayLimit => "array-limit",
             Reason::UserLimit => "user-limit",
             Reason::AccountLimit => "account-limit",
+            Reason::Budget => "budget",
             Reason::Cancelled => "cancelled",
             Reason::Parked => "parked",
             Reason::Quota => "quota",

@@ -80,7 +80,7 @@ fn what(reason: Reason, job: &JobRecord, scheduling: &Scheduling) -> String {
     };
     match reason {
         Reason::UserLimit => format!("{} in {}", job.principal.0, scheduling.account),
-        Reason::AccountLimit | Reason::OwedCells => scheduling.account.to_string(),
+        Reason::AccountLimit | Reason::Budget | Reason::OwedCells => scheduling.account.to_string(),
         Reason::Quota => {
             let models = of_groups(&models);
             let of = if models.is_empty() { String::new() } else { format!(" of {models}") };

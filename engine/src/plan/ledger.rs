@@ -7,7 +7,8 @@ use super::owed::{Owed, Take};
 use super::pool::Pool;
 use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
-use crate::policy::{DeviceChoice, Score};
+use crate::organisation::Organisation;
+use crate::policy::{DeviceChoice, ModelChoice, Score};
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::node::{Device, Inventory};
@@ -38,6 +39,8 @@ pub struct Ledger {
     pub quotas: Quotas,
     /// The cells that accounts own.
     pub owed: Owed,
+    /// Where cheaper models go before dearer ones.
+    prices: Option<Arc<Organisation>>,
     undo: Vec<Undo>,
     workload: Arc<Workload>,
     /// Of the node that was put here last.
@@ -125,6 +128,7 @@ impl Ledger {
     pub fn of(state: &State, suppose: Suppose) -> Self {
         let mut ledger = Ledger { domains: vec![Domain::default()], ..Ledger::default() };
         ledger.learn(state);
+        ledger.prices = (state.policy().models == ModelChoice::Cheapest).then(|| state.accounts().document().clone());
         for record in state.nodes().values() {
             ledger.put(state.fabric(), record, suppose);
         }
@@ -381,6 +385,11 @@ impl Ledger {
 
     pub fn domain_at(&self, tree: usize, path: &[Name]) -> Option<DomainId> {
         self.domain_ids.get(&(tree, path.to_vec())).copied()
+    }
+
+    /// Of what GPUs cost, if the policy goes by it.
+    pub fn prices(&self) -> Option<&Organisation> {
+        self.prices.as_deref()
     }
 
     pub fn classes(&self) -> &[Arc<Inventory>] {

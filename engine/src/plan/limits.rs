@@ -3,15 +3,18 @@
 
 use super::explain::Reason;
 use crate::command::Principal;
-use crate::organisation::{Account, Caps};
+use crate::organisation::{Account, Budget, Caps, Organisation};
 use crate::state::State;
 use crate::state::account::Accounts;
 use crate::state::job::JobRecord;
 use crate::state::usage::Held;
-use muster_common::Name;
+use muster_common::calendar::Period;
 use muster_common::job::Scheduling;
+use muster_common::money::{MicroUsd, device_cost};
+use muster_common::{Name, Time};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Whose limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,14 @@ pub enum Of {
     Time {
         limit_ms: Option<u64>,
     },
+    /// What it costs until its time limit, in millionths of a US dollar; `None` = it has no limit. `used`: spent or set aside
+    /// in the period, which ends at `until`.
+    Money {
+        micro_usd: Option<u64>,
+        used: u64,
+        per: Period,
+        until: Time,
+    },
 }
 
 /// One limit in the way.
@@ -55,8 +66,18 @@ pub struct Over {
 impl Over {
     pub fn reason(&self) -> Reason {
         match self.who {
+            Who::Account(_) if matches!(self.of, Of::Money { .. }) => Reason::Budget,
             Who::Account(_) => Reason::AccountLimit,
             Who::User(..) => Reason::UserLimit,
+        }
+    }
+
+    /// Would it be in the way of everything else that its payer has waiting?
+    pub fn is_for_all(&self) -> bool {
+        match self.of {
+            Of::Gpus { .. } | Of::Running { .. } => true,
+            Of::Money { used, .. } => used >= self.most,
+            Of::Jobs { .. } | Of::Array { .. } | Of::Time { .. } => false,
         }
     }
 
@@ -65,6 +86,7 @@ impl Over {
         match self.of {
             Of::Gpus { milli, .. } => milli > self.most.saturating_mul(1000),
             Of::Array { .. } | Of::Time { .. } => true,
+            Of::Money { micro_usd, .. } => micro_usd.is_none_or(|cost| cost > self.most),
             Of::Running { .. } | Of::Jobs { .. } => false,
         }
     }
@@ -102,6 +124,14 @@ impl fmt::Display for Over {
             Of::Time { limit_ms: Some(limit_ms) } => {
                 write!(f, " may have jobs of at most {} s; this has a limit of {} s", most / 1000, limit_ms / 1000)
             }
+            Of::Money { micro_usd: Some(cost), used, per, .. } => {
+                let [most, used, cost] = [most, used, cost].map(MicroUsd);
+                write!(f, " may spend ${most} in a {per}; ${used} are spent or set aside and this takes up to ${cost}")
+            }
+            Of::Money { micro_usd: None, per, .. } => {
+                let most = MicroUsd(most);
+                write!(f, " may spend ${most} in a {per}; this has no time limit, so what it will cost is not known")
+            }
             Of::Time { limit_ms: None } => {
                 write!(f, " may have jobs of at most {} s; this has no time limit", most / 1000)
             }
@@ -115,6 +145,16 @@ pub struct Scope {
     who: Who,
     caps: Caps,
     held: Held,
+    money: Option<Money>,
+}
+
+/// A budget, with what counts against it.
+#[derive(Debug, Clone)]
+struct Money {
+    budget: Budget,
+    used: MicroUsd,
+    until: Time,
+    prices: Arc<Organisation>,
 }
 
 /// What a user of an account may: the first that says so, from the user's own entry upward (as Slurm has it,
@@ -134,31 +174,51 @@ fn user_caps(accounts: &Accounts, account: &Name, user: &Principal) -> Caps {
 }
 
 /// Every set of limits that a payer is under, the user's first.
-pub fn scopes(state: &State, account: &Name, user: &Principal) -> Vec<Scope> {
+pub fn scopes(state: &State, account: &Name, user: &Principal, now: Time) -> Vec<Scope> {
     let accounts = state.accounts();
     if !accounts.have_caps() {
         return Vec::new();
     }
     let held = state.usage().of_payer(&(account.clone(), user.clone())).held;
-    let of_user =
-        Scope { who: Who::User(user.clone(), account.clone()), caps: user_caps(accounts, account, user), held };
+    let of_user = Scope {
+        who: Who::User(user.clone(), account.clone()),
+        caps: user_caps(accounts, account, user),
+        held,
+        money: None,
+    };
     let of_account = |account: &Account| Scope {
         who: Who::Account(account.name.clone()),
         caps: account.limits,
         held: state.usage().of_account(&account.name),
+        money: money(state, account, now),
     };
     let all = std::iter::once(of_user).chain(accounts.upward(account).map(of_account));
-    all.filter(|scope| scope.caps != Caps::default()).collect()
+    all.filter(|scope| scope.caps != Caps::default() || scope.money.is_some()).collect()
+}
+
+fn money(state: &State, account: &Account, now: Time) -> Option<Money> {
+    let spending = state.usage().spendings().of(&account.name, now)?;
+    let prices = state.accounts().document().clone();
+    Some(Money { budget: account.budget?, used: spending.used(), until: spending.until, prices })
+}
+
+/// What a gang costs until its time limit, at so much an hour.
+pub fn until_limit(hourly: MicroUsd, scheduling: &Scheduling) -> MicroUsd {
+    let ms = scheduling.limits.time_ms.unwrap_or(0);
+    device_cost(u128::from(ms) * 1000, hourly)
 }
 
 /// The shortest of the time limits that a payer's jobs are under.
 pub fn longest_ms(state: &State, account: &Name, user: &Principal) -> Option<u64> {
-    scopes(state, account, user).iter().filter_map(|scope| scope.caps.time_ms).min()
+    scopes(state, account, user, state.now()).iter().filter_map(|scope| scope.caps.time_ms).min()
 }
 
 /// Why a gang may not start beside what its payer holds already.
 pub fn over(scopes: &[Scope], scheduling: &Scheduling) -> Option<Over> {
-    scopes.iter().find_map(|scope| scope.over_shape(scheduling).or_else(|| scope.over_held(scheduling)))
+    scopes.iter().find_map(|scope| {
+        let held = || scope.over_held(scheduling).or_else(|| scope.over_budget(scheduling));
+        scope.over_shape(scheduling).or_else(held)
+    })
 }
 
 /// Why a job is refused when it is submitted or edited. `new`: it is one job more.
@@ -167,8 +227,10 @@ pub fn refuses(scopes: &[Scope], scheduling: &Scheduling, new: bool) -> Option<O
         let over = |of, most| Over { who: scope.who.clone(), of, most };
         let jobs = scope.caps.jobs.filter(|most| new && scope.held.jobs >= *most);
         let jobs = jobs.map(|most| over(Of::Jobs { held: scope.held.jobs }, most.into()));
-        let never = scope.over_held(scheduling).filter(Over::is_for_good);
-        scope.over_shape(scheduling).or(never).or(jobs)
+        let never = || {
+            [scope.over_held(scheduling), scope.over_budget(scheduling)].into_iter().flatten().find(Over::is_for_good)
+        };
+        scope.over_shape(scheduling).or_else(never).or(jobs)
     })
 }
 
@@ -196,6 +258,29 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Is what runs within it?
+    fn is_within(&self) -> bool {
+        let (gpus, running) = (self.caps.gpus, self.caps.running);
+        gpus.is_none_or(|most| self.held.milli <= u64::from(most) * 1000)
+            && running.is_none_or(|most| self.held.running <= most)
+    }
+
+    /// Until it is placed, a gang counts at the dearest model it may get.
+    fn over_budget(&self, scheduling: &Scheduling) -> Option<Over> {
+        let money = self.money.as_ref()?;
+        let hourly = money.prices.hourly_at_most(scheduling);
+        if hourly == MicroUsd(0) {
+            return None;
+        }
+        let cost = scheduling.limits.time_ms.map(|_| until_limit(hourly, scheduling).0);
+        let (most, used) = (money.budget.usd.0, money.used.0);
+        let of = Of::Money { micro_usd: cost, used, per: money.budget.per, until: money.until };
+        let over = cost.is_none_or(|cost| used.saturating_add(cost) > most);
+        over.then(|| Over { who: self.who.clone(), of, most })
+    }
+}
+
 /// Thousandths of devices that one gang takes.
 fn milli_of(scheduling: &Scheduling) -> u64 {
     let of = |group: &muster_common::job::GroupRequest| group.devices().saturating_mul(u64::from(group.share.0));
@@ -206,30 +291,87 @@ fn milli_of(scheduling: &Scheduling) -> u64 {
 #[derive(Debug, Default)]
 pub struct Room {
     scopes: BTreeMap<Name, BTreeMap<Principal, Vec<Scope>>>,
-    /// Thousandths and gangs; of an account with all below it.
-    of_accounts: BTreeMap<Name, (u64, u32)>,
-    of_users: BTreeMap<(Name, Principal), (u64, u32)>,
+    /// Of an account with all below it.
+    of_accounts: BTreeMap<Name, Placed>,
+    of_users: BTreeMap<(Name, Principal), Placed>,
+    /// When the next of the periods ends whose budgets keep somebody waiting.
+    pub period_ends: Option<Time>,
+}
+
+/// What a cycle has placed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Placed {
+    milli: u64,
+    running: u32,
+    cost: MicroUsd,
 }
 
 impl Room {
-    pub fn over(&mut self, state: &State, job: &JobRecord, scheduling: &Scheduling) -> Option<Over> {
+    pub fn over(&mut self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Option<Over> {
+        let found = self.find(state, job, scheduling, now);
+        if let Some(Over { of: Of::Money { until, .. }, .. }) = found {
+            self.period_ends = self.period_ends.into_iter().chain([until]).min();
+        }
+        found
+    }
+
+    fn find(&mut self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Option<Over> {
         let known = self.scopes.get(&scheduling.account).and_then(|users| users.get(&job.principal));
         if let Some(scopes) = known {
             return over(scopes, scheduling);
         }
-        let mut scopes = scopes(state, &scheduling.account, &job.principal);
+        let scopes = self.scopes_with_placed(state, job, scheduling, now);
+        let found = over(&scopes, scheduling);
+        self.scopes.entry(scheduling.account.clone()).or_default().insert(job.principal.clone(), scopes);
+        found
+    }
+
+    fn scopes_with_placed(&self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Vec<Scope> {
+        let mut scopes = scopes(state, &scheduling.account, &job.principal, now);
         for scope in &mut scopes {
             let placed = match &scope.who {
                 Who::Account(name) => self.of_accounts.get(name),
                 Who::User(user, account) => self.of_users.get(&(account.clone(), user.clone())),
             };
-            let (milli, running) = placed.copied().unwrap_or_default();
+            let Placed { milli, running, cost } = placed.copied().unwrap_or_default();
             scope.held.milli += milli;
             scope.held.running += running;
+            if let Some(money) = &mut scope.money {
+                money.used.0 = money.used.0.saturating_add(cost.0);
+            }
         }
-        let found = over(&scopes, scheduling);
-        self.scopes.entry(scheduling.account.clone()).or_default().insert(job.principal.clone(), scopes);
-        found
+        scopes
+    }
+
+    /// Would limits let a gang that runs start again once it has stopped? Budgets are asked about in [`Self::affords`].
+    pub fn lets_go_on(&self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> bool {
+        let scopes = match state.accounts().have_caps() {
+            true => self.scopes_with_placed(state, job, scheduling, now),
+            false => Vec::new(),
+        };
+        scopes.iter().all(|scope| scope.over_shape(scheduling).is_none() && scope.is_within())
+    }
+
+    /// Would budgets let all of these be set aside beside what is used?
+    pub fn affords(&self, state: &State, wanted: &[&Scheduling], now: Time) -> bool {
+        let accounts = state.accounts();
+        let mut costs: BTreeMap<&Name, u64> = BTreeMap::new();
+        for scheduling in wanted {
+            let cost = match (accounts.document().hourly_at_most(scheduling), scheduling.limits.time_ms) {
+                (MicroUsd(0), _) => continue,
+                (hourly, Some(_)) => until_limit(hourly, scheduling).0,
+                (_, None) => u64::MAX,
+            };
+            for account in accounts.upward(&scheduling.account) {
+                let sum = costs.entry(&account.name).or_default();
+                *sum = sum.saturating_add(cost);
+            }
+        }
+        costs.into_iter().all(|(name, cost)| {
+            let placed = self.of_accounts.get(name).map_or(0, |placed| placed.cost.0);
+            let budget = accounts.get(name).and_then(|account| money(state, account, now));
+            budget.is_none_or(|money| money.used.0.saturating_add(placed).saturating_add(cost) <= money.budget.usd.0)
+        })
     }
 
     /// One more gang runs.
@@ -239,7 +381,12 @@ impl Room {
         }
         self.scopes.clear();
         let milli = milli_of(scheduling);
-        let add = |(held, running): &mut (u64, u32)| (*held, *running) = (*held + milli, *running + 1);
+        let cost = until_limit(state.accounts().document().hourly_at_most(scheduling), scheduling);
+        let add = |placed: &mut Placed| {
+            placed.milli += milli;
+            placed.running += 1;
+            placed.cost.0 = placed.cost.0.saturating_add(cost.0);
+        };
         for account in state.accounts().upward(&scheduling.account) {
             add(self.of_accounts.entry(account.name.clone()).or_default());
         }

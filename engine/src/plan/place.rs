@@ -11,7 +11,7 @@ use crate::command::PlacedPart;
 use crate::policy::{Domains, Policy, Score};
 use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::topology::{FabricSpec, TopologyRequest};
-use muster_common::{GangId, NodeId};
+use muster_common::{GangId, Name, NodeId};
 use std::collections::BTreeSet;
 
 /// One gang's wish and what its earlier attempts rule out.
@@ -89,7 +89,7 @@ impl<'a> Gang<'a> {
         taken: &BTreeSet<NodeId>,
         steps: &mut u64,
     ) -> Option<Vec<PlacedPart>> {
-        models_of(group)
+        models_of(group, self.ledger)
             .into_iter()
             .find_map(|models| Search::new(self.ground(taken), group, models, base)?.parts_in(base, number, steps))
     }
@@ -98,7 +98,7 @@ impl<'a> Gang<'a> {
     fn slack(&self, group: &GroupRequest, domain: DomainId) -> Option<u64> {
         let (base, none) = (Scope { bases: vec![domain], filters: Vec::new() }, BTreeSet::new());
         let bound = |models| Some(Search::new(self.ground(&none), group, models, &base)?.room_in(domain));
-        models_of(group).into_iter().filter_map(bound).max()
+        models_of(group, self.ledger).into_iter().filter_map(bound).max()
     }
 
     /// Scopes for the gang as a whole: inside each level that it requires, the narrowest domains first.
@@ -170,10 +170,19 @@ impl<'a> Gang<'a> {
     }
 }
 
-/// What is tried in turn.
-pub(super) fn models_of(group: &GroupRequest) -> Vec<Models<'_>> {
-    let mut choices: Vec<Models> = group.models.iter().map(Models::One).collect();
-    if choices.is_empty() {
+/// What is tried in turn: as the group prefers, or by price where the policy says so.
+pub(super) fn models_of<'a>(group: &'a GroupRequest, ledger: &'a Ledger) -> Vec<Models<'a>> {
+    let mut named: Vec<&Name> = group.models.iter().collect();
+    if let Some(prices) = ledger.prices().filter(|_| group.devices() > 0) {
+        if named.is_empty() {
+            let devices = (0..ledger.classes().len()).flat_map(|class| ledger.sorts(class));
+            let whole = devices.filter(|device| device.parent.is_none());
+            named = whole.map(|device| &device.model).collect::<BTreeSet<_>>().into_iter().collect();
+        }
+        named.sort_by_key(|model| prices.price_of(model));
+    }
+    let mut choices: Vec<Models> = named.into_iter().map(Models::One).collect();
+    if group.models.is_empty() {
         choices.push(Models::Any);
     } else if group.mixed_models && choices.len() > 1 {
         choices.push(Models::Mixed(&group.models));

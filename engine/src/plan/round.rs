@@ -5,7 +5,7 @@ use super::bookings::{Booking, Bookings};
 use super::explain::Reason;
 use super::fill::Kind;
 use super::ledger::{Ledger, Suppose};
-use super::limits::{Of, Over, Room};
+use super::limits::{Over, Room};
 use super::never::{NeverFits, fits_on};
 use super::owed::BeyondCells;
 use super::place::{Request, place};
@@ -33,7 +33,7 @@ pub struct Round<'a> {
     pub steps: Vec<PlanStep>,
     pub placed: BTreeSet<GangId>,
     placed_of: BTreeMap<JobId, u32>,
-    room: Room,
+    pub room: Room,
     /// Jobs whose wait is over at this very moment.
     pub expiring: BTreeSet<JobId>,
     /// Requests that did not fit in this cycle; nothing is freed within one.
@@ -211,7 +211,7 @@ impl<'a> Round<'a> {
         if !self.state.accounts().have_caps() {
             return None;
         }
-        self.room.over(self.state, self.state.job(gang.job)?, &item.scheduling)
+        self.room.over(self.state, self.state.job(gang.job)?, &item.scheduling, self.now)
     }
 
     /// Starts the gang if it fits on what is free.
@@ -269,7 +269,7 @@ impl<'a> Round<'a> {
     /// Is its account, or its user in it, at a limit of what may run at a time?
     pub fn is_at_limit(&mut self, item: &Item) -> bool {
         let over = self.over_limit(item.key.gang, item);
-        over.is_some_and(|over| matches!(over.of, Of::Gpus { .. } | Of::Running { .. }))
+        over.is_some_and(|over| over.is_for_all())
     }
 
     /// As [`Self::find`], without memory of what did not fit: for trials on a changed ledger.

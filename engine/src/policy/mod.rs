@@ -30,6 +30,7 @@ pub struct Policy {
     pub domains: Domains,
     pub score: Score,
     pub device: DeviceChoice,
+    pub models: ModelChoice,
     /// The typical workload of `score = "fgd"`; empty = what waits and runs.
     pub workload: Vec<TypicalShape>,
     /// What `score = "topology_cost"` goes by.
@@ -101,6 +102,18 @@ pub enum FillerOrder {
 pub enum Edge {
     Before,
     AtOrBefore,
+}
+
+/// Which model a group gets that may have several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelChoice {
+    /// The first that fits of those it names, in its order.
+    #[default]
+    AsPreferred,
+    /// The cheapest that fits, at the organisation's prices; of equally cheap ones the first it names. A group that
+    /// names none has the cheapest of all.
+    Cheapest,
 }
 
 /// Which domain a gang without a topology wish is put in.

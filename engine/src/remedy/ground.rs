@@ -47,7 +47,7 @@ impl<'a> Ground<'a> {
     }
 
     fn fits_on(&self, ledger: &Ledger, scheduling: &Scheduling) -> bool {
-        let scopes = limits::scopes(self.decided, &scheduling.account, &self.job.principal);
+        let scopes = limits::scopes(self.decided, &scheduling.account, &self.job.principal, self.now);
         if limits::over(&scopes, scheduling).is_some() {
             return false;
         }

@@ -11,6 +11,7 @@ use crate::plan::quota::{self, Quotas, Short};
 use crate::plan::running::Running;
 use crate::state::State;
 use muster_common::Name;
+use muster_common::money::MicroUsd;
 use std::sync::Arc;
 
 /// Limits in the way one behind the other, at most so many.
@@ -59,7 +60,7 @@ enum Lack {
 
 fn lack(ground: &Ground, view: &State) -> Option<Lack> {
     let scheduling = &ground.scheduling;
-    let scopes = limits::scopes(view, &scheduling.account, &ground.job.principal);
+    let scopes = limits::scopes(view, &scheduling.account, &ground.job.principal, ground.now);
     if let Some(over) = limits::over(&scopes, scheduling) {
         return Some(Lack::Limit(over));
     }
@@ -74,6 +75,9 @@ fn account<'d>(document: &'d mut Organisation, name: &Name) -> Option<&'d mut Ac
 }
 
 fn raise_limit(document: &mut Organisation, over: &Over) -> Option<String> {
+    if let Of::Money { .. } = over.of {
+        return raise_budget(document, over);
+    }
     let (caps, whose) = match &over.who {
         Who::Account(name) => (&mut account(document, name)?.limits, format!("account `{name}`")),
         Who::User(user, name) => {
@@ -94,8 +98,17 @@ fn raise_limit(document: &mut Organisation, over: &Over) -> Option<String> {
             Some(format!("{whose} may run {} gangs at a time instead of {most}", held + 1))
         }
         // A job that is over one of these was never taken.
-        Of::Jobs { .. } | Of::Array { .. } | Of::Time { .. } => None,
+        Of::Jobs { .. } | Of::Array { .. } | Of::Time { .. } | Of::Money { .. } => None,
     }
+}
+
+fn raise_budget(document: &mut Organisation, over: &Over) -> Option<String> {
+    let (Of::Money { micro_usd: Some(micro_usd), used, per, .. }, Who::Account(name)) = (over.of, &over.who) else {
+        return None;
+    };
+    let wanted = MicroUsd(used.checked_add(micro_usd)?);
+    account(document, name)?.budget.as_mut()?.usd = wanted;
+    Some(format!("account `{name}` may spend ${wanted} in a {per} instead of ${}", MicroUsd(over.most)))
 }
 
 /// More to borrow where that is what ends, else more to own.

@@ -168,6 +168,7 @@ fn places(ground: &Ground, at: usize, group: &GroupRequest) -> Vec<Change> {
         let text = format!("at most {more} nodes in one domain of level {} instead of {}", spread.level, spread.nodes);
         changes.extend(ground.set_group(Kind::Topology, text, (at, "spread.nodes", &more.to_string()), other));
     }
+    changes.extend(smaller_segments(ground, at, group));
     if group.segment.as_ref().is_some_and(|segment| segment.apart) {
         let mut other = group.clone();
         other.segment.iter_mut().for_each(|segment| segment.apart = false);
@@ -175,6 +176,24 @@ fn places(ground: &Ground, at: usize, group: &GroupRequest) -> Vec<Change> {
         changes.extend(ground.set_group(Kind::Topology, text, (at, "segments.apart", "false"), other));
     }
     changes
+}
+
+/// The largest segments that divide those asked for and fit.
+fn smaller_segments(ground: &Ground, at: usize, group: &GroupRequest) -> Option<Change> {
+    let nodes = group.segment.as_ref()?.nodes;
+    let with = |nodes: u32| {
+        let mut group = group.clone();
+        group.segment.iter_mut().for_each(|segment| segment.nodes = nodes);
+        group
+    };
+    let fits = |nodes: u32| {
+        let mut scheduling = (*ground.scheduling).clone();
+        scheduling.groups[at] = with(nodes);
+        ground.fits(&scheduling)
+    };
+    let smaller = (1..nodes).rev().filter(|smaller| nodes % smaller == 0).find(|smaller| fits(*smaller))?;
+    let text = format!("segments of {smaller} nodes instead of {nodes}");
+    ground.set_group(Kind::Topology, text, (at, "segments.nodes", &smaller.to_string()), with(smaller))
 }
 
 fn wider(ground: &Ground, level: &Name) -> Option<Name> {

@@ -38,7 +38,7 @@ struct Tree {
     accounts: BTreeMap<Name, usize>,
     queues: BTreeMap<Name, usize>,
     children: BTreeMap<Option<Name>, Vec<usize>>,
-    /// Anybody has a limit.
+    /// Anybody has a limit or a budget.
     caps: bool,
 }
 
@@ -49,7 +49,7 @@ impl Tree {
             tree.accounts.insert(account.name.clone(), at);
             let users = account.users.values().filter_map(|user| user.limits);
             let mut caps = users.chain([account.limits, account.user_limits]);
-            tree.caps |= caps.any(|caps| caps != Caps::default());
+            tree.caps |= account.budget.is_some() || caps.any(|caps| caps != Caps::default());
             tree.children.entry(account.parent.clone()).or_default().push(at);
         }
         tree.queues = document.queues.iter().enumerate().map(|(at, queue)| (queue.name.clone(), at)).collect();
@@ -77,7 +77,7 @@ impl Accounts {
         !self.document.accounts.is_empty()
     }
 
-    /// Does any account or user have a limit?
+    /// Does any account or user have a limit or a budget?
     pub fn have_caps(&self) -> bool {
         self.tree.caps
     }

@@ -3,6 +3,7 @@
 use super::usage::Holding;
 use crate::command::{Exit, StopFor};
 use crate::outcome::Rejection;
+use muster_common::money::MicroUsd;
 use muster_common::resources::Amount;
 use muster_common::{AttemptNo, GangId, NodeId, Time, Token};
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,10 @@ pub struct Attempt {
     pub stopping_at: Option<Time>,
     /// The newest checkpoint that a rank has reported.
     pub checkpoint_at: Option<Time>,
+    /// What an hour of it costs, at the prices of when it was placed.
+    pub hourly: MicroUsd,
+    /// What it costs until its time limit.
+    pub set_aside: MicroUsd,
     /// Leased on the first part's node for as long as the attempt lives.
     pub master_port: u16,
     pub world_size: u32,
@@ -106,7 +111,12 @@ impl Attempt {
     /// What it is charged for from its placement to its end.
     pub fn holding(&self) -> Holding {
         let devices = self.parts.iter().flat_map(|part| &part.devices);
-        Holding { milli: devices.map(|(_, milli)| u64::from(*milli)).sum(), placed_at: self.placed_at }
+        Holding {
+            milli: devices.map(|(_, milli)| u64::from(*milli)).sum(),
+            placed_at: self.placed_at,
+            hourly: self.hourly,
+            set_aside: self.set_aside,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod node;
 pub mod policies;
 pub mod reservation;
 pub mod runtime;
+pub mod spending;
 pub mod timer;
 pub mod usage;
 pub mod window;

@@ -8,8 +8,10 @@ use super::State;
 use super::account::Accounts;
 use super::decay::Decay;
 use super::job::JobRecord;
+use super::spending::Spendings;
 use crate::command::Principal;
 use crate::table::Table;
+use muster_common::money::{MicroUsd, device_cost};
 use muster_common::{Name, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ pub struct Usage {
     latest: Time,
     payers: Table<Payer, PayerUse>,
     accounts: Table<Name, Held>,
+    spendings: Spendings,
 }
 
 /// What is held, and how much is alive.
@@ -68,11 +71,26 @@ pub struct PayerUse {
 pub struct Holding {
     pub milli: u64,
     pub placed_at: Time,
+    /// What an hour of it costs.
+    pub hourly: MicroUsd,
+    /// What it costs until its time limit.
+    pub set_aside: MicroUsd,
+}
+
+impl Holding {
+    /// What it costs until a moment.
+    pub fn cost(&self, until: Time) -> MicroUsd {
+        device_cost(u128::from(until.since_ms(self.placed_at)) * 1000, self.hourly)
+    }
 }
 
 impl Usage {
     pub fn payers(&self) -> &Table<Payer, PayerUse> {
         &self.payers
+    }
+
+    pub fn spendings(&self) -> &Spendings {
+        &self.spendings
     }
 
     /// What an account and all below it hold.
@@ -156,6 +174,7 @@ impl Usage {
     pub(crate) fn take(&mut self, accounts: &Accounts, payer: &Payer, holding: Holding) {
         let since = self.since(holding);
         self.latest = self.latest.max(holding.placed_at);
+        self.spendings.take(accounts, &payer.0, holding);
         let row = self.change(accounts, payer, |held| {
             held.milli += holding.milli;
             held.running += 1;
@@ -168,6 +187,7 @@ impl Usage {
         let since = self.since(holding);
         let until = self.since(Holding { placed_at: now, ..holding });
         self.latest = self.latest.max(now);
+        self.spendings.charge(accounts, &payer.0, holding, now);
         let row = self.change(accounts, payer, |held| {
             held.milli -= holding.milli;
             held.running -= 1;
@@ -176,6 +196,18 @@ impl Usage {
         row.charged = row.charged.saturating_add(until.saturating_sub(since).max(0) as u128);
         row.device_ms = row.device_ms.saturating_add(device_ms);
         self.drop_if_unused(payer);
+    }
+
+    /// Something that runs may cost more, or less, than was set aside for it.
+    pub(crate) fn set_aside_anew(
+        &mut self,
+        accounts: &Accounts,
+        payer: &Payer,
+        holding: Holding,
+        now: Time,
+        cost: MicroUsd,
+    ) {
+        self.spendings.set_aside_anew(accounts, &payer.0, holding, now, cost);
     }
 
     fn since(&self, holding: Holding) -> i128 {
@@ -221,9 +253,10 @@ impl Usage {
         }
     }
 
-    /// After a change of the accounts: what each and all below it hold.
-    pub(crate) fn resum(&mut self, accounts: &Accounts) {
+    /// After a change of the accounts: what each and all below it hold. `holdings`: everything held now.
+    pub(crate) fn resum(&mut self, accounts: &Accounts, holdings: &[(Payer, Holding)], now: Time) {
         self.accounts = self.sums(accounts);
+        self.spendings.resum(accounts, holdings, now);
     }
 
     fn sums(&self, accounts: &Accounts) -> Table<Name, Held> {
@@ -270,7 +303,7 @@ impl Usage {
         match expected.first_key_value() {
             Some((payer, held)) => Err(format!("{payer:?} has no row and holds {held:?}")),
             None if self.accounts != self.sums(accounts) => Err("the sums of accounts are not those of payers".into()),
-            None => Ok(()),
+            None => self.spendings.check(accounts, holdings),
         }
     }
 }
@@ -305,7 +338,7 @@ mod tests {
     }
 
     fn held(milli: u64, placed_at: u64) -> Holding {
-        Holding { milli, placed_at: Time(placed_at) }
+        Holding { milli, placed_at: Time(placed_at), hourly: MicroUsd(0), set_aside: MicroUsd(0) }
     }
 
     /// What a holding is worth at `now`, in device-milliseconds: the integral of 2^(-age / half-life).

@@ -3,11 +3,13 @@
 
 use crate::support;
 
+use muster_common::calendar::Period;
 use muster_common::job::Hash;
+use muster_common::money::MicroUsd;
 use muster_common::{AttemptNo, DeviceId, GangId, JobId, Name, NodeId, Time};
 use muster_engine::Command;
 use muster_engine::command::*;
-use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Quota};
+use muster_engine::organisation::{Account, Budget, Caps, CellQuota, Organisation, Price, Quota};
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::state::timer::Timer;
 use muster_engine::state::window::Holders;
@@ -138,8 +140,10 @@ fn a_document_of_accounts_keeps_its_bytes() {
         users: Default::default(),
         cells: vec![cells],
         reclaim_within_ms: Some(120_000),
+        budget: Some(Budget { usd: MicroUsd(50_000_000_000), per: Period::Month }),
     };
-    let organisation = Organisation { accounts: vec![account], queues: Vec::new() };
+    let price = Price { model: None, usd_per_gpu_hour: MicroUsd(2_500_000) };
+    let organisation = Organisation { accounts: vec![account], queues: Vec::new(), prices: vec![price] };
     let change = ConfigChange::Organisation(Arc::new(organisation));
     let command = Command::Configure { change: Box::new(change), by: principal() };
     let bytes = postcard::to_stdvec(&command).unwrap();

@@ -3,10 +3,12 @@
 
 use crate::support;
 
+use muster_common::calendar::Period;
 use muster_common::job::Scheduling;
+use muster_common::money::MicroUsd;
 use muster_common::{Name, Time};
 use muster_engine::command::*;
-use muster_engine::organisation::{Account, Caps, CellQuota, Organisation, Queue, Quota, RULES, User};
+use muster_engine::organisation::{Account, Budget, Caps, CellQuota, Organisation, Price, Queue, Quota, RULES, User};
 use muster_engine::outcome::Refusal;
 use muster_engine::{Command, Entry, Response, State, apply};
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ fn account(text: &str, parent: Option<&str>) -> Account {
         user_limits: Caps::default(),
         users: BTreeMap::new(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
@@ -40,7 +43,19 @@ fn research() -> Organisation {
     Organisation {
         accounts: vec![account("research", None), account("nlp", Some("research")), account("product", None)],
         queues: vec![queue("batch", Some("nlp")), queue("debug", None)],
+        prices: Vec::new(),
     }
+}
+
+/// `research` may spend so many dollars, and an hour of a GPU costs so many.
+fn paying(budget: u64, prices: &[(Option<&str>, u64)]) -> Organisation {
+    let usd = |dollars: u64| MicroUsd(dollars * 1_000_000);
+    let mut document = research();
+    document.accounts[0].budget = Some(Budget { usd: usd(budget), per: Period::Month });
+    let price =
+        |(model, dollars): &(Option<&str>, u64)| Price { model: model.map(name), usd_per_gpu_hour: usd(*dollars) };
+    document.prices = prices.iter().map(price).collect();
+    document
 }
 
 fn organise(cluster: &mut Cluster, document: Organisation) -> Response {
@@ -103,7 +118,7 @@ fn broken() -> Vec<(Organisation, &'static str)> {
     owes.accounts[1].quota.insert(h100(), quota(3, None));
     let mut lends = research();
     lends.accounts[2].quota.insert(h100(), quota(4, Some(5)));
-    let mut deep = Organisation { accounts: vec![account("a0", None)], queues: Vec::new() };
+    let mut deep = Organisation { accounts: vec![account("a0", None)], ..Organisation::default() };
     for n in 1..17 {
         deep.accounts.push(account(&format!("a{n}"), Some(&format!("a{}", n - 1))));
     }
@@ -173,6 +188,22 @@ fn broken() -> Vec<(Organisation, &'static str)> {
         (
             owning(Some(1), &[("node", 2, 1, 1)]),
             "account[0].cells[0].nodes: 2 nodes cannot be in one node; leave `nodes` out and raise `number`, or name a wider level",
+        ),
+        (
+            paying(1, &[(None, 1), (Some("H100"), 2), (Some("H100"), 3)]),
+            "price[2].model: there are two prices for `H100`; keep one of them",
+        ),
+        (
+            paying(1, &[(None, 1_000_001)]),
+            "price[0].usd_per_gpu_hour: $1000001.00 for an hour of one GPU; at most $1000000.00 is taken",
+        ),
+        (
+            paying(0, &[(None, 1)]),
+            "account[0].budget.usd: a budget of $0.00; it is above 0 and at most $1000000000000.00; leave it out for none",
+        ),
+        (
+            paying(1, &[(Some("H100"), 1)]),
+            "account[0].budget: what a GPU without a price of its own costs is not known, so no budget could be kept; add a `[[price]]` without `model`",
         ),
     ]
 }
@@ -256,7 +287,7 @@ fn a_document_that_was_replaced_can_be_put_in_force_again() {
         "there is no version 1 of the organisation to go back to; none was replaced yet, 0 is in force",
     );
     organise(&mut cluster, research());
-    let other = Organisation { accounts: vec![account("all", None)], queues: Vec::new() };
+    let other = Organisation { accounts: vec![account("all", None)], ..Organisation::default() };
     organise(&mut cluster, other.clone());
     assert_eq!(roll_back(&mut cluster, 1), Response::Done);
     assert_eq!((cluster.state.accounts().version(), &**cluster.state.accounts().document()), (3, &research()));

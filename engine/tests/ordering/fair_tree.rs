@@ -145,10 +145,11 @@ fn organisation(accounts: &[(&str, Option<&str>, i64)]) -> Command {
         user_limits: Default::default(),
         users: BTreeMap::new(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     };
     let accounts = accounts.iter().map(account).collect();
-    configure(ConfigChange::Organisation(Arc::new(Organisation { accounts, queues: Vec::new() })))
+    configure(ConfigChange::Organisation(Arc::new(Organisation { accounts, ..Organisation::default() })))
 }
 
 fn fair() -> Cluster {

@@ -105,6 +105,7 @@ fn account(text: &str, priority: u32) -> Account {
         user_limits: Default::default(),
         users: BTreeMap::new(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
@@ -149,7 +150,7 @@ fn multifactor_ages_at_most_to_its_cap_and_favours_small_when_asked() {
 #[test]
 fn multifactor_counts_the_account_and_its_use() {
     let mut cluster = Cluster::new(policy(multifactor(|factors| (factors.account, factors.fair) = (100, 0))));
-    let document = Organisation { accounts: vec![account("a", 1), account("b", 4)], queues: Vec::new() };
+    let document = Organisation { accounts: vec![account("a", 1), account("b", 4)], ..Organisation::default() };
     cluster.commit(configure(ConfigChange::Organisation(Arc::new(document))));
     let of = |text: &str| {
         let mut wish = runs(8, 1000);

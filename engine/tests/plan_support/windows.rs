@@ -87,9 +87,10 @@ pub fn organisation(accounts: &[(&str, Option<&str>)]) -> Command {
         user_limits: Default::default(),
         users: Default::default(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     };
-    let document = Organisation { accounts: accounts.iter().map(account).collect(), queues: Vec::new() };
+    let document = Organisation { accounts: accounts.iter().map(account).collect(), ..Organisation::default() };
     configure(ConfigChange::Organisation(Arc::new(document)))
 }
 

@@ -164,7 +164,7 @@ fn player(setting: Setting, watch: &mut Watch) -> Player {
     if setting.quota {
         let half = 6 * setting.racks as u32;
         let accounts = ["red", "blue"].map(|text| account(text, None, (half, None, None))).into();
-        let organisation = Organisation { accounts, queues: Vec::new() };
+        let organisation = Organisation { accounts, ..Organisation::default() };
         commit(configure(ConfigChange::Organisation(Arc::new(organisation))));
     }
     player

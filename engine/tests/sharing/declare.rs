@@ -30,13 +30,14 @@ fn account(called: &str, parent: Option<&str>, nominal: u32) -> Account {
         user_limits: Default::default(),
         users: Default::default(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
 
 fn organisation(accounts: &[(&str, u32)]) -> Organisation {
     let accounts = accounts.iter().map(|(called, nominal)| account(called, None, *nominal)).collect();
-    Organisation { accounts, queues: Vec::new() }
+    Organisation { accounts, ..Organisation::default() }
 }
 
 fn window(called: &str, node: &str, (from_s, until_s): (u64, u64)) -> MakeWindow {
@@ -257,6 +258,7 @@ fn quota_on_which_a_job_runs_that_may_not_be_stopped_is_not_given_to_others() {
     let tree = |top, parent| Organisation {
         accounts: vec![account("top", None, top), account("a", parent, 8 - top), account("b", None, 8)],
         queues: Vec::new(),
+        prices: Vec::new(),
     };
     for document in [tree(0, Some("top")), tree(8, Some("top")), tree(0, Some("top")), tree(0, None)] {
         done(declare(&mut cluster, lowered(document)));

@@ -378,7 +378,7 @@ fn a_wounded_gang_is_not_mended_with_a_node_of_the_last_cell() {
 }
 
 fn document(accounts: Vec<Account>) -> ConfigChange {
-    ConfigChange::Organisation(Arc::new(Organisation { accounts, queues: Vec::new() }))
+    ConfigChange::Organisation(Arc::new(Organisation { accounts, ..Organisation::default() }))
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn cluster(watch: &mut Watch, spread: bool, min_run_ms: u64) -> (Player, Vec<Nod
         owner("nlp", 16, &[("rack", 3, 1), ("node", 1, 1)]),
         owner("rest", 12, &[]),
     ];
-    let document = Arc::new(Organisation { accounts, queues: Vec::new() });
+    let document = Arc::new(Organisation { accounts, ..Organisation::default() });
     let outcome = player.commit(zero, configure(ConfigChange::Organisation(document)), watch).unwrap();
     assert_eq!(outcome.response, Response::Done);
     (player, all)

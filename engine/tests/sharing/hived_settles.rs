@@ -83,7 +83,7 @@ fn cluster(watch: &mut Watch, spread: bool, min_run_ms: u64) -> Result<Player, S
         owner("narrow", 8, &[("node", 1, 2)]),
         owner("rest", 4, &[]),
     ];
-    let document = Arc::new(Organisation { accounts, queues: Vec::new() });
+    let document = Arc::new(Organisation { accounts, ..Organisation::default() });
     commands.push(configure(ConfigChange::Organisation(document)));
     for command in commands {
         let outcome = player.commit(Time(0), command, watch).map_err(|error| error.to_string())?;

@@ -29,12 +29,13 @@ fn account(text: &str, parent: Option<&str>, limits: Caps, user_limits: Caps) ->
         user_limits,
         users: BTreeMap::new(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
 
 fn organisation(accounts: Vec<Account>) -> Command {
-    configure(ConfigChange::Organisation(Arc::new(Organisation { accounts, queues: Vec::new() })))
+    configure(ConfigChange::Organisation(Arc::new(Organisation { accounts, ..Organisation::default() })))
 }
 
 fn of(text: &str, devices: u32) -> Scheduling {

@@ -7,6 +7,7 @@ mod property;
 #[path = "../taking_support/mod.rs"]
 mod taking_support;
 
+mod budget;
 mod complaints_taking;
 mod consolidate;
 mod consolidate_random;

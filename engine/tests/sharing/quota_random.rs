@@ -145,7 +145,7 @@ fn organisations() -> impl Strategy<Value = Organisation> {
                 (nominal * DEVICES, devices(borrow), devices(lend.map(|lend| lend.min(nominal)))),
             ));
         }
-        Organisation { accounts, queues: Vec::new() }
+        Organisation { accounts, ..Organisation::default() }
     })
 }
 
@@ -154,7 +154,7 @@ fn plays(owned: [(u32, Option<u32>, Option<u32>); 3], given: &[Given]) {
     let accounts = NAMES.into_iter().zip(owned).map(|(name, owned)| account(name, None, owned)).collect();
     let backfill = Backfill { reserve_depth: 0, ..Backfill::default() };
     let policy = Policy { order: Order::Fifo, backfill, ..Policy::default() };
-    play(policy, &Organisation { accounts, queues: Vec::new() }, given).unwrap();
+    play(policy, &Organisation { accounts, ..Organisation::default() }, given).unwrap();
 }
 
 /// Each is within its account's own as long as the other waits.

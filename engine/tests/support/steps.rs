@@ -2,8 +2,10 @@
 
 use super::*;
 use muster_common::DeviceId;
+use muster_common::calendar::Period;
 use muster_common::job::ArraySpec;
-use muster_engine::organisation::{Account, Caps, Organisation, Queue, Quota, User};
+use muster_common::money::MicroUsd;
+use muster_engine::organisation::{Account, Budget, Caps, Organisation, Price, Queue, Quota, User};
 use muster_engine::policy::{ElasticPool, Policy};
 use muster_engine::state::reservation::{Reservation, ReservationKind};
 use muster_engine::state::window::Holders;
@@ -134,6 +136,9 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
             time_ms: (c.is_multiple_of(4)).then_some(20_000 + u64::from(b % 50_000)),
         };
         let quota = Quota { nominal: b % 4, borrow_limit: Some(c % 3), lend_limit: None };
+        let per = [Period::Day, Period::Week, Period::Year][b as usize % 3];
+        let budget = Budget { usd: MicroUsd(u64::from(b % 1000) * 1_000), per };
+        let price = |model, usd: u32| Price { model, usd_per_gpu_hour: MicroUsd(u64::from(usd) * 500_000) };
         let one = |n: u32| Account {
             name: account(n),
             parent: (n > 1 && !(b >> n).is_multiple_of(2)).then(|| account(1 + c % n)),
@@ -144,6 +149,7 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
             user_limits: if n == 2 { caps } else { Caps::default() },
             users: (n == 3).then(|| ("alice".to_owned(), User { weight: 2, limits: Some(caps) })).into_iter().collect(),
             cells: Vec::new(),
+            budget: (n == 2 || c.is_multiple_of(5)).then_some(budget),
             reclaim_within_ms: None,
         };
         let queue = Queue {
@@ -154,7 +160,9 @@ fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
         };
         let accounts = (1..1 + a % 6).map(one).collect();
         let queues = (c.is_multiple_of(2)).then_some(queue).into_iter().collect();
-        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues }))
+        let prices = vec![price(Some(Name::literal("H100")), c % 4), price(None, 1)];
+        let prices = if a.is_multiple_of(7) { Vec::new() } else { prices };
+        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues, prices }))
     };
     cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
 }

@@ -213,6 +213,7 @@ pub fn account(
         user_limits: Caps::default(),
         users: Default::default(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
@@ -224,7 +225,7 @@ pub fn charged(mut job: Scheduling, account: &str) -> Scheduling {
 
 impl Cluster {
     pub fn organise(&mut self, accounts: Vec<Account>) {
-        let organisation = Organisation { accounts, queues: Vec::new() };
+        let organisation = Organisation { accounts, ..Organisation::default() };
         let outcome = self.commit(configure(ConfigChange::Organisation(Arc::new(organisation))));
         assert_eq!(outcome.response, Response::Done);
     }

@@ -3,10 +3,13 @@
 use crate::plan_support;
 use crate::property;
 
+use muster_common::calendar::Period;
+use muster_common::money::MicroUsd;
+use muster_common::topology::SegmentRequest;
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{Command, ConfigChange, NodeAction, Principal};
-use muster_engine::organisation::{Account, Caps, Organisation, Quota};
+use muster_engine::organisation::{Account, Budget, Caps, Organisation, Price, Quota};
 use muster_engine::policy::{Order, Policy};
 use muster_engine::remedy::{Kind, Remedies, Remedy, TRIED_MAX, remedies};
 use plan_support::*;
@@ -60,6 +63,39 @@ fn half_full() -> (Cluster, Vec<NodeId>) {
     }
     cluster.decide();
     (cluster, all)
+}
+
+#[test]
+fn segments_become_smaller_where_that_lets_them_fit() {
+    let (mut cluster, _) = half_full();
+    let mut wish = exact(nodes(2, 8), 100);
+    wish.groups[0].segment = Some(SegmentRequest { level: name("leaf"), nodes: 2, apart: false });
+    let gang = cluster.submit(wish);
+    let (text, command, start) = of_kind(&cluster, gang, Kind::Topology);
+    assert_eq!((text.as_str(), start), ("segments of 1 nodes instead of 2", 0));
+    assert_eq!(command, format!("muster edit {} --set gang.segments.nodes=1", gang.job));
+}
+
+#[test]
+fn a_budget_is_raised_by_what_is_missing() {
+    let mut cluster = Cluster::new(fifo());
+    cluster.nodes(3, 8);
+    let usd = |dollars: u64| MicroUsd(dollars * 1_000_000);
+    let budget = Some(Budget { usd: usd(20), per: Period::Month });
+    let prices = vec![Price { model: None, usd_per_gpu_hour: usd(1) }];
+    let document =
+        Organisation { accounts: vec![Account { budget, ..account("me") }], prices, ..Organisation::default() };
+    cluster.commit(configure(ConfigChange::Organisation(Arc::new(document))));
+    let hours = |hours: u64| {
+        let mut wish = exact(nodes(1, 8), 3600);
+        wish.limits.time_ms = Some(hours * 3_600_000);
+        wish
+    };
+    cluster.submit(hours(2));
+    cluster.decide();
+    let gang = cluster.submit(hours(1));
+    let (text, _, start) = of_kind(&cluster, gang, Kind::Raise);
+    assert_eq!((text.as_str(), start), ("account `me` may spend $24.00 in a month instead of $20.00", 0));
 }
 
 fn cordon(cluster: &mut Cluster, node: NodeId) {
@@ -208,12 +244,13 @@ fn account(name_: &str) -> Account {
         user_limits: Caps::default(),
         users: BTreeMap::new(),
         cells: Vec::new(),
+        budget: None,
         reclaim_within_ms: None,
     }
 }
 
 fn organise(cluster: &mut Cluster, accounts: Vec<Account>) {
-    let document = Organisation { accounts, queues: Vec::new() };
+    let document = Organisation { accounts, ..Organisation::default() };
     cluster.commit(configure(ConfigChange::Organisation(Arc::new(document))));
 }
 

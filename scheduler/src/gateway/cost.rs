@@ -1,8 +1,10 @@
-//! What a planned job would cost, at prices that come with the question.
+//! What a planned job would cost, at prices that come with the question or those of the organisation.
 
 use super::errors;
+use muster_common::Name;
 use muster_common::money::{MicroUsd, device_cost};
 use muster_common::time::HOUR_MS;
+use muster_engine::organisation::Organisation;
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
 use std::collections::BTreeMap;
@@ -34,6 +36,12 @@ pub fn prices(given: &[pb::PlanPrice]) -> Result<PriceList, ErrorInfo> {
         }
     }
     Ok(list)
+}
+
+/// The prices in force.
+pub fn of_organisation(organisation: &Organisation) -> PriceList {
+    let name = |model: &Option<Name>| model.as_ref().map(Name::to_string).unwrap_or_default();
+    organisation.prices.iter().map(|price| (name(&price.model), price.usd_per_gpu_hour)).collect()
 }
 
 /// `None` for a job that is refused.

@@ -2,8 +2,10 @@
 
 use super::errors;
 use super::reservations::{JOBS_MAX, NAMED_MAX};
+use muster_common::Name;
 use muster_engine::State;
 use muster_engine::command::{Declaration, Which};
+use muster_engine::organisation::Price;
 use muster_engine::state::declarations::Declared;
 use muster_engine::state::window::{Holders, Window};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -18,6 +20,7 @@ pub fn shown(state: &State) -> Result<Value, ErrorInfo> {
         "version": state.config_version(),
         "account": by_name(document.accounts.iter())?,
         "queue": by_name(document.queues.iter())?,
+        "price": prices(&document.prices)?,
         "policy": value(&**state.policy())?,
         "reservation": windows.map(|window| (window.name.to_string(), reservation(window))).collect::<Map<_, _>>(),
         "history": state.declarations().past().iter().rev().map(declared).collect::<Vec<_>>(),
@@ -26,6 +29,17 @@ pub fn shown(state: &State) -> Result<Value, ErrorInfo> {
 
 fn value(of: &impl Serialize) -> Result<Value, ErrorInfo> {
     serde_json::to_value(of).map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// By model; `other` stands for those without one of their own.
+fn prices(all: &[Price]) -> Result<Map<String, Value>, ErrorInfo> {
+    let mut prices = Map::new();
+    for price in all {
+        let mut one = value(price)?;
+        one.as_object_mut().and_then(|fields| fields.remove("model"));
+        prices.insert(price.model.as_ref().map_or_else(|| "other".to_owned(), Name::to_string), one);
+    }
+    Ok(prices)
 }
 
 /// Each under its name, which it then need not have inside.

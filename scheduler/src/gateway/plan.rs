@@ -40,6 +40,10 @@ pub(super) async fn plan(
         .playing(move |inner| {
             let now = inner.now(&state);
             let mut reply = answer(&state, &by, &request.jobs, now);
+            let prices = match prices.is_empty() {
+                true => cost::of_organisation(state.accounts().document()),
+                false => prices,
+            };
             if !prices.is_empty() {
                 reply.jobs.iter_mut().for_each(|job| job.cost = cost::cost(job, &prices));
             }

@@ -4,7 +4,7 @@ use super::render::words::plain;
 use super::render::{cluster, spec};
 use super::roles::Caller;
 use super::{Inner, errors};
-use muster_common::{GangId, JobId, Name};
+use muster_common::{GangId, JobId, Name, Time};
 use muster_engine::State;
 use muster_engine::forecast::Forecast;
 use muster_engine::plan::brief::Brief;
@@ -25,9 +25,10 @@ pub(super) async fn list(
 ) -> Result<pb::ListQueuesReply, ErrorInfo> {
     let state = inner.fresh().await?;
     inner
-        .blocking(move |_| {
+        .blocking(move |inner| {
             let cells = owned_cells(&state, |_| true);
-            Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect(), cells })
+            let budgets = budgets(&state, inner.now(&state), |_| true);
+            Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect(), cells, budgets })
         })
         .await
 }
@@ -55,6 +56,7 @@ pub(super) async fn show(
             let forecast = inner.estimates.for_list(&state, now, clock);
             let of_queue =
                 |brief: &&Brief| state.job(brief.gang.job).is_some_and(|job| state.scheduling(job).queue == name);
+            let payers = payers(&state, &name);
             let entries: Vec<&Brief> = briefs.order.iter().filter(of_queue).collect();
             Ok(pb::ShowQueueReply {
                 queue: Some(queue),
@@ -67,10 +69,8 @@ pub(super) async fn show(
                 applied_index: state.applied_index(),
                 looked_at_ms: now.0,
                 policy: cluster::policy(&state),
-                cells: {
-                    let payers = payers(&state, &name);
-                    owned_cells(&state, |account| payers.contains(account))
-                },
+                cells: owned_cells(&state, |account| payers.contains(account)),
+                budgets: budgets(&state, now, |account| payers.contains(account)),
             })
         })
         .await
@@ -99,6 +99,23 @@ fn owned_cells(state: &State, wanted: impl Fn(&Name) -> bool) -> Vec<pb::OwnedCe
         lost: of.lost,
     };
     cells_of(state).into_iter().filter(|of| wanted(&of.account)).map(one).collect()
+}
+
+fn budgets(state: &State, now: Time, wanted: impl Fn(&Name) -> bool) -> Vec<pb::AccountBudget> {
+    let one = |name: &Name| {
+        let budget = state.accounts().get(name)?.budget?;
+        let spending = state.usage().spendings().of(name, now)?;
+        Some(pb::AccountBudget {
+            account: name.to_string(),
+            budget_micro_usd: budget.usd.0,
+            period: budget.per.word().into(),
+            spent_micro_usd: spending.spent.0,
+            set_aside_micro_usd: spending.set_aside().0,
+            since_at_ms: spending.from.0,
+            until_at_ms: spending.until.0,
+        })
+    };
+    state.accounts().names().filter(|name| wanted(name)).filter_map(one).collect()
 }
 
 fn unknown(name: &str, queues: &BTreeMap<Name, pb::Queue>) -> ErrorInfo {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Parts that are compared; the rest of what a server shows is about the configuration, not of it.
-const PARTS: &[&str] = &["account", "queue", "policy", "reservation"];
+const PARTS: &[&str] = &["account", "queue", "price", "policy", "reservation"];
 
 /// One value that differs; `None` = it is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use crate::jobfile::Source;
 use muster_common::job::file::{DurationText, MomentText};
 use muster_common::{JobId, Name, Time};
 use muster_engine::command::{Declaration, MakeWindow, Principal, Which};
-use muster_engine::organisation::{Account, Organisation, Queue};
+use muster_engine::organisation::{Account, Organisation, Price, Queue};
 use muster_engine::policy::Policy;
 use muster_engine::state::declarations::SOURCE_BYTES_MAX;
 use muster_engine::state::window::Holders;
@@ -28,6 +28,7 @@ struct Part {
     queue: Vec<Queue>,
     policy: Option<Policy>,
     reservation: Vec<ReservationText>,
+    price: Vec<Price>,
 }
 
 /// As in `muster reservation create`.
@@ -103,8 +104,10 @@ impl Folder {
             folder.note("account", at, part.account.len());
             folder.note("queue", at, part.queue.len());
             folder.note("reservation", at, part.reservation.len());
+            folder.note("price", at, part.price.len());
             organisation.accounts.extend(part.account);
             organisation.queues.extend(part.queue);
+            organisation.prices.extend(part.price);
             windows.extend(part.reservation);
             if let Some(policy) = part.policy {
                 folder.take_policy(at, policy)?;

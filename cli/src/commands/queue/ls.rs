@@ -1,6 +1,6 @@
 //! `muster queue ls`.
 
-use super::cells;
+use super::{budgets, cells};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -26,7 +26,12 @@ Below, where accounts own cells (quota with a shape):
   IN USE      with work of its own in them that cannot be stopped in time
   OBTAINABLE  free, or held by what can be stopped in time
   LOST        not to be had: hardware is gone, out of order or not there yet
-  WITHIN      the time in which the account has them back";
+  WITHIN      the time in which the account has them back
+
+And where they have budgets, of each with all accounts below it:
+  SPENT      in this period, for what has ended
+  SET ASIDE  for what runs, until its time limits
+  LEFT       for what starts until the period ends";
 
 #[derive(Debug, Args)]
 pub struct LsArgs {}
@@ -44,7 +49,7 @@ pub async fn run(context: &Context, _args: LsArgs) -> Result<u8, CliError> {
 
 pub fn render(reply: &ListQueuesReply, style: &Style) -> String {
     if reply.queues.is_empty() {
-        return cells::render(&reply.cells);
+        return below(reply, style);
     }
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -61,7 +66,11 @@ pub fn render(reply: &ListQueuesReply, style: &Style) -> String {
     for queue in &reply.queues {
         table.row(row(queue, style));
     }
-    table.text() + &cells::render(&reply.cells)
+    table.text() + &below(reply, style)
+}
+
+fn below(reply: &ListQueuesReply, style: &Style) -> String {
+    cells::render(&reply.cells) + &budgets::render(&reply.budgets, style)
 }
 
 fn row(queue: &Queue, style: &Style) -> [String; 9] {

@@ -1,5 +1,6 @@
 //! `muster queue`: what waits and runs, by queue.
 
+mod budgets;
 mod cells;
 pub mod ls;
 pub mod show;

@@ -1,6 +1,6 @@
 //! `muster queue show`.
 
-use super::cells;
+use super::{budgets, cells};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -54,9 +54,10 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
         queue.gangs_held,
         cell(&reply.policy),
     );
+    let owned = cells::render(&reply.cells) + &budgets::render(&reply.budgets, style);
     if reply.entries.is_empty() {
         text.push_str("nothing waits\n");
-        return text + &cells::render(&reply.cells);
+        return text + &owned;
     }
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -74,7 +75,7 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
     for entry in &reply.entries {
         table.row(row(entry, style));
     }
-    text + &table.text() + &cells::render(&reply.cells)
+    text + &table.text() + &owned
 }
 
 fn row(entry: &QueueEntry, style: &Style) -> [String; 10] {

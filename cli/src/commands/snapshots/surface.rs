@@ -113,7 +113,17 @@ fn queues() {
     };
     let node = OwnedCells { level: "node".into(), nodes: 1, owned: 8, obtainable: 7, lost: 0, ..racks.clone() };
     let cells = vec![racks, node];
-    let owned = ListQueuesReply { cells: cells.clone(), ..reply };
+    let monthly = AccountBudget {
+        account: "vision".into(),
+        budget_micro_usd: 50_000_000_000,
+        period: "month".into(),
+        spent_micro_usd: 31_204_500_000,
+        set_aside_micro_usd: 8_960_000_000,
+        since_at_ms: NOW - 12 * 24 * 60 * MINUTE,
+        until_at_ms: NOW + 19 * 24 * 60 * MINUTE,
+    };
+    let budgets = vec![monthly];
+    let owned = ListQueuesReply { cells: cells.clone(), budgets: budgets.clone(), ..reply };
     check("queue_ls_cells", queue::ls::render(&owned, &STYLE), queue::ls::document(&owned));
     let none = ListQueuesReply::default();
     check("queue_ls_empty", queue::ls::render(&none, &STYLE), queue::ls::document(&none));
@@ -143,6 +153,7 @@ fn queues() {
         looked_at_ms: NOW,
         policy: "default@4".into(),
         cells,
+        budgets,
     };
     check("queue_show", queue::show::render(&reply, &STYLE), queue::show::document(&reply));
     let idle = ShowQueueReply { queue: Some(idle), ..ShowQueueReply::default() };

@@ -1,6 +1,7 @@
 //! Moments as people write them: RFC 3339, with its offset from UTC.
 
 use super::text::TextError;
+use crate::calendar::Date;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -64,31 +65,13 @@ fn clock_ms(text: &str) -> Option<u64> {
     Some(hours * HOUR_MS + minutes * MINUTE_MS + seconds * SECOND_MS + fraction_ms)
 }
 
-/// Days since 1970-01-01 of `2026-12-01`, in the Gregorian calendar.
+/// Days since 1970-01-01 of `2026-12-01`.
 fn days_of(text: &str) -> Option<i64> {
     let mut parts = text.split('-');
     let year = number(parts.next()?, 4, 9999)? as i64;
     let (month, day) = (number(parts.next()?, 2, 12)? as i64, number(parts.next()?, 2, 31)? as i64);
-    if parts.next().is_some() || month == 0 || day == 0 || day > days_in(year, month) {
-        return None;
-    }
-    let before: i64 = (1..month).map(|month| days_in(year, month)).sum();
-    Some(days_before(year) - days_before(1970) + before + day - 1)
-}
-
-/// Days from the year 1 to the first of January of `year`.
-fn days_before(year: i64) -> i64 {
-    let past = year - 1;
-    past * 365 + past / 4 - past / 100 + past / 400
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    let date = Date { year, month, day };
+    if parts.next().is_some() { None } else { date.days() }
 }
 
 fn number(text: &str, digits: usize, most: u64) -> Option<u64> {
@@ -98,24 +81,10 @@ fn number(text: &str, digits: usize, most: u64) -> Option<u64> {
 
 impl fmt::Display for MomentText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut days, clock_ms) = ((self.0 / DAY_MS) as i64, self.0 % DAY_MS);
-        // The mean year is a little longer than 365 days, so the guess is never too early by more than one.
-        let mut year = 1970 + days * 400 / 146_097;
-        while days_before(year + 1) - days_before(1970) <= days {
-            year += 1;
-        }
-        while days_before(year) - days_before(1970) > days {
-            year -= 1;
-        }
-        days -= days_before(year) - days_before(1970);
-        let mut month = 1;
-        while days >= days_in(year, month) {
-            days -= days_in(year, month);
-            month += 1;
-        }
+        let (Date { year, month, day }, clock_ms) = (Date::of(self.0 / DAY_MS), self.0 % DAY_MS);
         let (hours, minutes) = (clock_ms / HOUR_MS, clock_ms % HOUR_MS / MINUTE_MS);
         let (seconds, ms) = (clock_ms % MINUTE_MS / SECOND_MS, clock_ms % SECOND_MS);
-        write!(f, "{year:04}-{month:02}-{:02}T{hours:02}:{minutes:02}:{seconds:02}", days + 1)?;
+        write!(f, "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}")?;
         if ms > 0 { write!(f, ".{ms:03}Z") } else { f.write_str("Z") }
     }
 }
