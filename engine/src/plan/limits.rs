@@ -259,6 +259,13 @@ impl Scope {
 }
 
 impl Scope {
+    /// Is what runs within it?
+    fn is_within(&self) -> bool {
+        let (gpus, running) = (self.caps.gpus, self.caps.running);
+        gpus.is_none_or(|most| self.held.milli <= u64::from(most) * 1000)
+            && running.is_none_or(|most| self.held.running <= most)
+    }
+
     /// Until it is placed, a gang counts at the dearest model it may get.
     fn over_budget(&self, scheduling: &Scheduling) -> Option<Over> {
         let money = self.money.as_ref()?;
@@ -313,6 +320,13 @@ impl Room {
         if let Some(scopes) = known {
             return over(scopes, scheduling);
         }
+        let scopes = self.scopes_with_placed(state, job, scheduling, now);
+        let found = over(&scopes, scheduling);
+        self.scopes.entry(scheduling.account.clone()).or_default().insert(job.principal.clone(), scopes);
+        found
+    }
+
+    fn scopes_with_placed(&self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Vec<Scope> {
         let mut scopes = scopes(state, &scheduling.account, &job.principal, now);
         for scope in &mut scopes {
             let placed = match &scope.who {
@@ -326,9 +340,38 @@ impl Room {
                 money.used.0 = money.used.0.saturating_add(cost.0);
             }
         }
-        let found = over(&scopes, scheduling);
-        self.scopes.entry(scheduling.account.clone()).or_default().insert(job.principal.clone(), scopes);
-        found
+        scopes
+    }
+
+    /// Would limits let a gang that runs start again once it has stopped? Budgets are asked about in [`Self::affords`].
+    pub fn lets_go_on(&self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> bool {
+        let scopes = match state.accounts().have_caps() {
+            true => self.scopes_with_placed(state, job, scheduling, now),
+            false => Vec::new(),
+        };
+        scopes.iter().all(|scope| scope.over_shape(scheduling).is_none() && scope.is_within())
+    }
+
+    /// Would budgets let all of these be set aside beside what is used?
+    pub fn affords(&self, state: &State, wanted: &[&Scheduling], now: Time) -> bool {
+        let accounts = state.accounts();
+        let mut costs: BTreeMap<&Name, u64> = BTreeMap::new();
+        for scheduling in wanted {
+            let cost = match (accounts.document().hourly_at_most(scheduling), scheduling.limits.time_ms) {
+                (MicroUsd(0), _) => continue,
+                (hourly, Some(_)) => until_limit(hourly, scheduling).0,
+                (_, None) => u64::MAX,
+            };
+            for account in accounts.upward(&scheduling.account) {
+                let sum = costs.entry(&account.name).or_default();
+                *sum = sum.saturating_add(cost);
+            }
+        }
+        costs.into_iter().all(|(name, cost)| {
+            let placed = self.of_accounts.get(name).map_or(0, |placed| placed.cost.0);
+            let budget = accounts.get(name).and_then(|account| money(state, account, now));
+            budget.is_none_or(|money| money.used.0.saturating_add(placed).saturating_add(cost) <= money.budget.usd.0)
+        })
     }
 
     /// One more gang runs.

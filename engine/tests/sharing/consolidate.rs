@@ -3,13 +3,15 @@
 use crate::plan_support;
 use crate::taking_support;
 
-use muster_common::job::Scheduling;
+use muster_common::calendar::Period;
+use muster_common::job::{Limits, Scheduling};
+use muster_common::money::MicroUsd;
 use muster_common::topology::TopologyMode::Required;
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{
     Command, CommitPlan, ConfigChange, Consolidation, MakeWindow, Move, PlanStep, Principal, ReportBody, StopFor, Which,
 };
-use muster_engine::organisation::CellQuota;
+use muster_engine::organisation::{Account, Budget, CellQuota, Organisation, Price};
 use muster_engine::outcome::{Refusal, Rejection, Response};
 use muster_engine::plan::explain::Reason;
 use muster_engine::policy::{Consolidate, Policy, Preempt, Replan, Taking};
@@ -17,6 +19,7 @@ use muster_engine::state::reservation::ReservationKind;
 use muster_engine::state::window::Holders;
 use plan_support::{configure, exact, inventory, limited, name, nodes, within};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use taking_support::*;
 
 /// At once, whatever may be gained, and at any loss.
@@ -308,6 +311,40 @@ fn quota_and_cells_are_kept() {
     };
     assert_eq!(run(7), (false, 0), "it would be beyond its own");
     assert_eq!(run(8), (true, 2));
+}
+
+#[test]
+fn who_could_not_start_again_for_a_limit_or_a_budget_is_not_moved() {
+    let usd = |dollars: u64| MicroUsd(dollars * 1_000_000);
+    // Of the budget each of the two takes $10, now and again, and the third $60.
+    let run = |dollars: u64, running: Option<u32>| {
+        let organise = |cluster: &mut Cluster| {
+            let budget = Some(Budget { usd: usd(dollars), per: Period::Month });
+            let us = Account { budget, quota: Default::default(), ..account("us", None, (0, None, None)) };
+            let them = Account { quota: Default::default(), ..account("them", None, (0, None, None)) };
+            let price = Price { model: None, usd_per_gpu_hour: usd(1) };
+            let (accounts, prices) = (vec![us, them], vec![price]);
+            let organisation = Organisation { accounts, prices, ..Organisation::default() };
+            let command = configure(ConfigChange::Organisation(Arc::new(organisation)));
+            assert_eq!(cluster.commit(command).response, Response::Done);
+            "them"
+        };
+        let ours = |devices| {
+            let ten_hours = Limits { time_ms: Some(10 * 3_600_000), ..Limits::default() };
+            charged(Scheduling { limits: ten_hours, ..nodes_job(devices) }, "us")
+        };
+        let mut of = Fragments::on(moving(eager()), organise, [ours(1), ours(1)], firm(ours(6)));
+        let mut document = of.cluster.player.state.accounts().document().as_ref().clone();
+        document.accounts[0].limits.running = running;
+        of.cluster.commit(configure(ConfigChange::Organisation(Arc::new(document))));
+        let large = of.cluster.submit(charged(nodes_job(8), "them"));
+        of.cluster.pass(100);
+        (of.cluster.runs(large), of.small.iter().filter(|one| of.cluster.runs(**one)).count())
+    };
+    assert_eq!(run(100, None), (true, 2));
+    assert_eq!(run(99, None), (false, 2), "one dollar too few for both");
+    assert_eq!(run(100, Some(3)), (true, 2));
+    assert_eq!(run(100, Some(2)), (false, 2), "three run, and no more than two may start");
 }
 
 #[test]

@@ -128,7 +128,13 @@ impl Round<'_> {
 
     fn serve(&mut self, known: &Reservation) {
         let gang = known.gang;
-        let Some(item) = self.waiting.item_of(self.state, gang).cloned() else { return };
+        let Some(item) = self.waiting.item_of(self.state, gang).cloned() else {
+            // Until all of it has gone, others of its payer leave it what it will start with.
+            if known.kind == ReservationKind::Moved && self.running(gang).is_some() {
+                self.count_against_limits(gang);
+            }
+            return;
+        };
         let state = what_became_of(self.state, known);
         if state == Kept::Lost {
             self.steps.push(PlanStep::Unreserve { gang });

@@ -8,7 +8,7 @@ use crate::plan::runtime::run_ms;
 use crate::plan::waiting::{Item, KindAt};
 use crate::state::gang::GangRecord;
 use crate::state::job::JobRecord;
-use muster_common::job::Hash;
+use muster_common::job::{Hash, Scheduling};
 use muster_common::{DeviceId, GangId, Time};
 
 /// Where a gang that is moved goes on.
@@ -44,6 +44,9 @@ impl Round<'_> {
             self.uncharge(*victim, -1);
         }
         self.occupy(gang, &taken.parts);
+        if !self.affords_all(gang, &taken.victims) {
+            return None;
+        }
         let mut order = taken.victims.clone();
         let held = |gang: &GangId| self.running(*gang).map_or(0, |runs| runs.held_milli());
         // The largest first: what is left suits the small ones sooner.
@@ -64,6 +67,14 @@ impl Round<'_> {
         Some(places)
     }
 
+    /// Would budgets bear another attempt of each, beside what is set aside for the present one?
+    fn affords_all(&self, gang: GangId, victims: &[GangId]) -> bool {
+        let state = self.state;
+        let gangs = victims.iter().copied().chain([gang]).filter_map(|gang| state.job(gang.job));
+        let wanted: Vec<&Scheduling> = gangs.map(|job| &**state.scheduling(job)).collect();
+        self.room.affords(state, &wanted, self.now)
+    }
+
     /// Nobody else's on the ledger, and charged to the gang.
     fn occupy(&mut self, gang: GangId, parts: &[PlacedPart]) {
         self.take(parts);
@@ -72,8 +83,9 @@ impl Round<'_> {
         self.hold_cells(gang, parts, 1);
     }
 
-    /// From now on its new place is nobody else's, for the rest of the cycle.
+    /// From now on its new place is nobody else's, for the rest of the cycle, nor what limits leave to it.
     pub(super) fn keep_place(&mut self, gang: GangId, parts: &[PlacedPart]) {
+        self.count_against_limits(gang);
         let devices = |part: &PlacedPart| {
             let node = part.node;
             part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
@@ -141,7 +153,7 @@ impl Round<'_> {
         let waits =
             job.held || job.cancelled || self.expiring.contains(&job.id) || self.state.is_idle(job, &scheduling);
         let begins = scheduling.begin_at_ms.is_some_and(|at| at > self.now.0);
-        if waits || begins {
+        if waits || begins || !self.room.lets_go_on(self.state, job, &scheduling, self.now) {
             return None;
         }
         let run_ms = run_ms(self.state.policy(), job, &scheduling.limits);
