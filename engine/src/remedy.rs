@@ -127,7 +127,8 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
         return None;
     }
     let mut memo = Memo::default();
-    memo.known(state, now);
+    // Every play asks that too.
+    memo.known(state, now).ever.emptied(state);
     let mut base = trial::play(state, &memo, now, &[], Trial::to_the_end(WORK_MAX / 2))?;
     let mut remedies = Remedies { start: base.start_of(gang), work: base.work, ..Remedies::default() };
     if remedies.start == Some(now) {

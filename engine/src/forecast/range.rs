@@ -63,7 +63,8 @@ pub fn start_range(state: &State, gang: GangId, now: Time) -> Result<StartRange,
     let mut left = WORK_MAX;
     let (mut drawn, mut fixed) = (0, 0);
     let mut memo = Memo::default();
-    memo.known(state, now);
+    // Every play asks that too.
+    memo.known(state, now).ever.emptied(state);
     for run in 0..RUNS {
         let mut draws = Draws { run, gang, now, start: None, drawn: BTreeSet::new(), fixed: BTreeSet::new() };
         left = left.checked_sub(play(state, &memo, now, &mut draws, left)).ok_or(NoRange::TooMuch)?;

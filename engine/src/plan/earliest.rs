@@ -11,10 +11,13 @@ use super::place::models_of;
 use super::round::Round;
 use super::scope::Wish;
 use super::search::{self, Search};
+use super::timeline::whole_bits;
 use super::waiting::{Item, is_fungible};
 use crate::command::PlacedPart;
 use crate::policy::{Domains, Policy};
 use muster_common::job::GroupRequest;
+use muster_common::node::Inventory;
+use muster_common::resources::Amount;
 use muster_common::topology::FabricSpec;
 use muster_common::{DeviceId, GangId, Name, NodeId, Time};
 use std::cmp::Reverse;
@@ -84,6 +87,24 @@ impl Plain {
     }
 }
 
+impl Plain {
+    /// As [`Self::gives`], of a node that has so many whole devices free, each as good as any other. Not for shares.
+    fn gives_of(&self, search: &Search, inventory: &Inventory, (free, left): (u32, Amount), steps: &mut u64) -> u64 {
+        let mut enough = |devices: u32| {
+            *steps += 1;
+            free >= devices && left.covers(&amount_on(search.group, inventory, devices))
+        };
+        match self.unit {
+            Unit::Whole(devices) => u64::from(enough(devices)),
+            Unit::Devices(most) => {
+                let most = most.min(self.need.min(u64::from(u32::MAX)) as u32).min(free);
+                (1..=most).rev().find(|devices| enough(*devices)).unwrap_or(0).into()
+            }
+            Unit::Shares(..) => 0,
+        }
+    }
+}
+
 /// What one node of the sweep gives now, and since when it gives anything.
 struct Given {
     id: NodeId,
@@ -117,12 +138,30 @@ struct Beside<'a> {
     end: Time,
     run_ms: u64,
     share: &'a BookedPart,
+    /// Its devices as bits, where all of them are whole.
+    whole: Option<u64>,
+}
+
+impl Beside<'_> {
+    /// Is it in the way of a start then?
+    fn is_met(&self, start: Time) -> bool {
+        self.start < start.plus_ms(self.run_ms) && start < self.end
+    }
+}
+
+/// Wholly free slots as bits; `None` where any is shared.
+fn whole_of(free: &[u16]) -> Option<u64> {
+    let bit = |bits, (slot, milli): (usize, &u16)| match milli {
+        0 => Some(bits),
+        1000 => Some(bits | 1 << slot),
+        _ => None,
+    };
+    (free.len() <= 64).then(|| free.iter().enumerate().try_fold(0, bit)).flatten()
 }
 
 /// Writes down what bookings leave of a node to a gang that starts then. False: all of it.
 fn left_beside(beside: &[Beside], start: Time, view: &NodeView, left: &mut Option<NodeView>) -> bool {
-    let mut met =
-        beside.iter().filter(|other| other.start < start.plus_ms(other.run_ms) && start < other.end).peekable();
+    let mut met = beside.iter().filter(|other| other.is_met(start)).peekable();
     if met.peek().is_none() {
         return false;
     }
@@ -217,6 +256,7 @@ impl Round<'_> {
         let mut nodes: Vec<Given> = Vec::new();
         let mut events: BinaryHeap<Reverse<(Time, usize, u64)>> = BinaryHeap::new();
         let mut sums = Sums::default();
+        let mut beside = Vec::new();
         loop {
             let soonest = ready.iter_mut().filter_map(|nodes| nodes.peek()).map(|(at, _)| (*at).max(self.now)).min();
             let next = events.peek().map(|Reverse((at, ..))| *at);
@@ -226,11 +266,11 @@ impl Round<'_> {
                     *steps += 1;
                     let Some(domain) = self.homes_of(id, &plain.homes, within) else { continue };
                     let node = nodes.len();
-                    if self.gives_plainly(id, plain, search, &mut |at, gives| events.push(Reverse((at, node, gives)))) {
+                    let mut see = |at, gives| events.push(Reverse((at, node, gives)));
+                    if self.gives_plainly(id, plain, search, &mut see) {
                         *steps += 1;
                     } else {
-                        let gives = self.gives_when(id, plain, search, item, steps);
-                        events.extend(gives.into_iter().map(|(at, gives)| Reverse((at, node, gives))));
+                        self.gives_when(id, (plain, search), item, &mut beside, steps, &mut see);
                     }
                     nodes.push(Given { id, domain: sums.place_of(domain), gives: 0, since: Time::NEVER });
                 }
@@ -303,30 +343,85 @@ impl Round<'_> {
     }
 
     /// From when on a node gives how much to a gang that starts then, each change of it.
-    fn gives_when(&self, id: NodeId, plain: &Plain, search: &Search, item: &Item, steps: &mut u64) -> Vec<(Time, u64)> {
-        let mut changes: Vec<(Time, u64)> = Vec::new();
+    fn gives_when<'r>(
+        &'r self,
+        id: NodeId,
+        (plain, search): (&Plain, &Search),
+        item: &Item,
+        beside: &mut Vec<Beside<'r>>,
+        steps: &mut u64,
+        see: &mut dyn FnMut(Time, u64),
+    ) {
         let mut moments: Vec<Time> = Vec::new();
         let counts = matches!(plain.unit, Unit::Devices(_));
-        let beside = self.beside(id, item);
-        for other in &beside {
+        self.beside(id, item, beside);
+        for other in beside.iter() {
             // Whoever starts then reaches into the booking; from its end on nobody does.
             let too_late = Time(other.start.0.saturating_sub(other.run_ms)).plus_ms(1);
             moments.extend([too_late, other.end].into_iter().filter(|at| *at > self.now && *at < Time::NEVER));
         }
         let booked = !beside.is_empty();
-        let mut left: Option<NodeView> = None;
-        self.futures(id, moments, &mut |at, view| {
-            let gives = match left_beside(&beside, at, view, &mut left) {
-                true => plain.gives(search, left.as_ref().unwrap_or(view), steps),
-                false => plain.gives(search, view, steps),
-            };
-            if changes.last().map_or(0, |(_, before)| *before) != gives {
-                changes.push((at, gives));
+        let mut before = 0;
+        let mut see = |at, gives| {
+            if std::mem::replace(&mut before, gives) != gives {
+                see(at, gives);
             }
             // What is freed later takes no room away, and one node gives no more than once.
             gives == 0 || counts || booked
+        };
+        let Some(moments) = self.futures_of_whole(id, (plain, search), (beside, moments), steps, &mut see) else {
+            return;
+        };
+        let mut left: Option<NodeView> = None;
+        self.futures(id, moments, &mut |at, view| {
+            let gives = match left_beside(beside, at, view, &mut left) {
+                true => plain.gives(search, left.as_ref().unwrap_or(view), steps),
+                false => plain.gives(search, view, steps),
+            };
+            see(at, gives)
         });
-        changes
+    }
+
+    /// As [`Self::futures`] of a node on which nothing is shared, its devices as bits, seen as what they give. The
+    /// moments again for any other.
+    fn futures_of_whole(
+        &self,
+        id: NodeId,
+        (plain, search): (&Plain, &Search),
+        (beside, mut moments): (&[Beside], Vec<Time>),
+        steps: &mut u64,
+        see: &mut dyn FnMut(Time, u64) -> bool,
+    ) -> Option<Vec<Time>> {
+        let (Some(view), Some(line)) = (self.ledger.node(id), self.times.line(id)) else { return Some(moments) };
+        let is_even = !view.facts.varied && view.facts.islands.cut.is_empty() && !self.own.contains_key(&id);
+        let are_whole = beside.iter().all(|other| other.whole.is_some());
+        let releases = || line.releases().iter().map(|release| release.gives_whole(line));
+        let free = whole_of(&view.free).filter(|_| is_even && are_whole && search.may_use(view));
+        let (Some(mut free), false) = (free, matches!(plain.unit, Unit::Shares(..))) else { return Some(moments) };
+        if releases().any(|release| release.is_none()) {
+            return Some(moments);
+        }
+        moments.push(self.now);
+        moments.extend(line.releases().iter().map(|release| release.at).filter(|at| *at > self.now));
+        moments.sort_unstable();
+        moments.dedup();
+        let mut amount = view.amount;
+        let mut next = line.releases().iter().zip(releases().flatten()).peekable();
+        for at in moments {
+            while let Some((_, (slots, more))) = next.next_if(|(release, _)| release.at <= at) {
+                free |= slots;
+                amount = amount.plus(more);
+            }
+            let (mut slots, mut left) = (free, amount);
+            for other in beside.iter().filter(|other| other.is_met(at)) {
+                slots &= !other.whole.unwrap_or(0);
+                left = left.minus(&other.share.amount).unwrap_or_default();
+            }
+            if !see(at, plain.gives_of(search, &view.facts.inventory, (slots.count_ones(), left), steps)) {
+                break;
+            }
+        }
+        None
     }
 
     /// Shows a node as it will be now and at each moment at which somebody lets go of something, for as
@@ -356,12 +451,13 @@ impl Round<'_> {
     }
 
     /// What is booked on a node, as a gang looks at it.
-    fn beside<'r>(&'r self, id: NodeId, item: &Item) -> Vec<Beside<'r>> {
+    fn beside<'r>(&'r self, id: NodeId, item: &Item, found: &mut Vec<Beside<'r>>) {
         let beside = |(booking, share): (&'r Booking, &'r BookedPart)| {
             let Booking { start, end, .. } = *booking;
-            Beside { start, end, run_ms: booking.run_beside(item), share }
+            Beside { start, end, run_ms: booking.run_beside(item), share, whole: whole_bits(&share.devices) }
         };
-        self.booked.on(id).map(beside).collect()
+        found.clear();
+        found.extend(self.booked.on(id).map(beside));
     }
 
     /// The node as it will be then, and the same less what is booked of it meanwhile, if anything is.
@@ -373,8 +469,9 @@ impl Round<'_> {
         let own = self.own.get(&id).into_iter().flatten().filter(|(end, _)| *end <= start);
         own.for_each(|(_, part)| line.give(&mut view, &part.devices, &part.amount));
         view.count_whole();
-        let mut left = None;
-        let met = left_beside(&self.beside(id, item), start, &view, &mut left);
+        let (mut left, mut beside) = (None, Vec::new());
+        self.beside(id, item, &mut beside);
+        let met = left_beside(&beside, start, &view, &mut left);
         Some((view, left.filter(|_| met)))
     }
 

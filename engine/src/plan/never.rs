@@ -28,10 +28,15 @@ pub fn fits_ever(state: &State, scheduling: &Scheduling) -> Result<(), NeverFits
     fits_on(state, scheduling, &Ledger::of(state, Suppose::NOTHING_RUNS))
 }
 
+/// [`fits_ever`] on a ledger that was emptied before, for who need not know why.
+pub fn could_fit(state: &State, scheduling: &Scheduling, empty: &Ledger) -> bool {
+    place(empty, state.fabric(), state.policy(), Request::of(scheduling, &[]), &mut 0).is_some()
+}
+
 /// [`fits_ever`] on a ledger that was emptied before.
 pub fn fits_on(state: &State, scheduling: &Scheduling, empty: &Ledger) -> Result<(), NeverFits> {
     let fits = |request: Request| place(empty, state.fabric(), state.policy(), request, &mut 0).is_some();
-    if fits(Request::of(scheduling, &[])) {
+    if could_fit(state, scheduling, empty) {
         return Ok(());
     }
     let nodes: Vec<&NodeRecord> = state.nodes().values().collect();

@@ -6,7 +6,7 @@ use super::explain::Reason;
 use super::fill::Kind;
 use super::ledger::{Ledger, Suppose};
 use super::limits::{Over, Room};
-use super::never::{NeverFits, fits_on};
+use super::never::{NeverFits, could_fit, fits_on};
 use super::owed::BeyondCells;
 use super::place::{Request, models_of, place};
 use super::power::Search;
@@ -75,7 +75,7 @@ pub struct Round<'a> {
 /// quarantine or comes out of it.
 #[derive(Debug, Clone, Default)]
 pub struct Ever {
-    empty: Option<Ledger>,
+    empty: Option<Arc<Ledger>>,
     fits: BTreeMap<Wanted, bool>,
     /// What stands for each window among what is booked.
     pub(super) windows: BTreeMap<u32, Arc<Booking>>,
@@ -99,7 +99,7 @@ impl Ever {
         if let Some(&known) = self.fits.get(&wanted) {
             return known;
         }
-        let fits = self.never(state, &item.scheduling).is_none();
+        let fits = could_fit(state, &item.scheduling, self.emptied(state));
         self.fits.insert(wanted, fits);
         fits
     }
@@ -111,7 +111,7 @@ impl Ever {
 
     /// The cluster as it would be if nothing ran.
     pub fn emptied(&mut self, state: &State) -> &Ledger {
-        self.empty.get_or_insert_with(|| Ledger::of(state, Suppose::NOTHING_RUNS))
+        self.empty.get_or_insert_with(|| Arc::new(Ledger::of(state, Suppose::NOTHING_RUNS)))
     }
 }
 

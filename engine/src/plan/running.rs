@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone, Default)]
 pub struct Running {
-    gangs: BTreeMap<GangId, Runs>,
+    gangs: BTreeMap<GangId, Arc<Runs>>,
     /// Gangs that may be stopped, by class.
     classes: BTreeMap<i32, u32>,
 }
@@ -39,7 +39,7 @@ impl Running {
         if runs.may_be_stopped() {
             *self.classes.entry(runs.class).or_default() += 1;
         }
-        self.gangs.insert(gang.id, runs);
+        self.gangs.insert(gang.id, Arc::new(runs));
     }
 
     pub fn remove(&mut self, gang: GangId) {
@@ -55,11 +55,11 @@ impl Running {
     }
 
     pub fn get(&self, gang: GangId) -> Option<&Runs> {
-        self.gangs.get(&gang)
+        self.gangs.get(&gang).map(|runs| &**runs)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (GangId, &Runs)> {
-        self.gangs.iter().map(|(gang, runs)| (*gang, runs))
+        self.gangs.iter().map(|(gang, runs)| (*gang, &**runs))
     }
 
     /// Does anything run that may be stopped and is of this class or a lower one?

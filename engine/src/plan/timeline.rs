@@ -14,12 +14,13 @@ use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::resources::Amount;
 use muster_common::{GangId, JobId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const LAST: GangId = GangId::new(JobId(u64::MAX), u32::MAX);
 
 #[derive(Debug, Clone, Default)]
 pub struct Timelines {
-    lines: ByNode<Line>,
+    lines: ByNode<Arc<Line>>,
     gangs: BTreeMap<GangId, Holds>,
     by_end: BTreeSet<(Time, GangId)>,
     /// Open nodes by the first moment at which so many whole devices could be free, as far as anybody
@@ -43,6 +44,8 @@ pub struct Line {
     open: bool,
     /// By slot: what is given back here can be used again.
     sound: Vec<bool>,
+    /// The same as bits, of the first 64.
+    sound_bits: u64,
     /// By slot: what of it is free, between cycles.
     free: Vec<u16>,
     ports: u32,
@@ -57,12 +60,14 @@ pub struct Release {
     pub at: Time,
     gang: GangId,
     devices: Vec<(u16, u16)>,
+    /// The devices as bits, where all of them are whole.
+    whole: Option<u64>,
     amount: Amount,
 }
 
 impl Timelines {
     pub fn of(state: &State, ledger: &Ledger, waiting: &Waiting, now: Time) -> Self {
-        let all = ledger.nodes().map(|view| (view.facts.id, Line::default()));
+        let all = ledger.nodes().map(|view| (view.facts.id, Arc::default()));
         let mut times = Self { lines: all.collect(), ..Self::default() };
         for gang in waiting.active.iter().filter_map(|id| state.gang(*id)) {
             times.put_gang(state, gang, now, &mut BTreeSet::new());
@@ -107,9 +112,10 @@ impl Timelines {
             nodes.push(node);
             dirty.insert(node);
             if end < Time::NEVER {
-                let releases = &mut self.lines.or_default(node).releases;
+                let releases = &mut Arc::make_mut(self.lines.or_default(node)).releases;
                 let at = releases.partition_point(|other| (other.at, other.gang) < (end, gang.id));
-                releases.insert(at, Release { at: end, gang: gang.id, devices, amount });
+                let whole = whole_bits(&devices);
+                releases.insert(at, Release { at: end, gang: gang.id, devices, whole, amount });
             }
         }
         self.by_end.insert((end, gang.id));
@@ -121,7 +127,7 @@ impl Timelines {
         self.by_end.remove(&(end, id));
         for node in nodes {
             if let Some(line) = self.lines.get_mut(&node) {
-                line.releases.retain(|release| release.gang != id);
+                Arc::make_mut(line).releases.retain(|release| release.gang != id);
             }
             dirty.insert(node);
         }
@@ -130,7 +136,7 @@ impl Timelines {
     fn put_node(&mut self, state: &State, view: &NodeView) {
         let id = view.facts.id;
         let Some(record) = state.node(id) else { return };
-        let line = self.lines.or_default(id);
+        let line = Arc::make_mut(self.lines.or_default(id));
         line.learn(record, view);
         if !line.open {
             return;
@@ -188,12 +194,24 @@ impl Timelines {
     }
 
     pub fn line(&self, id: NodeId) -> Option<&Line> {
-        self.lines.get(&id)
+        self.lines.get(&id).map(|line| &**line)
     }
 
     /// Those that hold something, by when they are expected to let go of it.
     pub fn by_end(&self) -> impl Iterator<Item = (Time, GangId)> + '_ {
         self.by_end.iter().copied().take_while(|(end, _)| *end < Time::NEVER)
+    }
+}
+
+/// Slots as bits, where all of them are among the first 64 and none is shared.
+pub fn whole_bits(devices: &[(u16, u16)]) -> Option<u64> {
+    devices.iter().try_fold(0, |bits, (slot, milli)| (*slot < 64 && *milli == 1000).then(|| bits | 1 << slot))
+}
+
+impl Release {
+    /// What can be used again of whole devices and of CPU and memory; `None` where a device is shared.
+    pub fn gives_whole(&self, line: &Line) -> Option<(u64, &Amount)> {
+        Some((self.whole? & line.sound_bits, &self.amount))
     }
 }
 
@@ -204,6 +222,8 @@ impl Line {
         self.ports = u32::from(record.inventory.port_count);
         let sound = record.devices.iter().zip(&view.facts.usable);
         self.sound = sound.map(|(device, usable)| *usable && matches!(device, DeviceState::Ok(_))).collect();
+        let bits = self.sound.iter().take(64).enumerate().filter(|(_, sound)| **sound);
+        self.sound_bits = bits.fold(0, |bits, (slot, _)| bits | 1 << slot);
         self.free.clone_from(&view.free);
         let mut free = view.free.clone();
         self.ready.clear();

@@ -11,6 +11,7 @@ use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
 use muster_common::job::{Count, GroupRequest, Hash, RanksPerNode, Scheduling};
+use muster_common::resources::Share;
 use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, JobId, Name, Time};
 use std::cmp::Ordering;
@@ -303,14 +304,16 @@ fn ripe_at(job: &JobRecord, scheduling: &Scheduling, gang: Option<&GangRecord>) 
 pub struct Wanted(Arc<Scheduling>);
 
 impl Wanted {
-    fn key(&self) -> (&[GroupRequest], &[TopologyRequest]) {
-        (&self.0.groups, &self.0.together)
+    /// What differs most often, and is compared at once, comes first.
+    fn key(&self) -> (Option<(&Count, Share)>, &[GroupRequest], &[TopologyRequest]) {
+        let first = self.0.groups.first().map(|group| (&group.count, group.share));
+        (first, &self.0.groups, &self.0.together)
     }
 }
 
 impl Ord for Wanted {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.key().cmp(&other.key()) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Offers, Price, Taken};
 use crate::plan::feasible::{device_allowed, node_allowed};
-use crate::plan::ledger::{DomainId, NodeView};
+use crate::plan::ledger::{DomainId, Facts, Ledger, NodeView};
 use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use crate::policy::Domains;
@@ -11,6 +11,7 @@ use muster_common::job::{Count, GroupRequest};
 use muster_common::topology::TopologyMode;
 use muster_common::{DeviceId, GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Domains in which the exact search is tried, of one level.
 const DOMAINS_MAX: usize = 4;
@@ -32,14 +33,32 @@ struct Bundle {
     node: NodeId,
     victims: Vec<GangId>,
     gives: u64,
+    /// The highest rank of a victim, and what all of them lose.
+    rank: i64,
+    loss: u128,
+}
+
+impl Bundle {
+    fn of(node: NodeId, victims: Vec<GangId>, gives: u64, offers: &Offers) -> Self {
+        let prices = || victims.iter().map(|gang| offers.prices.get(gang).copied().unwrap_or(Price::NOTHING));
+        let rank = prices().map(|price| price.rank).max().unwrap_or(i64::MIN);
+        let loss = prices().map(|price| u128::from(price.loss)).sum();
+        Self { node, victims, gives, rank, loss }
+    }
 }
 
 /// What could be had in one domain.
 #[derive(Debug, Default)]
-struct Yield {
+struct Yield<'s> {
     /// Free without anybody's end.
     free: u64,
-    bundles: Vec<Bundle>,
+    bundles: Vec<&'s Bundle>,
+}
+
+/// A node that the gang may use, and what could be had there: the same in whatever domain it is looked at.
+struct Sight {
+    facts: Arc<Facts>,
+    gives: Option<(u64, Vec<Bundle>)>,
 }
 
 /// One or several domains that a gang must be inside of, or one node.
@@ -64,10 +83,10 @@ impl Round<'_> {
         avoid: &BTreeSet<NodeId>,
     ) -> Option<Taken> {
         let need = need(item);
-        let unit = unit(item);
+        let mut sights = self.sights(gang, item, avoid);
         for levels in self.level_choices(item) {
             let mut found: Vec<Candidate> = self
-                .yields(gang, item, offers, avoid, unit, &levels)
+                .yields(item, offers, &levels, &mut sights)
                 .into_iter()
                 .filter_map(|(key, found)| candidate(key, found, need, offers))
                 .collect();
@@ -109,35 +128,43 @@ impl Round<'_> {
         choices
     }
 
-    fn yields(
-        &mut self,
-        gang: GangId,
-        item: &Item,
-        offers: &Offers,
-        avoid: &BTreeSet<NodeId>,
-        unit: Unit,
-        levels: &[Within],
-    ) -> BTreeMap<Key, Yield> {
+    fn sights(&self, gang: GangId, item: &Item, avoid: &BTreeSet<NodeId>) -> Vec<Sight> {
         let groups = &item.scheduling.groups;
-        let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
-        let mut yields: BTreeMap<Key, Yield> = BTreeMap::new();
-        for view in self.ledger.nodes() {
+        let excluded = self.excluded(gang);
+        let may_use = |view: &&NodeView| {
             let facts = &view.facts;
             let allowed = |group: &GroupRequest| node_allowed(group, &facts.name, &facts.inventory);
-            if !view.open || avoid.contains(&facts.id) || excluded.contains(&facts.id) || !groups.iter().any(allowed) {
-                continue;
-            }
-            let Some(key) = key_of(self.ledger, view, levels) else { continue };
-            let Some(record) = self.state.node(facts.id) else { continue };
+            view.open && !avoid.contains(&facts.id) && !excluded.contains(&facts.id) && groups.iter().any(allowed)
+        };
+        let views = self.ledger.nodes().filter(may_use);
+        views.map(|view| Sight { facts: view.facts.clone(), gives: None }).collect()
+    }
+
+    fn yields<'s>(
+        &mut self,
+        item: &Item,
+        offers: &Offers,
+        levels: &[Within],
+        sights: &'s mut [Sight],
+    ) -> BTreeMap<Key, Yield<'s>> {
+        let (groups, unit) = (&item.scheduling.groups, unit(item));
+        let mut yields: BTreeMap<Key, Yield> = BTreeMap::new();
+        for Sight { facts, gives } in sights {
+            let Some(key) = key_of(self.ledger, facts, levels) else { continue };
+            let (Some(view), Some(record)) = (self.ledger.node(facts.id), self.state.node(facts.id)) else { continue };
             self.spent += 1;
-            let node = OnNode { round: self, view, record, groups, offers };
-            let (free, bundles) = match unit {
-                Unit::Nodes { per_node, milli } => node.as_a_whole(per_node, milli),
-                Unit::Devices => node.by_device(),
-            };
+            let (free, bundles) = gives.get_or_insert_with(|| {
+                let node = OnNode { round: self, view, record, offers, meant: OnNode::meant(view, groups) };
+                match unit {
+                    Unit::Nodes { per_node, milli } => {
+                        node.as_a_whole(per_node, milli, groups.iter().any(|group| group.exclusive))
+                    }
+                    Unit::Devices => node.by_device(),
+                }
+            });
             let found = yields.entry(key).or_default();
-            found.free += free;
-            found.bundles.extend(bundles);
+            found.free += *free;
+            found.bundles.extend(bundles.iter());
         }
         yields
     }
@@ -166,15 +193,15 @@ fn unit(item: &Item) -> Unit {
     }
 }
 
-fn key_of(ledger: &crate::plan::ledger::Ledger, view: &NodeView, levels: &[Within]) -> Option<Key> {
+fn key_of(ledger: &Ledger, facts: &Facts, levels: &[Within]) -> Option<Key> {
     let in_level = |within: &Within| match *within {
-        Within::Node => Some(view.facts.id.0),
+        Within::Node => Some(facts.id.0),
         Within::Domain { tree, depth } => {
             let is_it = |domain: &&DomainId| {
                 let known = ledger.domain_view(**domain);
                 known.depth == depth && known.tree == tree
             };
-            view.facts.domains.iter().find(is_it).map(|domain| *domain as u64)
+            facts.domains.iter().find(is_it).map(|domain| *domain as u64)
         }
     };
     levels.iter().map(in_level).collect()
@@ -185,11 +212,17 @@ struct OnNode<'r, 'a> {
     round: &'r Round<'a>,
     view: &'r NodeView,
     record: &'r NodeRecord,
-    groups: &'r [GroupRequest],
     offers: &'r Offers,
+    /// By slot: a device of which some group may have any.
+    meant: Vec<bool>,
 }
 
 impl OnNode<'_, '_> {
+    fn meant(view: &NodeView, groups: &[GroupRequest]) -> Vec<bool> {
+        let devices = view.facts.inventory.devices.iter();
+        devices.map(|device| groups.iter().any(|group| device_allowed(group, device))).collect()
+    }
+
     /// Gangs on the node that may go, the cheapest first.
     fn candidates(&self) -> Vec<GangId> {
         let known = |gang: &&GangId| self.offers.prices.contains_key(gang) || self.offers.leaving.contains(gang);
@@ -203,10 +236,6 @@ impl OnNode<'_, '_> {
         if gone.is_empty() && self.view.free.iter().all(|free| *free < milli) {
             return 0;
         }
-        let of_model = |slot: usize| {
-            let device = &self.view.facts.inventory.devices[slot];
-            self.groups.iter().any(|group| device_allowed(group, device))
-        };
         let enough = |slot: &usize| {
             let device = DeviceId { node: self.record.id, slot: *slot as u16 };
             let given: u16 = match self.record.devices.get(*slot) {
@@ -218,12 +247,11 @@ impl OnNode<'_, '_> {
             let given = if given > 0 && self.round.taking.masked_slots.contains(&device) { 0 } else { given };
             self.view.free[*slot] + given >= milli
         };
-        (0..self.view.free.len()).filter(enough).filter(|slot| of_model(*slot)).count() as u32
+        (0..self.view.free.len()).filter(|slot| self.meant[*slot]).filter(enough).count() as u32
     }
 
     /// The whole node, for who wants whole parts of nodes.
-    fn as_a_whole(&self, per_node: u32, milli: u16) -> (u64, Vec<Bundle>) {
-        let exclusive = self.groups.iter().any(|group| group.exclusive);
+    fn as_a_whole(&self, per_node: u32, milli: u16, exclusive: bool) -> (u64, Vec<Bundle>) {
         if self.devices_without(&[], milli) >= per_node && (!exclusive || self.record.gangs.is_empty()) {
             return (1, Vec::new());
         }
@@ -253,14 +281,14 @@ impl OnNode<'_, '_> {
                 gone = without;
             }
         }
-        (0, vec![Bundle { node: self.record.id, victims: gone, gives: 1 }])
+        (0, vec![Bundle::of(self.record.id, gone, 1, self.offers)])
     }
 
     /// For who wants nobody beside it.
     fn emptied(&self, per_node: u32, milli: u16) -> (u64, Vec<Bundle>) {
         let victims = self.candidates();
         let enough = victims.len() == self.record.gangs.len() && self.devices_without(&victims, milli) >= per_node;
-        (0, enough.then_some(Bundle { node: self.record.id, victims, gives: 1 }).into_iter().collect())
+        (0, enough.then(|| Bundle::of(self.record.id, victims, 1, self.offers)).into_iter().collect())
     }
 
     fn holds_nothing(&self, gang: GangId) -> bool {
@@ -272,7 +300,7 @@ impl OnNode<'_, '_> {
         let free = self.devices_without(&[], 1000);
         let bundle = |gang: GangId| {
             let gives = u64::from(self.devices_without(&[gang], 1000) - free);
-            (gives > 0).then(|| Bundle { node: self.record.id, victims: vec![gang], gives })
+            (gives > 0).then(|| Bundle::of(self.record.id, vec![gang], gives, self.offers))
         };
         (u64::from(free), self.candidates().into_iter().filter_map(bundle).collect())
     }
@@ -298,13 +326,11 @@ fn candidate(key: Key, found: Yield, need: u64, offers: &Offers) -> Option<Candi
     }
     let missing = need.saturating_sub(found.free).max(1);
     let worth = |bundle: &Bundle| {
-        let rank = bundle.victims.iter().map(|gang| price(gang).rank).max().unwrap_or(i64::MIN);
-        let loss: u128 = bundle.victims.iter().map(|gang| u128::from(price(gang).loss)).sum();
         let gives = match bundle.victims.as_slice() {
             [gang] => alone.get(gang).copied().unwrap_or(1),
             _ => bundle.gives,
         };
-        (rank, loss * 1024 / u128::from(gives.clamp(1, missing)))
+        (bundle.rank, bundle.loss * 1024 / u128::from(gives.clamp(1, missing)))
     };
     let mut order: Vec<_> = found.bundles.iter().map(|bundle| (worth(bundle), bundle)).collect();
     order.sort_by(|a, b| (a.0, &a.1.victims, a.1.node).cmp(&(b.0, &b.1.victims, b.1.node)));
