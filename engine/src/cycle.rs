@@ -443,7 +443,14 @@ fn hold_back(
     }
     // Nobody waits behind what never can run here, whatever is foreseen for it.
     let could_ever = round.could_ever(item);
-    let booked = front.depth > 0 && could_ever && round.book_or_improve(gang, item, own);
+    let may_book = front.depth > 0 && could_ever;
+    let mut booked = may_book && round.book_or_improve(gang, item, own);
+    if !booked && may_book && front.strict && !round.unseen.is_empty() {
+        // Nobody behind it keeps what it needs: without it, they would have none either.
+        round.forget_unseen();
+        round.no_booking.clear();
+        booked = round.book_or_improve(gang, item, None);
+    }
     if !booked && (!front.strict || !could_ever) {
         return Offered::Unfit;
     }
