@@ -162,5 +162,9 @@ fn word(state: &State, step: &PlanStep) -> String {
         PlanStep::Stop { gang, attempt, why, .. } => format!("stop {gang} attempt {attempt} for {why:?}"),
         PlanStep::Reserve(reservation) => format!("book {}", reservation.gang),
         PlanStep::Unreserve { gang } => format!("drop the booking of {gang}"),
+        PlanStep::Consolidate(wanted) => {
+            let moves: Vec<String> = wanted.moves.iter().map(|moved| moved.place.gang.to_string()).collect();
+            format!("move {} for {}", moves.join(", "), wanted.room.gang)
+        }
     }
 }
