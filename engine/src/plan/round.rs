@@ -312,7 +312,7 @@ impl<'a> Round<'a> {
     }
 
     /// Wherever there is room, whoever owns it.
-    fn placed_anywhere(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
+    pub(super) fn placed_anywhere(&mut self, gang: GangId, item: &Item) -> Option<Vec<PlacedPart>> {
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
         place(self.ledger, self.state.fabric(), self.state.policy(), request, &mut self.spent)
     }

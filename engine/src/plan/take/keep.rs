@@ -155,7 +155,26 @@ impl Round<'_> {
             kept.into_iter().for_each(|take| self.ledger.hold_cells(take, -1));
             self.take(&parts);
             self.place(gang, &item, parts);
+        } else if self.came_in_vain(known, &item) {
+            self.steps.push(PlanStep::Unreserve { gang });
         }
+    }
+
+    /// Has everybody left for a gang that may not start there any more, for its account's quota or others' cells? Others
+    /// have taken that meanwhile, and what is kept keeps whoever owns it waiting.
+    fn came_in_vain(&mut self, known: &Reservation, item: &Item) -> bool {
+        if known.kind != ReservationKind::Victims || !known.witness.iter().all(|device| self.is_free(*device)) {
+            return false;
+        }
+        let mark = self.ledger.mark();
+        self.unmask(known.gang);
+        let anywhere = |round: &mut Self| {
+            let item = round.within_quota(item).map(std::borrow::Cow::into_owned);
+            item.is_some_and(|item| round.placed_anywhere(known.gang, &item).is_some())
+        };
+        let vain = self.is_over_quota(item) || self.ledger.owed.is_on() && anywhere(self);
+        self.ledger.rollback(mark);
+        vain
     }
 
     /// What the gang has now of that, and of all else.
