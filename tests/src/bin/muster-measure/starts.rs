@@ -61,17 +61,18 @@ async fn behind_a_blocker(cluster: &TestCluster, agents: usize, held: &AtomicBoo
     let at = cluster.leader().await;
     let leader = cluster.servers[at].pid().expect("the leader runs");
     let (before, began) = (used(leader), Instant::now());
-    let lanes = (0..LANES).map(|lane| {
+    let mut lanes = tokio::task::JoinSet::new();
+    for lane in 0..LANES {
         let mut api = cluster.user.api(&cluster.addresses[at]);
-        async move {
+        lanes.spawn(async move {
             for number in (lane..QUEUED).step_by(LANES) {
                 let spec_json = gang("queued", MIX[number % MIX.len()].min(agents)).to_string();
                 let request = SubmitRequest { spec_json, key: format!("queued-{number}"), ..SubmitRequest::default() };
                 api.submit(request).await.expect("the leader takes it");
             }
-        }
-    });
-    futures::future::join_all(lanes).await;
+        });
+    }
+    lanes.join_all().await;
     let (seconds, after) = (began.elapsed().as_secs_f64(), used(leader));
     let each_ms = (after.cpu_s - before.cpu_s) * 1e3 / QUEUED as f64;
     println!(
