@@ -1,6 +1,7 @@
 //! Cells in a document of accounts: is there a fabric for them, and is every promise one that can be kept?
 
 use super::Result;
+use super::level::needs_level;
 use crate::organisation::{CellQuota, Organisation};
 use crate::outcome::Refusal;
 use crate::plan::owed::{self, CellsOf, Owed};
@@ -16,10 +17,8 @@ pub const CELLS_LEVEL: u32 = 6;
 /// May the document be put in force? Its levels are there, the fabric has what is owned, and nobody is
 /// promised a cell that could not be had now, nor loses one that could.
 pub(super) fn check_document(state: &State, document: &Organisation) -> Result<()> {
-    let level = state.cluster().feature_level;
-    let promises = document.has_cells() || document.reclaim_within_ms().is_some();
-    if promises && level < CELLS_LEVEL {
-        return Err(Refusal::FeatureLevel { level, needed: CELLS_LEVEL });
+    if document.has_cells() || document.reclaim_within_ms().is_some() {
+        needs_level(state, CELLS_LEVEL)?;
     }
     check_times(state, document)?;
     check_levels(document, state.fabric())?;

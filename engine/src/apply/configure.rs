@@ -1,9 +1,9 @@
 //! Policy, fabric, cluster-wide times, organisation, generation and feature level.
 
-use super::{Applying, Result, cells};
+use super::{Applying, MONEY_LEVEL, MOVE_LEVEL, POWER_LEVEL, Result, cells};
 use crate::command::{ConfigChange, Principal, Settings};
 use crate::outcome::{Event, Refusal, Response};
-use crate::policy::Policy;
+use crate::policy::{ModelChoice, Policy};
 use crate::state::State;
 use crate::state::change::Key;
 use crate::state::decay::HALF_LIFE_MS_MAX;
@@ -117,21 +117,16 @@ impl Applying<'_> {
 pub const POLICIES_LEVEL: u32 = 4;
 
 impl Applying<'_> {
-    fn needs_policies_level(&self) -> Result<()> {
-        let level = self.state.cluster.feature_level;
-        if level < POLICIES_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: POLICIES_LEVEL });
-        }
-        Ok(())
-    }
-
     pub(super) fn put_in_force(&mut self, policy: &Policy, evidence: Option<&Evidence>, by: &Principal) -> Result<()> {
         policy.validate().map_err(|error| Refusal::Invalid(error.to_string()))?;
         if !policy.elastic.is_empty() {
-            self.needs_power_level()?;
+            self.needs_level(POWER_LEVEL)?;
         }
         if policy.taking.consolidate.is_some() {
-            self.needs_move_level()?;
+            self.needs_level(MOVE_LEVEL)?;
+        }
+        if policy.models != ModelChoice::AsPreferred {
+            self.needs_level(MONEY_LEVEL)?;
         }
         let policy = Arc::new(policy.clone());
         self.check_cells(|state| state.policy = policy.clone())?;
@@ -162,7 +157,7 @@ impl Applying<'_> {
     }
 
     fn promote(&mut self, promotion: &Promotion, by: &Principal) -> Result<()> {
-        self.needs_policies_level()?;
+        self.needs_level(POLICIES_LEVEL)?;
         if let Some(why) = promotion.evidence.wrong() {
             return Err(Refusal::Invalid(why));
         }
@@ -170,7 +165,7 @@ impl Applying<'_> {
     }
 
     fn shadow(&mut self, policy: Option<&Policy>, by: &Principal) -> Result<()> {
-        self.needs_policies_level()?;
+        self.needs_level(POLICIES_LEVEL)?;
         policy.map_or(Ok(()), Policy::validate).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let (version, at) = (self.state.config_version + 1, self.now());
         let set = |policy: &Policy| ShadowPolicy { version, at, by: by.clone(), policy: Arc::new(policy.clone()) };

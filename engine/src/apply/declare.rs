@@ -31,7 +31,7 @@ impl Applying<'_> {
     }
 
     fn declare_each(&mut self, declaration: &Declaration, by: &Principal) -> Result<()> {
-        self.needs_declare_level()?;
+        self.needs_level(DECLARE_LEVEL)?;
         self.is_made_from(declaration.made_from)?;
         if declaration.source.len() > SOURCE_BYTES_MAX {
             return Err(Refusal::Invalid(format!("source: it has at most {SOURCE_BYTES_MAX} bytes")));
@@ -57,14 +57,6 @@ impl Applying<'_> {
             self.make_declared(windows, by)?;
         }
         self.record_declaration(declaration.source.clone(), by);
-        Ok(())
-    }
-
-    fn needs_declare_level(&self) -> Result<()> {
-        let level = self.state.cluster.feature_level;
-        if level < DECLARE_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: DECLARE_LEVEL });
-        }
         Ok(())
     }
 
@@ -127,7 +119,7 @@ impl Applying<'_> {
 
     /// Policy and organisation as an earlier declaration left them. Reservations are of their time and stay.
     pub(super) fn roll_back(&mut self, version: u32, made_from: Option<u32>, by: &Principal) -> Result<()> {
-        self.needs_declare_level()?;
+        self.needs_level(DECLARE_LEVEL)?;
         self.is_made_from(made_from)?;
         let past = self.state.declarations.past();
         let Some(to) = past.iter().find(|declared| declared.version == version).cloned() else {

@@ -22,10 +22,7 @@ const EDIT_KEY: char = '\u{1}';
 
 impl Applying<'_> {
     pub(super) fn edit(&mut self, edit: &Edit) -> Result {
-        let level = self.state.cluster.feature_level;
-        if level < EDIT_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: EDIT_LEVEL });
-        }
+        self.needs_level(EDIT_LEVEL)?;
         let key = format!("{EDIT_KEY}{}", edit.request_id);
         let launch = digest::launch_hash(&edit.launch);
         let body_hash = digest::of(&(edit.job, edit.from_revision, &edit.name, &edit.scheduling, &launch));

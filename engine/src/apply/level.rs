@@ -1,7 +1,12 @@
 //! From which feature level on a command may be in the log.
 
-use super::{DECLARE_LEVEL, EDIT_LEVEL, MOVE_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, POWER_LEVEL, WINDOWS_LEVEL};
+use super::{
+    Applying, DECLARE_LEVEL, EDIT_LEVEL, MOVE_LEVEL, ORGANISATION_LEVEL, POLICIES_LEVEL, POWER_LEVEL, Result,
+    WINDOWS_LEVEL,
+};
 use crate::command::{Command, ConfigChange, PlanStep};
+use crate::outcome::Refusal;
+use crate::state::State;
 
 /// The feature level from which on all servers can read the command. One that cannot read an entry of the log stops, so
 /// none may be proposed before.
@@ -23,12 +28,24 @@ pub fn level_of(command: &Command) -> u32 {
     }
 }
 
+/// # Errors
+/// [`Refusal::FeatureLevel`] while some server may not know what that level brought.
+pub(super) fn needs_level(state: &State, needed: u32) -> Result<()> {
+    let level = state.cluster().feature_level;
+    if level < needed { Err(Refusal::FeatureLevel { level, needed }) } else { Ok(()) }
+}
+
+impl Applying<'_> {
+    pub(super) fn needs_level(&self, needed: u32) -> Result<()> {
+        needs_level(self.state, needed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::command::{Entry, MakeWindow, Principal, Which};
-    use crate::outcome::{Refusal, Response};
-    use crate::state::State;
+    use crate::outcome::Response;
     use crate::state::window::Holders;
     use muster_common::{Name, Time};
 

@@ -2,7 +2,7 @@
 
 use super::{Applying, Result};
 use crate::command::{Consolidation, StopFor};
-use crate::outcome::{Refusal, Rejection};
+use crate::outcome::Rejection;
 use crate::policy::PER_HOUR_MAX;
 use crate::state::gang::{Cause, GangState};
 use crate::state::node::{DeviceState, NodeRecord};
@@ -15,18 +15,10 @@ use std::collections::BTreeSet;
 pub const MOVE_LEVEL: u32 = 8;
 
 impl Applying<'_> {
-    pub(super) fn needs_move_level(&self) -> Result<()> {
-        let level = self.state.cluster.feature_level;
-        if level < MOVE_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: MOVE_LEVEL });
-        }
-        Ok(())
-    }
-
     /// Everybody as the plan saw them: the one waits, the others run, and all that is to be kept is free, or will be once
     /// they have gone, and is kept for nobody else.
     pub(super) fn check_consolidation(&self, wanted: &Consolidation) -> Result<(), Rejection> {
-        self.needs_move_level().map_err(|refusal| Rejection::Limit(refusal.to_string()))?;
+        self.needs_level(MOVE_LEVEL).map_err(|refusal| Rejection::Limit(refusal.to_string()))?;
         let Consolidation { room, moves } = wanted;
         let mut going: BTreeSet<GangId> = BTreeSet::new();
         for moved in moves {

@@ -27,15 +27,12 @@ const LISTED_MAX: usize = 8;
 
 impl Applying<'_> {
     pub(super) fn organise(&mut self, document: &Arc<Organisation>, by: &Principal) -> Result<()> {
-        let level = self.state.cluster.feature_level;
-        if level < ORGANISATION_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: ORGANISATION_LEVEL });
-        }
+        self.needs_level(ORGANISATION_LEVEL)?;
         let money = !document.prices.is_empty()
             || !document.preemptible_only.is_empty()
             || document.accounts.iter().any(|account| account.budget.is_some());
-        if money && level < MONEY_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: MONEY_LEVEL });
+        if money {
+            self.needs_level(MONEY_LEVEL)?;
         }
         document.validate(&self.capacity()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         self.check_window_holders(document)?;

@@ -24,17 +24,9 @@ pub const GOING_MS: u64 = 2 * MINUTE_MS;
 const WHY_CHARS_MAX: usize = 256;
 
 impl Applying<'_> {
-    pub(super) fn needs_power_level(&self) -> Result<()> {
-        let level = self.state.cluster.feature_level;
-        if level < POWER_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: POWER_LEVEL });
-        }
-        Ok(())
-    }
-
     /// All of what was asked for, or nothing.
     pub(super) fn request_nodes(&mut self, asked: &RequestNodes) -> Result {
-        self.needs_power_level()?;
+        self.needs_level(POWER_LEVEL)?;
         let RequestNodes { gang, nodes, witness } = asked;
         let now = self.now();
         if nodes.len() > ORDERED_MAX || !self.is_waiting(*gang) {
@@ -98,7 +90,7 @@ impl Applying<'_> {
 
     /// Those of them that are still idle, and that nobody has a claim on.
     pub(super) fn sleep_nodes(&mut self, nodes: &[(NodeId, u64)]) -> Result {
-        self.needs_power_level()?;
+        self.needs_level(POWER_LEVEL)?;
         if nodes.len() > ORDERED_MAX {
             return Err(Refusal::Invalid(format!("{} nodes at once; at most {ORDERED_MAX}", nodes.len())));
         }
@@ -130,7 +122,7 @@ impl Applying<'_> {
     }
 
     pub(super) fn node_power(&mut self, node: NodeId, epoch: u64, answer: &PowerAnswer) -> Result {
-        self.needs_power_level()?;
+        self.needs_level(POWER_LEVEL)?;
         self.check_epoch(node, epoch)?;
         let power = self.state.nodes.get(&node).map(|record| record.power);
         let since = self.now();

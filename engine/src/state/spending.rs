@@ -8,6 +8,7 @@ use muster_common::calendar::Period;
 use muster_common::money::MicroUsd;
 use muster_common::{Name, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One account with all below it. An attempt counts, from its placement to its end, in the period in which it
 /// was placed.
@@ -103,15 +104,16 @@ impl Spendings {
     /// After a change of the accounts. A budget counts from when it is set, and anew when its period is another;
     /// with another amount what is spent stays so.
     pub(super) fn resum(&mut self, accounts: &Accounts, holdings: &[(Payer, Holding)], now: Time) {
-        let mut all = Table::default();
-        for account in accounts.names().filter_map(|name| accounts.get(name)) {
-            let Some(Budget { per, .. }) = account.budget else { continue };
-            let known = self.of(&account.name, now).filter(|known| known.per == per);
-            let mut spending = known.unwrap_or_else(|| Spending::new(per, now, now));
-            spending.set_aside = set_aside(accounts, &account.name, &spending, holdings);
-            all.insert(account.name.clone(), spending);
+        let of_budget = |name: &Name| {
+            let Budget { per, .. } = accounts.get(name)?.budget?;
+            let known = self.of(name, now).filter(|known| known.per == per);
+            Some((name.clone(), known.unwrap_or_else(|| Spending::new(per, now, now))))
+        };
+        let all = accounts.names().filter_map(of_budget).collect();
+        self.0 = Table::default();
+        for (name, spending) in with_set_aside(all, accounts, holdings) {
+            self.0.insert(name, spending);
         }
-        self.0 = all;
     }
 
     /// The first broken invariant, given everything that is held.
@@ -120,19 +122,30 @@ impl Spendings {
         if !budgets.eq(self.0.keys()) {
             return Err("what is spent is not known of every account with a budget, or of others too".into());
         }
-        for (name, spending) in self.0.iter() {
-            let expected = set_aside(accounts, name, spending, holdings);
-            if spending.set_aside != expected {
-                return Err(format!("account `{name}` has set aside {spending:?}, expected {expected:?}"));
+        let all = self.0.iter().map(|(name, spending)| (name.clone(), *spending)).collect();
+        let expected = with_set_aside(all, accounts, holdings);
+        match self.0.iter().find(|(name, spending)| expected.get(*name) != Some(*spending)) {
+            Some((name, spending)) => {
+                Err(format!("account `{name}` has {spending:?}, expected {:?}", expected.get(name)))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
-fn set_aside(accounts: &Accounts, of: &Name, spending: &Spending, holdings: &[(Payer, Holding)]) -> u128 {
-    let counts = |((account, _), holding): &&(Payer, Holding)| {
-        spending.counts(holding) && accounts.upward(account).any(|account| account.name == *of)
-    };
-    holdings.iter().filter(counts).map(|(_, holding)| u128::from(holding.set_aside.0)).sum()
+/// The same with what is set aside summed up anew: once over all that is held.
+fn with_set_aside(
+    mut all: BTreeMap<Name, Spending>,
+    accounts: &Accounts,
+    holdings: &[(Payer, Holding)],
+) -> BTreeMap<Name, Spending> {
+    all.values_mut().for_each(|spending| spending.set_aside = 0);
+    for ((account, _), holding) in holdings {
+        for above in accounts.upward(account) {
+            if let Some(spending) = all.get_mut(&above.name).filter(|spending| spending.counts(holding)) {
+                spending.set_aside += u128::from(holding.set_aside.0);
+            }
+        }
+    }
+    all
 }

@@ -26,10 +26,7 @@ const CROSSING_MAX: usize = 100;
 
 impl Applying<'_> {
     pub(super) fn make_window(&mut self, asked: &MakeWindow) -> Result {
-        let level = self.state.cluster.feature_level;
-        if level < WINDOWS_LEVEL {
-            return Err(Refusal::FeatureLevel { level, needed: WINDOWS_LEVEL });
-        }
+        self.needs_level(WINDOWS_LEVEL)?;
         let (start, end) = self.window_times(asked)?;
         if let Some(known) = self.state.windows.named(&asked.name).cloned() {
             return self.made_before(&known, asked);
