@@ -29,7 +29,7 @@ impl Applying<'_> {
                         accepted += 1;
                     }
                     Err(why) => {
-                        self.note_rejection(placement.gang, plan.made_at, &why);
+                        self.note_rejection(placement.gang, plan, &why);
                         rejected.push((placement.gang, why));
                     }
                 },
@@ -44,7 +44,7 @@ impl Applying<'_> {
                 PlanStep::Consolidate(wanted) => match self.check_consolidation(wanted) {
                     Ok(()) => accepted += self.consolidate(wanted),
                     Err(why) => {
-                        self.note_rejection(wanted.room.gang, plan.made_at, &why);
+                        self.note_rejection(wanted.room.gang, plan, &why);
                         rejected.push((wanted.room.gang, why));
                     }
                 },
@@ -256,8 +256,12 @@ impl Applying<'_> {
 
     /// A plan refused by the very state it was made from is the planner's fault: twice, and the gang
     /// is parked. A stale plan is normal and counts for nothing.
-    fn note_rejection(&mut self, gang: GangId, made_at: u64, why: &Rejection) {
-        if made_at + 1 != self.entry.index || !self.is_waiting(gang) {
+    ///
+    /// So is one that was made for a moment that this state has not come to: after a quiet spell its time catches up entry
+    /// by entry, and what a new period of a budget lets start waits until it has.
+    fn note_rejection(&mut self, gang: GangId, plan: &CommitPlan, why: &Rejection) {
+        let made_at = plan.made_at;
+        if made_at + 1 != self.entry.index || plan.now > self.now() || !self.is_waiting(gang) {
             return;
         }
         let times = self.state.parked.get(&gang).map_or(0, |parked| parked.times);

@@ -8,12 +8,13 @@ use muster_common::job::Scheduling;
 use muster_common::money::MicroUsd;
 use muster_common::time::DAY_MS;
 use muster_common::{GangId, Name, Time};
-use muster_engine::Memo;
-use muster_engine::command::{Command, ConfigChange, Edit, Principal};
+use muster_engine::apply::apply;
+use muster_engine::command::{Command, ConfigChange, Edit, Entry, Principal};
 use muster_engine::organisation::{Account, Budget, Organisation, Price};
 use muster_engine::outcome::{Refusal, Response};
 use muster_engine::plan::explain::{Reason, explain};
 use muster_engine::policy::{ModelChoice, Policy};
+use muster_engine::{Memo, cycle};
 use plan_support::*;
 use std::sync::Arc;
 
@@ -111,6 +112,27 @@ fn a_new_period_begins_with_nothing_spent_and_what_waits_for_it_starts_then() {
     assert_eq!((cluster.start_s(first), cluster.start_s(late)), (Some(0), Some(10 * HOUR_S)));
     // $48 are not left before midnight; the $16 of what began the day before are not of this day.
     assert_eq!(cluster.start_s(second), Some(24 * HOUR_S));
+}
+
+/// After a quiet spell the moment of a cycle is ahead of what entries have brought State to.
+#[test]
+fn a_plan_for_a_period_that_state_has_not_come_to_parks_nobody() {
+    let mut cluster = lab(Period::Day);
+    cluster.submit(of("nlp", 3, 10, 10));
+    let waits = cluster.submit(of("nlp", 1, 1, 1));
+    cluster.decide();
+    let mut state = cluster.player.state.clone();
+    for _ in 0..3 {
+        let decided = cycle(&state, &mut Memo::default(), Time(DAY_MS));
+        let plan = decided.commands.into_iter().find(|command| matches!(command, Command::CommitPlan(_)));
+        let (index, term, at) = (state.applied_index() + 1, state.applied_term(), state.now());
+        let command = plan.expect("the new day has money for it");
+        let response = apply(&mut state, &Entry { index, term, at, command }).response;
+        assert!(matches!(response, Response::Plan { accepted: 0, .. }), "{response:?}");
+        assert!(state.parked(waits).is_none());
+    }
+    cluster.run();
+    assert_eq!(cluster.start_s(waits), Some(24 * HOUR_S));
 }
 
 #[test]
