@@ -434,7 +434,9 @@ fn hold_back(
     front: &mut Front,
 ) -> Offered {
     round.put_back();
-    if front.depth > 0 && nothing_to_fill(round, gang, front.depth) {
+    // One whose booking could not be taken over is worked out anew, and what that breaks with it.
+    let known = front.depth == 1 || own.is_some();
+    if front.depth > 0 && known && nothing_to_fill(round, gang, front.depth) {
         front.booked.extend(own.is_some().then_some(gang));
         own.into_iter().for_each(|own| round.booked.insert(own));
         front.head = front.head.or(Some(gang));

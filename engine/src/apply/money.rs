@@ -4,7 +4,7 @@ use super::edit::runs_alike;
 use super::{Applying, Result};
 use crate::outcome::Refusal;
 use crate::plan::limits::{Of, Over, Who, until_limit};
-use crate::state::gang::{Attempt, GangRecord};
+use crate::state::gang::{Attempt, GangRecord, GangState};
 use crate::state::job::JobRecord;
 use crate::state::usage::Holding;
 use muster_common::GangId;
@@ -13,12 +13,12 @@ use muster_common::job::Scheduling;
 impl Applying<'_> {
     /// A longer time limit of what runs has to be left of the budgets, as a start has.
     pub(super) fn check_budgets(&self, job: &JobRecord, after: &Scheduling) -> Result<()> {
-        let moved: Vec<Holding> = self.moved(job, after);
+        let going_on = self.going_on(job, after);
         for account in self.state.accounts.upward(&after.account) {
             let spending = self.state.usage.spendings().of(&account.name, self.now());
             let (Some(budget), Some(spending)) = (account.budget, spending) else { continue };
             let mut more: u64 = 0;
-            for holding in moved.iter().filter(|holding| spending.counts(holding)) {
+            for holding in going_on.iter().filter(|holding| spending.counts(holding)) {
                 let cost = after.limits.time_ms.map(|_| until_limit(holding.hourly, after).0);
                 let extra = cost.map(|cost| cost.saturating_sub(holding.set_aside.0));
                 more = more.saturating_add(extra.unwrap_or(u64::MAX));
@@ -35,10 +35,13 @@ impl Applying<'_> {
     }
 
     /// What is held by attempts that would go on under the new revision, and costs something.
-    fn moved(&self, job: &JobRecord, after: &Scheduling) -> Vec<Holding> {
-        let moves = |gang: &GangId| runs_alike(&self.scheduling_of(*gang), after);
-        let gangs = self.gangs_of(job.id).into_iter().filter(moves);
-        let held = gangs.filter_map(|gang| Some(self.state.gangs.get(&gang)?.current()?.holding()));
+    fn going_on(&self, job: &JobRecord, after: &Scheduling) -> Vec<Holding> {
+        let goes_on = |gang: &GangId| runs_alike(&self.scheduling_of(*gang), after);
+        let gangs = self.gangs_of(job.id).into_iter().filter(goes_on);
+        let held = gangs.filter_map(|gang| match &self.state.gangs.get(&gang)?.state {
+            GangState::Starting(attempt) | GangState::Running(attempt) => Some(attempt.holding()),
+            GangState::Queued { .. } | GangState::Stopping(..) => None,
+        });
         held.filter(|holding| holding.hourly.0 > 0).collect()
     }
 

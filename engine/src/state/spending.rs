@@ -79,7 +79,7 @@ impl Spendings {
         let cost = holding.cost(now);
         self.change(accounts, account, now, |spending| {
             if spending.counts(&holding) {
-                spending.set_aside -= u128::from(holding.set_aside.0);
+                spending.set_aside = spending.set_aside.saturating_sub(u128::from(holding.set_aside.0));
                 spending.spent.0 = spending.spent.0.saturating_add(cost.0);
             }
         });
@@ -96,7 +96,8 @@ impl Spendings {
     ) {
         self.change(accounts, account, now, |spending| {
             if spending.counts(&holding) {
-                spending.set_aside = spending.set_aside - u128::from(holding.set_aside.0) + u128::from(cost.0);
+                let rest = spending.set_aside.saturating_sub(u128::from(holding.set_aside.0));
+                spending.set_aside = rest + u128::from(cost.0);
             }
         });
     }

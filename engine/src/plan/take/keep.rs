@@ -168,11 +168,16 @@ impl Round<'_> {
         }
         let mark = self.ledger.mark();
         self.unmask(known.gang);
+        // What is put aside for others is no reason to give up what is kept.
+        self.set_aside_for(item);
+        self.shut(item.longest(), 0);
+        let firm = self.ledger.owed.is_on() && self.ledger.owed.is_firm(&item.scheduling);
         let anywhere = |round: &mut Self| {
             let item = round.within_quota(item).map(std::borrow::Cow::into_owned);
             item.is_some_and(|item| round.placed_anywhere(known.gang, &item).is_some())
         };
-        let vain = self.is_over_quota(item) || self.ledger.owed.is_on() && anywhere(self);
+        let vain = self.is_over_quota(item) || firm && anywhere(self);
+        self.put_back();
         self.ledger.rollback(mark);
         vain
     }
