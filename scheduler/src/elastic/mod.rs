@@ -142,15 +142,17 @@ impl Switcher {
         }
     }
 
-    async fn call(&self, term: u64, config: &ElasticConfig, mut call: Call) -> (Call, Ended) {
+    /// The call comes back whole, with what is wanted no more by then: whoever keeps account of it has to hear of each node.
+    async fn call(&self, term: u64, config: &ElasticConfig, call: Call) -> (Call, Ended) {
         if self.consensus.leader_read_barrier().await.is_err() {
             self.clock.sleep_ms(RETRY_MS).await;
             return (call, Ended::Unconfirmed);
         }
         let state = self.consensus.view();
-        call.nodes.retain(|(node, _, ask)| ask.stands(&state, *node));
+        let mut asked = call.clone();
+        asked.nodes.retain(|(node, _, ask)| ask.stands(&state, *node));
         drop(state);
-        let names: Vec<&Name> = call.nodes.iter().map(|(_, name, _)| name).collect();
+        let names: Vec<&Name> = asked.nodes.iter().map(|(_, name, _)| name).collect();
         if names.is_empty() {
             return (call, Ended::Answered);
         }
@@ -163,7 +165,7 @@ impl Switcher {
                 return (call, Ended::Unconfirmed);
             }
         };
-        let ended = self.say(term, &call, ran).await;
+        let ended = self.say(term, &asked, ran).await;
         (call, ended)
     }
 

@@ -71,6 +71,7 @@ pub fn cost(planned: &pb::PlannedJob, prices: &PriceList) -> Option<pb::PlanCost
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_engine::organisation::Price;
 
     fn planned(models: &[&str]) -> pb::PlannedJob {
         let device = |model: &&str| pb::PartDevice { model: (*model).into(), milli: 500, ..pb::PartDevice::default() };
@@ -96,6 +97,18 @@ mod tests {
         // Three gangs of half an H100 and half of another.
         assert_eq!(cost.micro_usd_per_hour, Some(7_500_000));
         assert_eq!((cost.expected_micro_usd, cost.at_most_micro_usd), (Some(3_750_000), Some(75_000_000)));
+    }
+
+    #[test]
+    fn the_organisations_prices_are_those_of_a_plan_that_gives_none() {
+        let price = |model: Option<&'static str>, micro| Price {
+            model: model.map(Name::literal),
+            usd_per_gpu_hour: MicroUsd(micro),
+        };
+        let prices = vec![price(Some("H100"), 4_000_000), price(None, 1_000_000)];
+        let list = of_organisation(&Organisation { prices, ..Organisation::default() });
+        let cost = cost(&planned(&["H100", "A100"]), &list).unwrap();
+        assert_eq!(cost.micro_usd_per_hour, Some(7_500_000));
     }
 
     #[test]

@@ -32,13 +32,13 @@ fn value(of: &impl Serialize) -> Result<Value, ErrorInfo> {
     serde_json::to_value(of).map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()))
 }
 
-/// By model; `other` stands for those without one of their own.
+/// By model; `(any)`, which is no name, stands for those without one of their own.
 fn prices(all: &[Price]) -> Result<Map<String, Value>, ErrorInfo> {
     let mut prices = Map::new();
     for price in all {
         let mut one = value(price)?;
         one.as_object_mut().and_then(|fields| fields.remove("model"));
-        prices.insert(price.model.as_ref().map_or_else(|| "other".to_owned(), Name::to_string), one);
+        prices.insert(price.model.as_ref().map_or_else(|| "(any)".to_owned(), Name::to_string), one);
     }
     Ok(prices)
 }

@@ -109,7 +109,13 @@ impl Folder {
             organisation.accounts.extend(part.account);
             organisation.queues.extend(part.queue);
             organisation.prices.extend(part.price);
-            organisation.preemptible_only.extend(part.preemptible_only);
+            for (key, value) in part.preemptible_only {
+                if organisation.preemptible_only.get(&key).is_some_and(|known| *known != value) {
+                    let message = format!("preemptible_only.{key}: another file has another value");
+                    return Err(folder.error(at, "preemptible_only", &message, "keep one of the two"));
+                }
+                organisation.preemptible_only.insert(key, value);
+            }
             windows.extend(part.reservation);
             if let Some(policy) = part.policy {
                 folder.take_policy(at, policy)?;
