@@ -10,11 +10,12 @@ use muster_common::time::HOUR_MS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-const PRICES_MAX: usize = 256;
+/// Most prices of a document, and of a question what a plan would cost.
+pub const PRICES_MAX: usize = 256;
 const LABELS_MAX: usize = 16;
 const LABEL_BYTES_MAX: usize = 256;
 /// A million US dollars for an hour of one GPU is a slip of the pen.
-const PRICE_MAX: MicroUsd = MicroUsd(1_000_000_000_000);
+pub const PRICE_MAX: MicroUsd = MicroUsd(1_000_000_000_000);
 /// So that sums of budgets and costs stay far from the end of their numbers.
 const BUDGET_MAX: MicroUsd = MicroUsd(1_000_000_000_000_000_000);
 
