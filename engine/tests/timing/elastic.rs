@@ -394,14 +394,14 @@ fn a_cluster_of_an_earlier_feature_level_takes_no_elastic_policy() {
 #[test]
 fn a_policy_says_which_number_of_a_pool_is_wrong() {
     let told = |pool| policy(pool).validate().unwrap_err();
-    let key = |error| match error {
-        PolicyError::Elastic { key, .. } => key,
+    let path = |error| match error {
+        PolicyError::Range { path, .. } => path,
         other => panic!("{other}"),
     };
-    assert_eq!(key(told(ElasticPool { idle_ms: 0, ..pool() })), "idle_ms");
-    assert_eq!(key(told(ElasticPool { wake_ms: TIMEOUT_S * 1000 + 1, ..pool() })), "wake_ms");
-    assert_eq!(key(told(ElasticPool { retry_ms: 0, ..pool() })), "retry_ms");
-    assert_eq!(key(told(ElasticPool { nodes_at_once: 0, ..pool() })), "nodes_at_once");
+    assert_eq!(path(told(ElasticPool { idle_ms: 0, ..pool() })), "elastic.all.idle_ms");
+    assert_eq!(path(told(ElasticPool { wake_ms: TIMEOUT_S * 1000 + 1, ..pool() })), "elastic.all.wake_ms");
+    assert_eq!(path(told(ElasticPool { retry_ms: 0, ..pool() })), "elastic.all.retry_ms");
+    assert_eq!(path(told(ElasticPool { nodes_at_once: 0, ..pool() })), "elastic.all.nodes_at_once");
     let replan = Replan::Refill { min_run_ms: 0, max_victims_per_cycle: 1 };
     assert_eq!(Policy { replan, ..policy(pool()) }.validate(), Err(PolicyError::ElasticRefill));
     let wrong = told(ElasticPool { idle_ms: 0, ..pool() }).to_string();
