@@ -37,7 +37,8 @@ pub struct ElasticPool {
     pub retry_ms: u64,
     /// So many nodes stay awake.
     pub keep_awake: u32,
-    /// Most nodes between awake and asleep at a time; one gang that needs more is served all the same, alone.
+    /// Most nodes between awake and asleep at a time. A gang that needs more is served when there are none; while it
+    /// waits for that, nobody behind it has nodes of the pool woken, and none is put to sleep.
     pub nodes_at_once: u32,
 }
 
