@@ -6,6 +6,13 @@ use crate::topology::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Longest value of a label that is asked for.
+pub const LABEL_VALUE_BYTES_MAX: usize = 256;
+
+pub fn is_label_value(text: &str) -> bool {
+    text.len() <= LABEL_VALUE_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
 /// Everything the scheduler needs to know of a machine. Sent at registration; a changed
 /// inventory is a new registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -384,6 +384,12 @@ pub struct PlacedPart {
     pub amount: Amount,
 }
 
+impl PlacedPart {
+    pub fn device_ids(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.devices.iter().map(move |&(slot, _)| DeviceId { node: self.node, slot })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum NodeAction {
     Cordon {

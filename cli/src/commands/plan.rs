@@ -35,7 +35,7 @@ pub struct PlanArgs {
     #[arg(long)]
     pub hold: bool,
     /// What GPUs cost, as `muster sim` reads it (`[[price]]` with `model` and `usd_per_gpu_hour`): tells what
-    /// each job would cost
+    /// each job would cost; left out, the organisation's prices are used
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub prices: Option<PathBuf>,
     /// End with 0 if all would start now, with 9 if any would wait

@@ -34,7 +34,7 @@ mod money;
 mod validate;
 
 pub use cells::CellQuota;
-pub use money::{Budget, Price};
+pub use money::{Budget, PRICE_MAX, PRICES_MAX, Price};
 pub use validate::{OrganisationError, RULES};
 
 use muster_common::Name;

@@ -6,15 +6,16 @@ use muster_common::Name;
 use muster_common::calendar::Period;
 use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::money::{MicroUsd, device_cost};
+use muster_common::node::{LABEL_VALUE_BYTES_MAX, is_label_value};
 use muster_common::time::HOUR_MS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-const PRICES_MAX: usize = 256;
+/// Most prices of a document, and of a question what a plan would cost.
+pub const PRICES_MAX: usize = 256;
 const LABELS_MAX: usize = 16;
-const LABEL_BYTES_MAX: usize = 256;
 /// A million US dollars for an hour of one GPU is a slip of the pen.
-const PRICE_MAX: MicroUsd = MicroUsd(1_000_000_000_000);
+pub const PRICE_MAX: MicroUsd = MicroUsd(1_000_000_000_000);
 /// So that sums of budgets and costs stay far from the end of their numbers.
 const BUDGET_MAX: MicroUsd = MicroUsd(1_000_000_000_000_000_000);
 
@@ -85,13 +86,14 @@ impl Organisation {
 
     /// Nodes for what may be stopped, by label.
     pub(super) fn check_labels(&self) -> Checked {
-        let sound = |value: &String| value.len() <= LABEL_BYTES_MAX && !value.chars().any(char::is_control);
-        if self.preemptible_only.len() <= LABELS_MAX && self.preemptible_only.values().all(sound) {
-            return Ok(());
+        if self.preemptible_only.len() > LABELS_MAX {
+            let what = format!("there are {} labels", self.preemptible_only.len());
+            return refuse("preemptible_only", what, format!("at most {LABELS_MAX} are taken"));
         }
-        let what = format!("there are {} labels", self.preemptible_only.len());
-        let most = format!("at most {LABELS_MAX} are taken, with values of at most {LABEL_BYTES_MAX} printable bytes");
-        refuse("preemptible_only", what, most)
+        let wrong = self.preemptible_only.iter().find(|(_, value)| !is_label_value(value));
+        let Some((key, _)) = wrong else { return Ok(()) };
+        let remedy = format!("it has at most {LABEL_VALUE_BYTES_MAX} printable bytes");
+        refuse(format!("preemptible_only.{key}"), "this is no label's value", remedy)
     }
 
     pub(super) fn check_money(&self) -> Checked {

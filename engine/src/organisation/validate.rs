@@ -25,7 +25,7 @@ pub struct OrganisationError {
 }
 
 /// Every rule a document is checked for, for the documentation and a test that breaks each.
-pub const RULES: [&str; 22] = [
+pub const RULES: [&str; 23] = [
     "an account's name is used once",
     "a parent is an account of the document",
     "no account is above itself",
@@ -47,6 +47,7 @@ pub const RULES: [&str; 22] = [
     "a price is not above 1000000",
     "a budget is above 0",
     "at most 16 labels are for preemptible work",
+    "a label's value is at most 256 printable bytes",
     "with a budget every GPU has a price",
 ];
 

@@ -17,7 +17,7 @@ use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::time::{MINUTE_MS, SECOND_MS};
 use muster_common::topology::FabricSpec;
-use muster_common::{DeviceId, GangId, Name, NodeId, Time};
+use muster_common::{GangId, Name, NodeId, Time};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -268,11 +268,7 @@ impl Round<'_> {
             (part.node, BookedPart::of(part.devices.clone(), part.amount, &view))
         };
         let on = parts.iter().zip(views).map(share).collect();
-        let devices = |part: &PlacedPart| {
-            let node = part.node;
-            part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
-        };
-        let witness = parts.iter().flat_map(devices).collect();
+        let witness = parts.iter().flat_map(PlacedPart::device_ids).collect();
         let wants_place = item.scheduling.wants_place();
         let domain = wants_place.then(|| common_domain(self.state, &parts)).flatten();
         Booking { gang, start: at, end: at.plus_ms(item.left()), witness, domain, on, fixed: false }

@@ -55,7 +55,7 @@ mod tests {
     use crate::plan::feasible::{GANG_DEVICES_MAX, GANG_NODES_MAX};
     use crate::state::reservation::{Reservation, ReservationKind};
     use muster_common::resources::Amount;
-    use muster_common::{AttemptNo, DeviceId, GangId, JobId};
+    use muster_common::{AttemptNo, GangId, JobId};
 
     /// What the log takes of one large entry, less its header.
     const LARGE_ENTRY_BYTES: usize = (320 << 10) - 1024;
@@ -72,15 +72,13 @@ mod tests {
             amount: Amount { cpu_milli: 1 << 20, memory_bytes: 1 << 41 },
         };
         let parts: Vec<PlacedPart> = (0..u64::from(GANG_NODES_MAX)).map(part).collect();
-        let device = |(node, slot): (NodeId, u16)| DeviceId { node, slot };
-        let witness = parts.iter().flat_map(|part| part.devices.iter().map(|(slot, _)| device((part.node, *slot))));
         let reservation = Reservation {
             gang,
             kind: ReservationKind::Booked,
             start: Time(id),
             end: Time(id),
             domain: None,
-            witness: witness.collect(),
+            witness: parts.iter().flat_map(PlacedPart::device_ids).collect(),
         };
         let place = PlanStep::Place(Placement { gang, attempt: AttemptNo(1), revision: 1, parts });
         for step in [place, PlanStep::Reserve(reservation)] {

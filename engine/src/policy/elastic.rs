@@ -1,7 +1,7 @@
 //! Elastic pools: nodes that are put to sleep while there is nothing for them to do, and woken for a gang that waits
 //! and would be placed with them. Owned nodes save power so; rented ones are not paid for while they are gone.
 
-use super::{Policy, PolicyError};
+use super::{MS_MAX, Policy, PolicyError, within};
 use muster_common::Name;
 use muster_common::node::Inventory;
 use muster_common::time::{DAY_MS, MINUTE_MS};
@@ -13,7 +13,6 @@ pub const POOLS_MAX: usize = 8;
 /// Most labels of a pool, and most nodes that one leaves out.
 const LABELS_MAX: usize = 16;
 const EXCEPT_MAX: usize = 1024;
-const MS_MAX: u64 = 366 * DAY_MS;
 
 /// What a policy says of one pool. A node is in the first that has it: those with the shorter `wake_after_ms` come
 /// first, then by name.
@@ -38,7 +37,8 @@ pub struct ElasticPool {
     pub retry_ms: u64,
     /// So many nodes stay awake.
     pub keep_awake: u32,
-    /// Most nodes between awake and asleep at a time; one gang that needs more is served all the same, alone.
+    /// Most nodes between awake and asleep at a time. A gang that needs more is served when there are none; while it
+    /// waits for that, nobody behind it has nodes of the pool woken, and none is put to sleep.
     pub nodes_at_once: u32,
 }
 
@@ -61,10 +61,8 @@ impl Default for ElasticPool {
 
 impl ElasticPool {
     pub(super) fn validate(&self, name: &Name) -> Result<(), PolicyError> {
-        let within = |key: &'static str, value: u64, from: u64, to: u64| match (from..=to).contains(&value) {
-            true => Ok(()),
-            false => Err(PolicyError::Elastic { pool: name.clone(), key, value, from, to }),
-        };
+        let within =
+            |key: &str, value: u64, from: u64, to: u64| within(format_args!("elastic.{name}.{key}"), value, from, to);
         within("idle_ms", self.idle_ms, 1_000, MS_MAX)?;
         within("wake_after_ms", self.wake_after_ms, 0, MS_MAX)?;
         within("sleep_timeout_ms", self.sleep_timeout_ms, 1_000, DAY_MS)?;

@@ -14,11 +14,16 @@ pub use order::{Gittins, Las, Multifactor, Order, Stability};
 pub use taking::{Consolidate, MOVED_MAX, PER_HOUR_MAX, Preempt, Reclaim, Taking};
 
 use muster_common::Name;
+use muster_common::time::DAY_MS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use thiserror::Error;
 
 pub use score::{CostBelief, DeviceChoice, Score, TypicalShape, WORKLOAD_MAX};
+
+/// Longest time of a policy's key: a year.
+const MS_MAX: u64 = 366 * DAY_MS;
 
 /// How a cycle decides. Every field has a production default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -173,8 +178,8 @@ impl Default for Budget {
 pub enum PolicyError {
     #[error("order.formula: {0}")]
     Formula(#[from] formula::FormulaError),
-    #[error("backfill.reserve_depth is {0}; it must be between 0 and {RESERVE_DEPTH_MAX}")]
-    Depth(u32),
+    #[error("{path} is {value}; it must be between {from} and {to}")]
+    Range { path: String, value: u64, from: u64, to: u64 },
     #[error(
         "backfill.rematch is true and backfill.spare is false: whoever may not run past a booking has nothing to swap; set spare = true or rematch = false"
     )]
@@ -198,24 +203,23 @@ pub enum PolicyError {
         "elastic: what is woken is kept for whom it was woken, and replan = \"refill\" keeps nothing for anybody; use replan = \"keep\", or no elastic pool"
     )]
     ElasticRefill,
-    #[error("elastic.{pool}.{key} is {value}; it must be between {from} and {to}")]
-    Elastic { pool: Name, key: &'static str, value: u64, from: u64, to: u64 },
-    #[error("taking.preempt.{name} is {value}; it must be between {from} and {to}")]
-    Preempt { name: &'static str, value: u64, from: u64, to: u64 },
-    #[error("taking.consolidate.{name} is {value}; it must be between {from} and {to}")]
-    Consolidate { name: &'static str, value: u64, from: u64, to: u64 },
     #[error(
         "taking.consolidate: who is moved has a new place kept for it, and replan = \"refill\" keeps nothing for anybody; use replan = \"keep\", or leave taking.consolidate out"
     )]
     ConsolidateRefill,
 }
 
+fn within(path: impl fmt::Display, value: u64, from: u64, to: u64) -> Result<(), PolicyError> {
+    match (from..=to).contains(&value) {
+        true => Ok(()),
+        false => Err(PolicyError::Range { path: path.to_string(), value, from, to }),
+    }
+}
+
 impl Policy {
     pub fn validate(&self) -> Result<(), PolicyError> {
         self.order.validate()?;
-        if self.backfill.reserve_depth > RESERVE_DEPTH_MAX {
-            return Err(PolicyError::Depth(self.backfill.reserve_depth));
-        }
+        within("backfill.reserve_depth", self.backfill.reserve_depth.into(), 0, RESERVE_DEPTH_MAX.into())?;
         if self.backfill.rematch && !self.backfill.spare {
             return Err(PolicyError::Rematch);
         }

@@ -1,8 +1,8 @@
 //! Taking back: who may be stopped for whom, what that is believed to cost, and what a gang keeps
 //! that lost a node.
 
-use super::PolicyError;
-use muster_common::time::{DAY_MS, HOUR_MS, MINUTE_MS};
+use super::{MS_MAX, PolicyError, within};
+use muster_common::time::{HOUR_MS, MINUTE_MS};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +36,6 @@ impl Default for Taking {
         }
     }
 }
-
-/// Longest time of a policy's key: a year.
-const MS_MAX: u64 = 366 * DAY_MS;
 
 /// Taking back quota that was lent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,9 +119,8 @@ pub const MOVED_MAX: u32 = 64;
 
 impl Consolidate {
     fn validate(&self) -> Result<(), PolicyError> {
-        let within = |name, value: u64, from: u64, to: u64| match (from..=to).contains(&value) {
-            true => Ok(()),
-            false => Err(PolicyError::Consolidate { name, value, from, to }),
+        let within = |key: &str, value: u64, from: u64, to: u64| {
+            within(format_args!("taking.consolidate.{key}"), value, from, to)
         };
         within("wait_ms", self.wait_ms, 0, MS_MAX)?;
         within("min_run_ms", self.min_run_ms, 0, MS_MAX)?;
@@ -141,10 +137,8 @@ impl Taking {
     pub(super) fn validate(&self) -> Result<(), PolicyError> {
         self.consolidate.iter().try_for_each(Consolidate::validate)?;
         let Some(preempt) = &self.preempt else { return Ok(()) };
-        let within = |name, value: u64, from: u64, to: u64| match (from..=to).contains(&value) {
-            true => Ok(()),
-            false => Err(PolicyError::Preempt { name, value, from, to }),
-        };
+        let within =
+            |key: &str, value: u64, from: u64, to: u64| within(format_args!("taking.preempt.{key}"), value, from, to);
         // A gap of 0 would let two gangs stop each other in turn for ever.
         within("class_gap", u64::from(preempt.class_gap), 1, u64::from(u32::MAX))?;
         within("settle_ms", preempt.settle_ms, 0, HOUR_MS)?;

@@ -208,7 +208,14 @@ fn broken() -> Vec<(Organisation, &'static str)> {
                 document.preemptible_only = (0..17).map(label).collect();
                 document
             },
-            "preemptible_only: there are 17 labels; at most 16 are taken, with values of at most 256 printable bytes",
+            "preemptible_only: there are 17 labels; at most 16 are taken",
+        ),
+        (
+            change(|document| {
+                let labels = [("contract", "spot"), ("site", "a\n")];
+                document.preemptible_only = labels.map(|(key, value)| (name(key), value.to_owned())).into();
+            }),
+            "preemptible_only.site: this is no label's value; it has at most 256 printable bytes",
         ),
         (
             paying(1, &[(Some("H100"), 1)]),

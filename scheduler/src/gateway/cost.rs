@@ -4,14 +4,10 @@ use super::errors;
 use muster_common::Name;
 use muster_common::money::{MicroUsd, device_cost};
 use muster_common::time::HOUR_MS;
-use muster_engine::organisation::Organisation;
+use muster_engine::organisation::{Organisation, PRICE_MAX, PRICES_MAX};
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
 use std::collections::BTreeMap;
-
-const PRICES_MAX: usize = 64;
-/// A million US dollars for an hour of one GPU is a slip of the pen.
-const PRICE_MAX: u64 = 1_000_000_000_000;
 
 /// By model; empty = any other.
 pub type PriceList = BTreeMap<String, MicroUsd>;
@@ -25,13 +21,12 @@ pub fn prices(given: &[pb::PlanPrice]) -> Result<PriceList, ErrorInfo> {
     }
     let mut list = PriceList::new();
     for price in given {
-        let micro = price.micro_usd_per_gpu_hour;
-        if micro > PRICE_MAX {
-            let message =
-                format!("the price of `{}` is ${}; at most $1000000 an hour is taken", price.model, MicroUsd(micro));
+        let usd = MicroUsd(price.micro_usd_per_gpu_hour);
+        if usd > PRICE_MAX {
+            let message = format!("the price of `{}` is ${usd}; at most ${PRICE_MAX} an hour is taken", price.model);
             return Err(errors::usage(message).hint("prices are in millionths of a US dollar"));
         }
-        if list.insert(price.model.clone(), MicroUsd(micro)).is_some() {
+        if list.insert(price.model.clone(), usd).is_some() {
             return Err(errors::usage(format!("two prices for the model `{}`", price.model)).hint("give one of them"));
         }
     }
@@ -117,7 +112,9 @@ mod tests {
         assert_eq!(cost(&planned(&["A100"]), &list).unwrap().text, "not known: there is no price for A100");
         let nowhere = pb::PlannedJob { placement: Vec::new(), ..planned(&[]) };
         assert!(cost(&nowhere, &list).unwrap().text.starts_with("not known: nobody"));
-        for wrong in [vec![price("H100", PRICE_MAX + 1)], vec![price("a", 1), price("a", 2)], vec![price("a", 1); 65]] {
+        let many: Vec<pb::PlanPrice> = (0..=PRICES_MAX).map(|at| price(&format!("m{at}"), 1)).collect();
+        assert!(prices(&many[1..]).is_ok());
+        for wrong in [vec![price("H100", PRICE_MAX.0 + 1)], vec![price("a", 1), price("a", 2)], many] {
             assert!(prices(&wrong).is_err());
         }
     }

@@ -5,6 +5,7 @@ use super::value::{Command, NodeCount, Ranks};
 use super::{Gang, wishes};
 use crate::Name;
 use crate::job::{Count, DeviceTotal, GroupRequest, RanksPerNode, Run};
+use crate::node::{LABEL_VALUE_BYTES_MAX, is_label_value};
 use crate::resources::Share;
 use std::collections::BTreeMap;
 
@@ -15,7 +16,6 @@ const RANKS_PER_NODE_MAX: u32 = 4096;
 const CPUS_PER_NODE_MAX: u32 = 65_536;
 const MODELS_MAX: usize = 16;
 const LABELS_MAX: usize = 64;
-const LABEL_BYTES_MAX: usize = 256;
 const EXCLUDE_MAX: usize = 4096;
 const SCRIPT_BYTES_MAX: usize = 128 * 1024;
 const ARGV_MAX: usize = 4096;
@@ -203,8 +203,8 @@ fn labels(given: &BTreeMap<String, String>, at: &str, errors: &mut Errors) -> BT
     let mut labels = BTreeMap::new();
     for (key, value) in given {
         let path = format!("{at}.{key}");
-        if value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
-            errors.value(&path, "not a label's value", format!("at most {LABEL_BYTES_MAX} printable bytes"));
+        if !is_label_value(value) {
+            errors.value(&path, "not a label's value", format!("at most {LABEL_VALUE_BYTES_MAX} printable bytes"));
         } else if let Some(key) = name(&path, key, errors) {
             labels.insert(key, value.clone());
         }

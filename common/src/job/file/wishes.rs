@@ -4,11 +4,11 @@ use super::error::{Errors, SpecErrorKind};
 use super::gang::{NODES_MAX, name, under};
 use super::{Gang, Topology};
 use crate::Name;
+use crate::node::{LABEL_VALUE_BYTES_MAX, is_label_value};
 use crate::topology::{LabelWish, SegmentRequest, SpreadRequest, TopologyMode, TopologyRequest};
 
 const TOPOLOGY_MAX: usize = 8;
 const PREFER_MAX: usize = 64;
-const VALUE_BYTES_MAX: usize = 256;
 /// Of a wish that does not say how much it matters.
 const WEIGHT: u16 = 10;
 
@@ -124,9 +124,8 @@ pub(super) fn prefers(gang: &Gang, at: &str, errors: &mut Errors) -> Vec<LabelWi
         };
         let weight = prefer.weight.unwrap_or(WEIGHT);
         errors.check_range(&under(&path, "weight"), weight.into(), 1, LabelWish::WEIGHT_MAX.into());
-        let printable = |value: &String| value.len() <= VALUE_BYTES_MAX && !value.chars().any(char::is_control);
-        if prefer.value.as_ref().is_some_and(|value| !printable(value)) {
-            let why = format!("at most {VALUE_BYTES_MAX} printable bytes");
+        if prefer.value.as_ref().is_some_and(|value| !is_label_value(value)) {
+            let why = format!("at most {LABEL_VALUE_BYTES_MAX} printable bytes");
             errors.value(&under(&path, "value"), "not a label's value", why);
         }
         if let Some(label) = name(&under(&path, "label"), label, errors) {

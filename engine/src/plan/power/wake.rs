@@ -308,16 +308,11 @@ impl Search<'_> {
             return Woken::Crowded;
         }
         // Whole devices can be kept; a share beside another's cannot.
-        let kept = |part: &PlacedPart| {
-            let node = part.node;
-            let is_free = move |slot: u16| {
-                let known = round.state.node(node).and_then(|record| record.devices.get(usize::from(slot)));
-                known.is_some_and(DeviceState::is_free)
-            };
-            let slots = part.devices.iter().map(|(slot, _)| *slot).filter(move |slot| is_free(*slot));
-            slots.map(move |slot| DeviceId { node, slot }).collect::<Vec<_>>()
+        let is_free = |device: &DeviceId| {
+            let node = round.state.node(device.node);
+            node.and_then(|record| record.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
         };
-        let witness: Vec<DeviceId> = parts.iter().flat_map(kept).collect();
+        let witness: Vec<DeviceId> = parts.iter().flat_map(PlacedPart::device_ids).filter(is_free).collect();
         match nodes.is_empty() && witness.is_empty() {
             true => Woken::Unfit,
             false => Woken::Asked(RequestNodes { gang, nodes, witness }, parts),

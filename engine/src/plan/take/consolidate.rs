@@ -197,11 +197,8 @@ impl Round<'_> {
         let start = self.now.plus_ms(grace_ms.unwrap_or(0));
         let end = start.plus_ms(state.settings().kill_bound_ms).plus_ms(state.policy().taking.release_ms);
         let kept = |gang: GangId, kind: ReservationKind, parts: &[PlacedPart]| {
-            let devices = parts.iter().flat_map(|part| {
-                part.devices.iter().map(|&(slot, _)| DeviceId { node: part.node, slot }).collect::<Vec<_>>()
-            });
-            let domain = common_domain(state, parts);
-            Reservation { gang, kind, start, end, domain, witness: devices.collect() }
+            let witness = parts.iter().flat_map(PlacedPart::device_ids).collect();
+            Reservation { gang, kind, start, end, domain: common_domain(state, parts), witness }
         };
         let mut moves = Vec::new();
         for NewPlace { gang, parts } in &places {

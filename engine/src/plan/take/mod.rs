@@ -73,7 +73,7 @@ pub struct Taken {
 
 impl Taken {
     fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
-        self.parts.iter().flat_map(|part| part.devices.iter().map(|&(slot, _)| DeviceId { node: part.node, slot }))
+        self.parts.iter().flat_map(PlacedPart::device_ids)
     }
 }
 

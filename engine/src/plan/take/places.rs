@@ -9,7 +9,7 @@ use crate::plan::waiting::{Item, KindAt};
 use crate::state::gang::GangRecord;
 use crate::state::job::JobRecord;
 use muster_common::job::{Hash, Scheduling};
-use muster_common::{DeviceId, GangId, Time};
+use muster_common::{GangId, Time};
 
 /// Where a gang that is moved goes on.
 #[derive(Debug, Clone)]
@@ -86,11 +86,7 @@ impl Round<'_> {
     /// From now on its new place is nobody else's, for the rest of the cycle, nor what limits leave to it.
     pub(super) fn keep_place(&mut self, gang: GangId, parts: &[PlacedPart]) {
         self.count_against_limits(gang);
-        let devices = |part: &PlacedPart| {
-            let node = part.node;
-            part.devices.iter().map(move |&(slot, _)| DeviceId { node, slot }).collect::<Vec<_>>()
-        };
-        self.taking.masked_slots.extend(parts.iter().flat_map(devices));
+        self.taking.masked_slots.extend(parts.iter().flat_map(PlacedPart::device_ids));
         self.take(parts);
         self.keep_whole(parts);
         self.charge_kept(gang, parts);
