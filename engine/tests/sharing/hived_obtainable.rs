@@ -2,7 +2,7 @@
 
 use crate::property;
 
-use muster_engine::plan::owed::assign::{ANY, Bottom, Kind, Owner, assign};
+use muster_engine::plan::owed::assign::{ANY, Bottom, Kind, Owner, assign, strictly_lost};
 use property::cases;
 use proptest::prelude::*;
 
@@ -89,7 +89,8 @@ fn work_beyond_its_cells_begins_none_that_other_work_is_in() {
     let beside = Bottom { free: 3, own: vec![((0, 1), 2)] };
     let bottoms = [rack, beside];
     let outlook = assign(&kinds, &bottoms, &at_last(&bottoms), u64::MAX);
-    assert_eq!(outlook.lost(), [0; 4], "{outlook:?}");
+    assert_eq!(outlook.lost(), [0; 2], "{outlook:?}");
+    assert_eq!(strictly_lost(&kinds, &bottoms, 0), [0; 2]);
 }
 
 /// Two blocks of two racks of three nodes, of which middle's rack has just come free: the block that completes what wide

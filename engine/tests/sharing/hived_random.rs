@@ -381,6 +381,26 @@ fn who_starts_elsewhere_than_on_what_is_kept_counts_once() {
     assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
 }
 
+/// Two of another owner's small jobs have begun its rack: where they could lie better keeps nobody from what is its own.
+#[test]
+fn where_others_small_jobs_lie_keeps_no_owner_waiting() {
+    let given = [
+        (899, 5, 74, 0, 1),
+        (0, 0, 0, 0, 1),
+        (697, 0, 42, 0, 1),
+        (154, 2, 18, 34, 474),
+        (481, 71, 92, 0, 340),
+        (153, 87, 0, 12, 393),
+        (381, 5, 146, 0, 470),
+        (697, 156, 92, 0, 170),
+        (481, 0, 24, 0, 1),
+        (82, 136, 18, 0, 768),
+        (481, 196, 38, 0, 30),
+        (400, 136, 98, 0, 451),
+    ];
+    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 

@@ -123,22 +123,19 @@ impl Bottom {
     }
 }
 
-/// Both ways of looking at it.
+/// Now, and at last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outlook {
-    /// Work uses the smallest cells of its owner that hold it, and wider ones only where those are too few.
-    pub strict: Assigned,
-    /// It uses any: what is lost then is lost because of others, or of the hardware.
+    /// Own work uses any cells of its owner: what is lost then is lost because of others, or of the hardware.
     pub at_least: Assigned,
     /// Lost even when all work of owners has ended, by kind. Empty while nothing is lost: nothing will be then.
     pub at_last: Vec<u32>,
 }
 
 impl Outlook {
-    /// Cells that nobody can have, by kind: first the strict way, then the other, then at last.
+    /// Cells that nobody can have, by kind: first now, then at last.
     pub fn lost(&self) -> Vec<u32> {
-        let mut lost = sums(&self.strict);
-        lost.extend(sums(&self.at_least));
+        let mut lost = sums(&self.at_least);
         lost.extend(&self.at_last);
         lost
     }
@@ -170,11 +167,16 @@ pub fn lost_of(kinds: &[Kind], free: &[u32]) -> Vec<u32> {
     sums(&attempt(kinds, &bottoms, Order::Widest).0)
 }
 
+/// Cells that are lost, by kind, where work of one owner uses the smallest of its cells that hold it, and wider ones
+/// only where those are too few; others' work uses any.
+pub fn strictly_lost(kinds: &[Kind], bottoms: &[Bottom], owner: Owner) -> Vec<u32> {
+    sums(&attempt(kinds, bottoms, Order::Smallest(Some(owner))).0)
+}
+
 /// `kinds`: the widest level first and the most nodes first in it, single nodes last. `at_last`: of each bottom, nodes that
 /// are whole when all work of owners has ended. `most`: where more nodes of cells than that are lost, nobody asks how many.
 pub fn assign(kinds: &[Kind], bottoms: &[Bottom], at_last: &[u32], most: u64) -> Outlook {
-    let (strict, missing) = attempt(kinds, bottoms, Order::Smallest);
-    let mut best = (strict.clone(), missing);
+    let mut best = attempt(kinds, bottoms, Order::Smallest(None));
     for order in [Order::Widest, Order::Narrowest] {
         if best.1 > 0 {
             let other = attempt(kinds, bottoms, order);
@@ -182,7 +184,7 @@ pub fn assign(kinds: &[Kind], bottoms: &[Bottom], at_last: &[u32], most: u64) ->
         }
     }
     if best.1 == 0 {
-        return Outlook { strict, at_least: best.0, at_last: Vec::new() };
+        return Outlook { at_least: best.0, at_last: Vec::new() };
     }
     // What is lost even then is lost for certain; of the rest, greed may just not have found it.
     let at_last = lost_of(kinds, at_last);
@@ -191,13 +193,14 @@ pub fn assign(kinds: &[Kind], bottoms: &[Bottom], at_last: &[u32], most: u64) ->
     let better = if worth { search(kinds, bottoms, best.1.min(most.saturating_add(1)), floor) } else { None };
     let at_least = better.unwrap_or(best.0);
     let any = sums(&at_least).iter().any(|lost| *lost > 0);
-    Outlook { strict, at_least, at_last: if any { at_last } else { Vec::new() } }
+    Outlook { at_least, at_last: if any { at_last } else { Vec::new() } }
 }
 
 /// Which cells are given the nodes first that their owners' work is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    Smallest,
+    /// The smallest that hold it: of one owner's work, or of everybody's.
+    Smallest(Option<Owner>),
     Widest,
     Narrowest,
 }
@@ -209,17 +212,17 @@ fn attempt(kinds: &[Kind], bottoms: &[Bottom], order: Order) -> (Assigned, u64) 
     for at in (0..kinds.len()).rev() {
         let mut serving = Serving { kinds, at, left: &mut left };
         match order {
-            Order::Smallest => {
-                overflow(kinds, at, serving.left, &mut found);
-                serving.complete(&mut found[at], Some(at as KindAt));
+            Order::Smallest(whose) => {
+                overflow(kinds, (at, whose), serving.left, &mut found);
+                serving.complete(&mut found[at], (whose, Some(at as KindAt)));
             }
             Order::Widest => {}
-            Order::Narrowest => serving.complete(&mut found[at], None),
+            Order::Narrowest => serving.complete(&mut found[at], (None, None)),
         }
     }
     for (at, found) in found.iter_mut().enumerate() {
         let mut serving = Serving { kinds, at, left: &mut left };
-        serving.complete(found, None);
+        serving.complete(found, (None, None));
         serving.split_off(found);
     }
     let missing = missing(kinds, &found);
@@ -227,9 +230,10 @@ fn attempt(kinds: &[Kind], bottoms: &[Bottom], order: Order) -> (Assigned, u64) 
 }
 
 /// Work that there are too few cells of its kind for begins wider ones, where those lack least.
-fn overflow(kinds: &[Kind], at: usize, left: &mut [Bottom], found: &mut Assigned) {
+fn overflow(kinds: &[Kind], (at, whose): (usize, Option<Owner>), left: &mut [Bottom], found: &mut Assigned) {
     let every: Vec<usize> = (0..left.len()).collect();
-    for (owner, number) in kinds[at].owned.iter().copied() {
+    let theirs = |(owner, _): &&(Owner, u32)| whose.is_none_or(|whose| whose == *owner);
+    for (owner, number) in kinds[at].owned.iter().filter(theirs).copied() {
         let source = Source::Of((owner, at as KindAt));
         let own = Serving { kinds, at, left }.have(&every, source);
         let mut over = own.saturating_sub(number.saturating_mul(kinds[at].nodes));
@@ -302,8 +306,9 @@ impl<'a> Serving<'a, '_> {
         members.iter().map(|&at| self.left[at].have(source)).sum()
     }
 
-    /// Cells with work of their owner in them, those that lack least first. `only`: work that uses this kind.
-    fn complete(&mut self, found: &mut [Had], only: Option<KindAt>) {
+    /// Cells with work of their owner in them, those that lack least first. `whose`: cells of one owner. `only`: work
+    /// that uses this kind.
+    fn complete(&mut self, found: &mut [Had], (whose, only): (Option<Owner>, Option<KindAt>)) {
         let kind = self.kind();
         let source = |owner| only.map_or(Source::All(owner), |only| Source::Of((owner, only)));
         let mut begun: Vec<(u32, usize, usize)> = Vec::new();
@@ -311,7 +316,8 @@ impl<'a> Serving<'a, '_> {
             if members.iter().all(|&at| self.left[at].own.is_empty()) {
                 continue;
             }
-            for (place, (owner, _)) in kind.owned.iter().enumerate() {
+            let owned = kind.owned.iter().enumerate();
+            for (place, (owner, _)) in owned.filter(|(_, (owner, _))| whose.is_none_or(|whose| whose == *owner)) {
                 let own = self.have(members, source(*owner));
                 let whole = (own / kind.nodes).min(self.owing(found, place));
                 if whole > 0 {

@@ -1,6 +1,6 @@
 //! The check: may work that stays take these devices, or would somebody then lack a cell it owns?
 
-use super::assign::{Kind, Whose, assign, missing};
+use super::assign::{Kind, Owner, Whose, assign, missing, strictly_lost};
 use super::{Held, NODES, OfModel, Owed, Standing, Which, devices_of, shared};
 use crate::command::PlacedPart;
 use crate::state::State;
@@ -115,8 +115,13 @@ impl Owed {
 }
 
 impl OfModel {
+    /// An owner's small jobs keep off its own wide cells while it has smaller ones for them. That keeps nobody else from
+    /// theirs: how others' work could lie in their cells is not asked.
     fn admits(&mut self, takes: &[Take]) -> bool {
+        let owners: BTreeSet<Owner> = takes.iter().filter_map(|take| Some(take.whose?.0)).collect();
+        let strict_before: Vec<Arc<Vec<u32>>> = owners.iter().map(|owner| self.known_strictly(*owner)).collect();
         let (before, barred) = (self.known(), std::mem::take(&mut self.barred));
+        let strict = std::mem::take(&mut self.strict);
         let mut changed = false;
         for take in takes {
             changed |= self.hold(take.node, take.whose, take.devices);
@@ -124,12 +129,23 @@ impl OfModel {
         let good = !changed || {
             let most = missing(&self.kinds, &before.at_least);
             let after = assign(&self.kinds, &self.bottoms, &self.at_last, most);
-            after.lost().iter().zip(before.lost()).all(|(after, before)| *after <= before)
+            let no_more = |after: &[u32], before: &[u32]| after.iter().zip(before).all(|(after, before)| after <= before);
+            let strictly = |(owner, before): (&Owner, &Arc<Vec<u32>>)| {
+                no_more(&strictly_lost(&self.kinds, &self.bottoms, *owner), before)
+            };
+            no_more(&after.lost(), &before.lost()) && owners.iter().zip(&strict_before).all(strictly)
         };
         self.work += self.kinds.iter().map(|kind| kind.domains.len() as u64).sum::<u64>() * u64::from(changed);
         takes.iter().for_each(|take| _ = self.hold(take.node, take.whose, -take.devices));
-        (self.known, self.barred) = (Some(before), barred);
+        (self.known, self.barred, self.strict) = (Some(before), barred, strict);
         good
+    }
+
+    fn known_strictly(&mut self, owner: Owner) -> Arc<Vec<u32>> {
+        let known = self.strict.get(&owner).cloned();
+        let lost = known.unwrap_or_else(|| Arc::new(strictly_lost(&self.kinds, &self.bottoms, owner)));
+        self.strict.insert(owner, lost.clone());
+        lost
     }
 
     fn barred(&mut self, whose: Option<Whose>) -> Arc<Vec<NodeId>> {

@@ -82,6 +82,8 @@ struct OfModel {
     nodes: BTreeMap<NodeId, OnNode>,
     /// What can be had as it is, while that is known.
     known: Option<Arc<Outlook>>,
+    /// What is lost while an owner's work uses the smallest of its cells, while that is known.
+    strict: BTreeMap<Owner, Arc<Vec<u32>>>,
     /// Nodes that are closed to somebody's work as it is, while that is known.
     barred: BTreeMap<Option<Whose>, Arc<Vec<NodeId>>>,
     /// Domains that were looked at, since somebody asked.
@@ -342,6 +344,7 @@ impl OfModel {
             paths: BTreeMap::new(),
             nodes: BTreeMap::new(),
             known: None,
+            strict: BTreeMap::new(),
             barred: BTreeMap::new(),
             work: 0,
         };
@@ -403,6 +406,7 @@ impl OfModel {
             Standing::Only(whose) => bottom.change_own(whose, more),
         }
         self.known = None;
+        self.strict.clear();
         self.barred.clear();
     }
 

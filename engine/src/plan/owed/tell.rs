@@ -113,7 +113,7 @@ pub fn told(owed: &mut Owed, state: &State, scheduling: &Scheduling, parts: &[Pl
     };
     if lacking.is_empty() {
         // Each could be had still, if work moved that nobody moves.
-        return "it would begin a wider cell than it needs, of its own account or of another".into();
+        return "it would begin a wider cell of its own account than it needs".into();
     }
     lacking.iter().take(3).map(one).collect::<Vec<_>>().join("; ")
 }
