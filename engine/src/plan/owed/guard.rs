@@ -129,7 +129,8 @@ impl OfModel {
         let good = !changed || {
             let most = missing(&self.kinds, &before.at_least);
             let after = assign(&self.kinds, &self.bottoms, &self.at_last, most);
-            let no_more = |after: &[u32], before: &[u32]| after.iter().zip(before).all(|(after, before)| after <= before);
+            let no_more =
+                |after: &[u32], before: &[u32]| after.iter().zip(before).all(|(after, before)| after <= before);
             let strictly = |(owner, before): (&Owner, &Arc<Vec<u32>>)| {
                 no_more(&strictly_lost(&self.kinds, &self.bottoms, *owner), before)
             };
