@@ -96,8 +96,10 @@ impl Round<'_> {
             events.insert(from, Vec::new());
         }
         for (end, gang) in self.times.by_end() {
-            let parts = self.state.gang(gang).into_iter().flat_map(held_parts);
-            events.entry(end.max(from)).or_default().extend(parts);
+            for mut part in self.state.gang(gang).into_iter().flat_map(held_parts) {
+                self.put_off_kept(&mut part, end, |until, kept| events.entry(until.max(from)).or_default().push(kept));
+                events.entry(end.max(from)).or_default().push(part);
+            }
         }
         for (end, part) in self.own.values().flatten() {
             events.entry((*end).max(from)).or_default().push(part.clone());

@@ -11,6 +11,7 @@ use super::place::models_of;
 use super::round::Round;
 use super::scope::Wish;
 use super::search::{self, Search};
+use super::take::KeptAhead;
 use super::timeline::whole_bits;
 use super::waiting::{Item, is_fungible};
 use crate::command::PlacedPart;
@@ -327,7 +328,12 @@ impl Round<'_> {
             Unit::Whole(0) | Unit::Shares(..) => return false,
         };
         let (Some(view), Some(line)) = (self.ledger.node(id), self.times.line(id)) else { return false };
-        if self.own.contains_key(&id) || !self.booked.is_free(id) || !search.may_use(view) || !line.is_plain(view) {
+        if self.own.contains_key(&id)
+            || self.taking.ahead.contains_key(&id)
+            || !self.booked.is_free(id)
+            || !search.may_use(view)
+            || !line.is_plain(view)
+        {
             return false;
         }
         let each = || (first..=last).map_while(|devices| Some((devices, line.ready_for(devices)?.max(self.now))));
@@ -458,6 +464,10 @@ impl Round<'_> {
         };
         found.clear();
         found.extend(self.booked.on(id).map(beside));
+        for KeptAhead { until, share } in self.taking.ahead.get(&id).into_iter().flatten() {
+            let whole = whole_bits(&share.devices);
+            found.push(Beside { start: Time::ZERO, end: *until, run_ms: item.left(), share, whole });
+        }
     }
 
     /// The node as it will be then, and the same less what is booked of it meanwhile, if anything is.

@@ -247,6 +247,12 @@ impl Line {
         }
     }
 
+    /// When whoever holds a device lets go of it, the last if several do.
+    pub fn released_at(&self, slot: u16) -> Option<Time> {
+        let holds = |release: &&Release| release.devices.iter().any(|(other, _)| *other == slot);
+        self.releases.iter().rev().find(holds).map(|release| release.at)
+    }
+
     pub fn releases(&self) -> &[Release] {
         &self.releases
     }

@@ -16,6 +16,7 @@ mod hived;
 mod hived_obtainable;
 mod hived_random;
 mod hived_settles;
+mod kept_ahead;
 mod limits;
 mod quota;
 mod quota_random;

@@ -295,7 +295,7 @@ fn where_a_start_is_booked_for_another_nobody_is_stopped_for_a_third() {
 
 // Wounded gangs
 
-fn lose(cluster: &mut Cluster, node: NodeId) {
+pub fn lose(cluster: &mut Cluster, node: NodeId) {
     let epoch = cluster.player.state.node(node).unwrap().epoch;
     let term = cluster.player.state.applied_term();
     cluster.commit(Command::NodeSilent { node, epoch, term });

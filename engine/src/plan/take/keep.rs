@@ -3,6 +3,7 @@
 
 use super::Masked;
 use crate::command::{PlacedPart, Placement, PlanStep};
+use crate::cycle::foresees;
 use crate::plan::backfill::held_parts;
 use crate::plan::feasible::{amount_on, part_amount};
 use crate::plan::round::Round;
@@ -32,8 +33,11 @@ impl Round<'_> {
         let kept = |known: &&Reservation| known.kind.keeps_devices();
         let all: Vec<&Reservation> = self.state.reservations().values().filter(kept).collect();
         all.iter().for_each(|known| self.mask(known));
-        for known in all {
+        for known in &all {
             self.serve(known);
+        }
+        if foresees(self.state) {
+            self.keep_ahead(&all);
         }
     }
 
@@ -288,7 +292,7 @@ impl Round<'_> {
 }
 
 /// CPU and memory that come free with devices, by whoever still holds them: others' are not kept in their place.
-fn comes_with(state: &State, node: NodeId, slots: &[u16]) -> Amount {
+pub(super) fn comes_with(state: &State, node: NodeId, slots: &[u16]) -> Amount {
     let mut comes = Amount::default();
     for part in slots.iter().flat_map(|slot| holders_of(state, DeviceId { node, slot: *slot })) {
         let devices = part.devices.len().max(1) as u64;

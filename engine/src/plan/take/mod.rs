@@ -2,6 +2,7 @@
 //! gangs whose end loses least; whole gangs only, none that is not needed, and none at all unless
 //! the one they make room for then fits.
 
+mod ahead;
 mod choose;
 mod consolidate;
 mod guarantee;
@@ -11,12 +12,15 @@ mod preempt;
 mod reclaim;
 mod trim;
 
+pub use ahead::KeptAhead;
+
 use super::bookings::Booking;
 use super::owed::Take as CellTake;
 use super::quota::{AccountAt, Milli};
 use super::round::Round;
 use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep, StopFor};
+use crate::cycle::foresees;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::{Hash, Scheduling};
 use muster_common::resources::Amount;
@@ -97,6 +101,8 @@ pub struct TakingBack {
     /// What of what is kept will be its own for good.
     cells: BTreeMap<GangId, Vec<CellTake>>,
     masked_slots: BTreeSet<DeviceId>,
+    /// What is kept for those that wait for it still, on the timelines.
+    pub ahead: BTreeMap<NodeId, Vec<KeptAhead>>,
     /// Requests for which nobody can be stopped, in this cycle, and on which grounds.
     in_vain: BTreeSet<(Hash, StopFor, Option<u64>)>,
     vain_steps: u64,
@@ -295,6 +301,10 @@ impl Round<'_> {
             witness: taken.devices().collect(),
         }));
         self.set_apart(gang, taken);
+        if foresees(self.state) {
+            let left_ms = self.waiting.item_of(self.state, gang).map_or(0, |item| item.left());
+            self.keep_until(gone_by.plus_ms(left_ms), taken.devices());
+        }
     }
 
     /// Nobody else gets any of it in this cycle.

@@ -143,7 +143,7 @@ impl Round<'_> {
     }
 
     /// What a running gang asks for when it starts again; `None` = it would not, or not at once.
-    fn item_again(&self, gang: GangId) -> Option<Item> {
+    pub(super) fn item_again(&self, gang: GangId) -> Option<Item> {
         let (job, record) = (self.state.job(gang.job)?, self.state.gang(gang)?);
         let scheduling = self.state.scheduling(job).clone();
         let waits =

@@ -1,0 +1,101 @@
+//! Starts that are booked count on nothing that is kept for others until those are through with it.
+
+use crate::plan_support;
+use crate::taking_support;
+
+use crate::taking::lose;
+use muster_common::job::Scheduling;
+use muster_common::{GangId, Time};
+use muster_engine::policy::{Backfill, Policy};
+use muster_engine::state::reservation::ReservationKind;
+use plan_support::{exact, nodes};
+use taking_support::*;
+
+const RELEASE_S: u64 = 40;
+
+fn booking(depth: u32) -> Policy {
+    Policy { backfill: Backfill { reserve_depth: depth, ..Backfill::default() }, ..preempting() }
+}
+
+fn node_for(run_s: u64, of: &str) -> Scheduling {
+    let mut job = class(exact(nodes(1, 8), run_s), of);
+    job.checkpoint.grace_ms = RELEASE_S * 1000;
+    job
+}
+
+/// Two nodes: the victim's, and one that comes free later. Whoever is third, and when its start is booked.
+fn third(depth: u32, run_s: u64) -> (Cluster, GangId) {
+    let mut cluster = Cluster::new(booking(depth));
+    cluster.racks(1, 2, 8);
+    cluster.watch.release_ms = RELEASE_S * 1000;
+    cluster.submit(node_for(2000, "high"));
+    cluster.submit(node_for(9000, "low"));
+    cluster.submit(node_for(run_s, "high"));
+    let third = cluster.submit(node_for(100, "normal"));
+    assert_eq!(cluster.stopped().len(), 1);
+    (cluster, third)
+}
+
+fn booked(cluster: &Cluster, gang: GangId) -> Option<Time> {
+    let state = &cluster.player.state;
+    let known = state.reservations().get(&gang)?;
+    matches!(known.kind, ReservationKind::Head | ReservationKind::Booked).then_some(known.start)
+}
+
+#[test]
+fn no_start_is_booked_on_what_victims_leave_to_another() {
+    for depth in [1, 8] {
+        let (mut cluster, third) = third(depth, 5000);
+        assert_eq!(booked(&cluster, third), Some(Time(2_000_000)), "depth {depth}");
+        cluster.pass(2 * RELEASE_S);
+        assert_eq!(booked(&cluster, third), Some(Time(2_000_000)), "depth {depth}");
+        cluster.pass(2000);
+        assert!(cluster.runs(third));
+    }
+}
+
+/// Told in the cycle in which the victim is told to stop.
+#[test]
+fn nor_in_the_cycle_that_chooses_the_victims() {
+    let mut cluster = Cluster::new(booking(8));
+    cluster.racks(1, 1, 8);
+    cluster.watch.release_ms = RELEASE_S * 1000;
+    cluster.submit(node_for(2000, "low"));
+    cluster.only_submit(node_for(5000, "high"));
+    let third = cluster.submit(node_for(100, "normal"));
+    assert_eq!(cluster.stopped().len(), 1);
+    let end = Time((RELEASE_S + 5000) * 1000);
+    assert_eq!(booked(&cluster, third), Some(end));
+    cluster.pass(2 * RELEASE_S);
+    assert_eq!(booked(&cluster, third), Some(end));
+}
+
+#[test]
+fn a_start_is_booked_behind_whom_the_devices_are_kept_for() {
+    for depth in [1, 8] {
+        let (mut cluster, third) = third(depth, 500);
+        let end = Time((RELEASE_S + 500) * 1000);
+        assert_eq!(booked(&cluster, third), Some(end), "depth {depth}");
+        cluster.pass(2 * RELEASE_S);
+        assert_eq!(booked(&cluster, third), Some(end), "depth {depth}");
+    }
+}
+
+/// What a wounded gang keeps is free and yet nobody else's: a start behind its run is foreseen all the same.
+#[test]
+fn a_start_is_booked_behind_a_wounded_gang() {
+    let mut policy = booking(1);
+    policy.taking.wounded_ms = 600_000;
+    let mut cluster = Cluster::new(policy);
+    let racks = cluster.racks(1, 2, 8);
+    let mut wide = exact(nodes(2, 8), 1000);
+    wide.retry.infra = 3;
+    let wide = cluster.submit(wide);
+    cluster.pass(100);
+    lose(&mut cluster, racks[0][1]);
+    cluster.pass(1);
+    assert!(cluster.kept(wide, ReservationKind::Wounded).is_some());
+    let next = cluster.submit(node_for(100, "normal"));
+    let start = booked(&cluster, next).expect("it is foreseen");
+    assert!(start > cluster.now().plus_ms(890_000), "{start}");
+}
