@@ -101,8 +101,9 @@ impl Round<'_> {
                 events.entry(end.max(from)).or_default().push(part);
             }
         }
-        for (end, part) in self.own.values().flatten() {
-            events.entry((*end).max(from)).or_default().push(part.clone());
+        for (end, mut part) in self.own.values().flatten().cloned() {
+            self.put_off_kept(&mut part, end, |until, kept| events.entry(until.max(from)).or_default().push(kept));
+            events.entry(end.max(from)).or_default().push(part);
         }
         for part in events.values_mut().flatten() {
             let booked = |slot: u16| {

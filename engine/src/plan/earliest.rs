@@ -361,6 +361,7 @@ impl Round<'_> {
         let mut moments: Vec<Time> = Vec::new();
         let counts = matches!(plain.unit, Unit::Devices(_));
         self.beside(id, item, beside);
+        self.kept_ahead(id, beside);
         for other in beside.iter() {
             // Whoever starts then reaches into the booking; from its end on nobody does.
             let too_late = Time(other.start.0.saturating_sub(other.run_ms)).plus_ms(1);
@@ -464,10 +465,19 @@ impl Round<'_> {
         };
         found.clear();
         found.extend(self.booked.on(id).map(beside));
-        for KeptAhead { until, share } in self.taking.ahead.get(&id).into_iter().flatten() {
-            let whole = whole_bits(&share.devices);
-            found.push(Beside { start: Time::ZERO, end: *until, run_ms: item.left(), share, whole });
-        }
+    }
+
+    /// What is kept of a node for others. Whoever starts before that is kept has it from whom it comes from.
+    fn kept_ahead<'r>(&'r self, id: NodeId, found: &mut Vec<Beside<'r>>) {
+        let kept = self.taking.ahead.get(&id).into_iter().flatten().flat_map(KeptAhead::parts);
+        let beside = |(start, end, share): (Time, Time, &'r BookedPart)| Beside {
+            start,
+            end,
+            run_ms: 1,
+            share,
+            whole: whole_bits(&share.devices),
+        };
+        found.extend(kept.map(beside));
     }
 
     /// The node as it will be then, and the same less what is booked of it meanwhile, if anything is.
@@ -480,6 +490,10 @@ impl Round<'_> {
         own.for_each(|(_, part)| line.give(&mut view, &part.devices, &part.amount));
         view.count_whole();
         let (mut left, mut beside) = (None, Vec::new());
+        self.kept_ahead(id, &mut beside);
+        if left_beside(&beside, start, &view, &mut left) {
+            view = left.take().unwrap_or(view);
+        }
         self.beside(id, item, &mut beside);
         let met = left_beside(&beside, start, &view, &mut left);
         Some((view, left.filter(|_| met)))

@@ -118,7 +118,8 @@ impl OfModel {
     /// An owner's small jobs keep off its own wide cells while it has smaller ones for them. That keeps nobody else from
     /// theirs: how others' work could lie in their cells is not asked.
     fn admits(&mut self, takes: &[Take]) -> bool {
-        let owners: BTreeSet<Owner> = takes.iter().filter_map(|take| Some(take.whose?.0)).collect();
+        let owners: BTreeSet<Owner> =
+            takes.iter().filter(|take| take.devices > 0).filter_map(|take| Some(take.whose?.0)).collect();
         let strict_before: Vec<Arc<Vec<u32>>> = owners.iter().map(|owner| self.known_strictly(*owner)).collect();
         let (before, barred) = (self.known(), std::mem::take(&mut self.barred));
         let strict = std::mem::take(&mut self.strict);

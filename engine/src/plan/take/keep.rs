@@ -4,7 +4,6 @@
 use super::Masked;
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::cycle::foresees;
-use crate::plan::backfill::held_parts;
 use crate::plan::feasible::{amount_on, part_amount};
 use crate::plan::round::Round;
 use crate::plan::shape::check_placement_shape;
@@ -293,21 +292,21 @@ impl Round<'_> {
 
 /// CPU and memory that come free with devices, by whoever still holds them: others' are not kept in their place.
 pub(super) fn comes_with(state: &State, node: NodeId, slots: &[u16]) -> Amount {
+    let mut slots_of: BTreeMap<GangId, u64> = BTreeMap::new();
+    let known = state.node(node).map_or(&[][..], |node| &node.devices);
+    let devices = slots.iter().filter_map(|slot| known.get(usize::from(*slot)));
+    devices.flat_map(|device| device.holders()).for_each(|holder| *slots_of.entry(holder.gang).or_default() += 1);
     let mut comes = Amount::default();
-    for part in slots.iter().flat_map(|slot| holders_of(state, DeviceId { node, slot: *slot })) {
-        let devices = part.devices.len().max(1) as u64;
-        comes.cpu_milli += part.amount.cpu_milli / devices;
-        comes.memory_bytes += part.amount.memory_bytes / devices;
+    for (gang, slots) in slots_of {
+        let attempt = state.gang(gang).and_then(|record| record.current());
+        let parts = attempt.iter().flat_map(|attempt| &attempt.parts);
+        for part in parts.filter(|part| part.node == node && !part.state.is_settled()) {
+            let devices = part.devices.len().max(1) as u64;
+            comes.cpu_milli += part.amount.cpu_milli / devices * slots;
+            comes.memory_bytes += part.amount.memory_bytes / devices * slots;
+        }
     }
     comes
-}
-
-/// The parts that hold a device.
-fn holders_of(state: &State, device: DeviceId) -> Vec<PlacedPart> {
-    let node = state.node(device.node);
-    let known = node.and_then(|node| node.devices.get(usize::from(device.slot)));
-    let gangs = known.into_iter().flat_map(|device| device.holders().iter().filter_map(|held| state.gang(held.gang)));
-    gangs.flat_map(held_parts).filter(|part| part.node == device.node).collect()
 }
 
 /// Victims leave, or have left; what a wounded gang keeps is of use while any of it can be had.

@@ -300,10 +300,10 @@ impl Round<'_> {
             domain: super::backfill::common_domain(self.state, &taken.parts),
             witness: taken.devices().collect(),
         }));
+        let free = self.free_of(&taken.parts);
         self.set_apart(gang, taken);
         if foresees(self.state) {
-            let left_ms = self.waiting.item_of(self.state, gang).map_or(0, |item| item.left());
-            self.keep_until(gone_by.plus_ms(left_ms), taken.devices());
+            self.keep_chosen(gang, gone_by, taken, free);
         }
     }
 
