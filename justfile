@@ -37,6 +37,11 @@ soak cases="100000":
 golden seeds="10":
     MUSTER_GOLDEN_SEEDS={{ seeds }} cargo test --release -p muster-tests --locked --test golden fgd -- --nocapture
 
+# How fast the simulator is: `just bench-sim --philly FILE`.
+bench-sim *args:
+    cargo build --release -p muster-cli --locked
+    scripts/sim-bench.py {{ args }}
+
 # Removes each safety rule and names the test that notices.
 mutate *args:
     cargo xtask mutate {{ args }}
