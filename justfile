@@ -33,6 +33,15 @@ fuzz *args:
 soak cases="100000":
     MUSTER_CASES={{ cases }} PROPTEST_CASES={{ cases }} cargo test --release -p muster-engine --locked --tests
 
+# The published curves of fragmentation over as many seeds as were published; CI plays three.
+golden seeds="10":
+    MUSTER_GOLDEN_SEEDS={{ seeds }} cargo test --release -p muster-tests --locked --test golden fgd -- --nocapture
+
+# How fast the simulator is: `just bench-sim --philly FILE`.
+bench-sim *args:
+    cargo build --release -p muster-cli --locked
+    scripts/sim-bench.py {{ args }}
+
 # Removes each safety rule and names the test that notices.
 mutate *args:
     cargo xtask mutate {{ args }}

@@ -275,7 +275,7 @@ pub(crate) fn read_policy(path: &Path) -> Result<(Policy, String), SimError> {
     Ok((policy, text))
 }
 
-fn read_truth(path: &Path, world: &World) -> Result<(Truth, Input), SimError> {
+pub(crate) fn read_truth(path: &Path, world: &World) -> Result<(Truth, Input), SimError> {
     let (truth, text) = Truth::read(path)?;
     truth.check(&world.fabric).map_err(|why| SimError::World { path: path.to_path_buf(), why })?;
     Ok((truth, output::input(path, text.as_bytes())))

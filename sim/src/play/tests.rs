@@ -365,3 +365,23 @@ fn what_still_stops_when_the_machine_goes_is_over_with_it() {
     }
     assert_eq!(played.results[0].state, JobState::Succeeded);
 }
+
+/// The examples of a policy, a world and an organisation that belong together; then the same at other prices.
+#[test]
+fn the_cheapest_model_of_the_examples_is_taken_first() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let example = |name: &str| std::fs::read_to_string(examples.join(name)).unwrap();
+    let policy: Policy = toml::from_str(&example("policies/cheapest.toml")).unwrap();
+    let (world, truth) = (world(&example("worlds/h100-and-a100.toml")), Truth::default());
+    let text = example("organisations/priced.toml");
+    for (text, model) in [(text.clone(), "A100"), (text.replace("1.30", "3.30"), "H100")] {
+        let organisation: Organisation = toml::from_str(&text).unwrap();
+        let play = Play { organisation: Some(&organisation), ..plain(&world, &truth, &policy) };
+        let wish = TraceJob { account: Some(Name::literal("train")), ..job(1, 0, 60, 8) };
+        let played = play.run(vec![wish], None, &mut |_| Going::On).unwrap();
+        let [attempt] = &played.attempts[..] else { panic!("{} attempts", played.attempts.len()) };
+        let of_each_node = world.nodes.iter().flat_map(|group| (0..group.count).map(|_| &group.model));
+        let models: Vec<&Name> = of_each_node.collect();
+        assert_eq!(models[attempt.nodes[0].0 as usize].as_str(), model);
+    }
+}

@@ -1,4 +1,5 @@
 use super::*;
+use std::path::PathBuf;
 
 fn parse(text: &str) -> Result<World, String> {
     toml::from_str(text).map_err(|error| error.to_string()).and_then(|world: World| world.checked())
@@ -54,16 +55,46 @@ fn ticks_round_up() {
     assert_eq!((world.on_tick(1_001), world.on_tick(2_000)), (2_000, 2_000));
 }
 
+fn examples(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(folder);
+    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(!files.is_empty(), "{}", folder.display());
+    files
+}
+
+fn worlds() -> Vec<World> {
+    let read = |path: &PathBuf| World::read(path).map_or_else(|error| panic!("{error}"), |(world, _)| world);
+    examples("worlds").iter().map(read).collect()
+}
+
+/// Some name nodes, levels or models of a world that is also an example.
+fn goes_with_a_world<T>(path: &Path, worlds: &[World], read: impl Fn(&Path, &World) -> Result<T, SimError>) -> T {
+    let mut refused = None;
+    for world in worlds {
+        match read(path, world) {
+            Ok(what) => return what,
+            Err(error) => refused = Some(error),
+        }
+    }
+    panic!("{}", refused.expect("there are worlds"));
+}
+
 #[test]
 fn examples_are_sound() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let files = |name: &str| std::fs::read_dir(folder.join(name)).unwrap().map(|file| file.unwrap().path());
-    let read = |path: std::path::PathBuf| World::read(&path).map_or_else(|error| panic!("{error}"), |(world, _)| world);
-    let worlds: Vec<World> = files("worlds").map(read).collect();
-    for path in files("prices") {
-        // Some name nodes of a world that is also an example.
-        let refused: Vec<_> =
-            worlds.iter().filter_map(|world| crate::prices::Prices::read(&path, world).err()).collect();
-        assert!(refused.len() < worlds.len(), "{}", refused[0]);
+    let worlds = worlds();
+    for path in examples("prices") {
+        goes_with_a_world(&path, &worlds, crate::prices::Prices::read);
+    }
+    for path in examples("organisations") {
+        goes_with_a_world(&path, &worlds, crate::run::read_organisation);
+    }
+}
+
+#[test]
+fn every_example_of_a_truth_slows_down_what_is_spread() {
+    let worlds = worlds();
+    for path in examples("truths") {
+        let (truth, _) = goes_with_a_world(&path, &worlds, crate::run::read_truth);
+        assert!(truth.spread.iter().any(|spread| spread.percent > 100), "{}", path.display());
     }
 }

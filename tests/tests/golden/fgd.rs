@@ -27,27 +27,28 @@ struct Contender {
     published: &'static str,
     /// Most points by which allocation may differ.
     allocated_within: f64,
-    policy: fn(seed: u64) -> String,
-}
-
-fn scored(score: &str, device: &str) -> String {
-    format!(
-        "order = \"fifo\"\nadmission = \"skip\"\nscore = {score}\ndevice = \"{device}\"\n\n[backfill]\nreserve_depth = 0\n"
-    )
+    /// A file of `examples/policies`.
+    example: &'static str,
 }
 
 /// From the worst to the best; the middle two are as good as each other.
 fn contenders() -> [Contender; 5] {
-    let contender = |published, allocated_within, policy| Contender { published, allocated_within, policy };
+    let contender = |published, allocated_within, example| Contender { published, allocated_within, example };
     [
-        contender("01-Random", 0.5, |seed| scored(&format!("{{ random = {{ seed = {seed} }} }}"), "by_chance")),
-        contender("03-GpuClustering", 1.0, |_| scored("\"clustering\"", "first_fit")),
-        contender("04-GpuPacking", 1.0, |_| scored("\"pack\"", "first_fit")),
-        contender("05-BestFit", 0.5, |_| scored("\"least_left\"", "first_fit")),
-        contender("06-FGD", 0.5, |_| {
-            std::fs::read_to_string(super::repository().join("examples/policies/fgd-openb.toml")).unwrap()
-        }),
+        contender("01-Random", 0.5, "random"),
+        contender("03-GpuClustering", 1.0, "clustering"),
+        contender("04-GpuPacking", 1.0, "packing"),
+        contender("05-BestFit", 0.5, "least-left"),
+        contender("06-FGD", 0.5, FGD),
     ]
+}
+
+const FGD: &str = "fgd-openb";
+
+/// An example's policy; one that draws at random draws from this seed.
+fn policy(example: &str, seed: u64) -> String {
+    let text = std::fs::read_to_string(super::example("policies", example)).unwrap();
+    text.replace("seed = 1 ", &format!("seed = {seed} "))
 }
 
 fn records(name: &str) -> Vec<Record> {
@@ -210,7 +211,7 @@ fn play(openb: &Openb, contender: &Contender, seed: u64) -> Curve {
         path
     };
     let pods = openb.arrivals(seed);
-    let policy = write("policy.toml", &(contender.policy)(seed));
+    let policy = write("policy.toml", &policy(contender.example, seed));
     let world = write("world.toml", &openb.world(seed));
     let trace = write("trace.jsonl", &Openb::trace(&pods));
     Curve::of(&run(&policy, &world, &trace, &[]), &pods, openb.capacity_milli)
@@ -242,8 +243,7 @@ fn played(contenders: &[Contender], seeds: u64) -> Vec<Curve> {
 /// The typical workload of the policy is that of the pods.
 #[test]
 fn the_typical_workload_of_the_example_is_that_of_the_trace() {
-    let policy = (contenders()[4].policy)(0);
-    let policy: muster_engine::policy::Policy = toml::from_str(&policy).unwrap();
+    let policy: muster_engine::policy::Policy = toml::from_str(&policy(FGD, 0)).unwrap();
     let mut counts: BTreeMap<(u32, u16, u64), u32> = BTreeMap::new();
     for record in records("openb_pod_list_default.csv.gz") {
         let pod = Pod::of(&record);
@@ -301,5 +301,6 @@ fn a_seed_is_always_the_same_workload() {
     assert_ne!(openb.world(3), openb.world(4));
     let ids = |seed| openb.arrivals(seed).iter().map(|pod| pod.record["name"].clone()).collect::<Vec<_>>();
     assert_eq!(ids(3), ids(3));
+    assert_ne!(policy("random", 3), policy("random", 4));
     assert_eq!(openb.capacity_milli, 6_212_000);
 }

@@ -1,5 +1,6 @@
 //! How far the simulator can be believed: the same 200 short jobs on `muster dev`, with real processes, and in a
-//! simulated copy that knows of them only how long they sleep and how long one takes to start here.
+//! simulated copy that knows of them only how long they sleep, and of this machine how long the first half of them took
+//! to start and to end. The waits of the other half are judged, and the order of all.
 //!
 //! The jobs come in waves on an idle cluster, so that a moment lost in one wave is not carried into the next. Those of
 //! `data/fidelity_jobs.csv` were drawn at random, and kept where the order of starts stayed the same in eight plays with
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// By how much the mean wait may differ, in percent of the real one.
+/// By how much the mean wait of the second half may differ, in percent of the real one.
 const WITHIN_PERCENT: f64 = 2.0;
 /// Between the end of a wave and the next one: whatever the copy is late by is over then.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -164,7 +165,9 @@ async fn two_hundred_jobs_start_in_the_same_order_and_wait_as_long_in_the_simula
     let planned = planned();
     let all = live(&person, &planned).await;
     assert_eq!(all.len(), 200);
-    let measured = measured(&all);
+    let (fitted, judged) = all.split_at(all.len() / 2);
+    assert_ne!(planned[fitted.len() - 1].wave, planned[fitted.len()].wave, "no wave is in both halves");
+    let measured = measured(fitted);
     let plain = |path: &Path| path.to_str().expect("a plain path").to_owned();
     let (imported, out) = (folder.path().join("imported"), folder.path().join("out"));
     person.json(&["sim", "import", "--from", "live", "-o", &plain(&imported)]).await;
@@ -179,11 +182,12 @@ async fn two_hundred_jobs_start_in_the_same_order_and_wait_as_long_in_the_simula
 
     let real = order(all.iter().map(|job| (job.id, job.placed as f64)));
     let played = order(copied.iter().map(|(id, (placed, _))| (*id, *placed)));
-    let real_wait = mean(all.iter().map(|job| job.started - job.submitted)) / 1000.0;
-    let played_wait = copied.values().map(|(_, waited)| waited).sum::<f64>() / copied.len() as f64;
+    let real_wait = mean(judged.iter().map(|job| job.started - job.submitted)) / 1000.0;
+    let played_wait = judged.iter().map(|job| copied[&job.id].1).sum::<f64>() / judged.len() as f64;
     let percent = 100.0 * (played_wait - real_wait) / real_wait;
     println!(
-        "start-up {:.1} ms, end {:.1} ms; mean wait {real_wait:.3} s, simulated {played_wait:.3} s, {percent:+.2} %",
+        "of the first half: start-up {:.1} ms, end {:.1} ms; mean wait of the second {real_wait:.3} s, simulated \
+         {played_wait:.3} s, {percent:+.2} %",
         measured.0, measured.1
     );
     let first = real.iter().zip(&played).position(|(one, other)| one != other);
@@ -205,6 +209,6 @@ async fn two_hundred_jobs_start_in_the_same_order_and_wait_as_long_in_the_simula
     assert!(!real.is_sorted(), "the order of starts is more than that of submits");
     assert!(
         percent.abs() <= WITHIN_PERCENT,
-        "mean wait {real_wait:.3} s, simulated {played_wait:.3} s, {percent:+.2} %"
+        "mean wait of the second half {real_wait:.3} s, simulated {played_wait:.3} s, {percent:+.2} %"
     );
 }
