@@ -4,6 +4,7 @@
 //! and the rules by which time passes, and [`muster_engine::forecast::Player`] does the rest.
 
 mod batch;
+pub mod calibration;
 pub mod cluster;
 mod columnar;
 pub mod compare;

@@ -557,8 +557,21 @@ fn sim_run_of_three_jobs() {
         events: true,
         estimates: 3,
     };
-    // Nobody asked: then there are no errors of estimates to tell.
-    let unasked = muster_sim::RunArgs { estimates: 0, output: folder.path().join("unasked"), ..args.clone() };
+    // Nobody asked: then there are no errors of estimates to tell. The same work with its real starts is held against them.
+    let jobs = [(0, 8, 0, 60, 0), (1, 16, 10, 30, 58), (2, 4, 20, 5, 20)];
+    let line = |(id, devices, submit_s, run_s, start_s): (u32, u32, u32, u32, u32)| {
+        format!(
+            "{{\"job_id\":\"{id}\",\"submit_ms\":{submit_s}000,\"run_ms\":{run_s}000,\"devices\":{devices},\
+             \"recorded_start_ms\":{start_s}000}}\n"
+        )
+    };
+    let recorded = format!("{{\"schema\":\"muster.trace/1\"}}\n{}", jobs.map(line).concat());
+    let unasked = muster_sim::RunArgs {
+        scene: muster_sim::SceneArgs { trace: write("t.jsonl", &recorded), ..args.scene.clone() },
+        estimates: 0,
+        output: folder.path().join("unasked"),
+        ..args.clone()
+    };
     for (name, args) in [("sim_run", args), ("sim_run_unasked", unasked)] {
         let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
         let document = without_digests(&sim::run::document(&report.summary, &report.manifest).to_string());

@@ -8,6 +8,7 @@ use fairness::Fairness;
 use groups::Group;
 use usage::Usage;
 
+use crate::calibration::Calibration;
 use crate::estimates::{Estimate, Sample, StartEstimates};
 use crate::faults::Faults;
 use crate::play::Played;
@@ -16,7 +17,7 @@ use crate::sleepers::PowerCounts;
 use crate::trace::TraceJob;
 use muster_common::Time;
 use muster_engine::state::gang::{Allocation, AttemptRecord, Cause};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A run shorter than this counts as this long in the bounded slowdown.
@@ -203,7 +204,7 @@ pub(crate) fn seconds(ms: u64) -> f64 {
 }
 
 /// Mean and tail of one figure over the jobs that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Spread {
     pub mean: f64,
     pub median: f64,
@@ -214,7 +215,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         if values.is_empty() {
             return Self::default();
@@ -261,6 +262,8 @@ pub struct Summary {
     pub by_account: Vec<Group>,
     /// Where they were asked for.
     pub start_estimates: Option<StartEstimates>,
+    /// Where the trace knows when jobs started.
+    pub calibration: Option<Calibration>,
     /// Where there is a price list.
     pub cost: Option<Bill>,
 }
@@ -298,6 +301,7 @@ impl Summary {
         summary.power = sleepers.counts;
         summary.usage = Usage::of(results, meter);
         summary.start_estimates = StartEstimates::of(results, sample);
+        summary.calibration = Calibration::of(results);
         summary
     }
 
@@ -320,6 +324,7 @@ impl Summary {
             schema: "muster.sim.summary/1",
             complete: true,
             start_estimates: None,
+            calibration: None,
             cost: None,
             jobs: results.len() as u64,
             succeeded: count(&[JobState::Succeeded]),

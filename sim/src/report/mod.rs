@@ -6,6 +6,7 @@ pub(crate) mod page;
 pub(crate) mod svg;
 
 use crate::SimError;
+use crate::calibration::Calibration;
 use crate::compare::{AccountChange, Comparison, Difference, Verdict};
 use crate::output;
 use crate::sweep::{Point, Sweep};
@@ -215,10 +216,20 @@ fn honesty(run: &Run) -> Vec<String> {
             run.of_manifest("/truncated")
         ));
     }
-    told.push(
-        "It is not calibrated: no past of a real cluster was replayed to see how far the figures are off.".to_owned(),
-    );
+    told.push(calibrated(run));
     told
+}
+
+/// How far the run is from what was recorded, where anything was.
+fn calibrated(run: &Run) -> String {
+    match serde_json::from_value::<Calibration>(run.summary["calibration"].clone()) {
+        Ok(known) => format!(
+            "Held against {}. That is how far the figures can be trusted where the policy is the one that was in force; under \
+             another, it is the difference between the two as well.",
+            known.words()
+        ),
+        Err(_) => "It is not calibrated: the trace does not tell when its jobs really started.".to_owned(),
+    }
 }
 
 /// Of machines that their owner may take back.

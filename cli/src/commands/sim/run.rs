@@ -63,7 +63,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
          wait         mean {:.1} s, median {:.1} s, p95 {:.1} s, p99 {:.1} s, max {:.1} s\n  \
          turnaround   mean {:.1} s\n  slowdown     mean {:.3} (bounded at {} s)\n  \
          utilisation  {:.4}, until the last start {:.4}\n  makespan     {:.1} s\n  preemptions  {}\n  \
-         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}{}",
+         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}{}{}",
         cell(&manifest.policy_file.name),
         cell(&manifest.trace_file.name),
         summary.succeeded,
@@ -87,6 +87,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
         summary.usage.allocated * 100.0,
         spent(summary),
         estimates(summary),
+        calibration(summary),
         cost(summary),
     )
 }
@@ -109,6 +110,10 @@ fn estimates(summary: &Summary) -> String {
          p90 {abs_p90_s:.1} s, bias {bias_s:+.1} s\n",
         told.asked, told.at_once, told.not_told
     )
+}
+
+fn calibration(summary: &Summary) -> String {
+    summary.calibration.as_ref().map_or_else(String::new, |known| format!("  calibration  {}\n", known.words()))
 }
 
 fn cost(summary: &Summary) -> String {
