@@ -29,6 +29,7 @@ pub mod replay;
 pub mod report;
 mod run;
 mod sleepers;
+pub mod stopwatch;
 pub mod sweep;
 pub mod trace;
 pub mod tune;

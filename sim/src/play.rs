@@ -9,6 +9,7 @@ use crate::output::Events;
 use crate::recorder::Recorder;
 use crate::run::{Going, Progress};
 use crate::sleepers::Sleepers;
+use crate::stopwatch::Timing;
 use crate::trace::TraceJob;
 use crate::trace::throughputs::Throughputs;
 use crate::world::truth::Truth;
@@ -61,6 +62,8 @@ pub(crate) struct Played {
     pub sleepers: Sleepers,
     pub state: State,
     pub stats: Stats,
+    /// Of this machine, and no part of the results.
+    pub timing: Timing,
 }
 
 /// Somebody who looks on while a run is played.

@@ -71,6 +71,21 @@ fn every_table_is_the_same_as_csv_and_as_parquet() {
     }
 }
 
+/// What a run cost is told beside its results: no file of them has it.
+#[test]
+fn every_decision_is_timed_and_no_file_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run(&args(folder.path(), "out"), &mut |_| Going::On).unwrap();
+    let timing = report.timing;
+    assert_eq!(timing.decisions, report.manifest.cycles);
+    assert!(timing.decision_p50_us > 0.0 && timing.decision_p50_us <= timing.decision_p99_us, "{timing:?}");
+    assert!(timing.decision_p99_us <= timing.decision_max_us && timing.events_per_s > 0.0, "{timing:?}");
+    for name in ["summary.json", "manifest.json", "report.html"] {
+        let text = std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
+        assert!(!text.contains("decision_p50") && !text.contains("events_per_s"), "{name}");
+    }
+}
+
 #[test]
 fn two_runs_leave_the_same_bytes_in_every_file() {
     let folder = tempfile::tempdir().unwrap();
