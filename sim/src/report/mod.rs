@@ -9,6 +9,7 @@ use crate::SimError;
 use crate::calibration::Calibration;
 use crate::compare::{AccountChange, Comparison, Difference, Verdict};
 use crate::output;
+use crate::replay::counterfactual::Past;
 use crate::sweep::{Point, Sweep};
 use data::Run;
 use page::{Page, list, table};
@@ -252,10 +253,11 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
     let mut page = Page::new(
         &format!("Policies against {}", comparison.base),
         &format!(
-            "{} in {}, {} seeds{}",
+            "{} in {}, {} seeds{}{}",
             comparison.trace.name,
             comparison.world.name,
             comparison.seeds.len(),
+            comparison.past.as_ref().map_or_else(String::new, |past| format!(", {}", past.mode)),
             if comparison.complete { "" } else { "; stopped before all were run" }
         ),
     );
@@ -279,7 +281,9 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
     } else {
         "Nothing is drawn at random in this world, so that every seed is the same run and there are no intervals."
     };
-    page.section("How far to trust this", told, "");
+    let past = comparison.past.iter().flat_map(Past::lines);
+    let told_more: Vec<String> = past.chain(comparison.notes.iter().cloned()).collect();
+    page.section("How far to trust this", told, &list(&told_more));
     page.finish()
 }
 
