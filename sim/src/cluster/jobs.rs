@@ -329,7 +329,7 @@ impl Jobs {
             not_modelled.push(format!("{} {what}", self.preempted));
         }
         if self.lost > 0 {
-            let what = "attempts were lost to machines; in a run only the outages are";
+            let what = "attempts were lost to machines; a run loses work only to the outages, and all that an attempt had done";
             not_modelled.push(format!("{} {what}", self.lost));
         }
         Ok(Gathered {

@@ -170,6 +170,39 @@ fn elements_failures_and_drains_are_imported() {
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
 }
 
+/// A node that was lost takes its work with it in a run too; a drain would keep it.
+#[test]
+fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "long", 1_000, scheduling(1, 8));
+    lived.until(1_000_000);
+    let settings = lived.player.state.settings().clone();
+    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    let node = lived.nodes[0];
+    let lost = [
+        (400 + suspect_s, Event::NodeSilent { node }),
+        (400 + fence_s, Event::NodeFenced { node }),
+        (900, Event::NodeSeen { node }),
+    ];
+    let import_of = |from_s: u64| {
+        let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
+        let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
+        let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
+        events.sort_by_key(|(at, _)| *at);
+        events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+        gatherer.finish(&lived.player.state).unwrap()
+    };
+    let imported = import_of(0);
+    let [outage] = imported.world.outages.as_slice() else { panic!("{:?}", imported.world) };
+    assert_eq!((outage.node.as_str(), outage.at_s, outage.for_s), ("n-0", BEGIN.0 / SECOND + 400, Some(500)));
+    assert_eq!((imported.world.drains.len(), imported.card.outages), (0, 1));
+    let [played] = &results(&imported, &imported.policy)[..] else { panic!() };
+    assert_eq!((played.used.lost_ms, played.used.kept_ms), (400 * SECOND, 1_000 * SECOND));
+    // One that was fenced before the stretch holds nothing any more, and is only not there yet.
+    let later = import_of(400 + fence_s + 1);
+    assert_eq!((later.world.outages.len(), later.world.drains.len()), (0, 1));
+}
+
 #[test]
 fn a_time_without_work_is_refused_with_what_to_do() {
     let mut lived = busy();

@@ -187,19 +187,7 @@ fn honesty(run: &Run) -> Vec<String> {
          same times however long they wait."
             .to_owned(),
     ];
-    let failures = &run.manifest["world"]["failures"];
-    let breaks = ["profile", "gpu", "node", "software", "leaf"].iter().any(|kind| !failures[*kind].is_null());
-    told.push(if breaks {
-        format!(
-            "Failures are Poisson processes of given rates: {} of GPUs, {} of nodes, {} of software, {} of leaves in this run.",
-            run.number("/failures/gpu"),
-            run.number("/failures/node"),
-            run.number("/failures/software"),
-            run.number("/failures/leaf")
-        )
-    } else {
-        "Nothing breaks in this world: no failures were asked for.".to_owned()
-    });
+    told.extend(broken(run));
     told.extend(rented(run));
     if run.number("/unfinished") + run.number("/unplaceable") > 0.0 {
         told.push(format!(
@@ -218,6 +206,33 @@ fn honesty(run: &Run) -> Vec<String> {
         ));
     }
     told.push(calibrated(run));
+    told
+}
+
+/// What breaks in the world: at random, at given times, or nothing.
+fn broken(run: &Run) -> Vec<String> {
+    let failures = &run.manifest["world"]["failures"];
+    let at_random = ["profile", "gpu", "node", "software", "leaf"].iter().any(|kind| !failures[*kind].is_null());
+    let planned = run.manifest["world"]["outages"].as_array().map_or(0, Vec::len);
+    let mut told = Vec::new();
+    if at_random {
+        told.push(format!(
+            "Failures are Poisson processes of given rates: {} of GPUs, {} of nodes, {} of software, {} of leaves in this run.",
+            run.number("/failures/gpu"),
+            run.number("/failures/node"),
+            run.number("/failures/software"),
+            run.number("/failures/leaf")
+        ));
+    }
+    if planned > 0 {
+        told.push(format!(
+            "{planned} outages of nodes come at given times, whatever the policy; what ran there has only what its last \
+             checkpoint held."
+        ));
+    }
+    if told.is_empty() {
+        told.push("Nothing breaks in this world: no failures were asked for.".to_owned());
+    }
     told
 }
 
