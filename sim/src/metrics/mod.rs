@@ -260,6 +260,8 @@ pub struct Summary {
     pub fairness: Fairness,
     pub by_size: Vec<Group>,
     pub by_account: Vec<Group>,
+    /// What no user is known of is under the empty name.
+    pub by_user: Vec<Group>,
     /// Where they were asked for.
     pub start_estimates: Option<StartEstimates>,
     /// Where the trace knows when jobs started.
@@ -346,6 +348,7 @@ impl Summary {
             fairness: Fairness::of(results, devices),
             by_size: groups::by_size(results),
             by_account: groups::by_account(results),
+            by_user: groups::by_user(results),
         }
     }
 }
@@ -388,6 +391,19 @@ mod tests {
         assert_eq!(summary.utilisation.until_last_start, 50.0 / 20.0);
         assert_eq!(summary.utilisation.full_span, 50.0 / 80.0);
         assert_eq!((summary.wait_s.mean, summary.wait_s.max), (2.5, 5.0));
+    }
+
+    #[test]
+    fn jobs_are_summed_up_by_user_too() {
+        let of = |user: &str, start_s: u64| {
+            let mut result = result(0, start_s, 10, 1);
+            result.job.user = Some(user.to_owned()).filter(|user| !user.is_empty());
+            result
+        };
+        let summary = Summary::of_jobs(&[of("bob", 30), of("ann", 0), of("bob", 10), of("", 5)], 1);
+        let told: Vec<_> =
+            summary.by_user.iter().map(|group| (group.name.as_str(), group.jobs, group.wait_s.max)).collect();
+        assert_eq!(told, [("", 1, 5.0), ("ann", 1, 0.0), ("bob", 2, 30.0)]);
     }
 
     #[test]

@@ -230,5 +230,12 @@ fn group_columns<'a>() -> Vec<Column<'a, GroupRow<'a>>> {
         s("bsld_median", |row| Some(row.1.bsld.median)),
         s("bsld_p95", |row| Some(row.1.bsld.p95)),
         s("bsld_max", |row| Some(row.1.bsld.max)),
+        s("wait_p999_s", |row| Some(row.1.wait_s.p999)),
+        s("turnaround_median_s", |row| Some(row.1.turnaround_s.median)),
+        s("turnaround_p99_s", |row| Some(row.1.turnaround_s.p99)),
+        s("turnaround_p999_s", |row| Some(row.1.turnaround_s.p999)),
+        s("turnaround_max_s", |row| Some(row.1.turnaround_s.max)),
+        s("bsld_p99", |row| Some(row.1.bsld.p99)),
+        s("bsld_p999", |row| Some(row.1.bsld.p999)),
     ]
 }

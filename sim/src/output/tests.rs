@@ -1,6 +1,7 @@
 use crate::columnar::in_seconds;
 use crate::columnar::read::{Cell, Table};
 use crate::{Going, RunArgs, SceneArgs, run};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Failures, preemptions, a job that never fits and one that is cancelled.
@@ -36,7 +37,8 @@ fn told(cell: &Cell, csv: &str, name: &str) -> String {
         Cell::Real(value) if csv.contains('.') && !name.ends_with("_s") => {
             format!("{value:.*}", csv.split_once('.').map_or(0, |(_, digits)| digits.len()))
         }
-        Cell::Real(value) if name.contains("_mean_s") || name.contains("wait_m") || name.contains("_p9") => {
+        // Of seconds, those that are no times but figures of many.
+        Cell::Real(value) if ["_mean_", "_median_", "_max_", "_p9"].iter().any(|part| name.contains(part)) => {
             format!("{value:.3}")
         }
         Cell::Real(value) => in_seconds((value * 1000.0).round() as u64),
@@ -84,6 +86,31 @@ fn every_decision_is_timed_and_no_file_tells() {
         let text = std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
         assert!(!text.contains("decision_p50") && !text.contains("events_per_s"), "{name}");
     }
+}
+
+/// The tail is as long for each figure of a group as for all jobs.
+#[test]
+fn groups_have_the_tail_of_every_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run(&args(folder.path(), "out"), &mut |_| Going::On).unwrap();
+    let mut csv = csv::Reader::from_path(folder.path().join("out/groups.csv")).unwrap();
+    let row = csv.deserialize().map(Result::unwrap).find(|row: &BTreeMap<String, String>| row["by"] == "user").unwrap();
+    let group = &report.summary.by_user[0];
+    let figures = [("wait", &group.wait_s, "_s"), ("turnaround", &group.turnaround_s, "_s"), ("bsld", &group.bsld, "")];
+    for (name, spread, unit) in figures {
+        let parts = [
+            ("mean", spread.mean),
+            ("median", spread.median),
+            ("p95", spread.p95),
+            ("p99", spread.p99),
+            ("p999", spread.p999),
+            ("max", spread.max),
+        ];
+        for (part, value) in parts {
+            assert_eq!(row[&format!("{name}_{part}{unit}")], format!("{value:.3}"), "{name} {part}");
+        }
+    }
+    assert!(group.turnaround_s.median < group.turnaround_s.max);
 }
 
 #[test]
