@@ -22,6 +22,7 @@ pub mod meter;
 pub mod metrics;
 mod output;
 mod play;
+mod power;
 pub mod prices;
 mod progress;
 mod recorder;

@@ -16,7 +16,8 @@ fn args(folder: &Path, output: &str) -> RunArgs {
     let jobs: String =
         (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at * 5 % 11, at * 50, 300 + at * 97 % 900)).collect();
     let trace = file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}big,99,3000,5\n"));
-    let scene = SceneArgs { check: true, ..SceneArgs::of(file("world.toml", WORLD), trace) };
+    let prices = Some(file("prices.toml", "pue = 1.5\n[[power]]\nidle_w = 100\nbusy_w = 700\n"));
+    let scene = SceneArgs { check: true, prices, ..SceneArgs::of(file("world.toml", WORLD), trace) };
     RunArgs {
         policy: file("policy.toml", ""),
         scene,
@@ -86,6 +87,25 @@ fn every_decision_is_timed_and_no_file_tells() {
         let text = std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
         assert!(!text.contains("decision_p50") && !text.contains("events_per_s"), "{name}");
     }
+}
+
+#[test]
+fn power_over_time_sums_to_the_energy_of_the_bill() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run(&args(folder.path(), "out"), &mut |_| Going::On).unwrap();
+    let samples = |output: &str| -> Vec<BTreeMap<String, String>> {
+        let mut csv = csv::Reader::from_path(folder.path().join(output).join("samples.csv")).unwrap();
+        csv.deserialize().map(Result::unwrap).collect()
+    };
+    let of = |row: &BTreeMap<String, String>, name: &str| row[name].parse::<f64>().unwrap();
+    let kwh = |row: &BTreeMap<String, String>| of(row, "power_kw") * (of(row, "to_s") - of(row, "from_s")) / 3600.0;
+    let sum: f64 = samples("out").iter().map(kwh).sum();
+    let billed = report.summary.cost.unwrap().energy_kwh;
+    assert!(billed > 0.0 && (sum - billed).abs() < billed / 1000.0, "{sum} {billed}");
+    let mut unpriced = args(folder.path(), "unpriced");
+    unpriced.scene.prices = None;
+    run(&unpriced, &mut |_| Going::On).unwrap();
+    assert!(samples("unpriced").iter().all(|row| row["power_kw"].is_empty()));
 }
 
 /// The tail is as long for each figure of a group as for all jobs.

@@ -47,6 +47,9 @@ fn page_of(run: &Run) -> String {
         &charts::waterfall(run),
     );
     page.section("Use over time", "Means over equal steps of time.", &charts::utilisation(run));
+    if let Some(power) = charts::power(run) {
+        page.section("Power over time", "What GPUs draw, with what the building adds.", &power);
+    }
     page.section("Queue over time", "GPUs that waiting jobs ask for.", &charts::queue(run));
     let waits = charts::cumulative(run, "wait", |job| job.wait_s);
     let turnarounds = charts::cumulative(run, "completion", |job| job.end_s.map(|end_s| end_s - job.submit_s));
@@ -359,3 +362,6 @@ pub(crate) fn sweep(sweep: &Sweep) -> String {
     page.section("All combinations", "Means over the seeds; * = on the line.", &table(&head, &rows));
     page.finish()
 }
+
+#[cfg(test)]
+mod tests;
