@@ -436,10 +436,8 @@ mod tests {
         {
             assert!(page.contains(part), "{part}: {page}");
         }
-        assert_eq!(
-            (&document["schema"], &document["mode"]),
-            (&"muster.sim.compare/1".into(), &"counterfactual".into())
-        );
+        assert_eq!(document["schema"], "muster.sim.compare/1");
+        assert_eq!(document["mode"], "counterfactual");
         assert_eq!(document["not_modelled"][0], "2 devices were put into quarantine");
         assert!(document["notes"].to_string().contains("2 s at the 90th percentile"), "{document}");
     }

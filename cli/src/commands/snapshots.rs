@@ -558,11 +558,11 @@ fn sim_run_of_three_jobs() {
         estimates: 3,
     };
     // Nobody asked: then there are no errors of estimates to tell. The same work with its real starts is held against them.
-    let jobs = [(0, 8, 0, 60, 0), (1, 16, 10, 30, 58), (2, 4, 20, 5, 20)];
-    let line = |(id, devices, submit_s, run_s, start_s): (u32, u32, u32, u32, u32)| {
+    let jobs = [(0, 8, 0, 60_000, 0), (1, 16, 10_000, 30_000, 58_000), (2, 4, 20_000, 5_000, 20_000)];
+    let line = |(id, devices, submit_ms, run_ms, start_ms): (u32, u32, u32, u32, u32)| {
         format!(
-            "{{\"job_id\":\"{id}\",\"submit_ms\":{submit_s}000,\"run_ms\":{run_s}000,\"devices\":{devices},\
-             \"recorded_start_ms\":{start_s}000}}\n"
+            "{{\"job_id\":\"{id}\",\"submit_ms\":{submit_ms},\"run_ms\":{run_ms},\"devices\":{devices},\
+             \"recorded_start_ms\":{start_ms}}}\n"
         )
     };
     let recorded = format!("{{\"schema\":\"muster.trace/1\"}}\n{}", jobs.map(line).concat());
