@@ -58,6 +58,9 @@ pub trait Hooks {
         Ok(())
     }
 
+    /// Right before every cycle, for whoever times it.
+    fn before_cycle(&mut self) {}
+
     /// After every cycle, before its commands are committed.
     fn on_cycle(&mut self, _state: &State, _now: Time, _cycle: &Cycle) {}
 
@@ -362,6 +365,7 @@ impl Player {
     /// Cycles until nothing more is decided.
     pub fn decide(&mut self, at: Time, hooks: &mut dyn Hooks) -> Result<(), PlayError> {
         for _ in 0..ROUNDS_MAX {
+            hooks.before_cycle();
             let decided = cycle(&self.state, &mut self.memo, at);
             self.stats.cycles += 1;
             self.stats.spent += decided.spent;

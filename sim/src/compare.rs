@@ -5,6 +5,7 @@ use crate::draw::Draw;
 use crate::figures::{Better, FIGURES, figures};
 use crate::metrics::Summary;
 use crate::output::{self, Input};
+use crate::replay::counterfactual::Past;
 use crate::run::{Going, Scene, SceneArgs, read_policy};
 use crate::{SimError, batch};
 use muster_engine::policy::Policy;
@@ -22,6 +23,8 @@ pub struct CompareArgs {
     pub seeds: u64,
     pub threads: usize,
     pub output: PathBuf,
+    /// Where it is a cluster's own past that is played.
+    pub past: Option<Past>,
 }
 
 /// Most runs of one comparison or sweep.
@@ -80,8 +83,10 @@ pub struct Comparison {
     pub seeds: Vec<u64>,
     /// May anything differ between seeds?
     pub random: bool,
-    /// What keeps it from telling more.
+    /// What keeps it from telling more, and how far the first policy is from what was recorded.
     pub notes: Vec<String>,
+    #[serde(flatten)]
+    pub past: Option<Past>,
     pub against: Vec<Against>,
     pub policies: Vec<Input>,
     pub world: Input,
@@ -111,7 +116,8 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
     let policies: Vec<(Policy, Input)> = args.policies.iter().map(read).collect::<Result<_, SimError>>()?;
     let scene = Scene::read(&args.scene)?;
     let summaries = play_all(&scene, &policies, args, stop, told)?;
-    let comparison = conclude(&scene, &policies, &summaries, !stop.load(Ordering::Relaxed));
+    let concluded = conclude(&scene, &policies, &summaries, !stop.load(Ordering::Relaxed));
+    let comparison = Comparison { past: args.past.clone(), ..concluded };
     write(&args.output, &policies, &summaries, &comparison)?;
     Ok(comparison)
 }
@@ -127,6 +133,7 @@ pub(crate) fn conclude(scene: &Scene, policies: &[(Policy, Input)], summaries: &
         seeds: summaries.iter().map(|(seed, _)| *seed).collect(),
         random,
         notes: notes(random, summaries),
+        past: None,
         against: (1..policies.len()).map(against).collect(),
         policies: policies.iter().map(|(_, input)| input.clone()).collect(),
         world: scene.world_file.clone(),
@@ -186,7 +193,7 @@ fn play_all(
     Ok(by_seed)
 }
 
-/// Why seeds tell nothing more than one of them would.
+/// Why seeds tell nothing more than one of them would, and how far the first policy is from what was.
 fn notes(random: bool, summaries: &BySeed) -> Vec<String> {
     let alike = |at: usize| summaries.windows(2).all(|pair| figures(&pair[0].1[at]) == figures(&pair[1].1[at]));
     let policies = summaries.first().map_or(0, |(_, of)| of.len());
@@ -200,6 +207,8 @@ fn notes(random: bool, summaries: &BySeed) -> Vec<String> {
             summaries.len()
         ));
     }
+    let recorded = summaries.first().and_then(|(_, of)| of.first()?.calibration.as_ref());
+    notes.extend(recorded.map(|known| format!("the first policy, held against {}", known.words())));
     notes
 }
 
@@ -380,8 +389,57 @@ mod tests {
             seeds,
             threads: 1,
             output: folder.path().join("out"),
+            past: None,
         };
-        compare(&args, &AtomicBool::new(false), |_, _| ()).unwrap()
+        let compared = compare(&args, &AtomicBool::new(false), |_, _| ()).unwrap();
+        let (page, document) = files(&args);
+        assert!(document.get("mode").is_none() && !page.contains("counterfactual"), "{page}");
+        assert!(compared.notes.iter().all(|note| page.contains(&crate::report::svg::escape(note))), "{page}");
+        compared
+    }
+
+    fn files(args: &CompareArgs) -> (String, serde_json::Value) {
+        let text = |name: &str| std::fs::read_to_string(args.output.join(name)).unwrap();
+        (text("report.html"), serde_json::from_str(&text("compare.json")).unwrap())
+    }
+
+    /// The page and the document are often all that somebody is sent.
+    #[test]
+    fn of_a_past_page_and_document_tell_the_mode_and_what_is_not_played() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let past = Past {
+            mode: "counterfactual",
+            says: crate::replay::counterfactual::SAYS,
+            not_modelled: vec!["2 devices were put into quarantine".into()],
+            assumed: vec!["3 jobs: had several attempts".into()],
+        };
+        let job = "{\"job_id\":\"a\",\"submit_ms\":0,\"run_ms\":5000,\"devices\":8,\"recorded_start_ms\":2000}\n";
+        let args = CompareArgs {
+            policies: vec![file("one.toml", STRICT), file("two.toml", "order = \"sjf\"\n")],
+            scene: SceneArgs::of(
+                file("world.toml", CALM),
+                file("t.jsonl", &format!("{{\"schema\":\"muster.trace/1\"}}\n{job}")),
+            ),
+            seeds: 1,
+            threads: 1,
+            output: folder.path().join("out"),
+            past: Some(past),
+        };
+        compare(&args, &AtomicBool::new(false), |_, _| ()).unwrap();
+        let (page, document) = files(&args);
+        for part in
+            ["This is a counterfactual", "Not played: 2 devices", "Assumed of 3 jobs", "held against 1 recorded starts"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert_eq!(document["schema"], "muster.sim.compare/1");
+        assert_eq!(document["mode"], "counterfactual");
+        assert_eq!(document["not_modelled"][0], "2 devices were put into quarantine");
+        assert!(document["notes"].to_string().contains("2 s at the 90th percentile"), "{document}");
     }
 
     #[test]

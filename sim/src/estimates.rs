@@ -7,7 +7,7 @@ use crate::metrics::groups::{SIZES, size_class};
 use muster_common::{GangId, JobId, Time};
 use muster_engine::State;
 use muster_engine::forecast::forecast;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was said of a job's start at its submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,8 +58,8 @@ pub(crate) fn ask(state: &State, jobs: impl Iterator<Item = JobId>) -> Vec<Estim
     jobs.map(of).collect()
 }
 
-/// Real start less the estimate, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+/// What came less what was told, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Errors {
     pub jobs: u64,
     pub abs_median_s: f64,
@@ -71,7 +71,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    fn of(errors: &[f64]) -> Self {
+    pub(crate) fn of(errors: &[f64]) -> Self {
         if errors.is_empty() {
             return Self::default();
         }

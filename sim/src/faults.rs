@@ -29,6 +29,8 @@ pub(crate) enum Call {
     Return(usize, u64),
     Repaired(usize, u16),
     LeafReturn(usize),
+    /// As planned: a machine, and for how long; without that, for good.
+    Outage(usize, Option<u64>),
     /// Of a spot machine's owner: notice, its end, and another in its place.
     Notice(usize),
     Taken(usize),
@@ -54,6 +56,8 @@ pub(crate) struct Machine {
     /// Since when, through which cause.
     down: Option<(Time, Kind)>,
     outages: u64,
+    /// Down, and nobody repairs it.
+    gone: bool,
     registration: Registration,
     draws: [Draw; 3],
 }
@@ -91,6 +95,7 @@ impl Faults {
                     spot,
                     down: None,
                     outages: 0,
+                    gone: false,
                     registration,
                     draws: ["gpu", "node", "software"].map(|stream| Draw::of(seed, stream, number)),
                 }
@@ -135,9 +140,9 @@ impl Faults {
         self.calls.remove(&call)
     }
 
-    /// Is every machine up, so that nothing can start later that cannot start now?
+    /// Is every machine up that will ever be, so that nothing can start later that cannot start now?
     pub fn all_up(&self) -> bool {
-        self.machines.iter().all(|machine| machine.down.is_none() && !machine.is_leaving())
+        self.machines.iter().all(|machine| (machine.down.is_none() || machine.gone) && !machine.is_leaving())
             && !self.calls.values().any(|call| matches!(call, Call::Repaired(..) | Call::Undrain(_)))
     }
 
@@ -198,6 +203,7 @@ impl Faults {
                 vec![Act::Commit(admin(self.machines[machine].node, action))]
             }
             Call::LeafReturn(leaf) => self.leaf_returns(state, leaf, at),
+            Call::Outage(machine, for_ms) => self.outage(state, machine, for_ms, at),
             Call::Notice(machine) => self.notice(state, machine, at),
             Call::Taken(machine) => self.taken(state, machine, at),
             Call::Given(machine) => self.given(machine, at),
@@ -242,6 +248,20 @@ impl Faults {
             }
         }
         acts.extend(self.next_failure(kind, which, after).map(|(at, call)| Act::CallAt(at, call)));
+        acts
+    }
+
+    /// One that is down already, away or switched off is left alone.
+    fn outage(&mut self, state: &State, which: usize, for_ms: Option<u64>, at: Time) -> Vec<Act> {
+        if !(self.machines[which].is_there() && is_on(state, self.machines[which].node)) {
+            return Vec::new();
+        }
+        self.counts[Kind::Node as usize] += 1;
+        self.machines[which].failures[Kind::Node as usize] += 1;
+        self.machines[which].gone = for_ms.is_none();
+        let mut acts = self.goes_down(state, which, Kind::Node, at);
+        let outage = self.machines[which].outages;
+        acts.extend(for_ms.map(|ms| Act::CallAt(at.plus_ms(ms), self.call(Call::Return(which, outage)))));
         acts
     }
 

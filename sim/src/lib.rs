@@ -4,6 +4,7 @@
 //! and the rules by which time passes, and [`muster_engine::forecast::Player`] does the rest.
 
 mod batch;
+pub mod calibration;
 pub mod cluster;
 mod columnar;
 pub mod compare;
@@ -21,6 +22,7 @@ pub mod meter;
 pub mod metrics;
 mod output;
 mod play;
+mod power;
 pub mod prices;
 mod progress;
 mod recorder;
@@ -28,6 +30,7 @@ pub mod replay;
 pub mod report;
 mod run;
 mod sleepers;
+pub mod stopwatch;
 pub mod sweep;
 pub mod trace;
 pub mod tune;

@@ -7,6 +7,7 @@ mod tests;
 use crate::SimError;
 use crate::metrics::Summary;
 use crate::play::Played;
+use crate::power::Watts;
 use crate::prices::Prices;
 use crate::trace::{BadRows, Card};
 use crate::world::World;
@@ -102,7 +103,8 @@ pub(crate) fn check_output(folder: &Path) -> Result<(), SimError> {
 /// Writes everything, the manifest last: a folder without one is not whole.
 pub(crate) fn write(folder: &Path, manifest: &Manifest, summary: &Summary, played: &Played) -> Result<(), SimError> {
     create(folder)?;
-    tables::write(folder, &manifest.world, played)?;
+    let watts = Watts::of(manifest.prices.as_ref(), &manifest.world);
+    tables::write(folder, &manifest.world, watts, played)?;
     write_file(folder.join("summary.json"), &json(summary))?;
     write_file(folder.join("manifest.json"), &json(manifest))
 }

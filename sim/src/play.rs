@@ -9,6 +9,7 @@ use crate::output::Events;
 use crate::recorder::Recorder;
 use crate::run::{Going, Progress};
 use crate::sleepers::Sleepers;
+use crate::stopwatch::Timing;
 use crate::trace::TraceJob;
 use crate::trace::throughputs::Throughputs;
 use crate::world::truth::Truth;
@@ -61,6 +62,8 @@ pub(crate) struct Played {
     pub sleepers: Sleepers,
     pub state: State,
     pub stats: Stats,
+    /// Of this machine, and no part of the results.
+    pub timing: Timing,
 }
 
 /// Somebody who looks on while a run is played.
@@ -290,13 +293,19 @@ fn shapes(jobs: &[TraceJob], world: &World) -> Vec<Shape> {
     counts.into_iter().map(shape).collect()
 }
 
-/// Calls at given times: drains and cancellations.
+/// Calls at given times: drains, outages and cancellations.
 pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)> {
     let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
     let mut calls = Vec::new();
     for (number, drain) in world.drains.iter().enumerate() {
         calls.push((at(drain.at_s), Call::Drain(number)));
         calls.extend(drain.until_s.map(|until_s| (at(until_s), Call::Undrain(number))));
+    }
+    let machines: BTreeMap<Name, usize> =
+        world.registrations().enumerate().map(|(number, registration)| (registration.name, number)).collect();
+    for outage in &world.outages {
+        let for_ms = outage.for_s.map(|s| s.saturating_mul(SECOND_MS));
+        calls.extend(machines.get(&outage.node).map(|machine| (at(outage.at_s), Call::Outage(*machine, for_ms))));
     }
     let of_id: BTreeMap<&str, usize> =
         results.iter().enumerate().map(|(index, result)| (result.job.id.as_str(), index)).collect();

@@ -145,7 +145,7 @@ impl Prices {
         Some((price.contract, MicroUsd::from_usd(price.usd_per_gpu_hour)?))
     }
 
-    fn power(&self, model: &Name) -> Option<&Power> {
+    pub(crate) fn power(&self, model: &Name) -> Option<&Power> {
         self.power.iter().rev().find(|power| power.model.as_ref().is_none_or(|of| of == model))
     }
 }
@@ -317,7 +317,7 @@ fn energy(prices: &Prices, world: &World, meter: &Meter) -> (f64, f64) {
 }
 
 /// Device time that runs, that is on and does not, and that sleeps. What is down draws nothing.
-fn drawing(time: &DeviceTime) -> [u128; 3] {
+pub(crate) fn drawing(time: &DeviceTime) -> [u128; 3] {
     let (running, asleep) = (time[Use::Running as usize], time[Use::Asleep as usize]);
     [running, time.iter().sum::<u128>() - running - asleep - time[Use::Down as usize], asleep]
 }

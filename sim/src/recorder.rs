@@ -10,6 +10,7 @@ use crate::play::{Play, Played, operator, planned};
 use crate::progress::{NORMAL, Pace};
 use crate::run::{Going, Progress};
 use crate::sleepers::Sleepers;
+use crate::stopwatch::Stopwatch;
 use crate::trace::{RecordedEnd, TraceJob};
 use crate::world::planned::UserFailure;
 use crate::world::truth;
@@ -19,7 +20,7 @@ use muster_engine::command::{Cancel, Entry, Exit, NodeAction};
 use muster_engine::forecast::{Act, AttemptEnd, Hooks, Player};
 use muster_engine::outcome::{Event, Outcome, Refusal, Response};
 use muster_engine::state::gang::{Allocation, AttemptRecord, Cause, End};
-use muster_engine::{Command, State};
+use muster_engine::{Command, Cycle, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ pub(crate) struct Recorder<'a> {
     faults: Faults,
     sleepers: Sleepers,
     meter: Meter,
+    stopwatch: Stopwatch,
     progress: &'a mut dyn FnMut(Progress) -> Going,
     events: Option<Events>,
     stopped: bool,
@@ -96,6 +98,7 @@ impl<'a> Recorder<'a> {
             faults,
             sleepers,
             meter,
+            stopwatch: Stopwatch::start(),
             progress,
             events,
             stopped: false,
@@ -173,6 +176,7 @@ impl<'a> Recorder<'a> {
             faults: self.faults,
             sleepers: self.sleepers,
             stats: player.stats(),
+            timing: self.stopwatch.stop(),
             state: player.state,
         })
     }
@@ -429,8 +433,17 @@ impl Hooks for Recorder<'_> {
         self.sleepers.wake_ms(node).filter(|_| there)
     }
 
+    fn before_cycle(&mut self) {
+        self.stopwatch.cycle_begins();
+    }
+
+    fn on_cycle(&mut self, _state: &State, _now: Time, _cycle: &Cycle) {
+        self.stopwatch.cycle_ends();
+    }
+
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
         self.entries += 1;
+        self.stopwatch.events += outcome.events.len() as u64;
         self.now = state.now();
         self.meter.advance(self.now);
         if let Command::Submit(submit) = &entry.command {

@@ -6,6 +6,7 @@ use crate::metrics::{JobResult, Summary};
 use crate::output::{self, Events, Input, Manifest};
 use crate::play::{Play, Played};
 use crate::prices::{Bill, Prices, bill};
+use crate::stopwatch::Timing;
 use crate::trace::throughputs::Throughputs;
 use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
 use crate::world::World;
@@ -99,6 +100,8 @@ pub struct RunReport {
     pub summary: Summary,
     pub manifest: Manifest,
     pub results: Vec<JobResult>,
+    /// What it cost here; the only part of it that another run would not have the same.
+    pub timing: Timing,
 }
 
 /// Everything but policy and seed, read and checked once for any number of runs.
@@ -264,7 +267,7 @@ pub fn run(args: &RunArgs, progress: &mut dyn FnMut(Progress) -> Going) -> Resul
     let manifest = Manifest { estimates: args.estimates, ..scene.manifest(&policy, policy_file, args.seed, &played) };
     output::write(&args.output, &manifest, &summary, &played)?;
     crate::report::report(&args.output)?;
-    Ok(RunReport { card: scene.trace.card.clone(), summary, manifest, results: played.results })
+    Ok(RunReport { card: scene.trace.card.clone(), summary, manifest, results: played.results, timing: played.timing })
 }
 
 pub(crate) fn read_policy(path: &Path) -> Result<(Policy, String), SimError> {

@@ -35,12 +35,20 @@ struct Ran {
 
 #[derive(Debug, Clone, Default)]
 struct GangNote {
+    first_start: Option<Time>,
     last: Option<Ran>,
     attempts: u32,
     failures: u32,
     first_failure: Option<(u64, i32)>,
     end: Option<(End, Time)>,
     ended: bool,
+}
+
+impl GangNote {
+    /// Unless that was before the stretch: there everything begins anew. `now`: of the attempt that goes on.
+    fn first_start(&self, now: Option<Time>, from: Time) -> Option<u64> {
+        self.first_start.or(now).filter(|at| *at >= from).map(|at| at.0)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -140,6 +148,7 @@ impl Jobs {
         let note = self.notes.entry(gang.job).or_default().gangs.entry(gang.ordinal).or_default();
         let Some(started) = attempt.started_at else { return };
         let until = attempt.stopping_at.unwrap_or(record.ended_at);
+        note.first_start.get_or_insert(started);
         note.last = Some(Ran { started, until });
         note.attempts += 1;
         if let Cause::RankFailed { exit, .. } = &record.cause {
@@ -258,6 +267,7 @@ impl Jobs {
             user: Some(record.principal.0.to_string()),
             name: Some(record.name.clone()),
             recorded_end,
+            recorded_start_ms: note.first_start(goes_on.map(|(started, _)| started), self.from),
             ..described(id, run_ms, expected_ms, asked)
         };
         let running_before = ran.is_some_and(|ran| ran.started < self.from);
@@ -319,7 +329,7 @@ impl Jobs {
             not_modelled.push(format!("{} {what}", self.preempted));
         }
         if self.lost > 0 {
-            let what = "attempts were lost to machines; in a run only the outages are";
+            let what = "attempts were lost to machines; a run loses work only to the outages, and all that an attempt had done";
             not_modelled.push(format!("{} {what}", self.lost));
         }
         Ok(Gathered {

@@ -126,7 +126,7 @@ impl Gatherer {
             to_ms: state.now().0,
             events,
             nodes: world.nodes.iter().map(|group| group.count).sum(),
-            outages: world.drains.len(),
+            outages: world.drains.len() + world.outages.len(),
             cancellations: world.cancellations.len(),
             policy_version: state.config_version(),
             trace: trace.card.clone(),

@@ -1,12 +1,12 @@
 //! The machines of a cluster, and when they could not be used.
 
-use crate::world::planned::PlannedDrain;
+use crate::world::planned::{PlannedDrain, PlannedOutage};
 use crate::world::{NodeGroup, World};
 use muster_common::node::Inventory;
 use muster_common::time::SECOND_MS;
 use muster_common::{Name, NodeId, Time};
 use muster_engine::State;
-use muster_engine::command::NodeAction;
+use muster_engine::command::{NodeAction, Settings};
 use muster_engine::outcome::Event;
 use std::collections::BTreeMap;
 
@@ -18,11 +18,21 @@ struct Out {
     until: Option<Time>,
 }
 
+/// Not heard of, until it was certain that nothing runs there any more.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    silent: Option<Time>,
+    fenced: Time,
+    until: Option<Time>,
+}
+
 #[derive(Debug, Default)]
 struct NodeNote {
     closed: Option<Out>,
-    lost: Option<Out>,
-    outages: Vec<Out>,
+    closures: Vec<Out>,
+    silent: Option<Time>,
+    lost: Option<Loss>,
+    losses: Vec<Loss>,
 }
 
 #[derive(Debug)]
@@ -50,14 +60,15 @@ impl Nodes {
                 let note = self.notes.entry(*node).or_default();
                 if *epoch == node.0 && at > from {
                     let before = Out { since: from, deadline_s: Some(0), until: Some(at) };
-                    note.outages.push(before);
+                    note.closures.push(before);
                 }
-                note.back(at, |note| &mut note.lost);
+                note.heard(at);
             }
-            Event::NodeSeen { node } => self.notes.entry(*node).or_default().back(at, |note| &mut note.lost),
+            Event::NodeSilent { node } => drop(self.notes.entry(*node).or_default().silent.get_or_insert(at)),
+            Event::NodeSeen { node } => self.notes.entry(*node).or_default().heard(at),
             Event::NodeFenced { node } => {
-                let out = Out { since: at, deadline_s: Some(0), until: None };
-                self.notes.entry(*node).or_default().lost.get_or_insert(out);
+                let note = self.notes.entry(*node).or_default();
+                note.lost.get_or_insert(Loss { silent: note.silent, fenced: at, until: None });
             }
             Event::NodeAdmin { node, action, .. } => self.admin(at, *node, action),
             Event::DeviceQuarantined { .. } if at >= from => self.quarantines += 1,
@@ -74,10 +85,10 @@ impl Nodes {
             }
             NodeAction::Drain { deadline_ms, .. } => {
                 let deadline_s = deadline_ms.map(|ms| ms.div_ceil(SECOND_MS));
-                note.back(at, |note| &mut note.closed);
+                note.opened(at);
                 note.closed = Some(Out { since: at, deadline_s, until: None });
             }
-            NodeAction::Uncordon | NodeAction::Undrain => note.back(at, |note| &mut note.closed),
+            NodeAction::Uncordon | NodeAction::Undrain => note.opened(at),
             NodeAction::StateReleased { .. } | NodeAction::EndQuarantine { .. } | NodeAction::Remove { .. } => {}
         }
     }
@@ -86,7 +97,7 @@ impl Nodes {
     pub fn world(mut self, state: &State, from: Time) -> Result<Machines, String> {
         let mut not_modelled = Vec::new();
         let mut groups: Vec<NodeGroup> = Vec::new();
-        let (mut bare, mut drains) = (0_u32, Vec::new());
+        let (mut bare, mut drains, mut outages) = (0_u32, Vec::new(), Vec::new());
         for node in state.nodes().values() {
             if node.inventory.devices.is_empty() {
                 bare += 1;
@@ -101,7 +112,8 @@ impl Nodes {
                 }
                 None => groups.push(group(groups.len(), &node.name, template)?),
             }
-            let note = self.notes.remove(&node.id).unwrap_or_default();
+            let mut note = self.notes.remove(&node.id).unwrap_or_default();
+            outages.extend(note.outages(&node.name, from, state.settings()));
             drains.extend(note.drains(&node.name, from));
         }
         if groups.is_empty() {
@@ -124,29 +136,55 @@ impl Nodes {
         let mut world = World::of(groups);
         world.fabric = (**state.fabric()).clone();
         world.drains = drains;
+        world.outages = outages;
         Ok(Machines { world, not_modelled })
     }
 }
 
 impl NodeNote {
-    fn back(&mut self, at: Time, which: fn(&mut NodeNote) -> &mut Option<Out>) {
-        if let Some(out) = which(self).take() {
-            self.outages.push(Out { until: Some(at), ..out });
-        }
+    fn opened(&mut self, at: Time) {
+        self.closures.extend(self.closed.take().map(|out| Out { until: Some(at), ..out }));
+    }
+
+    fn heard(&mut self, at: Time) {
+        self.silent = None;
+        self.losses.extend(self.lost.take().map(|loss| Loss { until: Some(at), ..loss }));
+    }
+
+    /// Those that took work with them in the stretch: from when the machine was heard last, as a run waits to be sure too.
+    fn outages(&mut self, node: &Name, from: Time, settings: &Settings) -> Vec<PlannedOutage> {
+        self.losses.extend(self.lost.take());
+        let (later, before): (Vec<Loss>, Vec<Loss>) = self.losses.drain(..).partition(|loss| loss.fenced > from);
+        // Nothing ran there at the beginning.
+        self.closures.extend(before.into_iter().map(|Loss { fenced, until, .. }| Out {
+            since: fenced,
+            deadline_s: Some(0),
+            until,
+        }));
+        let outage = |loss: Loss| {
+            let heard_ms = match loss.silent {
+                Some(silent) => silent.0.saturating_sub(settings.suspect_after_ms),
+                None => loss.fenced.0.saturating_sub(settings.fence_after_ms(None)),
+            };
+            let at_s = heard_ms.max(from.0) / SECOND_MS;
+            let for_s = loss.until.map(|until| until.0.div_ceil(SECOND_MS).saturating_sub(at_s).max(1));
+            PlannedOutage { node: node.clone(), at_s, for_s }
+        };
+        later.into_iter().map(outage).collect()
     }
 
     /// From a moment on; several at once are one after the other, as whole seconds.
     fn drains(self, node: &Name, from: Time) -> Vec<PlannedDrain> {
-        let NodeNote { closed, lost, mut outages } = self;
-        outages.extend(closed.into_iter().chain(lost));
-        outages.retain(|out| out.until.is_none_or(|until| until > from));
-        outages.sort_by_key(|out| (out.since, out.until));
+        let NodeNote { closed, mut closures, .. } = self;
+        closures.extend(closed);
+        closures.retain(|out| out.until.is_none_or(|until| until > from));
+        closures.sort_by_key(|out| (out.since, out.until));
         let drain = |out: Out| {
             let at_s = out.since.max(from).0 / SECOND_MS;
             let until_s = out.until.map(|until| until.0.div_ceil(SECOND_MS).max(at_s + 1));
             PlannedDrain { node: node.clone(), at_s, deadline_s: out.deadline_s, until_s }
         };
-        outages.into_iter().map(drain).collect()
+        closures.into_iter().map(drain).collect()
     }
 }
 

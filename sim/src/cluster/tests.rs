@@ -1,6 +1,8 @@
 use super::*;
+use crate::calibration::Calibration;
 use crate::estimates::Sample;
 use crate::lived::{BEGIN, Lived, SECOND, busy, scheduling};
+use crate::metrics::JobResult;
 use crate::play::Play;
 use crate::run::Going;
 use crate::trace::TraceJob;
@@ -8,6 +10,7 @@ use crate::world::truth::Truth;
 use muster_common::job::{ArraySpec, Limits, Scheduling};
 use muster_engine::Command;
 use muster_engine::command::{Cancel, NodeAction, Principal};
+use muster_engine::policy::Order;
 use std::collections::BTreeMap;
 
 fn import(lived: &Lived, from_s: u64) -> Imported {
@@ -18,8 +21,8 @@ fn import(lived: &Lived, from_s: u64) -> Imported {
     gatherer.finish(&lived.player.state).unwrap()
 }
 
-fn replayed(imported: &Imported) -> Vec<(String, u64)> {
-    let (truth, policy) = (Truth::default(), &imported.policy);
+fn results(imported: &Imported, policy: &Policy) -> Vec<JobResult> {
+    let truth = Truth::default();
     // As it is read from the file.
     let world = World::parse(&toml::to_string(&imported.world).unwrap()).unwrap();
     let organisation = imported.organisation.as_ref();
@@ -34,12 +37,15 @@ fn replayed(imported: &Imported) -> Vec<(String, u64)> {
         estimates: Sample::default(),
         check: true,
     };
-    let played = play.run(imported.trace.jobs.clone(), None, &mut |_| Going::On).unwrap();
-    let start = |result: &crate::metrics::JobResult| {
+    play.run(imported.trace.jobs.clone(), None, &mut |_| Going::On).unwrap().results
+}
+
+fn replayed(imported: &Imported) -> Vec<(String, u64)> {
+    let start = |result: &JobResult| {
         let name = result.job.name.as_ref().unwrap().to_string();
         Some((name, result.first_start?.0))
     };
-    let mut starts: Vec<_> = played.results.iter().filter_map(start).collect();
+    let mut starts: Vec<_> = results(imported, &imported.policy).iter().filter_map(start).collect();
     starts.sort_by_key(|(name, at)| (*at, name.clone()));
     starts
 }
@@ -58,6 +64,21 @@ fn the_same_policy_in_the_imported_world_starts_every_job_when_it_was_started() 
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
     assert_eq!(imported.card.trace.changed, []);
     assert_eq!((imported.card.nodes, imported.card.from_ms), (3, BEGIN.0));
+}
+
+/// How far a run is from what was is told by the starts that the import recorded.
+#[test]
+fn the_policy_in_force_is_calibrated_and_another_one_is_apart() {
+    let mut lived = busy();
+    lived.until(1_000_000);
+    let imported = import(&lived, 0);
+    let own = Calibration::of(&results(&imported, &imported.policy)).unwrap();
+    assert_eq!((own.jobs, own.not_started, own.same_order), (40, 0, 40));
+    assert_eq!((own.difference.abs_p90_s, own.recorded_wait_s), (0.0, own.simulated_wait_s));
+    assert!(own.recorded_wait_s.max > 0.0);
+    let smallest = Policy { order: Order::Smallest, ..imported.policy.clone() };
+    let other = Calibration::of(&results(&imported, &smallest)).unwrap();
+    assert!(other.same_order < 40 && other.difference.abs_p90_s > 0.0, "{other:?}");
 }
 
 #[test]
@@ -114,6 +135,9 @@ fn work_from_before_is_there_at_the_beginning_with_what_is_left_of_it() {
     let starts: BTreeMap<_, _> = lived.history.starts.iter().cloned().collect();
     let ran: Vec<bool> = before.iter().map(|job| starts[job.name.as_ref().unwrap().as_str()] < from.0).collect();
     assert!(ran[0] && ran.is_sorted_by_key(|ran| !ran), "{ran:?}");
+    // A start from before the stretch says nothing of one in it.
+    let recorded = |job: &&TraceJob| job.recorded_start_ms.is_some();
+    assert_eq!(before.iter().map(recorded).collect::<Vec<_>>(), ran.iter().map(|ran| !ran).collect::<Vec<_>>());
     let again: BTreeMap<_, _> = replayed(&imported).into_iter().collect();
     for job in before.iter().zip(ran).filter(|(_, ran)| *ran).map(|(job, _)| job) {
         let name = job.name.as_ref().unwrap().as_str();
@@ -144,6 +168,39 @@ fn elements_failures_and_drains_are_imported() {
     let begin_s = BEGIN.0 / SECOND;
     assert_eq!((drain.node.as_str(), drain.at_s, drain.until_s), ("n-1", begin_s + 60, Some(begin_s + 200)));
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
+}
+
+/// A node that was lost takes its work with it in a run too; a drain would keep it.
+#[test]
+fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "long", 1_000, scheduling(1, 8));
+    lived.until(1_000_000);
+    let settings = lived.player.state.settings().clone();
+    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    let node = lived.nodes[0];
+    let lost = [
+        (400 + suspect_s, Event::NodeSilent { node }),
+        (400 + fence_s, Event::NodeFenced { node }),
+        (900, Event::NodeSeen { node }),
+    ];
+    let import_of = |from_s: u64| {
+        let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
+        let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
+        let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
+        events.sort_by_key(|(at, _)| *at);
+        events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+        gatherer.finish(&lived.player.state).unwrap()
+    };
+    let imported = import_of(0);
+    let [outage] = imported.world.outages.as_slice() else { panic!("{:?}", imported.world) };
+    assert_eq!((outage.node.as_str(), outage.at_s, outage.for_s), ("n-0", BEGIN.0 / SECOND + 400, Some(500)));
+    assert_eq!((imported.world.drains.len(), imported.card.outages), (0, 1));
+    let [played] = &results(&imported, &imported.policy)[..] else { panic!() };
+    assert_eq!((played.used.lost_ms, played.used.kept_ms), (400 * SECOND, 1_000 * SECOND));
+    // One that was fenced before the stretch holds nothing any more, and is only not there yet.
+    let later = import_of(400 + fence_s + 1);
+    assert_eq!((later.world.outages.len(), later.world.drains.len()), (0, 1));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use fairness::Fairness;
 use groups::Group;
 use usage::Usage;
 
+use crate::calibration::Calibration;
 use crate::estimates::{Estimate, Sample, StartEstimates};
 use crate::faults::Faults;
 use crate::play::Played;
@@ -16,7 +17,7 @@ use crate::sleepers::PowerCounts;
 use crate::trace::TraceJob;
 use muster_common::Time;
 use muster_engine::state::gang::{Allocation, AttemptRecord, Cause};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A run shorter than this counts as this long in the bounded slowdown.
@@ -203,7 +204,7 @@ pub(crate) fn seconds(ms: u64) -> f64 {
 }
 
 /// Mean and tail of one figure over the jobs that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Spread {
     pub mean: f64,
     pub median: f64,
@@ -214,7 +215,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         if values.is_empty() {
             return Self::default();
@@ -259,8 +260,12 @@ pub struct Summary {
     pub fairness: Fairness,
     pub by_size: Vec<Group>,
     pub by_account: Vec<Group>,
+    /// What no user is known of is under the empty name.
+    pub by_user: Vec<Group>,
     /// Where they were asked for.
     pub start_estimates: Option<StartEstimates>,
+    /// Where the trace knows when jobs started.
+    pub calibration: Option<Calibration>,
     /// Where there is a price list.
     pub cost: Option<Bill>,
 }
@@ -298,6 +303,7 @@ impl Summary {
         summary.power = sleepers.counts;
         summary.usage = Usage::of(results, meter);
         summary.start_estimates = StartEstimates::of(results, sample);
+        summary.calibration = Calibration::of(results);
         summary
     }
 
@@ -320,6 +326,7 @@ impl Summary {
             schema: "muster.sim.summary/1",
             complete: true,
             start_estimates: None,
+            calibration: None,
             cost: None,
             jobs: results.len() as u64,
             succeeded: count(&[JobState::Succeeded]),
@@ -341,6 +348,7 @@ impl Summary {
             fairness: Fairness::of(results, devices),
             by_size: groups::by_size(results),
             by_account: groups::by_account(results),
+            by_user: groups::by_user(results),
         }
     }
 }
@@ -383,6 +391,19 @@ mod tests {
         assert_eq!(summary.utilisation.until_last_start, 50.0 / 20.0);
         assert_eq!(summary.utilisation.full_span, 50.0 / 80.0);
         assert_eq!((summary.wait_s.mean, summary.wait_s.max), (2.5, 5.0));
+    }
+
+    #[test]
+    fn jobs_are_summed_up_by_user_too() {
+        let of = |user: &str, start_s: u64| {
+            let mut result = result(0, start_s, 10, 1);
+            result.job.user = Some(user.to_owned()).filter(|user| !user.is_empty());
+            result
+        };
+        let summary = Summary::of_jobs(&[of("bob", 30), of("ann", 0), of("bob", 10), of("", 5)], 1);
+        let told: Vec<_> =
+            summary.by_user.iter().map(|group| (group.name.as_str(), group.jobs, group.wait_s.max)).collect();
+        assert_eq!(told, [("", 1, 5.0), ("ann", 1, 0.0), ("bob", 2, 30.0)]);
     }
 
     #[test]

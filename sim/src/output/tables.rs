@@ -10,13 +10,19 @@ use crate::metrics::groups::{Group, by_account, by_size, by_user};
 use crate::metrics::usage::gpu_h;
 use crate::metrics::{AttemptResult, JobResult};
 use crate::play::Played;
+use crate::power::Watts;
 use crate::trace::RecordedEnd;
 use crate::world::World;
 use crate::world::failures::Kind;
 use std::path::Path;
 
 /// Writes all of them.
-pub(super) fn write<'a>(folder: &Path, world: &World, played: &'a Played) -> Result<(), SimError> {
+pub(super) fn write<'a>(
+    folder: &Path,
+    world: &World,
+    watts: Option<Watts>,
+    played: &'a Played,
+) -> Result<(), SimError> {
     let Played { results, attempts, meter, faults, .. } = played;
     both(folder, "jobs", &job_columns(), results.iter())?;
     let of_attempt = |attempt: &'a AttemptResult| AttemptRow { attempt, result: &results[attempt.job], faults };
@@ -30,7 +36,7 @@ pub(super) fn write<'a>(folder: &Path, world: &World, played: &'a Played) -> Res
     };
     both(folder, "placements", &part_columns(), parts.map(of_part))?;
     let cells = meter.cells.iter().enumerate();
-    both(folder, "samples", &sample_columns(), cells.map(|(at, cell)| SampleRow::new(meter, at, cell)))?;
+    both(folder, "samples", &sample_columns(), cells.map(|(at, cell)| SampleRow::new(meter, at, cell, watts)))?;
     let groups = world.nodes.iter().flat_map(|group| (0..group.count).map(|_| group.name.as_str()));
     let nodes = faults.machines.iter().zip(groups);
     let of_node = |(machine, group): (&'a Machine, _)| {
@@ -137,12 +143,13 @@ struct SampleRow<'a> {
     from_ms: u64,
     to_ms: u64,
     cell: &'a Cell,
+    watts: Option<Watts>,
 }
 
 impl<'a> SampleRow<'a> {
-    fn new(meter: &Meter, at: usize, cell: &'a Cell) -> Self {
+    fn new(meter: &Meter, at: usize, cell: &'a Cell, watts: Option<Watts>) -> Self {
         let from = meter.begin().plus_ms(at as u64 * meter.cell_ms);
-        Self { from_ms: from.0, to_ms: from.plus_ms(meter.cell_ms).min(meter.now()).0, cell }
+        Self { from_ms: from.0, to_ms: from.plus_ms(meter.cell_ms).min(meter.now()).0, cell, watts }
     }
 
     fn mean(&self, sum: u128) -> f64 {
@@ -170,6 +177,10 @@ fn sample_columns<'a>() -> Vec<Column<'a, SampleRow<'a>>> {
         real("gpus_asleep", 3, |row: &SampleRow| row.gpus(&[Use::Asleep])),
         real("waiting_gangs", 3, |row: &SampleRow| Some(row.mean(row.cell.waiting_gangs))),
         real("waiting_gpus", 3, |row: &SampleRow| Some(row.mean(row.cell.waiting_devices))),
+        real("gpus_switching", 3, |row: &SampleRow| row.gpus(&[Use::Switching])),
+        optional(real("power_kw", 3, |row: &SampleRow| {
+            Some(row.watts?.kw(row.cell, row.to_ms.saturating_sub(row.from_ms)))
+        })),
     ]
 }
 
@@ -230,5 +241,12 @@ fn group_columns<'a>() -> Vec<Column<'a, GroupRow<'a>>> {
         s("bsld_median", |row| Some(row.1.bsld.median)),
         s("bsld_p95", |row| Some(row.1.bsld.p95)),
         s("bsld_max", |row| Some(row.1.bsld.max)),
+        s("wait_p999_s", |row| Some(row.1.wait_s.p999)),
+        s("turnaround_median_s", |row| Some(row.1.turnaround_s.median)),
+        s("turnaround_p99_s", |row| Some(row.1.turnaround_s.p99)),
+        s("turnaround_p999_s", |row| Some(row.1.turnaround_s.p999)),
+        s("turnaround_max_s", |row| Some(row.1.turnaround_s.max)),
+        s("bsld_p99", |row| Some(row.1.bsld.p99)),
+        s("bsld_p999", |row| Some(row.1.bsld.p999)),
     ]
 }

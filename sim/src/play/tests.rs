@@ -96,6 +96,31 @@ fn a_lost_node_costs_the_fencing_wait_and_the_work_since_the_checkpoint() {
     assert_eq!(again, 5_000 * (played.attempts.len() as u64 - 1));
 }
 
+/// What is drained keeps its work; what is lost with a machine has what its last checkpoint has.
+#[test]
+fn a_planned_outage_loses_work_that_a_drain_keeps() {
+    let with = |what: &str| {
+        let text = format!("[[nodes]]\ncount = 1\ndevices = 8\n[delays]\ncheckpoint_every_ms = 60000\n{what}");
+        played(&world(&text), &Truth::default(), 0, vec![job(1, 0, 400, 8)])
+    };
+    let lost = with("[[outages]]\nnode = \"node-0\"\nat_s = 150\nfor_s = 1000\n");
+    assert_eq!((lost.attempts[0].cause, lost.faults.counts[Kind::Node as usize]), ("NODE_LOST", 1));
+    let used = Used { overhead_ms: 0, kept_ms: 400_000, lost_ms: 30_000, stalled_ms: 300_000 };
+    // Back at 1,150 s with the 280 s that no checkpoint held.
+    assert_eq!((lost.results[0].used, lost.results[0].end), (used, Some(Time(1_430_000))));
+    assert_eq!(lost.faults.machines[0].down_ms, 1_000_000);
+    let kept = with("[[drains]]\nnode = \"node-0\"\nat_s = 150\ndeadline_s = 0\nuntil_s = 1150\n");
+    assert_eq!((kept.results[0].used.lost_ms, kept.results[0].end), (0, Some(Time(1_400_000))));
+}
+
+#[test]
+fn what_waits_for_ever_for_a_machine_that_is_gone_ends_the_run() {
+    let text = "[[nodes]]\ncount = 1\ndevices = 8\n[failures]\nsoftware = { per_1000_days = 1000.0 }\n\
+         [[outages]]\nnode = \"node-0\"\nat_s = 10\n";
+    let played = played(&world(text), &Truth::default(), 0, vec![job(1, 0, 100, 8)]);
+    assert_eq!((played.results[0].state, played.results[0].used.lost_ms), (JobState::Unfinished, 10_000));
+}
+
 #[test]
 fn a_broken_device_is_out_until_it_is_repaired() {
     let text = "[[nodes]]\ncount = 1\ndevices = 1\n[jobs]\nretry_infra = 1000\n\

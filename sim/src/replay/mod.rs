@@ -1,6 +1,7 @@
 //! A recorded log once more: State is rebuilt entry by entry, and a judge sees each decision beside the State it was
 //! made from. What such a replay can say and what it cannot is in docs/how-to/try-a-policy.md.
 
+pub mod counterfactual;
 pub mod shadow;
 #[cfg(test)]
 mod tests;

@@ -83,17 +83,23 @@ fn stacked(run: &Run, title: &str, unit: &str, layers: &[(usize, &str, Pick)]) -
 }
 
 pub fn utilisation(run: &Run) -> String {
-    stacked(
-        run,
-        "GPUs over time",
-        "GPUs",
-        &[
-            (2, "running", |sample| sample.gpus_running),
-            (1, "held, not running", |sample| (sample.gpus_allocated - sample.gpus_running).max(0.0)),
-            (3, "down", |sample| sample.gpus_down),
-            (5, "free", |sample| sample.gpus_free),
-        ],
-    )
+    let mut layers: Vec<(usize, &str, Pick)> = vec![
+        (2, "running", |sample| sample.gpus_running),
+        (1, "held, not running", |sample| (sample.gpus_allocated - sample.gpus_running).max(0.0)),
+        (3, "down", |sample| sample.gpus_down),
+    ];
+    // Most clusters never sleep.
+    let asleep: [(usize, &str, Pick); 2] =
+        [(6, "falling asleep or waking", |sample| sample.gpus_switching), (4, "asleep", |sample| sample.gpus_asleep)];
+    layers.extend(asleep.into_iter().filter(|(_, _, pick)| run.samples.iter().any(|sample| pick(sample) > 0.0)));
+    layers.push((5, "free", |sample| sample.gpus_free));
+    stacked(run, "GPUs over time", "GPUs", &layers)
+}
+
+/// `None` where nothing is known of power.
+pub fn power(run: &Run) -> Option<String> {
+    let known = run.samples.iter().any(|sample| sample.power_kw.is_some());
+    known.then(|| stacked(run, "Power", "kW", &[(6, "drawn", |sample| sample.power_kw.unwrap_or(0.0))]))
 }
 
 pub fn queue(run: &Run) -> String {

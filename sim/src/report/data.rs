@@ -27,6 +27,12 @@ pub struct Sample {
     pub gpus_free: f64,
     pub gpus_fragmented: f64,
     pub gpus_down: f64,
+    #[serde(default)]
+    pub gpus_asleep: f64,
+    #[serde(default)]
+    pub gpus_switching: f64,
+    #[serde(default)]
+    pub power_kw: Option<f64>,
     pub waiting_gpus: f64,
 }
 

@@ -6,8 +6,10 @@ pub(crate) mod page;
 pub(crate) mod svg;
 
 use crate::SimError;
+use crate::calibration::Calibration;
 use crate::compare::{AccountChange, Comparison, Difference, Verdict};
 use crate::output;
+use crate::replay::counterfactual::Past;
 use crate::sweep::{Point, Sweep};
 use data::Run;
 use page::{Page, list, table};
@@ -45,6 +47,9 @@ fn page_of(run: &Run) -> String {
         &charts::waterfall(run),
     );
     page.section("Use over time", "Means over equal steps of time.", &charts::utilisation(run));
+    if let Some(power) = charts::power(run) {
+        page.section("Power over time", "What GPUs draw, with what the building adds.", &power);
+    }
     page.section("Queue over time", "GPUs that waiting jobs ask for.", &charts::queue(run));
     let waits = charts::cumulative(run, "wait", |job| job.wait_s);
     let turnarounds = charts::cumulative(run, "completion", |job| job.end_s.map(|end_s| end_s - job.submit_s));
@@ -185,19 +190,7 @@ fn honesty(run: &Run) -> Vec<String> {
          same times however long they wait."
             .to_owned(),
     ];
-    let failures = &run.manifest["world"]["failures"];
-    let breaks = ["profile", "gpu", "node", "software", "leaf"].iter().any(|kind| !failures[*kind].is_null());
-    told.push(if breaks {
-        format!(
-            "Failures are Poisson processes of given rates: {} of GPUs, {} of nodes, {} of software, {} of leaves in this run.",
-            run.number("/failures/gpu"),
-            run.number("/failures/node"),
-            run.number("/failures/software"),
-            run.number("/failures/leaf")
-        )
-    } else {
-        "Nothing breaks in this world: no failures were asked for.".to_owned()
-    });
+    told.extend(broken(run));
     told.extend(rented(run));
     if run.number("/unfinished") + run.number("/unplaceable") > 0.0 {
         told.push(format!(
@@ -215,10 +208,47 @@ fn honesty(run: &Run) -> Vec<String> {
             run.of_manifest("/truncated")
         ));
     }
-    told.push(
-        "It is not calibrated: no past of a real cluster was replayed to see how far the figures are off.".to_owned(),
-    );
+    told.push(calibrated(run));
     told
+}
+
+/// What breaks in the world: at random, at given times, or nothing.
+fn broken(run: &Run) -> Vec<String> {
+    let failures = &run.manifest["world"]["failures"];
+    let at_random = ["profile", "gpu", "node", "software", "leaf"].iter().any(|kind| !failures[*kind].is_null());
+    let planned = run.manifest["world"]["outages"].as_array().map_or(0, Vec::len);
+    let mut told = Vec::new();
+    if at_random {
+        told.push(format!(
+            "Failures are Poisson processes of given rates: {} of GPUs, {} of nodes, {} of software, {} of leaves in this run.",
+            run.number("/failures/gpu"),
+            run.number("/failures/node"),
+            run.number("/failures/software"),
+            run.number("/failures/leaf")
+        ));
+    }
+    if planned > 0 {
+        told.push(format!(
+            "{planned} outages of nodes come at given times, whatever the policy; what ran there has only what its last \
+             checkpoint held."
+        ));
+    }
+    if told.is_empty() {
+        told.push("Nothing breaks in this world: no failures were asked for.".to_owned());
+    }
+    told
+}
+
+/// How far the run is from what was recorded, where anything was.
+fn calibrated(run: &Run) -> String {
+    match serde_json::from_value::<Calibration>(run.summary["calibration"].clone()) {
+        Ok(known) => format!(
+            "Held against {}. That is how far the figures can be trusted where the policy is the one that was in force; under \
+             another, it is the difference between the two as well.",
+            known.words()
+        ),
+        Err(_) => "It is not calibrated: the trace does not tell when its jobs really started.".to_owned(),
+    }
 }
 
 /// Of machines that their owner may take back.
@@ -241,10 +271,11 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
     let mut page = Page::new(
         &format!("Policies against {}", comparison.base),
         &format!(
-            "{} in {}, {} seeds{}",
+            "{} in {}, {} seeds{}{}",
             comparison.trace.name,
             comparison.world.name,
             comparison.seeds.len(),
+            comparison.past.as_ref().map_or_else(String::new, |past| format!(", {}", past.mode)),
             if comparison.complete { "" } else { "; stopped before all were run" }
         ),
     );
@@ -268,7 +299,9 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
     } else {
         "Nothing is drawn at random in this world, so that every seed is the same run and there are no intervals."
     };
-    page.section("How far to trust this", told, "");
+    let past = comparison.past.iter().flat_map(Past::lines);
+    let told_more: Vec<String> = past.chain(comparison.notes.iter().cloned()).collect();
+    page.section("How far to trust this", told, &list(&told_more));
     page.finish()
 }
 
@@ -329,3 +362,6 @@ pub(crate) fn sweep(sweep: &Sweep) -> String {
     page.section("All combinations", "Means over the seeds; * = on the line.", &table(&head, &rows));
     page.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,8 @@ pub(super) struct Line {
     #[serde(default, skip_serializing_if = "is_unknown")]
     pub recorded_end: RecordedEnd,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_start_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
@@ -92,8 +94,12 @@ pub(super) fn row(line: Line) -> Result<Row, String> {
     if line.run_ms == 0 {
         return Ok(Row::Dropped("run time 0"));
     }
-    if line.submit_ms.max(line.run_ms) > 1_000_000_000_000_000 {
+    let start_ms = line.recorded_start_ms.unwrap_or(line.submit_ms);
+    if line.submit_ms.max(line.run_ms).max(start_ms) > 1_000_000_000_000_000 {
         return Err("a time is beyond what a trace can hold".into());
+    }
+    if start_ms < line.submit_ms {
+        return Err("recorded_start_ms is before submit_ms".into());
     }
     if line.devices > 0 {
         devices(i64::from(line.devices))?;
@@ -124,6 +130,7 @@ pub(super) fn row(line: Line) -> Result<Row, String> {
         user: line.user,
         account: line.account,
         recorded_end: line.recorded_end,
+        recorded_start_ms: line.recorded_start_ms,
         work: line.work,
         name: line.name,
         scheduling: line.scheduling,
@@ -162,6 +169,7 @@ pub fn write(output: &mut dyn Write, jobs: &[TraceJob], recorded_devices: Option
             user: job.user.clone(),
             account: job.account.clone(),
             recorded_end: job.recorded_end,
+            recorded_start_ms: job.recorded_start_ms,
             work: job.work.clone(),
             name: job.name.clone(),
             scheduling: job.scheduling.clone(),

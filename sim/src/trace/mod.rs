@@ -61,6 +61,8 @@ pub struct TraceJob {
     /// Who is charged: a virtual cluster, a group, an account.
     pub account: Option<Name>,
     pub recorded_end: RecordedEnd,
+    /// When it first started where it was recorded; a run is held against it.
+    pub recorded_start_ms: Option<u64>,
     /// What it does, where run times follow from a table of throughputs.
     pub work: Option<Work>,
     /// As its user called it; run times are learned by it.
@@ -84,6 +86,7 @@ impl Default for TraceJob {
             user: None,
             account: None,
             recorded_end: RecordedEnd::Unknown,
+            recorded_start_ms: None,
             work: None,
             name: None,
             scheduling: None,

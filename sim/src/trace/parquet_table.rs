@@ -36,6 +36,7 @@ fn columns<'a>() -> Vec<Column<'a, &'a TraceJob>> {
             let end = serde_json::to_value(job.recorded_end).ok()?;
             (job.recorded_end != RecordedEnd::Unknown).then(|| end.as_str().map(|end| end.to_owned().into()))?
         })),
+        optional(whole("recorded_start_ms", |job| job.recorded_start_ms)),
         optional(text("work_kind", |job| job.work.as_ref().map(|work| work.kind.as_str().into()))),
         optional(whole("work_steps", |job| job.work.as_ref().map(|work| work.steps))),
         optional(text("name", |job| job.name.as_ref().map(|name| name.as_str().into()))),
@@ -183,6 +184,7 @@ impl Fields<'_> {
             user: self.text("user")?,
             account: self.name("account")?,
             recorded_end,
+            recorded_start_ms: self.whole("recorded_start_ms")?,
             work: self.work()?,
             name: self.name("name")?,
             scheduling: self.document("scheduling")?,

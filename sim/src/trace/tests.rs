@@ -200,6 +200,7 @@ fn our_own_format_keeps_everything() {
         user: Some("ann".into()),
         account: Some(Name::literal("nlp")),
         recorded_end: RecordedEnd::Cancelled,
+        recorded_start_ms: Some(11),
         work: Some(Work { kind: "A".into(), steps: 4 }),
         ..TraceJob::default()
     };
@@ -214,6 +215,8 @@ fn our_own_format_keeps_everything() {
     let wrong =
         "{\"schema\":\"muster.trace/1\"}\n{\"job_id\":\"a\",\"submit_ms\":1,\"run_ms\":1,\"devices\":1,\"colour\":2}\n";
     assert!(lenient(Format::Muster, wrong).card.bad[0].why.contains("colour"));
+    let early = std::str::from_utf8(&bytes).unwrap().replacen("\"recorded_start_ms\":11", "\"recorded_start_ms\":4", 1);
+    assert_eq!(lenient(Format::Muster, &early).card.bad[0].why, "recorded_start_ms is before submit_ms");
     let unlike =
         std::str::from_utf8(&bytes).unwrap().replacen("\"devices\":1", "\"devices\":2", 1).replace("250", "1000");
     assert!(lenient(Format::Muster, &unlike).card.bad[0].why.contains("scheduling"));
@@ -261,6 +264,7 @@ fn full_jobs() -> [TraceJob; 2] {
         user: Some("ann".into()),
         account: Some(Name::literal("nlp")),
         recorded_end: RecordedEnd::Cancelled,
+        recorded_start_ms: Some(11),
         work: Some(Work { kind: "A, B".into(), steps: 4 }),
         name: Some(Name::literal("probe")),
         ..job("x", 5, 6, 9, 1)

@@ -19,7 +19,7 @@ use muster_common::job::{
 use muster_common::node::Inventory;
 use muster_common::resources::Share;
 use muster_common::topology::FabricSpec;
-use planned::{Cancellation, PlannedDrain, UserFailure};
+use planned::{Cancellation, PlannedDrain, PlannedOutage, UserFailure};
 use serde::{Deserialize, Serialize};
 use spot::Spot;
 use std::collections::BTreeMap;
@@ -48,6 +48,8 @@ pub struct World {
     pub elastic: Vec<Elastic>,
     #[serde(default)]
     pub drains: Vec<PlannedDrain>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<PlannedOutage>,
     #[serde(default)]
     pub cancellations: Vec<Cancellation>,
     #[serde(default)]
@@ -217,6 +219,7 @@ impl World {
             spot: Vec::new(),
             elastic: Vec::new(),
             drains: Vec::new(),
+            outages: Vec::new(),
             cancellations: Vec::new(),
             user_failures: Vec::new(),
         }

@@ -1,4 +1,4 @@
-//! What happens at given times: drains, cancellations, failures of users' own.
+//! What happens at given times: drains, outages, cancellations, failures of users' own.
 
 use super::World;
 use muster_common::Name;
@@ -16,6 +16,18 @@ pub struct PlannedDrain {
     pub deadline_s: Option<u64>,
     /// When the node is back; without it, never.
     pub until_s: Option<u64>,
+}
+
+/// A machine that goes down, and what runs there with it; back as another boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedOutage {
+    pub node: Name,
+    /// On the trace's clock.
+    pub at_s: u64,
+    /// Without it, it never comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +68,14 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         }
         if drain.until_s.is_some_and(|until_s| until_s <= drain.at_s) {
             return Err(format!("drains: node `{}` is back before it goes", drain.node));
+        }
+    }
+    for outage in &world.outages {
+        if !names.contains(&outage.node) {
+            return Err(format!("outages: there is no node `{}`", outage.node));
+        }
+        if outage.for_s == Some(0) {
+            return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
         }
     }
     let mut failing = BTreeSet::new();

@@ -21,6 +21,8 @@ fn mistakes_are_refused_by_name() {
         ("[[nodes]]\ncount = 2\ndevices = 8\ncpus = 4\n", "fewer CPUs"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[jobs]\nstep = 9\n", "jobs.step is 9"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n", "cycle_after"),
+        ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-1\"\nat_s = 5\n", "no node `node-1`"),
+        ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 5\nfor_s = 0\n", "down for 0 s"),
         ("[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n", "two groups"),
     ] {
         let why = parse(text).unwrap_err();

@@ -35,6 +35,7 @@ pub fn run(context: &Context, args: SimCompareArgs) -> Result<u8, CliError> {
         seeds: args.seeds,
         threads: threads(args.threads),
         output: args.output,
+        past: None,
     };
     let mut teller = Teller::new(context);
     let told = |done: usize, all: usize| teller.tell(done as u64, all as u64, "runs");

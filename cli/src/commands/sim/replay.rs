@@ -15,16 +15,13 @@ use muster_scheduler::decisions::Chapter;
 use muster_sim::SceneArgs;
 use muster_sim::cluster::{POLICY_FILE, TRACE_FILE, WORLD_FILE, organisation_in};
 use muster_sim::compare::{CompareArgs, Comparison};
+use muster_sim::replay::counterfactual::{Past, SAYS};
 use muster_sim::replay::shadow::{Shadow, Shadowed};
 use muster_sim::replay::verify::{Verified, Verifier};
 use muster_sim::replay::{Account, Judge, Replay};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// What the counterfactual says of itself.
-const COUNTERFACTUAL: &str = "counterfactual: the same work is played in a simulated copy of the cluster, under the policy \
-                              in force and under the given one; waits, use and cost are the simulator's, and differ from \
-                              what was by all that the data card lists";
 const SHOWN_MAX: usize = 10;
 
 #[derive(Debug, Args)]
@@ -151,6 +148,7 @@ fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output
         seeds: 1,
         threads: threads(None),
         output: output.join("compared"),
+        past: Some(Past::of(&imported.card)),
     };
     let mut teller = Teller::new(context);
     let told = |done: usize, all: usize| teller.tell(done as u64, all as u64, "runs");
@@ -161,15 +159,13 @@ fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output
 }
 
 pub fn render_counterfactual(comparison: &Comparison) -> String {
-    format!("{COUNTERFACTUAL}\n{}", super::compare::render(comparison))
+    format!("{SAYS}\n{}", super::compare::render(comparison))
 }
 
 /// A comparison's document, and which of the three replays it is of.
 pub fn document_counterfactual(comparison: &Comparison) -> Value {
     let mut document = super::compare::document(comparison);
     document["schema"] = "muster.replay_counterfactual/1".into();
-    document["mode"] = "counterfactual".into();
-    document["says"] = COUNTERFACTUAL.into();
     document
 }
 

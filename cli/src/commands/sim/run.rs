@@ -3,9 +3,11 @@
 use super::{SimSceneArgs, Teller, failed, interrupts, said};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::human::bytes;
 use crate::output::table::cell;
 use clap::Args;
 use muster_sim::estimates::Errors;
+use muster_sim::stopwatch::Timing;
 use muster_sim::{Manifest, RunArgs, Summary};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -45,9 +47,11 @@ pub fn run(context: &Context, args: SimRunArgs) -> Result<u8, CliError> {
     let mut teller = Teller::new(context);
     let report = muster_sim::run(&args, &mut |progress| teller.ended(progress, &stop)).map_err(failed)?;
     context.printer.say(&said(&report.card));
-    context
-        .printer
-        .answer(|| document(&report.summary, &report.manifest), || render(&report.summary, &report.manifest))?;
+    context.printer.answer(
+        || document(&report.summary, &report.manifest, &report.timing),
+        || render(&report.summary, &report.manifest),
+    )?;
+    context.printer.say(&timed(&report.timing));
     context.printer.say(&format!("results in {}", args.output.display()));
     if !report.summary.complete {
         context.printer.say("it was stopped before its end; what had happened until then was kept");
@@ -63,7 +67,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
          wait         mean {:.1} s, median {:.1} s, p95 {:.1} s, p99 {:.1} s, max {:.1} s\n  \
          turnaround   mean {:.1} s\n  slowdown     mean {:.3} (bounded at {} s)\n  \
          utilisation  {:.4}, until the last start {:.4}\n  makespan     {:.1} s\n  preemptions  {}\n  \
-         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}{}",
+         load         {:.3}\n  GPU-time     {:.1} % kept work, {:.1} % allocated; {}\n{}{}{}",
         cell(&manifest.policy_file.name),
         cell(&manifest.trace_file.name),
         summary.succeeded,
@@ -87,6 +91,7 @@ pub fn render(summary: &Summary, manifest: &Manifest) -> String {
         summary.usage.allocated * 100.0,
         spent(summary),
         estimates(summary),
+        calibration(summary),
         cost(summary),
     )
 }
@@ -111,6 +116,10 @@ fn estimates(summary: &Summary) -> String {
     )
 }
 
+fn calibration(summary: &Summary) -> String {
+    summary.calibration.as_ref().map_or_else(String::new, |known| format!("  calibration  {}\n", known.words()))
+}
+
 fn cost(summary: &Summary) -> String {
     let Some(bill) = &summary.cost else { return String::new() };
     format!(
@@ -119,10 +128,46 @@ fn cost(summary: &Summary) -> String {
     )
 }
 
-pub fn document(summary: &Summary, manifest: &Manifest) -> Value {
+/// What it cost on this machine.
+fn timed(timing: &Timing) -> String {
+    let Timing { decisions, decision_p50_us, decision_p99_us, decision_max_us, play_s, events_per_s, .. } = timing;
+    let memory =
+        timing.peak_memory_bytes.map_or_else(String::new, |peak| format!("; {} of memory at most", bytes(peak)));
+    format!(
+        "{decisions} decisions in {play_s:.1} s: {decision_p50_us:.0} us in the median, p99 {decision_p99_us:.0} us, max \
+         {decision_max_us:.0} us; {events_per_s:.0} events a second{memory}"
+    )
+}
+
+pub fn document(summary: &Summary, manifest: &Manifest, timing: &Timing) -> Value {
     json!({
         "schema": "muster.sim/1",
         "summary": serde_json::to_value(summary).unwrap_or_default(),
         "manifest": serde_json::to_value(manifest).unwrap_or_default(),
+        "timing": serde_json::to_value(timing).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_cost_is_said_in_one_line() {
+        let timing = Timing {
+            decisions: 1_200,
+            decision_p50_us: 41.2,
+            decision_p99_us: 900.0,
+            decision_max_us: 12_345.6,
+            play_s: 2.5,
+            events: 5_000,
+            events_per_s: 2_000.0,
+            peak_memory_bytes: Some(64 << 20),
+        };
+        let said = timed(&timing);
+        assert!(said.starts_with("1200 decisions in 2.5 s: 41 us in the median, p99 900 us, max 12346 us"), "{said}");
+        assert!(said.contains("2000 events a second; ") && said.ends_with(" of memory at most"), "{said}");
+        let elsewhere = Timing { peak_memory_bytes: None, ..timing };
+        assert!(timed(&elsewhere).ends_with("2000 events a second"));
+    }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use muster_sim::compare::CompareArgs;
 use muster_sim::explain::ExplainArgs;
+use muster_sim::replay::counterfactual::{Past, SAYS};
 use muster_sim::sweep::{Axis, SweepArgs};
 use muster_sim::trace::BadRows;
 use muster_sim::tune::{Constraint, Goal, Range, TuneArgs};
@@ -53,6 +54,7 @@ fn compare_of_two_policies() {
         seeds: 4,
         threads: 2,
         output: dir.join("out"),
+        past: None,
     };
     let compared = muster_sim::compare::compare(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
     check("sim_compare", sim::compare::render(&compared), plain(&sim::compare::document(&compared)));
@@ -72,6 +74,12 @@ fn replay_of_a_past_under_another_policy() {
         seeds: 1,
         threads: 1,
         output: dir.join("out"),
+        past: Some(Past {
+            mode: "counterfactual",
+            says: SAYS,
+            not_modelled: vec!["2 devices were put into quarantine; here they stay in use".into()],
+            assumed: vec!["1 jobs: had several attempts: runs as long as the last of them".into()],
+        }),
     };
     let compared = muster_sim::compare::compare(&args, &AtomicBool::new(false), |_, _| ()).expect("it runs");
     let document = plain(&sim::replay::document_counterfactual(&compared));
