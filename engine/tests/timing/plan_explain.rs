@@ -2,6 +2,7 @@
 
 use crate::plan_support;
 
+use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::{Preferred, Required};
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{Command, NodeAction, Principal};
@@ -79,6 +80,28 @@ fn each_blocker_is_named_alone() {
     assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
 }
 
+/// On one of four nodes only.
+fn only_on(at: usize, mut wish: Scheduling) -> Scheduling {
+    wish.groups[0].exclude = (0..4).filter(|other| *other != at).map(|other| name(&format!("n{other}"))).collect();
+    wish
+}
+
+/// Two nodes of one model and two of another, the second of each in another leaf.
+fn mixed() -> Cluster {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.fabric(&["leaf"]);
+    for (at, (model, leaf)) in [("H100", "a"), ("H100", "b"), ("A100", "a"), ("A100", "b")].into_iter().enumerate() {
+        cluster.node(&format!("n{at}"), inventory(model, 8, &[leaf]));
+    }
+    cluster
+}
+
+fn on(model: &str, count: u32, per_node: u32) -> Scheduling {
+    let mut wish = exact(nodes(count, per_node), 100);
+    wish.groups[0].models = vec![name(model)];
+    wish
+}
+
 #[test]
 fn what_the_job_itself_says_comes_before_what_the_cluster_lacks() {
     let (mut cluster, _) = half_full(Policy::default());
@@ -107,6 +130,90 @@ fn a_filler_hears_whom_it_would_delay() {
     assert_eq!((blocker.reason, blocker.gangs.as_slice()), (Reason::Backfill, [booked].as_slice()));
     assert_eq!((explained.position, blocker.until), (Some((2, 2)), Some(Time(100_000))));
     assert_eq!(why(&cluster.player.state, booked).booked, Some(Time(100_000)));
+}
+
+/// Four nodes, three of them taken, for 100, 200 and 300 s: three starts are booked, one on each of these.
+fn three_booked() -> (Cluster, Vec<GangId>) {
+    let policy = Policy {
+        order: Order::Fifo,
+        backfill: Backfill { reserve_depth: 4, ..Backfill::default() },
+        ..Policy::default()
+    };
+    let mut cluster = Cluster::new(policy);
+    for at in 0..4 {
+        cluster.node(&format!("n{at}"), inventory("H100", 8, &[]));
+    }
+    for (at, run_s) in [100, 200, 300].into_iter().enumerate() {
+        cluster.submit(only_on(at, lasting(job(nodes(1, 4)), run_s)));
+    }
+    cluster.decide();
+    let booked = [0, 1, 2].map(|at| cluster.submit(only_on(at, lasting(job(nodes(1, 8)), 50))));
+    cluster.decide();
+    assert_eq!(
+        booked.map(|gang| why(&cluster.player.state, gang).booked),
+        [100, 200, 300].map(|at| Some(Time(at * 1000)))
+    );
+    (cluster, booked.to_vec())
+}
+
+/// The reason that decides, whom it names, and until when.
+fn first(cluster: &Cluster, gang: GangId) -> (Reason, Vec<GangId>, Option<Time>) {
+    let first = why(&cluster.player.state, gang).blockers.remove(0);
+    (first.reason, first.gangs, first.until)
+}
+
+#[test]
+fn a_filler_hears_of_the_booking_it_would_delay_and_of_no_other() {
+    let (mut cluster, booked) = three_booked();
+    let third = cluster.submit(only_on(2, lasting(job(nodes(1, 1)), 1000)));
+    let mut two = lasting(job(nodes(2, 1)), 1000);
+    two.groups[0].exclude = vec![name("n0"), name("n3")];
+    let two = cluster.submit(two);
+    cluster.decide();
+    assert_eq!(first(&cluster, third), (Reason::Backfill, vec![booked[2]], Some(Time(300_000))));
+    assert_eq!(first(&cluster, two), (Reason::Backfill, booked[1..].to_vec(), Some(Time(200_000))));
+    let detail = why(&cluster.player.state, two).blockers.remove(0).detail;
+    let names = format!("{}, {}", booked[1].job, booked[2].job);
+    assert_eq!(detail, format!("it could start, but would delay {names}, whose starts are booked"));
+    briefs_agree(&cluster);
+}
+
+#[test]
+fn bookings_that_leave_no_room_only_together_are_named_together() {
+    let (mut cluster, booked) = three_booked();
+    cluster.submit(only_on(3, lasting(job(nodes(1, 8)), 5000)));
+    cluster.decide();
+    let one = cluster.submit(lasting(job(nodes(1, 1)), 5000));
+    assert_eq!(first(&cluster, one), (Reason::Backfill, booked, Some(Time(100_000))));
+}
+
+#[test]
+fn a_booking_of_this_very_cycle_is_named() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let booked = cluster.submit(exact(nodes(4, 8), 10));
+    let filler = cluster.submit(exact(nodes(1, 1), 1000));
+    assert_eq!(cluster.player.state.reservations().len(), 0);
+    assert_eq!(first(&cluster, filler), (Reason::Backfill, vec![booked], Some(Time(100_000))));
+}
+
+#[test]
+fn who_goes_first_is_named_where_it_takes_what_another_needs() {
+    let mut cluster = mixed();
+    let other = cluster.submit(on("A100", 1, 4));
+    let ahead = cluster.submit(on("H100", 2, 8));
+    let behind = cluster.submit(on("H100", 1, 8));
+    assert!([other, ahead].iter().all(|gang| why(&cluster.player.state, *gang).starts_now));
+    assert_eq!(first(&cluster, behind), (Reason::Priority, vec![ahead], None));
+    let detail = why(&cluster.player.state, behind).blockers.remove(0).detail;
+    assert_eq!(detail, format!("{} goes first, and takes what it would need", ahead.job));
+    briefs_agree(&cluster);
+}
+
+#[test]
+fn an_element_hears_of_the_limit_of_its_array_in_the_cycle_that_reaches_it() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let limited = cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    assert_eq!(reasons(&cluster, GangId::new(limited.job, 1)), [Reason::ArrayLimit]);
 }
 
 #[test]
@@ -150,7 +257,7 @@ fn briefs_agree(cluster: &Cluster) {
         let first = one.blockers.first().map(|blocker| (blocker.reason, blocker.detail.clone()));
         assert_eq!((brief.reason.clone(), brief.booked), (first, one.booked), "{}", brief.gang);
         assert_eq!(one.position, Some((brief.position, all.order.len() as u32)));
-        assert_eq!(brief.reason.is_none(), one.starts_now);
+        assert_eq!((brief.starts_now, brief.reason.is_none()), (one.starts_now, one.starts_now));
         assert_eq!(all.get(brief.gang), Some(brief));
     }
 }
