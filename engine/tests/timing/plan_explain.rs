@@ -76,8 +76,9 @@ fn each_blocker_is_named_alone() {
     let closed = cluster.submit(job(nodes(2, 8)));
     assert_eq!(reasons(&cluster, closed), [Reason::Nodes, Reason::ClosedNodes]);
     let nodes_lack = why(&cluster.player.state, closed).blockers.remove(0);
-    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 has that many");
-    assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
+    let [one, other] = nodes_lack.gangs[..] else { panic!("those that hold the rest: {:?}", nodes_lack.gangs) };
+    let held = format!("{} holds 8, {} holds 8", one.job, other.job);
+    assert_eq!(nodes_lack.detail, format!("needs 2 nodes with 8 free devices; 1 has that many; {held}"));
 }
 
 /// On one of four nodes only.
@@ -100,6 +101,39 @@ fn on(model: &str, count: u32, per_node: u32) -> Scheduling {
     let mut wish = exact(nodes(count, per_node), 100);
     wish.groups[0].models = vec![name(model)];
     wish
+}
+
+#[test]
+fn only_those_who_hold_what_it_could_have_are_named_and_the_largest_first() {
+    let mut cluster = mixed();
+    let small = cluster.submit(only_on(0, on("H100", 1, 2)));
+    let large = cluster.submit(only_on(1, on("H100", 1, 6)));
+    let others = [cluster.submit(on("A100", 2, 4)), cluster.submit(on("A100", 1, 4))];
+    cluster.decide();
+    let two = cluster.submit(on("H100", 2, 8));
+    let lack = why(&cluster.player.state, two).blockers.remove(0);
+    assert_eq!((lack.reason, &lack.gangs[..]), (Reason::Nodes, &[large, small][..]), "{others:?} hold A100s");
+    let detail =
+        format!("needs 2 nodes with 8 free devices; 0 have that many; {} holds 6, {} holds 2", large.job, small.job);
+    assert_eq!(lack.detail, detail);
+    let mut elsewhere = on("H100", 1, 8);
+    elsewhere.groups[0].exclude = vec![name("n1")];
+    let elsewhere = cluster.submit(elsewhere);
+    assert_eq!(why(&cluster.player.state, elsewhere).blockers[0].gangs, [small]);
+}
+
+#[test]
+fn who_is_in_a_domain_too_small_for_it_is_not_named() {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.fabric(&["leaf"]);
+    for (at, leaf) in ["a", "a", "b"].into_iter().enumerate() {
+        cluster.node(&format!("n{at}"), inventory("H100", 8, &[leaf]));
+    }
+    let there = cluster.submit(only_on(0, exact(nodes(1, 8), 100)));
+    cluster.submit(only_on(2, exact(nodes(1, 8), 100)));
+    cluster.decide();
+    let pair = cluster.submit(within(exact(nodes(2, 8), 100), "leaf", Required, 1));
+    assert_eq!(why(&cluster.player.state, pair).blockers[0].gangs, [there]);
 }
 
 #[test]
@@ -295,8 +329,10 @@ fn beyond_many_different_requests_the_list_only_counts() {
     });
     let gangs: Vec<GangId> = requests.map(|request| cluster.submit(request)).collect();
     let all = briefs(&cluster.player.state, &mut Memo::default(), cluster.now());
-    let expected = Some((Reason::Nodes, "needs 3 nodes with 8 free devices; 2 have that many".to_owned()));
-    assert!(gangs.iter().all(|gang| all.get(*gang).unwrap().reason == expected));
+    let expected = "needs 3 nodes with 8 free devices; 2 have that many";
+    let told = |gang: &GangId| all.get(*gang).unwrap().reason.clone().unwrap();
+    assert!(gangs.iter().map(told).all(|(reason, text)| reason == Reason::Nodes && text.starts_with(expected)));
+    assert_eq!(told(gangs.last().unwrap()).1, expected, "those that are only counted name no holder");
 }
 
 #[test]
