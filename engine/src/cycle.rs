@@ -2,7 +2,7 @@
 
 use crate::command::{Command, PlanStep, TIMERS_MAX};
 use crate::plan::backfill;
-use crate::plan::bookings::Booking;
+use crate::plan::bookings::{Booking, Bookings};
 use crate::plan::explain::Reason;
 use crate::plan::lanes::Sought;
 use crate::plan::ledger::{Ledger, Suppose};
@@ -108,8 +108,8 @@ impl Memo {
 
     /// The order as the last cycle saw it and what is free, brought up to date.
     pub(crate) fn known(&mut self, state: &State, now: Time) -> Known<'_> {
-        let Kept { waiting, ledger, ever, .. } = self.sync(state, now);
-        Known { waiting, ledger, ever }
+        let Kept { waiting, ledger, ever, times, .. } = self.sync(state, now);
+        Known { waiting, ledger, ever, booked: times.booked() }
     }
 }
 
@@ -118,6 +118,8 @@ pub(crate) struct Known<'a> {
     pub waiting: &'a Waiting,
     pub ledger: &'a Ledger,
     pub ever: &'a mut Ever,
+    /// What the last cycle booked.
+    pub booked: &'a Bookings,
 }
 
 impl Kept {

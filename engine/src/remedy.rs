@@ -143,6 +143,11 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
     for change in changes {
         let most = WORK_MAX.saturating_sub(remedies.work) / left.max(1);
         left -= 1;
+        // The longest that helps is tried before those that are shorter.
+        let limited = change.kind == Kind::TimeLimit;
+        if limited && remedies.found.iter().any(|remedy| remedy.change.kind == Kind::TimeLimit) {
+            continue;
+        }
         let Some(played) = trial::play(state, &memo, now, &change.entries, Trial::of(gang, &base, most)) else {
             continue;
         };

@@ -15,6 +15,7 @@ use crate::state::State;
 use crate::state::gang::{Cause, GangRecord, GangState};
 use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
+use muster_common::resources::Amount;
 use muster_common::time::{MINUTE_MS, SECOND_MS};
 use muster_common::topology::FabricSpec;
 use muster_common::{GangId, Name, NodeId, Time};
@@ -388,14 +389,7 @@ impl Round<'_> {
         {
             return;
         }
-        self.ledger.change(node, |view| {
-            for (slot, left) in slots {
-                let free = &mut view.free[usize::from(slot)];
-                *free = (*free).min(left);
-            }
-            view.amount.cpu_milli = view.amount.cpu_milli.min(left.cpu_milli);
-            view.amount.memory_bytes = view.amount.memory_bytes.min(left.memory_bytes);
-        });
+        leave_no_more(self.ledger, node, slots, left);
     }
 
     /// Puts back what all but the first so many bookings leave.
@@ -450,6 +444,18 @@ impl Round<'_> {
             }));
         }
     }
+}
+
+/// Leaves on the ledger no more of a node than so much of some of its devices, and of CPU and memory.
+pub(super) fn leave_no_more(ledger: &mut Ledger, node: NodeId, slots: Vec<(u16, u16)>, left: Amount) {
+    ledger.change(node, |view| {
+        for (slot, left) in slots {
+            let free = &mut view.free[usize::from(slot)];
+            *free = (*free).min(left);
+        }
+        view.amount.cpu_milli = view.amount.cpu_milli.min(left.cpu_milli);
+        view.amount.memory_bytes = view.amount.memory_bytes.min(left.memory_bytes);
+    });
 }
 
 /// The record of a head of the queue whose start nobody can foresee.

@@ -4,8 +4,9 @@
 use super::apart::apart;
 use super::capacity::Capacity;
 use super::explain::{Blocker, NAMED_MAX, Reason, blocker};
+use super::in_the_way::{InTheWay, Others};
 use super::ledger::Ledger;
-use super::limits::{self, Of, Over};
+use super::limits::{self, Of, Over, Room};
 use super::never::NeverFits;
 use super::outside::{Sets, met};
 use super::owed;
@@ -13,14 +14,15 @@ use super::place::{Request, place};
 use super::quota;
 use super::round::{Ever, not_eligible};
 use super::windows::reserved_for_others;
-use crate::command::{Command, PlanStep, RequestNodes, StopFor};
-use crate::cycle::Cycle;
-use crate::policy::Admission;
+use crate::command::{Command, Placement, PlanStep, RequestNodes, StopFor};
+use crate::cycle::{Cycle, Known};
+use crate::policy::{Admission, Replan};
 use crate::state::State;
 use crate::state::gang::{Cause, GangState};
 use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::timer::Timer;
 use muster_common::job::{Hash, Scheduling};
-use muster_common::{DeviceId, GangId, NodeId, Time};
+use muster_common::{DeviceId, GangId, JobId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one cycle left waiting, ready to be asked about gangs.
@@ -34,6 +36,8 @@ pub(super) struct Blockers<'a> {
     moving: BTreeSet<GangId>,
     /// For whom it has nodes woken, and all that they are to have.
     requested: BTreeMap<GangId, Vec<DeviceId>>,
+    /// Jobs that give up at this very moment.
+    expiring: BTreeSet<JobId>,
     truncated: bool,
     /// Places in the order that the cycle came to.
     reached: u32,
@@ -43,44 +47,43 @@ pub(super) struct Blockers<'a> {
     trial: Option<Ledger>,
     /// By request and by the nodes a gang keeps off.
     kept_off: BTreeMap<(Hash, Vec<NodeId>), Option<Blocker>>,
+    others: Others<'a>,
+    /// What limits leave beside what the cycle starts.
+    room: Room,
     ever: &'a mut Ever,
     never: BTreeMap<Hash, Option<NeverFits>>,
     outside: Sets,
 }
 
 impl<'a> Blockers<'a> {
-    /// `waiting`: places in the order.
-    pub fn new(
-        (state, now): (&'a State, Time),
-        decided: &Cycle,
-        waiting: usize,
-        ledger: &'a Ledger,
-        ever: &'a mut Ever,
-    ) -> Self {
-        let placed = placed(decided).collect();
-        let reserved = reserved(decided).map(|known| (known.gang, known.clone())).collect();
-        let requested = requested(decided).map(|asked| (asked.gang, asked.witness.clone())).collect();
-        let moving = moving(decided).collect();
-        let truncated = decided.truncated > 0;
-        let reached = (waiting as u32).saturating_sub(decided.truncated);
-        let (capacity, never, outside) = (Capacity::new(state, ledger), BTreeMap::new(), Sets::default());
-        let (trial, kept_off) = (None, BTreeMap::new());
+    pub fn new((state, now): (&'a State, Time), decided: &Cycle, known: Known<'a>) -> Self {
+        let Known { waiting, ledger, ever, booked } = known;
+        let started: Vec<Placement> = placed(decided).cloned().collect();
+        let placed: BTreeSet<GangId> = started.iter().map(|placement| placement.gang).collect();
+        let mut room = Room::default();
+        for job in placed.iter().filter_map(|gang| state.job(gang.job)) {
+            room.place(state, job, state.scheduling(job));
+        }
+        let kept = kept(state, decided, &placed);
         Self {
             state,
             now,
+            others: Others::new((state, now), (waiting, ledger), booked, kept, started),
             placed,
-            reserved,
-            moving,
-            requested,
-            truncated,
-            reached,
-            capacity,
+            reserved: reserved(decided).map(|known| (known.gang, known.clone())).collect(),
+            moving: moving(decided).collect(),
+            requested: requested(decided).map(|asked| (asked.gang, asked.witness.clone())).collect(),
+            expiring: expiring(decided),
+            truncated: decided.truncated > 0,
+            reached: (waiting.by_order.len() as u32).saturating_sub(decided.truncated),
+            capacity: Capacity::new(state, ledger),
             ledger,
-            trial,
-            kept_off,
+            trial: None,
+            kept_off: BTreeMap::new(),
+            room,
             ever,
-            never,
-            outside,
+            never: BTreeMap::new(),
+            outside: Sets::default(),
         }
     }
 
@@ -111,8 +114,12 @@ impl<'a> Blockers<'a> {
         if let Some(asked) = self.requested.get(&gang) {
             return vec![self.woken_for(self.now, asked)];
         }
-        if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, 0, self.now) {
-            found.push(eligibility(self.state, gang, reason));
+        if self.expiring.contains(&gang.job) {
+            found.push(blocker(Reason::Cancelled, "the longest it was to wait, or its deadline, is over now"));
+        }
+        let placed = self.placed.range(GangId::new(gang.job, 0)..=GangId::new(gang.job, u32::MAX)).count() as u32;
+        if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, placed, self.now) {
+            found.push(eligibility(self.state, gang, reason, placed));
         }
         let scopes = limits::scopes(self.state, &scheduling.account, &job.principal, self.now);
         if let Some(over) = limits::over(&scopes, &scheduling) {
@@ -123,7 +130,9 @@ impl<'a> Blockers<'a> {
         match self.capacity.of_gang(&scheduling, excluded) {
             Some(lacks) => found.extend(lacks.iter().cloned()),
             // What the job itself says is reason enough; nobody is in its way then.
-            None if found.is_empty() && shut.is_none() => found.push(self.in_the_way(gang, ahead)),
+            None if found.is_empty() && shut.is_none() => {
+                found.extend(self.in_the_way(gang, (&scheduling, excluded), position, ahead));
+            }
             None => {}
         }
         found.extend(shut);
@@ -266,32 +275,62 @@ impl<'a> Blockers<'a> {
         self.never.entry(shape).or_insert_with(|| ever.never(state, scheduling)).clone()
     }
 
-    /// It would fit on what is free, and yet this cycle does not start it.
-    fn in_the_way(&self, gang: GangId, ahead: &[GangId]) -> Blocker {
+    /// It would fit on what is free, and yet this cycle does not start it. `None` where nothing is seen in its way.
+    fn in_the_way(
+        &mut self,
+        gang: GangId,
+        (scheduling, excluded): (&Scheduling, &[NodeId]),
+        position: Option<u32>,
+        ahead: &[GangId],
+    ) -> Option<Blocker> {
         let state = self.state;
-        if !self.placed.is_empty() {
-            let detail = "others that go first are being started on what is free";
-            return blocker(Reason::Priority, detail).by(self.placed.iter().copied());
+        if let Some(over) = self.room.over(state, state.job(gang.job)?, scheduling, self.now) {
+            return Some(at_limit(&over));
         }
-        let booking = |kind| state.reservations().values().find(move |known| known.kind == kind && known.gang != gang);
-        let strict = matches!(state.policy().admission, Admission::HeadOfLine { .. });
-        if let Some(booked) = booking(ReservationKind::Booked).or_else(|| booking(ReservationKind::Head)) {
-            let other = name(state, booked.gang);
-            if state.policy().backfill.reserve_depth > 0 {
-                let detail = format!("it could start, but would delay {other}, whose start is booked");
-                let until = Some(booked.start).filter(|start| *start < Time::NEVER);
+        let Some(others) = self.others.before(gang, excluded) else { return self.behind(gang, position, ahead) };
+        let (gangs, found) = match others {
+            InTheWay::Booked(gangs, start) => {
+                let whose = if gangs.len() == 1 { "start is" } else { "starts are" };
+                let detail = format!("it could start, but would delay {}, whose {whose} booked", names(state, &gangs));
                 let help = "give a time limit, or a shorter one, so that it ends before";
-                return Blocker { until, ..blocker(Reason::Backfill, detail).by([booked.gang]).help(help) };
+                let until = Some(start).filter(|start| *start < Time::NEVER);
+                (gangs, Blocker { until, ..blocker(Reason::Backfill, detail).help(help) })
             }
-            return blocker(Reason::Priority, format!("{other} is at the head of the queue")).by([booked.gang]);
-        }
+            InTheWay::Started(gangs) => {
+                let (go, take) = if gangs.len() == 1 { ("goes", "takes") } else { ("go", "take") };
+                let detail = format!("{} {go} first, and {take} what it would need", names(state, &gangs));
+                (gangs, blocker(Reason::Priority, detail))
+            }
+            InTheWay::Kept(gangs) => {
+                let detail = format!("what it would need is kept for {}", names(state, &gangs));
+                (gangs, blocker(Reason::Priority, detail))
+            }
+        };
+        Some(found.by(gangs))
+    }
+
+    /// It finds room beside all others, and the cycle did not come to it, or lets nothing pass whoever is before it.
+    fn behind(&self, gang: GangId, position: Option<u32>, ahead: &[GangId]) -> Option<Blocker> {
+        let state = self.state;
         if self.truncated {
             let detail = "the policy's depth or budget ended before its turn";
-            return blocker(Reason::BeyondDepth, detail).help("raise `budget` in the policy");
+            return Some(blocker(Reason::BeyondDepth, detail).help("raise `budget` in the policy"));
         }
-        let detail =
-            if strict { "one that goes first cannot start yet, and nothing may pass it" } else { "others go first" };
-        blocker(Reason::Priority, detail).by(ahead.iter().copied())
+        let heads = self.reserved.values().chain(state.reservations().values());
+        let mut heads = heads.filter(|known| known.kind == ReservationKind::Head);
+        let strict = matches!(state.policy().admission, Admission::HeadOfLine { .. });
+        if let Some(head) = heads.find(|known| strict && known.gang != gang && !self.placed.contains(&known.gang)) {
+            let detail = format!("{} is at the head of the queue", name(state, head.gang));
+            return Some(blocker(Reason::Priority, detail).by([head.gang]));
+        }
+        let detail = match state.policy().replan {
+            _ if position.is_none_or(|at| at <= 1) => return None,
+            _ if strict => "one that goes first cannot start yet, and nothing may pass it",
+            Replan::Refill { .. } => "the order is filled anew, and those that go first take what it would need",
+            Replan::Keep => return None,
+        };
+        let waiting = ahead.iter().filter(|ahead| !self.placed.contains(ahead));
+        Some(blocker(Reason::Priority, detail).by(waiting.copied()))
     }
 }
 
@@ -317,6 +356,37 @@ fn moving(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
             _ => &[],
         })
         .map(|moved| moved.place.gang)
+}
+
+/// Devices that are nobody else's, and whether they are so by this very cycle. Who is moved is so after all others
+/// had their turn.
+fn kept(state: &State, decided: &Cycle, placed: &BTreeSet<GangId>) -> Vec<(bool, Reservation)> {
+    let given_up = steps(decided).filter_map(|step| match step {
+        PlanStep::Unreserve { gang } => Some(*gang),
+        _ => None,
+    });
+    let given_up: BTreeSet<GangId> = given_up.collect();
+    let before = state.reservations().values().filter(|known| !given_up.contains(&known.gang));
+    let anew = steps(decided).filter_map(|step| match step {
+        PlanStep::Reserve(known) => Some(known),
+        _ => None,
+    });
+    let all = before.map(|known| (false, known)).chain(anew.map(|known| (true, known)));
+    let kept = all.filter(|(_, known)| known.kind.keeps_devices() && !placed.contains(&known.gang));
+    kept.map(|(anew, known)| (anew, known.clone())).collect()
+}
+
+/// Jobs whose wait is over.
+fn expiring(decided: &Cycle) -> BTreeSet<JobId> {
+    let due = decided.commands.iter().filter_map(|command| match command {
+        Command::Expire { timers } => Some(timers),
+        _ => None,
+    });
+    let jobs = due.flatten().filter_map(|timer| match timer {
+        Timer::WaitLimit { job } | Timer::Deadline { job } => Some(*job),
+        _ => None,
+    });
+    jobs.collect()
 }
 
 /// For whom a gang is being moved, or was a moment ago.
@@ -360,17 +430,21 @@ fn devices(known: &Reservation) -> String {
     if known.witness.len() == 1 { "1 device".into() } else { format!("{} devices", known.witness.len()) }
 }
 
-fn placed(decided: &Cycle) -> impl Iterator<Item = GangId> + '_ {
+fn placed(decided: &Cycle) -> impl Iterator<Item = &Placement> {
     steps(decided).filter_map(|step| match step {
-        PlanStep::Place(placement) => Some(placement.gang),
+        PlanStep::Place(placement) => Some(placement),
         _ => None,
     })
 }
 
 /// As people write it: the one gang of a job that is no array is the job.
-fn name(state: &State, gang: GangId) -> String {
+pub(super) fn name(state: &State, gang: GangId) -> String {
     let array = state.job(gang.job).is_some_and(|job| state.scheduling(job).array.is_some());
     if array { gang.to_string() } else { gang.job.to_string() }
+}
+
+fn names(state: &State, gangs: &[GangId]) -> String {
+    gangs.iter().map(|gang| name(state, *gang)).collect::<Vec<_>>().join(", ")
 }
 
 fn at_limit(over: &Over) -> Blocker {
@@ -386,7 +460,8 @@ fn at_limit(over: &Over) -> Blocker {
     }
 }
 
-fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
+/// `placed`: gangs of its job that the cycle starts.
+fn eligibility(state: &State, gang: GangId, reason: Reason, placed: u32) -> Blocker {
     let job = gang.job;
     let Some(record) = state.job(job) else { return blocker(reason, "the job is not known") };
     if let Some(blocker) = apart(state, record).filter(|blocker| blocker.reason == reason) {
@@ -407,9 +482,9 @@ fn eligibility(state: &State, gang: GangId, reason: Reason) -> Blocker {
         Reason::ArrayLimit => {
             let array = state.scheduling(record).array.as_ref();
             match array.and_then(|array| array.at_once) {
-                Some(most) if record.gangs_active >= most => blocker(
+                Some(most) if record.gangs_active + placed >= most => blocker(
                     reason,
-                    format!("{} of the array run already; at most {most} may at once", record.gangs_active),
+                    format!("{} of the array run already; at most {most} may at once", record.gangs_active + placed),
                 )
                 .help(format!("muster edit {job} --set array.at_once=N")),
                 _ => blocker(reason, format!("{} of the array have failed; no more are started", record.tally.failed)),

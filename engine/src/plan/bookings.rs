@@ -100,6 +100,11 @@ impl Bookings {
         self.by_start.iter().filter_map(|(_, gang)| self.by_gang.get(gang))
     }
 
+    /// Those that stood when the last cycle ended.
+    pub fn of_the_last_cycle(&self) -> impl Iterator<Item = &Arc<Booking>> {
+        self.out.values()
+    }
+
     /// The booking with so many before it, by start.
     pub fn nth(&self, at: usize) -> Option<&Booking> {
         self.between(at, at + 1).next().map(|booking| &**booking)

@@ -4,7 +4,7 @@
 use super::apart::apart;
 use super::blockers::Blockers;
 use super::explain::{Blocker, Reason, booked};
-use crate::cycle::{Known, Memo, cycle};
+use crate::cycle::{Memo, cycle};
 use crate::state::State;
 use crate::state::job::JobRecord;
 use muster_common::{GangId, JobId, Time};
@@ -24,7 +24,9 @@ pub struct Brief {
     pub gangs: u32,
     /// From 1.
     pub position: u32,
-    /// `None`: the next cycle starts it.
+    /// The next cycle starts it.
+    pub starts_now: bool,
+    /// What decides that it waits; `None` where it does not, or nothing was seen in its way.
     pub reason: Option<(Reason, String)>,
     pub booked: Option<Time>,
 }
@@ -49,8 +51,9 @@ impl Briefs {
 /// Looks once at everything that waits.
 pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
     let decided = cycle(state, memo, now);
-    let Known { waiting, ledger, ever } = memo.known(state, now);
-    let mut blockers = Blockers::new((state, now), &decided, waiting.by_order.len(), ledger, ever);
+    let known = memo.known(state, now);
+    let waiting = known.waiting;
+    let mut blockers = Blockers::new((state, now), &decided, known);
     let mut briefs = Briefs::default();
     for (position, item) in (1u32..).zip(waiting.by_order.values()) {
         let gang = item.key.gang;
@@ -61,7 +64,8 @@ pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
         if blockers.looked_into() >= REQUESTS_MAX {
             blockers.only_count();
         }
-        let reason = match blockers.places(gang) {
+        let starts_now = blockers.places(gang);
+        let reason = match starts_now {
             true => None,
             false => {
                 let first = blockers.of(gang, Some(position), NOBODY).into_iter().next();
@@ -69,7 +73,7 @@ pub fn briefs(state: &State, memo: &mut Memo, now: Time) -> Briefs {
             }
         };
         briefs.places.insert(gang, briefs.order.len());
-        briefs.order.push(Brief { gang, gangs, position, reason, booked: booked(state, gang) });
+        briefs.order.push(Brief { gang, gangs, position, starts_now, reason, booked: booked(state, gang) });
     }
     briefs.apart =
         state.jobs().values().filter_map(|job| Some((job.id, (apart(state, job)?, waiting_gangs(job))))).collect();

@@ -2,11 +2,11 @@
 //! that were otherwise?
 
 use super::explain::{Blocker, Reason, blocker};
+use super::holders;
 use super::ledger::{Ledger, Suppose};
 use super::never::pairs;
 use super::place::{Request, place};
 use crate::state::State;
-use crate::state::gang::GangRecord;
 use crate::state::node::DeviceState;
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::TopologyRequest;
@@ -121,7 +121,8 @@ impl<'a> Capacity<'a> {
     }
 
     fn count_only(&self, group: &GroupRequest) -> Lacks {
-        let (mut lack, short) = self.too_few(group);
+        let (lack, short) = self.too_few(group);
+        let mut lack = blocker(Reason::Nodes, lack);
         if !short {
             lack.detail.push_str("; `muster why` looks closer");
         }
@@ -138,7 +139,8 @@ impl<'a> Capacity<'a> {
         let (few, short) = self.too_few(group);
         // Where the number is there, what else is wrong with it says more.
         if short || lacks.is_empty() {
-            lacks.push(few);
+            let (who, gangs) = holders::told(self.state, group, excluded);
+            lacks.push(blocker(Reason::Nodes, format!("{few}{who}")).by(gangs));
         }
         Some(lacks.into())
     }
@@ -272,9 +274,9 @@ impl<'a> Capacity<'a> {
     }
 
     /// How much of what it asks for is free, and whether that is too little.
-    fn too_few(&self, group: &GroupRequest) -> (Blocker, bool) {
+    fn too_few(&self, group: &GroupRequest) -> (String, bool) {
         let open = || self.now.nodes().filter(|view| view.open);
-        let (detail, short) = match &group.count {
+        match &group.count {
             Count::Nodes { nodes, per_node: 0 } => {
                 let have = open().count();
                 let what = nodes_text(*nodes);
@@ -299,13 +301,7 @@ impl<'a> Capacity<'a> {
                 let what = devices_text(total.devices, "");
                 (format!("needs {what}; {}", are(have as usize, "free")), have < total.devices)
             }
-        };
-        let on = |gang: &GangRecord| {
-            let mut parts = gang.current().into_iter().flat_map(|attempt| &attempt.parts);
-            parts.any(|part| self.state.node(part.node).is_some_and(|node| node.gangs.contains(&gang.id)))
-        };
-        let holders = self.state.gangs().values().filter(|gang| on(gang)).map(|gang| gang.id);
-        (blocker(Reason::Nodes, detail).by(holders), short)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! blocker at once, each with what would help.
 
 use super::blockers::{Blockers, moved};
-use crate::cycle::{Known, Memo, cycle};
+use crate::cycle::{Memo, cycle};
 use crate::state::State;
 use crate::state::gang::{GangState, PartState};
 use crate::state::reservation::ReservationKind;
@@ -51,7 +51,9 @@ pub enum Reason {
     Asleep,
     ClosedNodes,
     UnknownDevices,
+    /// Gangs that go first take what it would need.
     Priority,
+    /// It would delay starts that are booked.
     Backfill,
     BeyondDepth,
     /// It is placed, and some node has not prepared yet.
@@ -146,7 +148,8 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
         return Some(explanation);
     }
     let decided = cycle(state, memo, now);
-    let Known { waiting, ledger, ever } = memo.known(state, now);
+    let known = memo.known(state, now);
+    let waiting = known.waiting;
     let item = waiting.item_of(state, gang);
     explanation.position = item.map(|item| {
         let before = waiting.by_order.count_before(&item.key) as u32;
@@ -155,7 +158,7 @@ pub fn explain(state: &State, memo: &mut Memo, gang: GangId, now: Time) -> Optio
     let ahead = item.map_or_else(Vec::new, |item| {
         waiting.by_order.before(item.key).take(NAMED_MAX).map(|ahead| ahead.key.gang).collect()
     });
-    let mut blockers = Blockers::new((state, now), &decided, waiting.by_order.len(), ledger, ever);
+    let mut blockers = Blockers::new((state, now), &decided, known);
     explanation.starts_now = blockers.places(gang);
     if !explanation.starts_now {
         explanation.blockers = blockers.of(gang, explanation.position.map(|(at, _)| at), &ahead);

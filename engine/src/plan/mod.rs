@@ -21,6 +21,8 @@ mod fixtures;
 mod foreseen;
 mod fragment;
 pub mod groups;
+mod holders;
+mod in_the_way;
 mod islands;
 pub mod lanes;
 pub mod ledger;

@@ -310,7 +310,7 @@ fn own_is_free(ledger: &Ledger, part: &PlacedPart) -> bool {
     !view.open || (part.devices.iter().all(free) && view.amount.covers(&part.amount))
 }
 
-fn occupy(ledger: &mut Ledger, parts: &[PlacedPart]) {
+pub(super) fn occupy(ledger: &mut Ledger, parts: &[PlacedPart]) {
     for part in parts {
         ledger.change(part.node, |view| {
             for &(slot, milli) in &part.devices {

@@ -342,12 +342,7 @@ impl<'a> Round<'a> {
 
     /// Charges an account with what parts hold (`sign` 1), or no longer (-1), until the ledger is rolled back.
     pub fn charge(&mut self, gang: GangId, parts: &[PlacedPart], sign: i64) {
-        let Some(job) = self.state.job(gang.job).filter(|_| self.ledger.quotas.is_on()) else { return };
-        let scheduling = self.state.scheduling(job);
-        let at = self.ledger.quotas.place(&scheduling.account);
-        let sums = quota::in_parts(self.state, &self.ledger.quotas, parts);
-        let firm = self.ledger.quotas.is_firm(scheduling);
-        sums.into_iter().for_each(|(model, more)| self.ledger.hold(at, model, firm, sign * more));
+        charge(self.state, self.ledger, gang, parts, sign);
     }
 
     pub fn excluded(&self, gang: GangId) -> &'a [NodeId] {
@@ -402,6 +397,16 @@ impl<'a> Round<'a> {
         }
         self.steps.push(PlanStep::Place(Placement { gang, attempt: AttemptNo(attempt), revision, parts }));
     }
+}
+
+/// As [`Round::charge`], on any ledger.
+pub(super) fn charge(state: &State, ledger: &mut Ledger, gang: GangId, parts: &[PlacedPart], sign: i64) {
+    let Some(job) = state.job(gang.job).filter(|_| ledger.quotas.is_on()) else { return };
+    let scheduling = state.scheduling(job);
+    let at = ledger.quotas.place(&scheduling.account);
+    let sums = quota::in_parts(state, &ledger.quotas, parts);
+    let firm = ledger.quotas.is_firm(scheduling);
+    sums.into_iter().for_each(|(model, more)| ledger.hold(at, model, firm, sign * more));
 }
 
 /// Everything but devices that can keep a waiting gang from starting.

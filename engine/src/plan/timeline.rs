@@ -168,6 +168,10 @@ impl Timelines {
         self.answers.foreseen.clear();
     }
 
+    pub fn booked(&self) -> &Bookings {
+        &self.booked
+    }
+
     /// Nobody but these will be asked about again soon.
     pub fn keep(&mut self, gangs: &BTreeSet<GangId>) {
         self.answers.keep(gangs);

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 
 /// Other models, classes and accounts that are tried.
 const OTHERS_MAX: usize = 2;
+/// Time limits that are tried, until one of them helps.
+const LIMITS_MAX: usize = 4;
 const GIB: u64 = 1 << 30;
 
 pub(super) fn of_its_user(ground: &Ground) -> Vec<Change> {
@@ -54,17 +56,17 @@ fn of_the_job(ground: &Ground) -> Vec<Change> {
         let text = format!("{} of the array at once instead of {most}", most + 1);
         changes.extend(ground.set(Kind::AtOnce, text, ("array.at_once", &(most + 1).to_string()), other));
     }
-    changes.extend(time_limit(ground));
+    changes.extend(time_limits(ground));
     changes
 }
 
-/// The longest limit that ends before the start that is booked for another gang, in whole minutes. Never
-/// less than the job is known to run.
-fn time_limit(ground: &Ground) -> Option<Change> {
+/// Limits that end before one of the starts that are booked for others, in whole minutes, the longest first. Never less
+/// than the job is known to run.
+fn time_limits(ground: &Ground) -> Vec<Change> {
     let limits = &ground.scheduling.limits;
     let known = run_time(ground.state.policy(), ground.job, limits);
     if known.is_some_and(|known| !matches!(known.quality, Quality::Limit | Quality::Learned)) {
-        return None;
+        return Vec::new();
     }
     let of_others = ground.decided.reservations().values().filter(|known| {
         let booked = matches!(known.kind, ReservationKind::Booked | ReservationKind::Head);
@@ -81,10 +83,13 @@ fn time_limit(ground: &Ground) -> Option<Change> {
     let least_ms = limits.expected_ms.max(ground.job.learned_ms).unwrap_or(0).max(MINUTE_MS);
     let helps = |limit_ms: &u64| *limit_ms >= least_ms && limits.time_ms.is_none_or(|now_ms| *limit_ms < now_ms);
     let whole = |ms: u64| ms / MINUTE_MS * MINUTE_MS;
-    let limit_ms = before_booked.chain(before_windows).map(whole).filter(helps).min()?;
+    let all: BTreeSet<u64> = before_booked.chain(before_windows).map(whole).filter(helps).collect();
+    all.into_iter().rev().take(LIMITS_MAX).filter_map(|limit_ms| time_limit(ground, limit_ms)).collect()
+}
+
+fn time_limit(ground: &Ground, limit_ms: u64) -> Option<Change> {
     let mut other = (*ground.scheduling).clone();
-    other.limits.time_ms = Some(limit_ms);
-    let before = limits.time_ms.map_or("none".to_owned(), duration);
+    let before = other.limits.time_ms.replace(limit_ms).map_or("none".to_owned(), duration);
     let limit = duration(limit_ms);
     let text = format!("a time limit of {limit} instead of {before}");
     ground.edit(Kind::TimeLimit, text, format!("muster edit {} --time-limit {limit}", ground.job.id), other)

@@ -12,5 +12,6 @@ mod lifecycle;
 mod organisation;
 mod policies;
 mod random;
+mod reasons;
 mod restore;
 mod second_tries;

@@ -2,6 +2,7 @@
 
 use crate::plan_support;
 
+use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::{Preferred, Required};
 use muster_common::{GangId, NodeId, Time};
 use muster_engine::command::{Command, NodeAction, Principal};
@@ -75,8 +76,64 @@ fn each_blocker_is_named_alone() {
     let closed = cluster.submit(job(nodes(2, 8)));
     assert_eq!(reasons(&cluster, closed), [Reason::Nodes, Reason::ClosedNodes]);
     let nodes_lack = why(&cluster.player.state, closed).blockers.remove(0);
-    assert_eq!(nodes_lack.detail, "needs 2 nodes with 8 free devices; 1 has that many");
-    assert_eq!(nodes_lack.gangs.len(), 2, "those that hold the rest");
+    let [one, other] = nodes_lack.gangs[..] else { panic!("those that hold the rest: {:?}", nodes_lack.gangs) };
+    let held = format!("{} holds 8, {} holds 8", one.job, other.job);
+    assert_eq!(nodes_lack.detail, format!("needs 2 nodes with 8 free devices; 1 has that many; {held}"));
+}
+
+/// On one of four nodes only.
+fn only_on(at: usize, mut wish: Scheduling) -> Scheduling {
+    wish.groups[0].exclude = (0..4).filter(|other| *other != at).map(|other| name(&format!("n{other}"))).collect();
+    wish
+}
+
+/// Two nodes of one model and two of another, the second of each in another leaf.
+fn mixed() -> Cluster {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.fabric(&["leaf"]);
+    for (at, (model, leaf)) in [("H100", "a"), ("H100", "b"), ("A100", "a"), ("A100", "b")].into_iter().enumerate() {
+        cluster.node(&format!("n{at}"), inventory(model, 8, &[leaf]));
+    }
+    cluster
+}
+
+fn on(model: &str, count: u32, per_node: u32) -> Scheduling {
+    let mut wish = exact(nodes(count, per_node), 100);
+    wish.groups[0].models = vec![name(model)];
+    wish
+}
+
+#[test]
+fn only_those_who_hold_what_it_could_have_are_named_and_the_largest_first() {
+    let mut cluster = mixed();
+    let small = cluster.submit(only_on(0, on("H100", 1, 2)));
+    let large = cluster.submit(only_on(1, on("H100", 1, 6)));
+    let others = [cluster.submit(on("A100", 2, 4)), cluster.submit(on("A100", 1, 4))];
+    cluster.decide();
+    let two = cluster.submit(on("H100", 2, 8));
+    let lack = why(&cluster.player.state, two).blockers.remove(0);
+    assert_eq!((lack.reason, &lack.gangs[..]), (Reason::Nodes, &[large, small][..]), "{others:?} hold A100s");
+    let detail =
+        format!("needs 2 nodes with 8 free devices; 0 have that many; {} holds 6, {} holds 2", large.job, small.job);
+    assert_eq!(lack.detail, detail);
+    let mut elsewhere = on("H100", 1, 8);
+    elsewhere.groups[0].exclude = vec![name("n1")];
+    let elsewhere = cluster.submit(elsewhere);
+    assert_eq!(why(&cluster.player.state, elsewhere).blockers[0].gangs, [small]);
+}
+
+#[test]
+fn who_is_in_a_domain_too_small_for_it_is_not_named() {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    cluster.fabric(&["leaf"]);
+    for (at, leaf) in ["a", "a", "b"].into_iter().enumerate() {
+        cluster.node(&format!("n{at}"), inventory("H100", 8, &[leaf]));
+    }
+    let there = cluster.submit(only_on(0, exact(nodes(1, 8), 100)));
+    cluster.submit(only_on(2, exact(nodes(1, 8), 100)));
+    cluster.decide();
+    let pair = cluster.submit(within(exact(nodes(2, 8), 100), "leaf", Required, 1));
+    assert_eq!(why(&cluster.player.state, pair).blockers[0].gangs, [there]);
 }
 
 #[test]
@@ -107,6 +164,90 @@ fn a_filler_hears_whom_it_would_delay() {
     assert_eq!((blocker.reason, blocker.gangs.as_slice()), (Reason::Backfill, [booked].as_slice()));
     assert_eq!((explained.position, blocker.until), (Some((2, 2)), Some(Time(100_000))));
     assert_eq!(why(&cluster.player.state, booked).booked, Some(Time(100_000)));
+}
+
+/// Four nodes, three of them taken, for 100, 200 and 300 s: three starts are booked, one on each of these.
+fn three_booked() -> (Cluster, Vec<GangId>) {
+    let policy = Policy {
+        order: Order::Fifo,
+        backfill: Backfill { reserve_depth: 4, ..Backfill::default() },
+        ..Policy::default()
+    };
+    let mut cluster = Cluster::new(policy);
+    for at in 0..4 {
+        cluster.node(&format!("n{at}"), inventory("H100", 8, &[]));
+    }
+    for (at, run_s) in [100, 200, 300].into_iter().enumerate() {
+        cluster.submit(only_on(at, lasting(job(nodes(1, 4)), run_s)));
+    }
+    cluster.decide();
+    let booked = [0, 1, 2].map(|at| cluster.submit(only_on(at, lasting(job(nodes(1, 8)), 50))));
+    cluster.decide();
+    assert_eq!(
+        booked.map(|gang| why(&cluster.player.state, gang).booked),
+        [100, 200, 300].map(|at| Some(Time(at * 1000)))
+    );
+    (cluster, booked.to_vec())
+}
+
+/// The reason that decides, whom it names, and until when.
+fn first(cluster: &Cluster, gang: GangId) -> (Reason, Vec<GangId>, Option<Time>) {
+    let first = why(&cluster.player.state, gang).blockers.remove(0);
+    (first.reason, first.gangs, first.until)
+}
+
+#[test]
+fn a_filler_hears_of_the_booking_it_would_delay_and_of_no_other() {
+    let (mut cluster, booked) = three_booked();
+    let third = cluster.submit(only_on(2, lasting(job(nodes(1, 1)), 1000)));
+    let mut two = lasting(job(nodes(2, 1)), 1000);
+    two.groups[0].exclude = vec![name("n0"), name("n3")];
+    let two = cluster.submit(two);
+    cluster.decide();
+    assert_eq!(first(&cluster, third), (Reason::Backfill, vec![booked[2]], Some(Time(300_000))));
+    assert_eq!(first(&cluster, two), (Reason::Backfill, booked[1..].to_vec(), Some(Time(200_000))));
+    let detail = why(&cluster.player.state, two).blockers.remove(0).detail;
+    let names = format!("{}, {}", booked[1].job, booked[2].job);
+    assert_eq!(detail, format!("it could start, but would delay {names}, whose starts are booked"));
+    briefs_agree(&cluster);
+}
+
+#[test]
+fn bookings_that_leave_no_room_only_together_are_named_together() {
+    let (mut cluster, booked) = three_booked();
+    cluster.submit(only_on(3, lasting(job(nodes(1, 8)), 5000)));
+    cluster.decide();
+    let one = cluster.submit(lasting(job(nodes(1, 1)), 5000));
+    assert_eq!(first(&cluster, one), (Reason::Backfill, booked, Some(Time(100_000))));
+}
+
+#[test]
+fn a_booking_of_this_very_cycle_is_named() {
+    let (mut cluster, _) = half_full(Policy { order: Order::Fifo, ..Policy::default() });
+    let booked = cluster.submit(exact(nodes(4, 8), 10));
+    let filler = cluster.submit(exact(nodes(1, 1), 1000));
+    assert_eq!(cluster.player.state.reservations().len(), 0);
+    assert_eq!(first(&cluster, filler), (Reason::Backfill, vec![booked], Some(Time(100_000))));
+}
+
+#[test]
+fn who_goes_first_is_named_where_it_takes_what_another_needs() {
+    let mut cluster = mixed();
+    let other = cluster.submit(on("A100", 1, 4));
+    let ahead = cluster.submit(on("H100", 2, 8));
+    let behind = cluster.submit(on("H100", 1, 8));
+    assert!([other, ahead].iter().all(|gang| why(&cluster.player.state, *gang).starts_now));
+    assert_eq!(first(&cluster, behind), (Reason::Priority, vec![ahead], None));
+    let detail = why(&cluster.player.state, behind).blockers.remove(0).detail;
+    assert_eq!(detail, format!("{} goes first, and takes what it would need", ahead.job));
+    briefs_agree(&cluster);
+}
+
+#[test]
+fn an_element_hears_of_the_limit_of_its_array_in_the_cycle_that_reaches_it() {
+    let (mut cluster, _) = half_full(Policy::default());
+    let limited = cluster.submit(array(exact(nodes(1, 4), 50), 3, Some(1)));
+    assert_eq!(reasons(&cluster, GangId::new(limited.job, 1)), [Reason::ArrayLimit]);
 }
 
 #[test]
@@ -150,7 +291,7 @@ fn briefs_agree(cluster: &Cluster) {
         let first = one.blockers.first().map(|blocker| (blocker.reason, blocker.detail.clone()));
         assert_eq!((brief.reason.clone(), brief.booked), (first, one.booked), "{}", brief.gang);
         assert_eq!(one.position, Some((brief.position, all.order.len() as u32)));
-        assert_eq!(brief.reason.is_none(), one.starts_now);
+        assert_eq!((brief.starts_now, brief.reason.is_none()), (one.starts_now, one.starts_now));
         assert_eq!(all.get(brief.gang), Some(brief));
     }
 }
@@ -188,8 +329,10 @@ fn beyond_many_different_requests_the_list_only_counts() {
     });
     let gangs: Vec<GangId> = requests.map(|request| cluster.submit(request)).collect();
     let all = briefs(&cluster.player.state, &mut Memo::default(), cluster.now());
-    let expected = Some((Reason::Nodes, "needs 3 nodes with 8 free devices; 2 have that many".to_owned()));
-    assert!(gangs.iter().all(|gang| all.get(*gang).unwrap().reason == expected));
+    let expected = "needs 3 nodes with 8 free devices; 2 have that many";
+    let told = |gang: &GangId| all.get(*gang).unwrap().reason.clone().unwrap();
+    assert!(gangs.iter().map(told).all(|(reason, text)| reason == Reason::Nodes && text.starts_with(expected)));
+    assert_eq!(told(gangs.last().unwrap()).1, expected, "those that are only counted name no holder");
 }
 
 #[test]

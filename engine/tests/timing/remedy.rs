@@ -4,6 +4,7 @@ use crate::plan_support;
 use crate::property;
 
 use muster_common::calendar::Period;
+use muster_common::job::Scheduling;
 use muster_common::money::MicroUsd;
 use muster_common::topology::SegmentRequest;
 use muster_common::topology::TopologyMode::Required;
@@ -187,6 +188,37 @@ fn a_filler_hears_the_longest_limit_that_ends_before_the_booking() {
     let all = found(&cluster, filler);
     let ahead = all.found.iter().find(|remedy| remedy.change.kind == Kind::Class);
     assert!(ahead.is_none(), "in the order of arrival a class changes nothing, and {booked} is not pushed back");
+}
+
+#[test]
+fn of_two_bookings_the_limit_ends_before_the_one_that_is_in_the_way() {
+    for (shut, limit) in [("n0", "1h6m"), ("n1", "16m")] {
+        let mut policy = fifo();
+        policy.backfill.reserve_depth = 4;
+        let mut cluster = Cluster::new(policy);
+        for at in ["n0", "n1"] {
+            cluster.node(at, inventory("H100", 8, &[]));
+        }
+        let without = |mut wish: Scheduling, node: &str| {
+            wish.groups[0].exclude = vec![name(node)];
+            wish
+        };
+        for (other, run_s) in [("n1", 1000), ("n0", 4000)] {
+            cluster.submit(without(exact(nodes(1, 4), run_s), other));
+        }
+        cluster.decide();
+        for other in ["n1", "n0"] {
+            cluster.submit(without(exact(nodes(1, 8), 10), other));
+        }
+        let mut filler = without(job(nodes(1, 1)), shut);
+        filler.limits.time_ms = Some(4 * 3_600_000);
+        let filler = cluster.submit(filler);
+        cluster.decide();
+        let (text, _, start) = of_kind(&cluster, filler, Kind::TimeLimit);
+        assert_eq!((text, start), (format!("a time limit of {limit} instead of 4h"), 0), "not on {shut}");
+        let all = found(&cluster, filler);
+        assert_eq!(all.found.iter().filter(|remedy| remedy.change.kind == Kind::TimeLimit).count(), 1);
+    }
 }
 
 #[test]

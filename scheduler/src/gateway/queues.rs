@@ -175,9 +175,9 @@ fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64)
         None => Default::default(),
     };
     let foreseen = |gang: GangId| forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten());
-    let start = match brief.reason {
-        None => Some(now_ms),
-        Some(_) => foreseen(brief.gang).or(brief.booked).map(|at| at.0.max(now_ms)),
+    let start = match brief.starts_now {
+        true => Some(now_ms),
+        false => foreseen(brief.gang).or(brief.booked).map(|at| at.0.max(now_ms)),
     };
     Some(pb::QueueEntry {
         position: brief.position,

@@ -116,9 +116,9 @@ pub fn add_reason(job: &mut pb::Job, subject: &Subject, briefs: &Briefs, forecas
         (job.reason, job.reason_text) = (reason.word().into(), plain(detail));
     }
     let foreseen = forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten()).or(brief.booked);
-    job.start_estimate_at_ms = match brief.reason {
-        None => Some(subject.now.0),
-        Some(_) => foreseen.map(|at| at.max(subject.now).0),
+    job.start_estimate_at_ms = match brief.starts_now {
+        true => Some(subject.now.0),
+        false => foreseen.map(|at| at.max(subject.now).0),
     };
 }
 

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// Of a gang that the next cycle places.
 const STARTS_NOW: &str = "starts-now";
+/// Where nothing was seen in its way.
+const UNKNOWN: &str = "unknown";
 
 pub fn look(sheet: &mut Sheet, context: &Context, memo: &mut Memo) {
     let state = context.view();
@@ -45,7 +47,8 @@ fn reasons(state: &State, memo: &mut Memo, now: Time) -> BTreeMap<&'static str, 
         *counts.entry(blocker.reason.word()).or_default() += u64::from(*gangs);
     }
     for brief in &briefs.order {
-        let word = brief.reason.as_ref().map_or(STARTS_NOW, |(reason, _)| reason.word());
+        let none = if brief.starts_now { STARTS_NOW } else { UNKNOWN };
+        let word = brief.reason.as_ref().map_or(none, |(reason, _)| reason.word());
         *counts.entry(word).or_default() += u64::from(brief.gangs);
     }
     counts

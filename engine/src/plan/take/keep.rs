@@ -5,6 +5,7 @@ use super::Masked;
 use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::cycle::foresees;
 use crate::plan::feasible::{amount_on, part_amount};
+use crate::plan::ledger::Ledger;
 use crate::plan::round::Round;
 use crate::plan::shape::check_placement_shape;
 use crate::plan::waiting::Item;
@@ -42,13 +43,7 @@ impl Round<'_> {
 
     /// Nobody else's, with the CPU and memory that go with them.
     fn mask(&mut self, known: &Reservation) {
-        let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
-        for device in &known.witness {
-            by_node.entry(device.node).or_default().push(device.slot);
-        }
-        let job = self.state.job(known.gang.job);
-        let groups = job.map_or(&[][..], |job| &self.state.scheduling(job).groups);
-        let mut masked = Vec::new();
+        let by_node = slots_by_node(&known.witness);
         let part = |(node, slots): (&NodeId, &Vec<u16>)| PlacedPart {
             group: 0,
             node: *node,
@@ -63,27 +58,7 @@ impl Round<'_> {
         if !takes.is_empty() {
             self.taking.cells.insert(known.gang, takes);
         }
-        for (node, slots) in by_node {
-            let comes = comes_with(self.state, node, &slots);
-            self.ledger.change(node, |view| {
-                let inventory = &view.facts.inventory;
-                let asked = groups.iter().map(|group| amount_on(group, inventory, slots.len() as u32));
-                let cpu_milli = asked.clone().map(|amount| amount.cpu_milli).max().unwrap_or(0);
-                let memory_bytes = asked.map(|amount| amount.memory_bytes).max().unwrap_or(0);
-                let amount = Amount {
-                    cpu_milli: cpu_milli.saturating_sub(comes.cpu_milli).min(view.amount.cpu_milli),
-                    memory_bytes: memory_bytes.saturating_sub(comes.memory_bytes).min(view.amount.memory_bytes),
-                };
-                let mut free = Vec::new();
-                for slot in &slots {
-                    if let Some(milli) = view.free.get_mut(usize::from(*slot)) {
-                        free.push((*slot, std::mem::take(milli)));
-                    }
-                }
-                view.amount = view.amount.minus(&amount).unwrap_or_default();
-                masked.push(Masked { node, slots: free, amount });
-            });
-        }
+        let masked = hide(self.state, self.ledger, known);
         self.taking.masked_slots.extend(known.witness.iter().copied());
         self.taking.masked.insert(known.gang, masked);
     }
@@ -288,6 +263,43 @@ impl Round<'_> {
     pub fn waits_for_kept(&self, gang: GangId) -> bool {
         self.taking.waiting.contains(&gang)
     }
+}
+
+fn slots_by_node(devices: &[DeviceId]) -> BTreeMap<NodeId, Vec<u16>> {
+    let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
+    for device in devices {
+        by_node.entry(device.node).or_default().push(device.slot);
+    }
+    by_node
+}
+
+/// Takes what is kept off the ledger: the devices, with the CPU and memory that go with them.
+pub fn hide(state: &State, ledger: &mut Ledger, known: &Reservation) -> Vec<Masked> {
+    let job = state.job(known.gang.job);
+    let groups = job.map_or(&[][..], |job| &state.scheduling(job).groups);
+    let mut masked = Vec::new();
+    for (node, slots) in slots_by_node(&known.witness) {
+        let comes = comes_with(state, node, &slots);
+        ledger.change(node, |view| {
+            let inventory = &view.facts.inventory;
+            let asked = groups.iter().map(|group| amount_on(group, inventory, slots.len() as u32));
+            let cpu_milli = asked.clone().map(|amount| amount.cpu_milli).max().unwrap_or(0);
+            let memory_bytes = asked.map(|amount| amount.memory_bytes).max().unwrap_or(0);
+            let amount = Amount {
+                cpu_milli: cpu_milli.saturating_sub(comes.cpu_milli).min(view.amount.cpu_milli),
+                memory_bytes: memory_bytes.saturating_sub(comes.memory_bytes).min(view.amount.memory_bytes),
+            };
+            let mut free = Vec::new();
+            for slot in &slots {
+                if let Some(milli) = view.free.get_mut(usize::from(*slot)) {
+                    free.push((*slot, std::mem::take(milli)));
+                }
+            }
+            view.amount = view.amount.minus(&amount).unwrap_or_default();
+            masked.push(Masked { node, slots: free, amount });
+        });
+    }
+    masked
 }
 
 /// CPU and memory that come free with devices, by whoever still holds them: others' are not kept in their place.

@@ -13,6 +13,7 @@ mod reclaim;
 mod trim;
 
 pub use ahead::KeptAhead;
+pub use keep::hide;
 
 use super::bookings::Booking;
 use super::owed::Take as CellTake;
@@ -133,7 +134,7 @@ struct OwnWork {
 }
 
 #[derive(Debug)]
-struct Masked {
+pub struct Masked {
     node: NodeId,
     slots: Vec<(u16, u16)>,
     amount: Amount,
