@@ -1,4 +1,4 @@
-//! State and Memo: a view, the first cycle of a new leader, and what a record takes.
+//! State and Memo: a view, the first cycle of a new leader, what a kept Memo takes to catch up, and what a record takes.
 
 mod support;
 
@@ -9,7 +9,7 @@ use muster_engine::{Memo, cycle};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Busy, easy};
+use support::{Busy, Dice, easy, one_job, tell};
 
 fn state(c: &mut Criterion) {
     let mut group = c.benchmark_group("state");
@@ -27,8 +27,18 @@ fn state(c: &mut Criterion) {
         });
     });
     group.finish();
-    if let Some(busy) = busy {
+    if let Some(mut busy) = busy {
         play(&busy);
+        catch_up(&mut busy, "one_end", 50, Busy::end_one);
+        let mut dice = Dice(5);
+        catch_up(&mut busy, "1000_entries", 10, |busy| {
+            let upto = busy.player.state.applied_index() + 1000;
+            // One end in ten; the rest are submits.
+            while busy.player.state.applied_index() < upto {
+                busy.end_one();
+                (0..9).for_each(|_| busy.submit(one_job(&mut dice)));
+            }
+        });
         memory();
     }
 }
@@ -41,6 +51,26 @@ fn play(busy: &Busy) {
         let known = played.starts.values().filter(|start| start.is_some()).count();
         println!("forecast/100000: {:?}, {known} starts, complete: {}", began.elapsed(), played.complete);
     }
+}
+
+/// What a Memo that was kept takes to catch up with what happened since: a cycle that starts from it, less the same cycle
+/// once more.
+fn catch_up(busy: &mut Busy, what: &str, rounds: usize, mut happen: impl FnMut(&mut Busy)) {
+    let mut samples = Vec::new();
+    for _ in 0..rounds {
+        busy.decide();
+        happen(busy);
+        let (state, memo) = (&busy.player.state, &mut busy.player.memo);
+        let mut timed = || {
+            let began = Instant::now();
+            let decided = cycle(state, memo, busy.now);
+            (began.elapsed(), decided)
+        };
+        let [(behind, first), (caught_up, second)] = [timed(), timed()];
+        assert_eq!(first.commands, second.commands);
+        samples.push(behind.saturating_sub(caught_up));
+    }
+    tell(&format!("memo/catch_up/{what}"), &mut samples);
 }
 
 /// Counts what is allocated and not yet freed.

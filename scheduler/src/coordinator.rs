@@ -1,5 +1,6 @@
 //! The leader's loop: wake, `cycle`, propose. Decides nothing itself.
 
+use crate::booked::FirstBooked;
 use crate::consensus::ConsensusHandle;
 use crate::machine::EngineMachine;
 use crate::proposer::Proposer;
@@ -67,6 +68,7 @@ impl Coordinator {
         self.found_cluster().await;
         let mut views = self.consensus.views();
         let mut memo = Some(Memo::default());
+        let mut booked = FirstBooked::default();
         let mut check_clocks_at_ms = 0;
         loop {
             if self.clock.boottime_ms() >= check_clocks_at_ms {
@@ -74,6 +76,7 @@ impl Coordinator {
                 check_clocks_at_ms = self.clock.boottime_ms() + CLOCK_CHECK_MS;
             }
             let state = views.borrow_and_update().view.clone();
+            booked.look(&state).into_iter().for_each(|start| self.consensus.instruments().started(start));
             let now = self.proposer.now();
             let (decided, used) = self.decide(state.clone(), memo.take().unwrap_or_default(), now).await;
             memo = Some(used);

@@ -1,6 +1,7 @@
 //! What a server counts about itself while it works. One set for each server, never for the process: several servers
 //! live in one process in simulation.
 
+use crate::booked::Started;
 use muster_proto::convert::error::ErrorCode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,6 +27,7 @@ struct All {
     cycle_steps: Counter,
     cycles_truncated: Counter,
     cycle_gangs_unseen: Counter,
+    start_error_seconds: Family<Label, Histogram>,
     sync_seconds: Histogram,
     syncs: Counter,
     synced_entries: Counter,
@@ -53,6 +55,8 @@ impl Default for Instruments {
             cycle_steps: Counter::default(),
             cycles_truncated: Counter::default(),
             cycle_gangs_unseen: Counter::default(),
+            // From a second to a day and a half.
+            start_error_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 18))),
             sync_seconds: short(),
             syncs: Counter::default(),
             synced_entries: Counter::default(),
@@ -70,6 +74,9 @@ impl Default for Instruments {
         };
         for outcome in ["committed", "failed"] {
             drop(all.proposals.get_or_create(&[("outcome", outcome)]));
+        }
+        for outcome in ["early", "late"] {
+            drop(all.start_error_seconds.get_or_create(&[("outcome", outcome)]));
         }
         Self { all: Arc::new(all) }
     }
@@ -90,6 +97,17 @@ impl Instruments {
             self.all.cycles_truncated.inc();
             self.all.cycle_gangs_unseen.inc_by(u64::from(gangs_unseen));
         }
+    }
+
+    /// A gang was placed, for which a start had been booked.
+    pub fn started(&self, start: Started) {
+        let (outcome, off_ms) = if start.placed > start.booked {
+            ("late", start.placed.since_ms(start.booked))
+        } else {
+            ("early", start.booked.since_ms(start.placed))
+        };
+        let off = Duration::from_millis(off_ms).as_secs_f64();
+        self.all.start_error_seconds.get_or_create(&[("outcome", outcome)]).observe(off);
     }
 
     /// The log engine synced its file once: how long that took, and what became durable by it.
@@ -161,6 +179,12 @@ impl Instruments {
         registry.register("cycle_steps", "Steps of work spent in decision cycles", all.cycle_steps.clone());
         registry.register("cycles_truncated", "Cycles that ended at the budget", all.cycles_truncated.clone());
         registry.register("cycle_gangs_unseen", "Gangs beyond the budget of a cycle", all.cycle_gangs_unseen.clone());
+        registry.register_with_unit(
+            "start_error",
+            "Between the start that was first booked for a gang and its start, by outcome",
+            Unit::Seconds,
+            all.start_error_seconds.clone(),
+        );
         seconds(registry, "log_sync", "Time of one sync of the log to its disk", &all.sync_seconds);
         registry.register("log_syncs", "Syncs of the log", all.syncs.clone());
         registry.register("log_synced_entries", "Log entries made durable by syncs", all.synced_entries.clone());

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod backup;
+pub mod booked;
 pub mod config;
 pub mod consensus;
 pub mod context;

@@ -90,6 +90,17 @@ fn an_error_of_the_server_points_into_the_file() {
 }
 
 #[test]
+fn what_the_cluster_does_not_take_has_its_line() {
+    let text = "queue = 'bacth'\naccount = 'reserch'\n\n[gang]\nrun = 'x'\n\n[after]\nok = [7, 4711]\n\n[limits]\ntime = '2h'\n";
+    let source = Source::new("train.toml", text.into());
+    for (path, line) in [("queue", 1), ("account", 2), ("gang", 4), ("after.ok", 8), ("limits.time", 11)] {
+        let info = ErrorInfo::new(ErrorCode::SpecValue, format!("{path}: not taken")).path(path);
+        let text = place_server_error(info.into(), &source).text(false);
+        assert!(text.contains(&format!(" --> train.toml:{line}:")), "{path}:\n{text}");
+    }
+}
+
+#[test]
 fn set_overrides_adds_and_repairs() {
     let text = "[gang]\nrun = 'x'\nnodes = 0\n";
     let file =

@@ -145,7 +145,7 @@ impl Applying<'_> {
             return Ok(());
         }
         match limits::refuses(&scopes, scheduling, new) {
-            Some(over) if over.is_for_good() => Err(Refusal::Invalid(over.to_string())),
+            Some(over) if over.is_for_good() => Err(Refusal::Invalid(format!("{}: {over}", over.part(scheduling)))),
             Some(over) => Err(Refusal::OverLimit(over.to_string())),
             None => Ok(()),
         }
@@ -172,8 +172,9 @@ fn check_time(queue: Option<&Queue>, scheduling: &Scheduling) -> Result<()> {
         Some(limit_ms) if limit_ms > max_ms => {
             let (limit_s, max_s) = (limit_ms / 1000, max_ms / 1000);
             let name = &queue.name;
-            let why =
-                format!("queue `{name}` takes jobs of at most {max_s} s; this one has a time limit of {limit_s} s");
+            let why = format!(
+                "limits.time: queue `{name}` takes jobs of at most {max_s} s; this one has a time limit of {limit_s} s"
+            );
             Err(Refusal::Invalid(why))
         }
         _ => Ok(()),
@@ -194,6 +195,7 @@ fn check_account(accounts: &Accounts, name: &Name) -> Result<()> {
     Err(unknown("account", name, accounts.names()))
 }
 
+/// `what`: the key of a job file that names it.
 fn unknown<'a>(what: &str, name: &Name, known: impl Iterator<Item = &'a Name>) -> Refusal {
     let known: Vec<&str> = known.map(|name| name.as_str()).collect();
     let help = match nearest(name.as_str(), known.iter().copied()) {
@@ -203,5 +205,5 @@ fn unknown<'a>(what: &str, name: &Name, known: impl Iterator<Item = &'a Name>) -
         }
         None => format!("there is: {}", known.join(", ")),
     };
-    Refusal::Invalid(format!("there is no {what} `{name}`; {help}"))
+    Refusal::Invalid(format!("{what}: there is no {what} `{name}`; {help}"))
 }

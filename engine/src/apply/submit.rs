@@ -53,7 +53,7 @@ impl Applying<'_> {
             let known: Vec<&str> = self.state.policy.classes.keys().map(|name| name.as_str()).collect();
             let known = if known.is_empty() { "low, normal, high".into() } else { known.join(", ") };
             return Err(Refusal::Invalid(format!(
-                "there is no priority class `{}`; there is: {known}",
+                "priority: there is no priority class `{}`; there is: {known}",
                 scheduling.class
             )));
         }

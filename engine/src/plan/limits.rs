@@ -81,6 +81,17 @@ impl Over {
         }
     }
 
+    /// The part of a job file that asks for too much.
+    pub fn part(&self, scheduling: &Scheduling) -> &'static str {
+        match self.of {
+            Of::Gpus { .. } if scheduling.groups.len() > 1 => "group",
+            Of::Gpus { .. } => "gang",
+            Of::Array { .. } => "array",
+            Of::Time { .. } | Of::Money { .. } => "limits.time",
+            Of::Running { .. } | Of::Jobs { .. } => "account",
+        }
+    }
+
     /// Would it never be over, as things are set?
     pub fn is_for_good(&self) -> bool {
         match self.of {

@@ -252,12 +252,15 @@ fn without_accounts_any_name_is_taken_and_with_them_only_theirs() {
     organise(&mut cluster, research());
     refused(
         try_submit(&mut cluster, charged_to("batch", "reserch")),
-        "there is no account `reserch`; did you mean `research`?",
+        "account: there is no account `reserch`; did you mean `research`?",
     );
-    refused(try_submit(&mut cluster, charged_to("bacth", "nlp")), "there is no queue `bacth`; did you mean `batch`?");
+    refused(
+        try_submit(&mut cluster, charged_to("bacth", "nlp")),
+        "queue: there is no queue `bacth`; did you mean `batch`?",
+    );
     refused(
         try_submit(&mut cluster, charged_to("batch", "finance")),
-        "there is no account `finance`; there is: nlp, product, research",
+        "account: there is no account `finance`; there is: nlp, product, research",
     );
     assert!(matches!(try_submit(&mut cluster, charged_to("batch", "product")), Response::Submitted { .. }));
 }
@@ -274,11 +277,11 @@ fn a_queue_gives_the_account_and_the_time_limit_that_a_job_leaves_out() {
     spec.limits.time_ms = Some(121_000);
     refused(
         try_submit(&mut cluster, spec),
-        "queue `batch` takes jobs of at most 120 s; this one has a time limit of 121 s",
+        "limits.time: queue `batch` takes jobs of at most 120 s; this one has a time limit of 121 s",
     );
     refused(
         try_submit(&mut cluster, charged_to("debug", "default")),
-        "there is no account `default`; there is: nlp, product, research",
+        "account: there is no account `default`; there is: nlp, product, research",
     );
 }
 
@@ -290,7 +293,7 @@ fn a_job_of_a_name_that_went_away_lives_on_and_can_be_edited() {
     let change = cluster.edit_of(job, "r1", |edit| edit.scheduling.limits.wait_ms = Some(1_000_000));
     assert!(matches!(cluster.respond(change), Response::Edited { .. }));
     let change = cluster.edit_of(job, "r2", |edit| edit.scheduling.account = name("reserch"));
-    refused(cluster.respond(change), "there is no account `reserch`; did you mean `research`?");
+    refused(cluster.respond(change), "account: there is no account `reserch`; did you mean `research`?");
     let change = cluster.edit_of(job, "r3", |edit| edit.scheduling.account = name("research"));
     assert!(matches!(cluster.respond(change), Response::Edited { .. }));
 }

@@ -139,7 +139,7 @@ fn a_plan_for_a_period_that_state_has_not_come_to_parks_nobody() {
 fn what_no_period_could_pay_is_refused_and_so_is_what_has_no_limit() {
     let mut cluster = lab(Period::Year);
     cluster.seen.lenient = true;
-    let text = "account `nlp` may spend $60.00 in a year; $0.00 are spent or set aside and this takes up to $80.00";
+    let text = "limits.time: account `nlp` may spend $60.00 in a year; $0.00 are spent or set aside and this takes up to $80.00";
     let refused = |cluster: &mut Cluster, wish: Scheduling| match cluster.commit(submit("refused", wish)).response {
         Response::Refused(Refusal::Invalid(why)) => why,
         other => panic!("{other:?}"),
@@ -147,7 +147,7 @@ fn what_no_period_could_pay_is_refused_and_so_is_what_has_no_limit() {
     assert_eq!(refused(&mut cluster, of("nlp", 4, 1, 10)), text);
     let mut endless = of("nlp", 1, 1, 1);
     endless.limits.time_ms = None;
-    let text = "account `nlp` may spend $60.00 in a year; this has no time limit, so what it will cost is not known";
+    let text = "limits.time: account `nlp` may spend $60.00 in a year; this has no time limit, so what it will cost is not known";
     assert_eq!(refused(&mut cluster, endless), text);
 }
 

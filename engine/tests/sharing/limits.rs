@@ -110,17 +110,19 @@ fn gangs_that_run_are_counted_whatever_they_hold() {
 #[test]
 fn what_could_never_run_is_refused_when_it_is_submitted() {
     let mut cluster = limited();
-    let text = "test in account `nlp` may hold 3 GPUs at a time; 0 are held and this takes 4";
+    let text = "gang: test in account `nlp` may hold 3 GPUs at a time; 0 are held and this takes 4";
     refused(&mut cluster, of("nlp", 4), text);
     let caps = Caps { jobs: Some(1), array: Some(3), time_ms: Some(60_000), ..Caps::default() };
     cluster.commit(organisation(vec![account("a", None, caps, Caps::default())]));
-    refused(&mut cluster, of("a", 1), "account `a` may have jobs of at most 60 s; this has a limit of 200 s");
+    let text = "limits.time: account `a` may have jobs of at most 60 s; this has a limit of 200 s";
+    refused(&mut cluster, of("a", 1), text);
     let short = || {
         let mut wish = of("a", 1);
         wish.limits.time_ms = None;
         wish
     };
-    refused(&mut cluster, array(short(), 4, None), "account `a` may have arrays of at most 3 elements; this has 4");
+    let text = "array: account `a` may have arrays of at most 3 elements; this has 4";
+    refused(&mut cluster, array(short(), 4, None), text);
     let taken = cluster.submit(short());
     let state = &cluster.player.state;
     assert_eq!(state.scheduling(state.job(taken.job).unwrap()).limits.time_ms, Some(60_000), "it gets the longest");

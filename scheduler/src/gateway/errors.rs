@@ -19,9 +19,37 @@ pub fn usage(message: impl Into<String>) -> ErrorInfo {
     ErrorInfo::new(ErrorCode::Usage, message)
 }
 
+/// The part of a job file, or of another document, that a reason begins with, as in `after.ok: job 7 is not known`.
+fn part(why: &str) -> Option<&str> {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || "._-[]".contains(c);
+    let (part, _) = why.split_once(": ")?;
+    (!part.is_empty() && part.chars().all(is_key)).then_some(part)
+}
+
+/// What to do about a value that the cluster does not take.
+fn remedy(part: Option<&str>) -> &'static str {
+    match part {
+        Some("after.started") => "take it out of `after.started`, or name a live job (`muster ps`)",
+        Some("after.any") => "take it out of `after.any`, or name a live job (`muster ps`)",
+        Some("after.ok") => "take it out of `after.ok`, or name a live job (`muster ps`)",
+        Some("after.not_ok") => "take it out of `after.not_ok`, or name a live job (`muster ps`)",
+        Some("queue") => "name one of the queues (`muster queue ls`)",
+        Some("account") => "name one of the accounts (`muster queue ls`)",
+        Some("limits.time") => "give a `limits.time` within it, or take another queue or account (`muster queue ls`)",
+        Some("gang" | "group" | "array") => "ask for less, or charge another account (`muster queue ls`)",
+        Some("priority") => "take one of those classes",
+        Some("deadline") => "give a later `deadline`, or a shorter `limits.time`",
+        _ => "correct the value and try again",
+    }
+}
+
 /// A refusal by `apply`.
 pub fn refused(refusal: Refusal) -> ErrorInfo {
     let message = refusal.to_string();
+    let part = match &refusal {
+        Refusal::Invalid(why) => part(why).map(str::to_owned),
+        _ => None,
+    };
     let (code, hint) = match refusal {
         Refusal::UnknownJob(_) => (ErrorCode::JobNotFound, "`muster ps -Ae` lists the jobs"),
         Refusal::UnknownElement { .. } => (ErrorCode::JobNotFound, "`muster show JOB` lists its elements"),
@@ -30,7 +58,7 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
         Refusal::KeyTooOld { .. } => {
             (ErrorCode::KeyTooOld, "look with `muster ps -Ae` whether the job exists; else submit it with a new key")
         }
-        Refusal::Invalid(_) => (ErrorCode::SpecValue, "correct the value and try again"),
+        Refusal::Invalid(_) => (ErrorCode::SpecValue, remedy(part.as_deref())),
         Refusal::OldEpoch { .. } | Refusal::OldTerm { .. } => (ErrorCode::Conflict, "look again, then repeat the call"),
         Refusal::NodeBusy => (ErrorCode::NodeBusy, "drain the node and wait until nothing runs there"),
         Refusal::NotQuarantined => (ErrorCode::Conflict, "`muster node show NODE` lists its devices"),
@@ -56,7 +84,8 @@ pub fn refused(refusal: Refusal) -> ErrorInfo {
         }
         Refusal::FeatureLevel { .. } => (ErrorCode::NotThereYet, "upgrade every server, then: muster cluster upgrade"),
     };
-    ErrorInfo::new(code, message).hint(hint)
+    let info = ErrorInfo::new(code, message).hint(hint);
+    ErrorInfo { path: part, ..info }
 }
 
 /// A proposal without an answer.

@@ -43,6 +43,14 @@ async fn what_cannot_be_meant_or_can_never_run_is_refused_and_leaves_nothing_beh
     refused(&cluster, "a missing job", &["show", "999999"], 3, "JOB_NOT_FOUND").await;
     refused(&cluster, "a missing node", &["node", "show", "nowhere"], 3, "NODE_NOT_FOUND").await;
 
+    // What only State can tell has its line in the file too.
+    let toml = cluster.folder().join("job.toml");
+    std::fs::write(&toml, "[gang]\nrun = 'true'\n\n[after]\nok = [4711]\n").unwrap();
+    let submit = ["submit", toml.to_str().unwrap()];
+    let error = refused(&cluster, "a job to wait for that nobody knows", &submit, 2, "SPEC_VALUE").await;
+    assert_eq!((&error["line"], &error["path"]), (&json!(5), &json!("after.ok")), "{error}");
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("`muster ps`")), "{error}");
+
     let request = ListJobsRequest { ended: true, ..ListJobsRequest::default() };
     let jobs = cluster.user.call("ps", async |mut api| api.list_jobs(request.clone()).await).await.jobs;
     assert_eq!(jobs, [], "nothing was submitted");
@@ -56,13 +64,14 @@ async fn what_cannot_be_meant_or_can_never_run_is_refused_and_leaves_nothing_beh
     refused(&cluster, "another body under a used key", &submit, 5, "KEY_REUSED").await;
 }
 
-async fn refused(cluster: &TestCluster, what: &str, arguments: &[&str], exit_code: i32, code: &str) {
+async fn refused(cluster: &TestCluster, what: &str, arguments: &[&str], exit_code: i32, code: &str) -> Value {
     let output = cluster.user.run(&[arguments, &["--json"]].concat()).await;
     let talk = String::from_utf8_lossy(&output.stderr);
-    let error: Value = serde_json::from_str(talk.lines().last().unwrap_or_default())
+    let mut error: Value = serde_json::from_str(talk.lines().last().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{what}: {error}: {talk}"));
     let seen = (output.status.code(), error["error"]["code"].as_str().unwrap_or_default());
     assert_eq!(seen, (Some(exit_code), code), "{what}: {talk}");
     assert_eq!(error["exit_code"], exit_code, "{what}");
     assert!(output.stdout.is_empty(), "{what}: nothing but talk");
+    error["error"].take()
 }

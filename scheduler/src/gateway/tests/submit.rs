@@ -1,8 +1,11 @@
-use super::fixture::{Cluster, START, spec};
+use super::fixture::{Cluster, START, principal, spec};
+use crate::gateway::errors;
 use crate::gateway::roles::Caller;
 use crate::gateway::submit::{Wish, body_hash, dry_run, parse, prepare};
 use muster_common::job::SPEC_BYTES_MAX;
-use muster_engine::State;
+use muster_engine::command::ConfigChange;
+use muster_engine::outcome::Refusal;
+use muster_engine::{Command, Response, State};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
 use muster_runtime::identity::Role;
 
@@ -68,6 +71,58 @@ fn bad_job_files_are_refused_with_code_path_and_hint() {
         assert!(error.hint.is_some_and(|hint| !hint.is_empty()), "{json} has no hint");
         assert!(!error.message.chars().any(char::is_control), "{json}: {:?}", error.message);
     }
+}
+
+fn organise(cluster: &mut Cluster) {
+    let document = r#"{
+        "account": [{"name": "research", "limits": {"gpus": 8, "array": 2, "time_ms": 3600000}}],
+        "queue": [
+            {"name": "batch", "account": "research", "default_time_ms": 60000},
+            {"name": "debug", "default_time_ms": 60000, "max_time_ms": 60000}
+        ]
+    }"#;
+    let change = ConfigChange::Organisation(serde_json::from_str(document).unwrap());
+    let outcome = cluster.apply(Command::Configure { change: Box::new(change), by: principal("root") });
+    assert_eq!(outcome.response, Response::Done);
+}
+
+/// What reads well and would fit is judged only where it is applied.
+#[test]
+fn what_state_does_not_take_names_its_part_of_the_job_file_and_what_to_do() {
+    let mut cluster = Cluster::new(4, 8);
+    organise(&mut cluster);
+    let table = [
+        (r#""after":{"ok":[4711]}"#, "after.ok", "take it out of `after.ok`"),
+        (r#""after":{"started":[4711]}"#, "after.started", "take it out of `after.started`"),
+        (r#""after":{"any":[4711]}"#, "after.any", "take it out of `after.any`"),
+        (r#""after":{"not_ok":[4711]}"#, "after.not_ok", "take it out of `after.not_ok`"),
+        (r#""queue":"bacth""#, "queue", "`muster queue ls`"),
+        (r#""account":"reserch""#, "account", "name one of the accounts"),
+        (r#""limits":{"time":"2h"}"#, "limits.time", "give a `limits.time` within it"),
+        (r#""queue":"debug","account":"research","limits":{"time":"2m"}"#, "limits.time", "another queue"),
+        (r#""array":{"range":"0-2"}"#, "array", "ask for less"),
+        (r#""gang":{"nodes":2,"gpus_per_node":8,"run":"x"}"#, "gang", "ask for less"),
+    ];
+    for (part, path, hint) in table {
+        let queue = if part.contains("queue") { "" } else { r#""queue":"batch","# };
+        let gang = if part.contains("gang") { "" } else { r#","gang":{"run":"x"}"# };
+        let (scheduling, launch) = spec(&format!("{{{queue}{part}{gang}}}"));
+        let submit = prepare(&cluster.state, &alice(), scheduling, launch, &wish("k")).unwrap();
+        let error = dry_run(&cluster.state, submit, START).err().unwrap_or_else(|| panic!("{part} was taken"));
+        assert_eq!((error.code, error.path.as_deref()), (ErrorCode::SpecValue, Some(path)), "{part}: {error}");
+        assert!(error.message.starts_with(&format!("{path}: ")), "{part}: {error}");
+        assert!(error.hint.as_deref().is_some_and(|told| told.contains(hint)), "{part}: {:?}", error.hint);
+    }
+}
+
+#[test]
+fn a_reason_that_only_looks_like_one_with_a_part_has_no_path() {
+    for why in ["there is: a, b", "the reason", ": x", "a b: c", "queue `a`: full", "http://x"] {
+        assert_eq!(errors::refused(Refusal::Invalid(why.into())).path, None, "{why}");
+    }
+    let declared = errors::refused(Refusal::Invalid("account[2].quota.H100: too much is owed".into()));
+    assert_eq!(declared.path.as_deref(), Some("account[2].quota.H100"));
+    assert_eq!(declared.hint.as_deref(), Some("correct the value and try again"));
 }
 
 #[test]
