@@ -7,6 +7,7 @@ mod property;
 #[path = "../taking_support/mod.rs"]
 mod taking_support;
 
+mod coarse;
 mod elastic;
 mod plan_backfill;
 mod plan_explain;
