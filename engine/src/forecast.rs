@@ -2,11 +2,12 @@
 //! adds delays, faults and money; it writes no second loop.
 
 mod agents;
+mod coarse;
 mod estimate;
 mod power;
 mod range;
 
-pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
+pub use estimate::{Assume, Forecast, Foreseen, Start, forecast, forecast_within, foresee};
 pub use range::{NoRange, RUNS, StartRange, start_range};
 
 use crate::apply::apply;

@@ -92,7 +92,7 @@ pub fn render(reply: &PlanReply, files: &[String], style: &Style) -> String {
         text.push_str("Nothing that waits already starts later for it.\n");
     }
     if !reply.complete {
-        text.push_str("Too much is ahead to play it all forward: starts and delays are not known.\n");
+        text.push_str("Too much is ahead to play it all forward: later starts are coarse, and delays are not known.\n");
     }
     text.push_str("Nothing was submitted.\n");
     text
@@ -202,6 +202,9 @@ fn starts(planned: &PlannedJob, style: &Style) -> String {
     match (planned.start_estimate_at_ms, planned.start_latest_at_ms) {
         (None, _) => {
             let _ = writeln!(text, "  start unknown: {}", cell(&planned.estimate_text));
+        }
+        (Some(likely), _) if planned.start_estimate_coarse => {
+            let _ = writeln!(text, "  starts about {}, coarse: too much is ahead to play it all forward", at(likely));
         }
         (Some(likely), Some(latest)) if latest == likely => {
             let _ = writeln!(text, "  starts {}, whether jobs end as expected or at their limits", at(likely));

@@ -134,7 +134,8 @@ fn place(job: &Job, style: &Style) -> String {
     }
     let mut parts = Vec::new();
     if let Some(start) = job.start_estimate_at_ms {
-        parts.push(format!("starts in {}", human::duration(start.saturating_sub(style.now_ms))));
+        let (about, coarse) = if job.start_estimate_coarse { ("about ", " (coarse)") } else { ("", "") };
+        parts.push(format!("starts in {about}{}{coarse}", human::duration(start.saturating_sub(style.now_ms))));
     }
     let reason = if job.reason_text.is_empty() { &job.reason } else { &job.reason_text };
     if !reason.is_empty() {

@@ -267,6 +267,7 @@ fn why_reply() -> WhyReply {
         applied_index: 88_412,
         looked_at_ms: NOW - 2000,
         policy: "default".into(),
+        ..WhyReply::default()
     }
 }
 
@@ -283,8 +284,10 @@ fn submit_and_retry() {
 
 #[test]
 fn ps() {
+    let at_ms = Some(NOW + 120 * HOUR);
+    let far = Job { id: 4799, start_estimate_at_ms: at_ms, start_estimate_coarse: true, ..queued() };
     let reply = ListJobsReply {
-        jobs: vec![running(), queued(), sweep(), failed(), Job { held: true, ..queued() }],
+        jobs: vec![running(), queued(), sweep(), failed(), Job { held: true, ..queued() }, far],
         next_page: "p2".into(),
     };
     check("ps", ps::render(&reply, &STYLE), ps::document(&reply));
@@ -345,6 +348,8 @@ fn why() {
     let nothing_found = WhyReply { would_help: Vec::new(), ..why_reply() };
     let told = why::render(&nothing_found, &STYLE);
     assert!(told.contains("nothing that was tried\n  2 changes that might help were not tried"), "{told}");
+    let told = why::render(&WhyReply { start_estimate_coarse: true, ..why_reply() }, &STYLE);
+    assert!(told.contains("Starts  about 2026-03-01 20:35:00 (in 1h 35m)"), "{told}");
     let running = WhyReply { job: Some(running()), ..WhyReply::default() };
     check("why_running", why::render(&running, &STYLE), why::document(&running));
 }

@@ -97,7 +97,8 @@ pub fn blockers(reply: &WhyReply, style: &Style) -> String {
     if let Some(start) = reply.start_estimate_at_ms {
         let basis =
             if reply.estimate_text.is_empty() { String::new() } else { format!("   {}", cell(&reply.estimate_text)) };
-        let _ = writeln!(text, "Starts  {}{basis}", human::moment_and_distance(start, style.now_ms));
+        let about = if reply.start_estimate_coarse { "about " } else { "" };
+        let _ = writeln!(text, "Starts  {about}{}{basis}", human::moment_and_distance(start, style.now_ms));
     }
     text.push_str(&range(reply));
     text

@@ -1,6 +1,7 @@
 //! Start estimates: the present, played forward with expected run times.
 
-use super::{Hooks, Player, World};
+use super::coarse::coarse;
+use super::{Hooks, PlayError, Player, World};
 use crate::command::{Command, Entry};
 use crate::outcome::{Event, Outcome};
 use crate::plan::ledger::{Ledger, Suppose};
@@ -20,10 +21,29 @@ pub struct Forecast {
     pub starts: BTreeMap<GangId, Option<Time>>,
     /// Of what runs now or starts in the play; `None` = its run time is not known.
     pub ends: BTreeMap<GangId, Option<Time>>,
+    /// Of those that wait still where the play was cut: reckoned from the work ahead. Of an array's elements that
+    /// were never placed, of the first.
+    pub coarse: BTreeMap<GangId, Time>,
     /// Could not even run on an empty cluster.
     pub unplaceable: BTreeMap<JobId, NeverFits>,
     /// False when the play was cut short, so that a missing start means nothing.
     pub complete: bool,
+}
+
+/// An estimated start, and how it was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub at: Time,
+    /// The play did not reach it.
+    pub coarse: bool,
+}
+
+impl Forecast {
+    /// The start as it was played, else as it was reckoned.
+    pub fn start(&self, gang: GangId) -> Option<Start> {
+        let played = self.starts.get(&gang).copied().flatten().map(|at| Start { at, coarse: false });
+        played.or_else(|| self.coarse.get(&gang).map(|at| Start { at: *at, coarse: true }))
+    }
 }
 
 /// Most entries of one play.
@@ -36,6 +56,17 @@ pub enum Assume {
     Expected,
     /// Each to its time limit; what has none never ends.
     Limits,
+}
+
+impl Assume {
+    pub(super) fn run_ms(self, state: &State, gang: GangId) -> Option<u64> {
+        let job = state.job(gang.job)?;
+        let limits = &state.scheduling(job).limits;
+        match self {
+            Assume::Expected => run_ms(state.policy(), job, limits),
+            Assume::Limits => limits.time_ms,
+        }
+    }
 }
 
 /// A forecast, and where some gangs would be placed in it at first.
@@ -55,12 +86,7 @@ struct Watch<'a> {
 
 impl Hooks for Watch<'_> {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
-        let job = state.job(gang.job)?;
-        let limits = &state.scheduling(job).limits;
-        match self.assume {
-            Assume::Expected => run_ms(state.policy(), job, limits),
-            Assume::Limits => limits.time_ms,
-        }
+        self.assume.run_ms(state, gang)
     }
 
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
@@ -86,11 +112,20 @@ impl Hooks for Watch<'_> {
 
 /// Plays the state forward from `now` until nothing more happens, within bounds.
 pub fn forecast(state: &State, now: Time) -> Forecast {
-    foresee(state, now, &BTreeSet::new(), Assume::Expected).forecast
+    forecast_within(state, now, ENTRIES_MAX)
+}
+
+/// As [`forecast`], cut after so many entries.
+pub fn forecast_within(state: &State, now: Time, entries_max: u64) -> Forecast {
+    play(state, now, (&BTreeSet::new(), Assume::Expected), entries_max).forecast
 }
 
 /// As [`forecast`], with the places of some gangs, and under an assumption about run times.
 pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Assume) -> Foreseen {
+    play(state, now, (watched, assume), ENTRIES_MAX)
+}
+
+fn play(state: &State, now: Time, (watched, assume): (&BTreeSet<GangId>, Assume), entries_max: u64) -> Foreseen {
     let mut watch = Watch { assume, watched, forecast: Forecast::default(), places: BTreeMap::new() };
     for gang in state.gangs().values() {
         match gang.current() {
@@ -112,7 +147,10 @@ pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Ass
     }
     let mut player = Player::new(state.clone(), World::default());
     let begun = player.commit(now, Command::Nothing, &mut watch).and_then(|_| player.adopt(now, &mut watch));
-    let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, ENTRIES_MAX));
+    let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, entries_max));
     watch.forecast.complete = played.is_ok();
+    if matches!(played, Err(PlayError::TooLong { .. })) {
+        watch.forecast.coarse = coarse(&mut player, &watch.forecast, assume);
+    }
     Foreseen { forecast: watch.forecast, places: watch.places }
 }

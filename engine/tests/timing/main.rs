@@ -8,6 +8,7 @@ mod property;
 mod taking_support;
 
 mod complaints_explain;
+mod coarse;
 mod elastic;
 mod plan_backfill;
 mod plan_explain;

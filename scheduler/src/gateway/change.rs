@@ -99,6 +99,7 @@ fn planned(run: submit::DryRun, now: muster_common::Time) -> Result<pb::SubmitRe
     } else {
         let mut answer = why::answer(&subject, None, Some(&forecast(&run.state, now)));
         job.start_estimate_at_ms = answer.start_estimate_at_ms;
+        job.start_estimate_coarse = answer.start_estimate_coarse;
         answer.job = Some(job.clone());
         why = Some(answer);
     }

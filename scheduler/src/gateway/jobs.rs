@@ -70,6 +70,7 @@ pub(super) async fn show(
             job.reason = explained.reason;
             job.reason_text = explained.reason_text;
             job.start_estimate_at_ms = explained.start_estimate_at_ms;
+            job.start_estimate_coarse = explained.start_estimate_coarse;
         }
     }
     Ok(job)

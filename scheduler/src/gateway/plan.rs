@@ -120,7 +120,7 @@ fn planned(
 ) -> pb::PlannedJob {
     let Some(subject) = Subject::live(copy, id, Default::default(), now) else { return pb::PlannedJob::default() };
     let gang = GangId::new(id, 0);
-    let start = |foreseen: &Foreseen| foreseen.forecast.starts.get(&gang).copied().flatten();
+    let start = |foreseen: &Foreseen| foreseen.forecast.start(gang);
     let mut why = why::answer(&subject, None, Some(&after.forecast));
     let mut job = job::summary(&subject, None);
     (job.id, job.key) = (0, String::new());
@@ -128,7 +128,8 @@ fn planned(
     let gangs_now = of_job.filter(|(_, start)| **start == Some(now)).count() as u32;
     let starts = gangs_now > 0;
     let place = after.places.get(&gang).map_or(&[][..], Vec::as_slice);
-    job.start_estimate_at_ms = start(after).map(|at| at.0);
+    job.start_estimate_at_ms = start(after).map(|start| start.at.0);
+    job.start_estimate_coarse = start(after).is_some_and(|start| start.coarse);
     why.job = Some(job.clone());
     pb::PlannedJob {
         verdict: if subject.record.held {
@@ -142,7 +143,8 @@ fn planned(
         gangs_now,
         placement: place.iter().map(|part| pb::Part { state: "PLANNED".into(), ..attempt::part(copy, part) }).collect(),
         start_estimate_at_ms: job.start_estimate_at_ms,
-        start_latest_at_ms: start(latest).map(|at| at.0).filter(|_| latest.forecast.complete),
+        start_estimate_coarse: job.start_estimate_coarse,
+        start_latest_at_ms: start(latest).filter(|_| latest.forecast.complete).map(|start| start.at.0),
         estimate_text: if starts { "the next cycle starts it".into() } else { why.estimate_text.clone() },
         waits_for: if starts { Vec::new() } else { awaited(copy, gang, place, after) },
         why: (!starts).then_some(why),

@@ -3,8 +3,8 @@
 use super::render::words::plain;
 use super::render::{cluster, spec};
 use super::roles::Caller;
-use super::{Inner, errors};
-use muster_common::{GangId, JobId, Name, Time};
+use super::{Inner, errors, why};
+use muster_common::{JobId, Name, Time};
 use muster_engine::State;
 use muster_engine::forecast::Forecast;
 use muster_engine::plan::brief::Brief;
@@ -64,7 +64,7 @@ pub(super) async fn show(
                 entries: entries
                     .into_iter()
                     .take(limit)
-                    .filter_map(|brief| entry(&state, brief, forecast.as_deref(), now.0))
+                    .filter_map(|brief| entry(&state, brief, forecast.as_deref(), now))
                     .collect(),
                 applied_index: state.applied_index(),
                 looked_at_ms: now.0,
@@ -165,7 +165,7 @@ fn count(queue: &mut pb::Queue, job: &JobRecord, devices: u64, again_since: &[u6
     queue.oldest_wait_since_at_ms = oldest;
 }
 
-fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64) -> Option<pb::QueueEntry> {
+fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now: Time) -> Option<pb::QueueEntry> {
     let job = state.job(brief.gang.job)?;
     let scheduling = state.scheduling(job);
     let nodes = spec::nodes(scheduling);
@@ -174,11 +174,7 @@ fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64)
         Some((reason, detail)) => (reason.word().to_owned(), plain(detail)),
         None => Default::default(),
     };
-    let foreseen = |gang: GangId| forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten());
-    let start = match brief.starts_now {
-        true => Some(now_ms),
-        false => foreseen(brief.gang).or(brief.booked).map(|at| at.0.max(now_ms)),
-    };
+    let start = why::start(brief.gang, brief.starts_now, brief.booked, forecast, now);
     Some(pb::QueueEntry {
         position: brief.position,
         job: job.id.0,
@@ -192,7 +188,8 @@ fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now_ms: u64)
         queued_at_ms: queued_at.0,
         reason,
         reason_text: text,
-        start_estimate_at_ms: start,
+        start_estimate_at_ms: start.map(|start| start.at.0),
+        start_estimate_coarse: start.is_some_and(|start| start.coarse),
         array: scheduling.array.is_some(),
     })
 }

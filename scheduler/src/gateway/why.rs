@@ -5,7 +5,7 @@ use super::render::{cluster, job};
 use super::subject::Subject;
 use muster_common::job::GroupRequest;
 use muster_common::{GangId, Time};
-use muster_engine::forecast::{Forecast, forecast};
+use muster_engine::forecast::{Forecast, Start, forecast};
 use muster_engine::plan::brief::{Briefs, briefs};
 use muster_engine::plan::explain::{Explanation, Reason, explain};
 use muster_engine::state::gang::GangState;
@@ -115,11 +115,27 @@ pub fn add_reason(job: &mut pb::Job, subject: &Subject, briefs: &Briefs, forecas
     if let Some((reason, detail)) = &brief.reason {
         (job.reason, job.reason_text) = (reason.word().into(), plain(detail));
     }
-    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&gang).copied().flatten()).or(brief.booked);
-    job.start_estimate_at_ms = match brief.starts_now {
-        true => Some(subject.now.0),
-        false => foreseen.map(|at| at.max(subject.now).0),
-    };
+    let start = start(gang, brief.starts_now, brief.booked, forecast, subject.now);
+    job.start_estimate_at_ms = start.map(|start| start.at.0);
+    job.start_estimate_coarse = start.is_some_and(|start| start.coarse);
+}
+
+/// When a gang starts: as it was played, else as it is booked, else as it was reckoned.
+pub fn start(
+    gang: GangId,
+    starts_now: bool,
+    booked: Option<Time>,
+    forecast: Option<&Forecast>,
+    now: Time,
+) -> Option<Start> {
+    if starts_now {
+        return Some(Start { at: now, coarse: false });
+    }
+    let foreseen = forecast.and_then(|forecast| forecast.start(gang));
+    let played = foreseen.filter(|start| !start.coarse);
+    let booked = booked.map(|at| Start { at, coarse: false });
+    let start = played.or(booked).or(foreseen)?;
+    Some(Start { at: start.at.max(now), ..start })
 }
 
 /// The whole answer about one job.
@@ -140,8 +156,11 @@ pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecas
         let since = state.gang(explanation.gang).map_or(subject.record.submitted_at, |gang| gang.queued_at);
         reply.queued_for_ms = subject.now.since_ms(since);
         reply.not_a_problem = not_a_problem(subject, &explanation);
-        reply.start_estimate_at_ms = start_estimate(&explanation, forecast, subject.now);
-        reply.estimate_text = estimate_text(&explanation, forecast);
+        let Explanation { gang, starts_now, booked, .. } = explanation;
+        let start = start(gang, starts_now, booked, forecast, subject.now);
+        reply.start_estimate_at_ms = start.map(|start| start.at.0);
+        reply.start_estimate_coarse = start.is_some_and(|start| start.coarse);
+        reply.estimate_text = estimate_text(&explanation, forecast, start);
     }
     if let Some((position, length)) = explanation.position {
         (reply.position, reply.queue_length) = (Some(position), length);
@@ -152,6 +171,7 @@ pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecas
         job.reason = first.reason.clone();
         job.reason_text = first.text.clone();
         job.start_estimate_at_ms = reply.start_estimate_at_ms;
+        job.start_estimate_coarse = reply.start_estimate_coarse;
     }
     reply
 }
@@ -201,20 +221,15 @@ fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
     clear.map(|reason| reason.word().to_owned()).collect()
 }
 
-fn start_estimate(explanation: &Explanation, forecast: Option<&Forecast>, now: Time) -> Option<u64> {
-    if explanation.starts_now {
-        return Some(now.0);
-    }
-    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&explanation.gang).copied().flatten());
-    foreseen.or(explanation.booked).map(|at| at.max(now).0)
-}
-
-fn estimate_text(explanation: &Explanation, forecast: Option<&Forecast>) -> String {
-    let foreseen = forecast.and_then(|forecast| forecast.starts.get(&explanation.gang).copied().flatten());
+fn estimate_text(explanation: &Explanation, forecast: Option<&Forecast>, start: Option<Start>) -> String {
+    let foreseen = forecast.and_then(|forecast| forecast.start(explanation.gang)).filter(|start| !start.coarse);
     let text = match forecast {
         _ if explanation.starts_now => "the next cycle starts it",
         Some(_) if foreseen.is_some() => {
             "if what runs ends by its expected time or its limit, and nothing new goes before it"
+        }
+        Some(_) if start.is_some_and(|start| start.coarse) => {
+            "coarse: too much is ahead of it to play forward; the work ahead, divided by the devices it may use"
         }
         Some(forecast) if !forecast.complete => "too much is ahead of it to play forward",
         Some(_) => "no start can be foreseen: it is held, it can never fit, or what is ahead has no known end",

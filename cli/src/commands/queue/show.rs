@@ -16,7 +16,8 @@ Columns:
   JOB    a job, an element queued again (4713_3), or the elements of an array that never ran (4713_*)
   GANGS  gangs that wait there
   GPUS   of one gang
-  START  when it starts if everything ends as expected; `now` = with the next cycle
+  START  when it starts if everything ends as expected; `now` = with the next cycle,
+         `coarse` = reckoned from the work ahead, which is too much to play forward
   WHY    what decides; `muster why JOB` tells the rest
 Below, the cells of the accounts it charges; `muster queue ls --help` tells what they say.";
 
@@ -86,7 +87,10 @@ fn row(entry: &QueueEntry, style: &Style) -> [String; 10] {
     };
     let start = match (entry.reason.is_empty(), entry.start_estimate_at_ms) {
         (true, _) => "now".to_owned(),
-        (false, Some(at)) => format!("in {}", human::duration(at.saturating_sub(style.now_ms))),
+        (false, Some(at)) => {
+            let (about, coarse) = if entry.start_estimate_coarse { ("about ", " (coarse)") } else { ("", "") };
+            format!("in {about}{}{coarse}", human::duration(at.saturating_sub(style.now_ms)))
+        }
         (false, None) => NONE.to_owned(),
     };
     let why = if entry.reason_text.is_empty() { &entry.reason } else { &entry.reason_text };

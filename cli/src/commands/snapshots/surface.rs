@@ -79,7 +79,13 @@ fn plan() {
     check("plan", plan::render(&reply, &files, &STYLE), plan::document(&reply, &files));
     let alone = PlanReply { jobs: reply.jobs[..1].to_vec(), delays: vec![], complete: true, ..reply.clone() };
     check("plan_alone", plan::render(&alone, &files, &STYLE), plan::document(&alone, &files));
-    let cut = PlanReply { complete: false, ..alone };
+    let far = PlannedJob {
+        start_estimate_at_ms: Some(NOW + 120 * HOUR),
+        start_estimate_coarse: true,
+        placement: vec![],
+        ..planned("waits")
+    };
+    let cut = PlanReply { complete: false, jobs: vec![alone.jobs[0].clone(), far], ..alone };
     check("plan_cut_short", plan::render(&cut, &files, &STYLE), plan::document(&cut, &files));
 }
 
@@ -145,9 +151,11 @@ fn queues() {
     let lane = QueueEntry { position: 3, job: 4713, gangs: 50, array: true, name: "sweep".into(), ..first.clone() };
     let now = QueueEntry { position: 4, reason: String::new(), reason_text: String::new(), ..first.clone() };
     let again = QueueEntry { position: 7, ordinal: 3, gangs: 1, start_estimate_at_ms: None, ..lane.clone() };
+    let at_ms = Some(NOW + 120 * HOUR);
+    let far = QueueEntry { position: 41, start_estimate_at_ms: at_ms, start_estimate_coarse: true, ..lane.clone() };
     let reply = ShowQueueReply {
         queue: Some(research),
-        entries: vec![first, lane, now, again],
+        entries: vec![first, lane, now, again, far],
         entries_total: 41,
         applied_index: 88_412,
         looked_at_ms: NOW,

@@ -3,7 +3,7 @@ use crate::gateway::render::{cluster, event, gang, job, node};
 use crate::gateway::{helped, waiting, why};
 use muster_common::{GangId, JobId};
 use muster_engine::command::{Cancel, Exit, NodeAction, ReportBody};
-use muster_engine::forecast::forecast;
+use muster_engine::forecast::{forecast, forecast_within};
 use muster_engine::plan::brief::briefs;
 use muster_engine::{Command, Memo};
 use muster_proto::client as pb;
@@ -173,6 +173,22 @@ fn why_names_what_is_in_the_way_and_when_it_ends() {
     let foreseen = forecast(&subject.state, subject.now);
     let answer = why::answer(&subject, None, Some(&foreseen));
     insta::assert_snapshot!("why", pretty(&pb::WhyReply { job: None, ..answer }));
+}
+
+#[test]
+fn a_start_too_far_ahead_to_play_is_told_as_coarse() {
+    let mut cluster = Cluster::new(2, 2);
+    let jobs: Vec<_> = (0..40).map(|_| cluster.submit("alice", TWO_NODES)).collect();
+    let last = cluster.subject(jobs[39]);
+    let foreseen = forecast_within(&last.state, last.now, 40);
+    assert!(!foreseen.complete);
+    let answer = why::answer(&last, None, Some(&foreseen));
+    assert!(answer.start_estimate_coarse && answer.estimate_text.starts_with("coarse: "), "{}", answer.estimate_text);
+    let job = answer.job.unwrap();
+    assert!(job.start_estimate_coarse);
+    assert_eq!(job.start_estimate_at_ms, answer.start_estimate_at_ms);
+    let second = why::answer(&cluster.subject(jobs[1]), None, Some(&foreseen));
+    assert!(!second.start_estimate_coarse && second.start_estimate_at_ms < answer.start_estimate_at_ms);
 }
 
 #[test]
