@@ -8,6 +8,7 @@ use crate::play::{Play, Played};
 use crate::prices::{Bill, Prices, bill};
 use crate::trace::throughputs::Throughputs;
 use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
+use crate::world::elastic::Elastic;
 use crate::world::truth::Truth;
 use crate::world::{World, planned};
 use muster_common::{Name, Time};
@@ -174,6 +175,7 @@ impl Scene {
         self.truth.run_time_sigma_percent > 0
             || !self.world.failures.is_none()
             || !self.world.spot.is_empty()
+            || self.world.elastic.iter().any(Elastic::is_random)
     }
 
     /// Plays it under a policy.

@@ -35,3 +35,17 @@ fn a_world_may_name_jobs_outside_the_window() {
     assert!(changed(text).is_ok());
     assert!(changed("[[user_failures]]\njob = \"probe-9\"\nafter_s = 3\n").unwrap_err().contains("`probe-9`"));
 }
+
+#[test]
+fn whatever_is_drawn_depends_on_the_seed() {
+    let is_random = |text: &str| scene(text, (0, None)).unwrap().is_random();
+    let elastic = |percent: &str| format!("[[elastic]]\nnodes = \"own\"\nwake_s = 60\nfail_percent = {percent}\n");
+    assert!(is_random(&elastic("5.0")));
+    // All orders bring something, or none does: nothing is left to chance.
+    assert!(!is_random(&elastic("0.0")) && !is_random(&elastic("100.0")) && !is_random(""));
+    assert!(is_random("[failures.node]\nper_1000_days = 1.0\n"));
+    assert!(is_random("[[spot]]\nnodes = \"own\"\nevictions_per_1000_days = 1.0\n"));
+    let truth = Truth { run_time_sigma_percent: 10, ..Truth::default() };
+    let base = scene("", (0, None)).unwrap();
+    assert!(base.changed(base.world.clone(), truth).unwrap().is_random());
+}
