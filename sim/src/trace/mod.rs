@@ -320,9 +320,9 @@ fn rows(format: Format, input: &mut dyn BufRead, throughputs: Option<&Throughput
 ///
 /// # Errors
 /// What keeps the text from being one of that format.
-pub fn read_lenient(format: Format, text: &str) -> Result<Trace, String> {
+pub fn read_lenient(format: Format, text: &str, throughputs: Option<&Throughputs>) -> Result<Trace, String> {
     let bytes = std::io::Cursor::new(text.as_bytes().to_vec());
-    Ok(rows(format, &mut input::limited(bytes), None)?.into_trace())
+    Ok(rows(format, &mut input::limited(bytes), throughputs)?.into_trace())
 }
 
 /// Reads a trace, packed or not.

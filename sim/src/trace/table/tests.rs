@@ -10,7 +10,7 @@ const HEADER: &str = "job_id,num_gpu,submit_time,duration\n";
 
 /// Lines of the jobs that are kept, and of the bad rows.
 fn kept_and_bad(rows: &str) -> (Vec<String>, Vec<(u64, String)>) {
-    let trace = read_lenient(Format::Tiresias, &format!("{HEADER}{rows}")).unwrap();
+    let trace = read_lenient(Format::Tiresias, &format!("{HEADER}{rows}"), None).unwrap();
     let bad = trace.card.bad.into_iter().map(|row| (row.line, row.why)).collect();
     (trace.jobs.into_iter().map(|job| job.id).collect(), bad)
 }
@@ -41,7 +41,7 @@ fn quoted_fields_are_read_as_others() {
 
 #[test]
 fn a_header_that_cannot_be_read_is_refused() {
-    let refused = |text: &str| read_lenient(Format::Tiresias, text).unwrap_err();
+    let refused = |text: &str| read_lenient(Format::Tiresias, text, None).unwrap_err();
     assert!(refused("").contains("no column `job_id`"));
     assert!(refused("job_id,\"num_gpu,submit_time,duration\n1,1,0,5\n").contains("the header cannot be read"));
 }
