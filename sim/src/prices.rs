@@ -3,7 +3,7 @@
 use crate::SimError;
 use crate::meter::{DeviceTime, Meter, Use};
 use crate::metrics::usage::{CATEGORIES, Category, NOT_RUNNING, running_parts};
-use crate::metrics::{AttemptResult, JobResult, seconds};
+use crate::metrics::{AttemptResult, JobResult, JobState, Used, seconds};
 use crate::world::World;
 use muster_common::money::{MicroUsd, device_cost, energy_j, split};
 use muster_common::time::SECOND_MS;
@@ -223,10 +223,10 @@ pub(crate) fn bill(
         usd: MicroUsd(usd[category as usize]).usd(),
         percent: percent(usd[category as usize]),
     };
-    let succeeded = results.iter().filter(|result| result.state == crate::JobState::Succeeded).count();
+    let succeeded = results.iter().filter(|result| result.state == JobState::Succeeded).count();
     let kept_gpu_h = crate::metrics::usage::gpu_h(running[0]);
     let per = |count: f64| if count > 0.0 { MicroUsd(total).usd() / count } else { 0.0 };
-    let accounts = accounts(prices, world, results, attempts, &starts);
+    let accounts = accounts(prices, world, results, attempts, &starts, meter.now());
     let (energy_kwh, peak_kw) = energy(prices, world, meter);
     Bill {
         total_usd: MicroUsd(total).usd(),
@@ -255,6 +255,7 @@ fn accounts(
     results: &[JobResult],
     attempts: &[AttemptResult],
     starts: &[Time],
+    now: Time,
 ) -> Vec<AccountCost> {
     let class_of: Vec<usize> =
         world.nodes.iter().enumerate().flat_map(|(class, group)| (0..group.count).map(move |_| class)).collect();
@@ -278,13 +279,26 @@ fn accounts(
         let account = result.account();
         let worth = Name::new(account.as_str()).ok().and_then(|name| prices.waiting_usd_per_gpu_hour.get(&name));
         let worth = worth.or_else(|| prices.waiting_usd_per_gpu_hour.get(&Name::literal(DEFAULT)));
-        let gpu_h = seconds(result.wait_ms().unwrap_or(0)) / 3600.0 * f64::from(result.job.devices);
+        let gpu_h = seconds(waited_ms(result, now)) / 3600.0 * f64::from(result.job.devices);
         costs.entry(account).or_default().1 += gpu_h * worth.copied().unwrap_or(0.0);
     }
     costs
         .into_iter()
         .map(|(account, (usd, waiting_usd))| AccountCost { account, usd: MicroUsd(usd).usd(), waiting_usd })
         .collect()
+}
+
+/// What has not ended waits until the end of the run; what can never be placed waits for nothing.
+fn waited_ms(result: &JobResult, now: Time) -> u64 {
+    match result.wait_ms() {
+        Some(wait_ms) => wait_ms,
+        None if result.state == JobState::Unplaceable => 0,
+        None => {
+            let Used { overhead_ms, kept_ms, lost_ms, stalled_ms } = result.used;
+            let ran_ms = overhead_ms + kept_ms + lost_ms + stalled_ms;
+            now.since_ms(Time(result.job.submit_ms)).saturating_sub(ran_ms)
+        }
+    }
 }
 
 /// Kilowatt-hours, and the most kilowatts over one cell of the grid. What is down draws nothing;
@@ -321,3 +335,6 @@ pub(crate) fn drawing(time: &DeviceTime) -> [u128; 3] {
     let (running, asleep) = (time[Use::Running as usize], time[Use::Asleep as usize]);
     [running, time.iter().sum::<u128>() - running - asleep - time[Use::Down as usize], asleep]
 }
+
+#[cfg(test)]
+mod tests;

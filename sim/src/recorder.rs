@@ -331,8 +331,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// In parts of [`NORMAL`]: where it was placed, on what, against where it was recorded.
-    fn slowdown(&self, state: &State, job: &TraceJob, parts: &[Allocation]) -> u64 {
-        let placed = self.play.truth.slowdown(state, parts);
+    fn slowdown(&self, state: &State, gang: GangId, job: &TraceJob, parts: &[Allocation]) -> u64 {
+        let placed = self.play.truth.slowdown(state, gang, parts);
         let Some((table, work)) = self.play.throughputs.zip(job.work.as_ref()) else { return placed };
         let models = truth::models(state, parts);
         let on = |model: &&muster_common::Name| table.run_ms(work, model.as_str(), parts.len() > 1);
@@ -370,7 +370,7 @@ impl Hooks for Recorder<'_> {
         let attempt = state.gang(gang)?.current()?;
         let started = attempt.started_at?;
         let delays = self.play.world.delays;
-        let slowdown = self.slowdown(state, &self.results[index].job, &attempt.parts);
+        let slowdown = self.slowdown(state, gang, &self.results[index].job, &attempt.parts);
         let (result, standing) = (&self.results[index], &mut self.standings[index]);
         let pace = Pace {
             lead_ms: standing.lead_ms,

@@ -9,8 +9,9 @@ use crate::prices::{Bill, Prices, bill};
 use crate::stopwatch::Timing;
 use crate::trace::throughputs::Throughputs;
 use crate::trace::{self, BadRows, Card, Format, Reading, Trace};
-use crate::world::World;
+use crate::world::elastic::Elastic;
 use crate::world::truth::Truth;
+use crate::world::{World, planned};
 use muster_common::{Name, Time};
 use muster_engine::organisation::Organisation;
 use muster_engine::policy::Policy;
@@ -135,7 +136,10 @@ impl Scene {
         let (organisation, organisation_file) = organisation.unzip();
         let throughputs = args.throughputs.as_deref().map(Throughputs::read).transpose()?;
         let reading = Reading { format: args.format, bad_rows: args.bad_rows, throughputs: throughputs.as_ref() };
-        let trace = trace::read(&args.trace, reading)?.window(args.start_job, args.jobs)?;
+        let trace = trace::read(&args.trace, reading)?;
+        // Before the window: a job that it leaves out is no mistake.
+        planned::check_jobs(&world, &trace.jobs).map_err(|why| SimError::World { path: args.world.clone(), why })?;
+        let trace = trace.window(args.start_job, args.jobs)?;
         Ok(Self {
             trace: Arc::new(trace),
             truth,
@@ -153,9 +157,13 @@ impl Scene {
         })
     }
 
-    /// The same work in another world. Fails with why the organisation does not fit that world.
+    /// The same work in another world. Fails with why organisation or trace do not fit that world.
     pub(crate) fn changed(&self, world: World, truth: Truth) -> Result<Self, String> {
         self.organisation.as_ref().map_or(Ok(()), |known| check_organisation(known, &world))?;
+        // As they were read, they were held against the whole trace.
+        if world.cancellations != self.world.cancellations || world.user_failures != self.world.user_failures {
+            planned::check_jobs(&world, &self.trace.jobs)?;
+        }
         Ok(Self { world, truth, ..self.clone() })
     }
 
@@ -167,7 +175,10 @@ impl Scene {
 
     /// Does anything depend on the seed?
     pub fn is_random(&self) -> bool {
-        self.truth.run_time_sigma_percent > 0 || !self.world.failures.is_none() || !self.world.spot.is_empty()
+        self.truth.run_time_sigma_percent > 0
+            || !self.world.failures.is_none()
+            || !self.world.spot.is_empty()
+            || self.world.elastic.iter().any(Elastic::is_random)
     }
 
     /// Plays it under a policy.
@@ -307,3 +318,6 @@ fn check_organisation(known: &Organisation, world: &World) -> Result<(), String>
     }
     known.validate(&capacity).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use muster_engine::policy::formula::{Figures, Formula};
 use muster_engine::{Command, Entry, State, apply};
 use muster_runtime::config::{self, Layers, Places};
 use muster_scheduler::fuzz;
+use muster_sim::trace::throughputs::Throughputs;
 use muster_sim::trace::{Format, read_lenient};
 use std::sync::Arc;
 
@@ -88,10 +89,35 @@ pub const CONFIG: Target = Target {
 
 pub const TRACE: Target = Target {
     name: "trace",
-    what: "recorded work: SWF and the Tiresias CSV",
+    what: "recorded work, in every format that is text",
     run: run_trace,
     seeds: seeds_trace,
-    words: &[b"; MaxProcs: ", b"job_id", b"num_gpu", b"submit_time", b"duration", b"-1", b"NaN", b"inf", b"1e300"],
+    words: &[
+        b"; MaxProcs: ",
+        b"job_id",
+        b"num_gpu",
+        b"gpu_num",
+        b"submit_time",
+        b"duration",
+        b"-1",
+        b"NaN",
+        b"inf",
+        b"1e300",
+        b"\"",
+        b",",
+        b"|",
+        b"\t",
+        b"\r\n",
+        b"JobID|",
+        b"2020-06-09 18:41:01",
+        b"1-02:03:04",
+        b"UNLIMITED",
+        b"gres/gpu=4",
+        b"{\"schema\":\"muster.trace/1\"}\n",
+        b"\"devices\":",
+        b"\"attempts\":[",
+        b"\"gpus\":[",
+    ],
     length_max: 2 << 10,
 };
 
@@ -219,20 +245,66 @@ fn run_config(input: &[u8]) {
     }
 }
 
+/// What jobs in steps are read with.
+const THROUGHPUTS: &str =
+    r#"{"v100": {"('A', 2)": {"null": 8.0}}, "v100_unconsolidated": {"('A', 2)": {"null": 4.0}}}"#;
+
+/// A sound trace of each format that is text.
+fn sound_trace(format: Format) -> Option<&'static str> {
+    Some(match format {
+        Format::Swf => {
+            "; MaxProcs: 64\n1 0 5 100 4 -1 -1 4 200 -1 1 1 1 1 1 1 -1 -1\n2 9 -1 0 1 -1 -1 1 -1 -1 1 1 1 1 1 1 -1 -1\n"
+        }
+        Format::Tiresias => "job_id,num_gpu,submit_time,duration\n1,4,0,100\n2,1,5.5,3600\n",
+        Format::PhillyLog => {
+            r#"[{"status":"Pass","vc":"v","jobid":"a1","user":"u","submitted_time":"2017-10-09 07:01:00","attempts":[
+{"start_time":"2017-10-09 07:02:00","end_time":"2017-10-09 08:02:00","detail":[{"ip":"m1","gpus":["gpu0","gpu1"]}]},
+{"start_time":"2017-10-09 09:00:00","end_time":null,"detail":[]}]},{"status":"Killed","vc":"v","jobid":"a2"}]"#
+        }
+        Format::PhillyTable => {
+            "timestamp,duration,num_gpus,gpu_time,cluster\n2017-09-04 10:30:41,2240194.0,8,17921552.0,7f04ca\n"
+        }
+        Format::Openb => {
+            "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n\
+            p0,12000,16384,1,460,V100M16|V100M32,LS,Running,0,100,5\np1,8000,1024,0,0,,BE,Failed,10,30,\n"
+        }
+        Format::Helios => {
+            "job_id,user,vc,gpu_num,cpu_num,node_num,state,submit_time,start_time,end_time,duration,queue\n\
+            1,uA,vcX,1,1,1,COMPLETED,2020-06-09 18:41:01,2020-06-09 18:41:01,2020-06-10 04:55:09,36848,0\n"
+        }
+        Format::Acme => {
+            "job_id,user,node_num,gpu_num,cpu_num,type,state,submit_time,start_time,end_time,duration,queue,gpu_time\n\
+            d2,u1,8,64.0,960,Pretrain,CANCELLED,2023-05-17 11:28:42+00:00,x,y,82,12.0,5248.0\n"
+        }
+        Format::Gavel => "A\tpython3\tdir\t-n\t1\t80\t2\t1\t-1.000000\t3\n",
+        Format::Sacct => {
+            "JobID|User|Account|State|Submit|Start|End|Elapsed|Timelimit|AllocTRES|\n\
+            10|ann|nlp|COMPLETED|2024-01-01T00:00:00|2024-01-01T00:01:00|2024-01-01T01:01:00|01:00:00|1-00:00:00|gres/gpu=4|\n"
+        }
+        Format::Muster => {
+            "{\"schema\":\"muster.trace/1\"}\n\
+            {\"job_id\":\"a\",\"submit_ms\":5,\"run_ms\":7,\"devices\":1,\"share_milli\":250,\"models\":[\"H100\"],\"user\":\"ann\"}\n"
+        }
+        Format::Parquet => return None,
+    })
+}
+
 fn seeds_trace() -> Vec<Vec<u8>> {
-    let swf =
-        "; MaxProcs: 64\n1 0 5 100 4 -1 -1 4 200 -1 1 1 1 1 1 1 -1 -1\n2 9 -1 0 1 -1 -1 1 -1 -1 1 1 1 1 1 1 -1 -1\n";
-    let csv = "job_id,num_gpu,submit_time,duration\n1,4,0,100\n2,1,5.5,3600\n";
-    vec![chosen(0, swf.as_bytes()), chosen(1, csv.as_bytes())]
+    let seed = |(kind, format)| Some(chosen(kind, sound_trace(format)?.as_bytes()));
+    (0..).zip(Format::ALL).filter_map(seed).collect()
 }
 
 fn run_trace(input: &[u8]) {
     let Some((kind, bytes)) = choice(input) else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let format = if kind % 2 == 0 { Format::Swf } else { Format::Tiresias };
-    if let Ok(trace) = read_lenient(format, text) {
+    let kind = usize::from(kind);
+    let table = Throughputs::parse(THROUGHPUTS).expect("a sound table");
+    if let Ok(trace) = read_lenient(Format::ALL[kind % Format::ALL.len()], text, Some(&table)) {
+        let card = &trace.card;
+        let dropped: u64 = card.dropped.iter().map(|noted| noted.rows).sum();
+        assert_eq!(card.rows, card.jobs + dropped + card.bad_rows, "a row is gone without a word");
         let jobs = trace.jobs.len();
-        let window = trace.window(usize::from(kind / 2), Some(2));
+        let window = trace.window(kind / Format::ALL.len(), Some(2));
         assert!(window.map_or(0, |window| window.jobs.len()) <= jobs);
     }
 }
@@ -243,5 +315,38 @@ fn run_words(input: &[u8]) {
     let _ = (parse_duration_ms(text), parse_size_bytes(text));
     if let Ok(name) = Name::new(text) {
         assert!(!name.as_str().contains(|c: char| c.is_control() || c == '/'), "a name is not safe in a path");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the inputs that are made from them reach no reader.
+    #[test]
+    fn every_format_that_is_text_has_a_sound_trace() {
+        let table = Throughputs::parse(THROUGHPUTS).unwrap();
+        for format in Format::ALL {
+            let Some(text) = sound_trace(format) else {
+                assert_eq!(format, Format::Parquet);
+                continue;
+            };
+            let card = read_lenient(format, text, Some(&table)).unwrap().card;
+            assert!(card.jobs > 0, "{format:?}: {card:?}");
+        }
+    }
+
+    #[test]
+    fn texts_cut_anywhere_and_with_one_byte_changed_are_survived() {
+        for seed in seeds_trace() {
+            for at in 1..seed.len() {
+                run_trace(&seed[..at]);
+                for byte in *b"\"\n|9" {
+                    let mut changed = seed.clone();
+                    changed[at] = byte;
+                    run_trace(&changed);
+                }
+            }
+        }
     }
 }

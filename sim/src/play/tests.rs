@@ -268,6 +268,28 @@ fn a_node_holds_more_gangs_than_devices() {
 }
 
 #[test]
+fn sharing_a_device_slows_down_who_comes_to_it() {
+    let truth: Truth = toml::from_str("shared_percent = 200\n").unwrap();
+    let ends = |truth: &Truth, devices: u32, jobs: Vec<TraceJob>| -> Vec<u64> {
+        let world = world(&format!("[[nodes]]\ncount = 1\ndevices = {devices}\n"));
+        played(&world, truth, 0, jobs).results.iter().map(|result| result.end.unwrap().0 / 1000).collect()
+    };
+    let share =
+        |id, submit_s, run_s| TraceJob { share_milli: 250, cpu_milli: Some(1000), ..job(id, submit_s, run_s, 1) };
+    // One is there first, one comes to it, and one has the device to itself again.
+    let jobs = || vec![share(1, 0, 100), share(2, 10, 10), share(3, 200, 10)];
+    assert_eq!(ends(&truth, 1, jobs()), [100, 30, 210]);
+    assert_eq!(ends(&Truth::default(), 1, jobs()), [100, 20, 210]);
+    assert_eq!(ends(&truth, 1, vec![share(1, 0, 10), share(2, 0, 10)]), [20, 20]);
+    // Whole devices beside each other are not shared.
+    assert_eq!(ends(&truth, 2, vec![job(1, 0, 10, 1), job(2, 0, 10, 1)]), [10, 10]);
+    for (percent, sound) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
+        let truth = Truth { shared_percent: percent, ..Truth::default() };
+        assert_eq!(truth.check(&Default::default()).is_ok(), sound, "{percent}");
+    }
+}
+
+#[test]
 fn pods_stay_on_one_node_and_those_that_find_no_room_are_given_up() {
     let text = format!("{TWO_NODES}[jobs]\nrequest = \"one_node\"\nwait_limit_ms = 2000\n");
     let jobs = vec![job(1, 0, 100, 6), job(2, 0, 100, 6), job(3, 1, 10, 4)];

@@ -14,18 +14,15 @@ const FIELDS: usize = 10;
 pub(super) fn parse(input: &mut dyn BufRead, table: Option<&Throughputs>) -> Result<Rows, String> {
     let table = table.ok_or("its jobs are counted in steps; name a table of throughputs with `--throughputs FILE`")?;
     let mut rows = Rows::new("gavel");
-    let mut full = Ok(());
     each_line(input, |number, line| {
         let row = match line {
-            Ok("") => return,
+            Ok("") => return Ok(()),
             Ok(line) => row(number, line, table),
             Err(why) => Err(why),
         };
-        if full.is_ok() {
-            full = rows.add(number, row);
-        }
+        rows.add(number, row)
     })?;
-    full.map(|()| rows)
+    Ok(rows)
 }
 
 fn row(number: u64, line: &str, table: &Throughputs) -> Result<Row, String> {

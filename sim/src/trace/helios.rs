@@ -5,7 +5,7 @@ use super::fields::{devices, duration_ms, id, moment_ms, name, user, whole};
 use super::rows::{Row, Rows};
 use super::table::{self, Fields, Layout};
 use super::{RecordedEnd, TraceJob};
-use std::io::Read;
+use std::io::BufRead;
 
 const HELIOS: Layout = Layout {
     format: "helios",
@@ -21,12 +21,12 @@ const ACME: Layout = Layout {
     optional: &[],
 };
 
-pub(super) fn parse_helios(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse_helios(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&HELIOS, input, |_, _, fields| row(fields, "vc"))
 }
 
 /// The kind of work takes the place of the account.
-pub(super) fn parse_acme(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse_acme(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&ACME, input, |_, _, fields| row(fields, "type"))
 }
 

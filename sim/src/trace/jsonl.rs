@@ -63,18 +63,16 @@ fn is_unknown(end: &RecordedEnd) -> bool {
 
 pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     let mut rows = Rows::new("muster");
-    let mut result = Ok(());
     each_line(input, |number, line| {
-        if result.is_err() || line == Ok("") {
-            return;
+        if line == Ok("") {
+            return Ok(());
         }
         if number == 1 {
-            result = line.and_then(header).map(|header| rows.recorded_devices = header.devices);
-            return;
+            return line.and_then(header).map(|header| rows.recorded_devices = header.devices);
         }
-        result = rows.add(number, line.and_then(line_of).and_then(row));
+        rows.add(number, line.and_then(line_of).and_then(row))
     })?;
-    result.map(|()| rows)
+    Ok(rows)
 }
 
 fn header(line: &str) -> Result<Header, String> {

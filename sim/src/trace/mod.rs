@@ -31,6 +31,8 @@ use throughputs::Throughputs;
 
 /// Longest line of a trace.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Largest job of a format in which it may take more than one line.
+pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Most jobs of a trace. Its size in bytes does not matter: it is read line by line.
 pub const JOBS_MAX: usize = 10_000_000;
 /// Largest table of throughputs, unpacked.
@@ -301,17 +303,17 @@ pub struct Reading<'a> {
     pub throughputs: Option<&'a Throughputs>,
 }
 
-fn rows(format: Format, mut input: &mut dyn BufRead, throughputs: Option<&Throughputs>) -> Result<Rows, String> {
+fn rows(format: Format, input: &mut dyn BufRead, throughputs: Option<&Throughputs>) -> Result<Rows, String> {
     match format {
         Format::Swf => swf::parse(input),
-        Format::Tiresias => tiresias::parse(&mut input),
-        Format::PhillyLog => philly::parse_log(&mut input),
-        Format::PhillyTable => philly::parse_table(&mut input),
-        Format::Openb => openb::parse(&mut input),
-        Format::Helios => helios::parse_helios(&mut input),
-        Format::Acme => helios::parse_acme(&mut input),
+        Format::Tiresias => tiresias::parse(input),
+        Format::PhillyLog => philly::parse_log(input),
+        Format::PhillyTable => philly::parse_table(input),
+        Format::Openb => openb::parse(input),
+        Format::Helios => helios::parse_helios(input),
+        Format::Acme => helios::parse_acme(input),
         Format::Gavel => gavel::parse(input, throughputs),
-        Format::Sacct => sacct::parse(&mut input),
+        Format::Sacct => sacct::parse(input),
         Format::Muster => jsonl::parse(input),
         Format::Parquet => Err("a table of Parquet is no text; it is read from a file of its own".into()),
     }
@@ -321,9 +323,9 @@ fn rows(format: Format, mut input: &mut dyn BufRead, throughputs: Option<&Throug
 ///
 /// # Errors
 /// What keeps the text from being one of that format.
-pub fn read_lenient(format: Format, text: &str) -> Result<Trace, String> {
+pub fn read_lenient(format: Format, text: &str, throughputs: Option<&Throughputs>) -> Result<Trace, String> {
     let bytes = std::io::Cursor::new(text.as_bytes().to_vec());
-    Ok(rows(format, &mut input::limited(bytes), None)?.into_trace())
+    Ok(rows(format, &mut input::limited(bytes), throughputs)?.into_trace())
 }
 
 /// Reads a trace, packed or not.

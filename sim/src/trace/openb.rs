@@ -5,7 +5,7 @@ use super::fields::{duration_ms, id, name, submit_ms, whole};
 use super::rows::{Row, Rows};
 use super::table::{self, Layout};
 use super::{RecordedEnd, TraceJob};
-use std::io::Read;
+use std::io::BufRead;
 
 const LAYOUT: Layout = Layout {
     format: "openb",
@@ -25,7 +25,7 @@ const LAYOUT: Layout = Layout {
     optional: &["qos"],
 };
 
-pub(super) fn parse(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&LAYOUT, input, |rows, line, fields| {
         let number = |field: &str| {
             let value = whole(field, fields.get(field))?;

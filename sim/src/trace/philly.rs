@@ -4,11 +4,12 @@
 use super::fields::{devices, duration_ms, id, moment_ms, name, user, whole};
 use super::rows::{Row, Rows};
 use super::table::{self, Layout};
-use super::{RecordedEnd, TraceJob};
+use super::{RECORD_BYTES_MAX, RecordedEnd, TraceJob};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
+use std::cell::Cell;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 
 const LAYOUT: Layout = Layout {
     format: "philly-table",
@@ -18,7 +19,7 @@ const LAYOUT: Layout = Layout {
 };
 
 /// `timestamp, duration, num_gpus, gpu_time, cluster`. There are no ids: the line is one.
-pub(super) fn parse_table(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse_table(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&LAYOUT, input, |_, line, fields| {
         let submit_ms = moment_ms("timestamp", fields.get("timestamp"))?;
         let run_ms = duration_ms("duration", fields.get("duration"))?;
@@ -68,14 +69,37 @@ struct Detail {
 
 /// A job's run time is the sum over its attempts, its devices those of the largest one. What is
 /// named as a line is the number of the job in the list.
-pub(super) fn parse_log(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse_log(input: &mut dyn BufRead) -> Result<Rows, String> {
     let mut rows = Rows::new("philly-log");
-    let mut reader = serde_json::Deserializer::from_reader(input);
-    Jobs(&mut rows).deserialize(&mut reader).map_err(|error| format!("no list of jobs: {error}"))?;
+    let left = Cell::new(RECORD_BYTES_MAX);
+    let mut reader = serde_json::Deserializer::from_reader(OfOneJob { read: input, left: &left });
+    let jobs = Jobs { rows: &mut rows, left: &left };
+    jobs.deserialize(&mut reader).map_err(|error| format!("no list of jobs: {error}"))?;
     Ok(rows)
 }
 
-struct Jobs<'a>(&'a mut Rows);
+/// Refuses a job that is too long, so that none has to be held. It is read byte by byte.
+struct OfOneJob<'a> {
+    read: &'a mut dyn BufRead,
+    left: &'a Cell<usize>,
+}
+
+impl Read for OfOneJob<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.read.read(buffer)?;
+        let Some(left) = self.left.get().checked_sub(read) else {
+            let why = format!("a job is longer than {RECORD_BYTES_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        };
+        self.left.set(left);
+        Ok(read)
+    }
+}
+
+struct Jobs<'a> {
+    rows: &'a mut Rows,
+    left: &'a Cell<usize>,
+}
 
 impl<'de> DeserializeSeed<'de> for Jobs<'_> {
     type Value = ();
@@ -96,8 +120,9 @@ impl<'de> Visitor<'de> for Jobs<'_> {
         let mut number = 0;
         while let Some(job) = jobs.next_element::<serde_json::Value>()? {
             number += 1;
+            self.left.set(RECORD_BYTES_MAX);
             let job = serde_json::from_value::<Job>(job).map_err(|error| error.to_string());
-            self.0.add(number, job.and_then(|job| row(&job))).map_err(serde::de::Error::custom)?;
+            self.rows.add(number, job.and_then(|job| row(&job))).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Rows {
     format: &'static str,
     jobs: Vec<TraceJob>,
+    jobs_max: usize,
     rows: u64,
     dropped: Vec<Noted>,
     changed: Vec<Noted>,
@@ -37,6 +38,7 @@ impl Rows {
         Self {
             format,
             jobs: Vec::new(),
+            jobs_max: JOBS_MAX,
             rows: 0,
             dropped: Vec::new(),
             changed: Vec::new(),
@@ -51,14 +53,14 @@ impl Rows {
     /// # Errors
     /// When there are more jobs than a run can hold.
     pub(crate) fn add(&mut self, line: u64, row: Result<Row, String>) -> Result<(), String> {
-        if self.jobs.len() >= JOBS_MAX {
-            return Err(format!("more than {JOBS_MAX} jobs; cut it into parts"));
-        }
         self.rows += 1;
         match row {
             Ok(Row::Dropped(why)) => note(&mut self.dropped, line, why),
             Ok(Row::Job(job)) => match self.ids.get(&job.id) {
                 Some(first) => self.add_bad(line, format!("job id {} was used on line {first}", job.id)),
+                None if self.jobs.len() >= self.jobs_max => {
+                    return Err(format!("more than {} jobs; cut it into parts", self.jobs_max));
+                }
                 None => {
                     self.ids.insert(job.id.clone(), line);
                     self.unsorted += u64::from(self.jobs.last().is_some_and(|last| last.submit_ms > job.submit_ms));
@@ -125,5 +127,24 @@ impl Card {
         self.device_s = device_ms as f64 / 1000.0;
         self.mean_devices = if self.span_s > 0.0 { self.device_s / self.span_s } else { 0.0 };
         self.largest_job_devices = jobs.iter().map(|job| job.devices).max().unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_jobs_than_a_run_can_hold_are_refused() {
+        let mut rows = Rows::new("many");
+        assert_eq!(rows.jobs_max, JOBS_MAX);
+        rows.jobs_max = 2;
+        let job = |id: &str| Ok(Row::job(TraceJob { id: id.into(), ..TraceJob::default() }));
+        for row in [job("a"), job("b"), job("b"), Ok(Row::Dropped("run time 0")), Err("broken".into())] {
+            assert_eq!(rows.add(1, row), Ok(()), "a row that is no further job takes no room");
+        }
+        assert!(rows.add(6, job("c")).unwrap_err().contains("more than 2 jobs"));
+        let card = rows.into_trace().card;
+        assert_eq!((card.jobs, card.bad_rows), (2, 2));
     }
 }

@@ -6,7 +6,7 @@ use super::helios::recorded_end;
 use super::rows::{Row, Rows};
 use super::table::{self, Fields, Layout};
 use super::{RecordedEnd, TraceJob};
-use std::io::Read;
+use std::io::BufRead;
 
 const LAYOUT: Layout = Layout {
     format: "sacct",
@@ -26,7 +26,7 @@ const LAYOUT: Layout = Layout {
     ],
 };
 
-pub(super) fn parse(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&LAYOUT, input, |rows, line, fields| {
         let job = fields.get("JobID");
         if job.contains('.') {

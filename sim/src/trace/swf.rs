@@ -17,26 +17,23 @@ const UNKNOWN_RUN_MS: i64 = 10_000;
 pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     let mut rows = Rows::new("swf");
     let (mut procs, mut nodes) = (None, None);
-    let mut full = Ok(());
     each_line(input, |number, line| {
         let row = match line {
-            Ok("") => return,
+            Ok("") => return Ok(()),
             Ok(line) => match line.strip_prefix(';') {
                 Some(comment) => {
                     procs = procs.or_else(|| header(comment, "MaxProcs"));
                     nodes = nodes.or_else(|| header(comment, "MaxNodes"));
-                    return;
+                    return Ok(());
                 }
                 None => parse_row(&mut rows, number, line),
             },
             Err(why) => Err(why),
         };
-        if full.is_ok() {
-            full = rows.add(number, row);
-        }
+        rows.add(number, row)
     })?;
     rows.recorded_devices = procs.or(nodes);
-    full.map(|()| rows)
+    Ok(rows)
 }
 
 /// `MaxNodes: 256`; -1 stands for unknown and is no number of ours.

@@ -80,6 +80,7 @@ fn jobs_are_played_by_submit_time_and_windows_count_from_zero() {
     let trace = read(&path, REFUSE).unwrap();
     let ids = |trace: &Trace| trace.jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&trace), ["b", "a", "c"]);
+    assert_eq!(trace.card.unsorted_rows, 1);
     let window = trace.clone().window(1, Some(5)).unwrap();
     assert_eq!((ids(&window), window.card.jobs), (vec!["a".into(), "c".into()], 2));
     assert!(matches!(trace.clone().window(3, None), Err(SimError::Window { start: 3, jobs: 3 })));
@@ -101,7 +102,7 @@ fn what_is_no_trace_is_refused_with_a_way_out() {
 }
 
 fn lenient(format: Format, text: &str) -> Trace {
-    read_lenient(format, text).unwrap()
+    read_lenient(format, text, None).unwrap()
 }
 
 #[test]
@@ -156,7 +157,9 @@ fn a_log_of_jobs_with_attempts() {
     let trace = lenient(Format::PhillyLog, text);
     assert_eq!((trace.jobs[0].devices, trace.jobs[0].run_ms), (3, 3_600_000));
     assert_eq!((trace.card.rows, trace.card.bad_rows, trace.card.dropped[0].why), (3, 1, "never ran"));
-    assert!(read_lenient(Format::PhillyLog, &text[..text.len() - 9]).unwrap_err().contains("no list of jobs"));
+    assert!(read_lenient(Format::PhillyLog, &text[..text.len() - 9], None).unwrap_err().contains("no list of jobs"));
+    let long = format!("[{{\"attempts\": [{}", "{},\n".repeat(RECORD_BYTES_MAX / 4));
+    assert!(read_lenient(Format::PhillyLog, &long, None).unwrap_err().contains("a job is longer than"));
     let table = "timestamp,duration,num_gpus,gpu_time,cluster\n2017-09-04 10:30:41,2240194.0,8,17921552.0,7f04ca\n";
     assert_eq!(lenient(Format::PhillyTable, table).jobs[0].submit_ms, 1_504_521_041_000);
 }
@@ -220,7 +223,7 @@ fn our_own_format_keeps_everything() {
     let unlike =
         std::str::from_utf8(&bytes).unwrap().replacen("\"devices\":1", "\"devices\":2", 1).replace("250", "1000");
     assert!(lenient(Format::Muster, &unlike).card.bad[0].why.contains("scheduling"));
-    assert!(read_lenient(Format::Muster, "{\"schema\":\"other/1\"}\n").unwrap_err().contains("muster.trace/1"));
+    assert!(read_lenient(Format::Muster, "{\"schema\":\"other/1\"}\n", None).unwrap_err().contains("muster.trace/1"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::TraceJob;
 use super::fields::{devices, duration_ms, id, submit_ms, whole};
 use super::rows::{Row, Rows};
 use super::table::{self, Layout};
-use std::io::Read;
+use std::io::BufRead;
 
 const LAYOUT: Layout = Layout {
     format: "tiresias",
@@ -15,7 +15,7 @@ const LAYOUT: Layout = Layout {
     optional: &[],
 };
 
-pub(super) fn parse(input: &mut dyn Read) -> Result<Rows, String> {
+pub(super) fn parse(input: &mut dyn BufRead) -> Result<Rows, String> {
     table::read(&LAYOUT, input, |_, _, fields| {
         let id = id(fields.get("job_id"))?;
         let count = whole("num_gpu", fields.get("num_gpu"))?;

@@ -39,6 +39,11 @@ impl Elastic {
         self.wake_s * SECOND_MS
     }
 
+    /// Does it depend on the seed which orders bring something?
+    pub(crate) fn is_random(&self) -> bool {
+        self.fail_percent > 0.0 && self.fail_percent < 100.0
+    }
+
     pub(crate) const fn sleep_ms(&self) -> u64 {
         self.sleep_s * SECOND_MS
     }

@@ -4,6 +4,9 @@ use muster_common::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// A year.
+const REPAIR_S_MAX: u64 = 366 * 86_400;
+
 /// Failures of machines. Each kind is a Poisson process for each machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -81,14 +84,18 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// `None` where it never happens.
     pub fn of(&self, kind: Kind) -> Option<Rate> {
-        let rate = match kind {
+        self.given(kind).filter(|rate| rate.per_1000_days > 0.0)
+    }
+
+    fn given(&self, kind: Kind) -> Option<Rate> {
+        match kind {
             Kind::Gpu => self.gpu,
             Kind::Node => self.node,
             Kind::Software => self.software,
             Kind::Leaf => self.leaf,
-        };
-        rate.filter(|rate| rate.per_1000_days > 0.0)
+        }
     }
 }
 
@@ -141,9 +148,13 @@ impl Failures {
             software: self.software.or(base.software),
             leaf: self.leaf.or(base.leaf.filter(|_| self.leaf_level.is_some())),
         };
-        for (kind, rate) in Kind::ALL.into_iter().filter_map(|kind| Some((kind, rates.of(kind)?))) {
-            if !(rate.per_1000_days.is_finite() && rate.per_1000_days <= 1e6) {
-                return Err(format!("failures.{}.per_1000_days must be from 0 to 1000000", kind.word()));
+        for (kind, rate) in Kind::ALL.into_iter().filter_map(|kind| Some((kind, rates.given(kind)?))) {
+            let kind = kind.word();
+            if !(0.0..=1e6).contains(&rate.per_1000_days) {
+                return Err(format!("failures.{kind}.per_1000_days must be from 0 to 1000000"));
+            }
+            if rate.repair_mean_s > REPAIR_S_MAX {
+                return Err(format!("failures.{kind}.repair_mean_s is at most {REPAIR_S_MAX}"));
             }
         }
         if rates.leaf.is_some() && self.leaf_level.is_none() {
@@ -200,11 +211,29 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_of_0_is_never() {
+        let rates = toml::from_str::<Failures>("profile = \"meta-rsc1\"\ngpu = { per_1000_days = 0.0 }\n").unwrap();
+        let rates = rates.rates().unwrap();
+        assert!(rates.of(Kind::Gpu).is_none() && rates.of(Kind::Node).is_some());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let told = |text: &str| toml::from_str::<Failures>(text).unwrap().rates().unwrap_err();
         assert!(told("profile = \"nobody\"").contains("meta-rsc1"));
         assert!(told("leaf = { per_1000_days = 1.0 }").contains("leaf_level"));
-        assert!(told("gpu = { per_1000_days = 1e9 }").contains("failures.gpu"));
+        for rate in ["1e9", "-1.0", "-0.001", "nan", "inf", "-inf"] {
+            for kind in ["gpu", "node", "software"] {
+                let why = told(&format!("{kind} = {{ per_1000_days = {rate} }}"));
+                assert!(why.contains(&format!("failures.{kind}.per_1000_days")), "{rate}: {why}");
+            }
+            assert!(
+                told(&format!("leaf_level = \"leaf\"\nleaf = {{ per_1000_days = {rate} }}"))
+                    .contains("failures.leaf.per")
+            );
+        }
+        let repair = format!("node = {{ per_1000_days = 1.0, repair_mean_s = {} }}", i64::MAX);
+        assert!(told(&repair).contains("failures.node.repair_mean_s"));
         assert!(told("lemons = { percent_of_nodes = 101.0 }").contains("lemons"));
     }
 }

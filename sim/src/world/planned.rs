@@ -1,9 +1,12 @@
 //! What happens at given times: drains, outages, cancellations, failures of users' own.
 
 use super::World;
+use crate::trace::TraceJob;
 use muster_common::Name;
+use muster_common::text::nearest;
+use muster_common::time::SECOND_MS;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node taken out of service for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,4 +91,29 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Is every job that the world names one of the trace, and cancelled no sooner than it comes?
+///
+/// # Errors
+/// The first that is not, and which may be meant.
+pub(crate) fn check_jobs(world: &World, jobs: &[TraceJob]) -> Result<(), String> {
+    if world.cancellations.is_empty() && world.user_failures.is_empty() {
+        return Ok(());
+    }
+    let submits: BTreeMap<&str, u64> = jobs.iter().map(|job| (job.id.as_str(), job.submit_ms)).collect();
+    let submit_ms = |of: &str, id: &str| {
+        submits.get(id).copied().ok_or_else(|| {
+            let near = nearest(id, submits.keys().copied()).map(|near| format!("; did you mean `{near}`?"));
+            format!("{of}: the trace has no job `{id}`, or leaves it out{}", near.unwrap_or_default())
+        })
+    };
+    for Cancellation { job, at_s } in &world.cancellations {
+        let submit_ms = submit_ms("cancellations", job)?;
+        if at_s.saturating_mul(SECOND_MS) < submit_ms {
+            let submit_s = crate::metrics::seconds(submit_ms);
+            return Err(format!("cancellations: job `{job}` is cancelled at {at_s} s and comes at {submit_s} s"));
+        }
+    }
+    world.user_failures.iter().try_for_each(|failure| submit_ms("user_failures", &failure.job).map(drop))
 }

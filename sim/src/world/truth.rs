@@ -4,16 +4,17 @@
 use crate::SimError;
 use crate::draw::Draw;
 use crate::progress::NORMAL;
-use muster_common::Name;
 use muster_common::topology::FabricSpec;
+use muster_common::{GangId, Name};
 use muster_engine::State;
 use muster_engine::state::gang::Allocation;
+use muster_engine::state::node::DeviceState;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Everything is as recorded unless it says otherwise.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Truth {
     /// What spreading costs, by the level of which a gang has more than one domain.
@@ -23,6 +24,15 @@ pub struct Truth {
     /// Each job's run time is the recorded one times a draw with median 1; this is the standard
     /// deviation of its logarithm, in percent.
     pub run_time_sigma_percent: u32,
+    /// Run time of a gang on a share of a device that another gang has a share of when its attempt
+    /// starts, in percent of that alone.
+    pub shared_percent: u32,
+}
+
+impl Default for Truth {
+    fn default() -> Self {
+        Self { spread: Vec::new(), models: BTreeMap::new(), run_time_sigma_percent: 0, shared_percent: 100 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +67,7 @@ impl Truth {
             check_percent("spread", spread.percent)?;
         }
         self.models.iter().try_for_each(|(model, &percent)| check_percent(model.as_str(), percent))?;
+        check_percent("shared_percent", self.shared_percent)?;
         if self.run_time_sigma_percent > 500 {
             return Err("run_time_sigma_percent must be at most 500".into());
         }
@@ -64,15 +75,17 @@ impl Truth {
     }
 
     /// Of a gang on these parts, in parts of [`NORMAL`]; the slowest model sets the pace.
-    pub(crate) fn slowdown(&self, state: &State, parts: &[Allocation]) -> u64 {
-        if self.spread.is_empty() && self.models.is_empty() {
+    pub(crate) fn slowdown(&self, state: &State, gang: GangId, parts: &[Allocation]) -> u64 {
+        let as_recorded = self.shared_percent == 100;
+        if self.spread.is_empty() && self.models.is_empty() && as_recorded {
             return NORMAL;
         }
+        let shared = if as_recorded || !shares(state, gang, parts) { 100 } else { u64::from(self.shared_percent) };
         let spread = self.spread.iter().filter(|spread| domains(state, parts, spread.level.as_str()) > 1);
         let percent = spread.map(|spread| u64::from(spread.percent)).max().unwrap_or(100);
         let of_model = |model: &Name| u64::from(self.models.get(model).copied().unwrap_or(100));
         let slowest = models(state, parts).into_iter().map(of_model).max().unwrap_or(100);
-        percent * slowest * PERCENT / 100
+        percent * slowest * shared * PERCENT / 10_000
     }
 
     /// A job's real run time.
@@ -104,6 +117,15 @@ fn domains(state: &State, parts: &[Allocation], level: &str) -> usize {
         Some(place[..depth.min(place.len())].to_vec())
     };
     parts.iter().map(domain).collect::<BTreeSet<_>>().len()
+}
+
+/// Has another gang a share of one of these devices?
+fn shares(state: &State, gang: GangId, parts: &[Allocation]) -> bool {
+    parts.iter().any(|part| {
+        let Some(node) = state.node(part.node) else { return false };
+        let devices = part.devices.iter().filter_map(|(slot, _)| node.devices.get(usize::from(*slot)));
+        devices.flat_map(DeviceState::holders).any(|holder| holder.gang != gang)
+    })
 }
 
 /// Device models in use.
