@@ -6,7 +6,7 @@ mod estimate;
 mod power;
 mod range;
 
-pub use estimate::{Assume, Forecast, Foreseen, forecast, foresee};
+pub use estimate::{Assume, Forecast, Foreseen, forecast, forecast_within, foresee};
 pub use range::{NoRange, RUNS, StartRange, start_range};
 
 use crate::apply::apply;

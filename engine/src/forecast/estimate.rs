@@ -89,8 +89,17 @@ pub fn forecast(state: &State, now: Time) -> Forecast {
     foresee(state, now, &BTreeSet::new(), Assume::Expected).forecast
 }
 
+/// As [`forecast`], of at most so many entries.
+pub fn forecast_within(state: &State, now: Time, entries_max: u64) -> Forecast {
+    play(state, now, &BTreeSet::new(), Assume::Expected, entries_max).forecast
+}
+
 /// As [`forecast`], with the places of some gangs, and under an assumption about run times.
 pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Assume) -> Foreseen {
+    play(state, now, watched, assume, ENTRIES_MAX)
+}
+
+fn play(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Assume, entries_max: u64) -> Foreseen {
     let mut watch = Watch { assume, watched, forecast: Forecast::default(), places: BTreeMap::new() };
     for gang in state.gangs().values() {
         match gang.current() {
@@ -112,7 +121,7 @@ pub fn foresee(state: &State, now: Time, watched: &BTreeSet<GangId>, assume: Ass
     }
     let mut player = Player::new(state.clone(), World::default());
     let begun = player.commit(now, Command::Nothing, &mut watch).and_then(|_| player.adopt(now, &mut watch));
-    let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, ENTRIES_MAX));
+    let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, entries_max));
     watch.forecast.complete = played.is_ok();
     Foreseen { forecast: watch.forecast, places: watch.places }
 }
