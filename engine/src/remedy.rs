@@ -118,6 +118,11 @@ pub struct Remedies {
 
 /// Tries what may help a waiting gang. `None` for a gang that does not wait.
 pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
+    remedies_within(state, gang, now, WORK_MAX)
+}
+
+/// As [`remedies`], with so much work for all plays together.
+pub fn remedies_within(state: &State, gang: GangId, now: Time, work_max: u64) -> Option<Remedies> {
     let job = state.job(gang.job).filter(|job| !job.cancelled)?;
     let waits = match state.gang(gang) {
         Some(record) => matches!(record.state, GangState::Queued { .. }),
@@ -129,7 +134,7 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
     let mut memo = Memo::default();
     // Every play asks that too.
     memo.known(state, now).ever.emptied(state);
-    let mut base = trial::play(state, &memo, now, &[], Trial::to_the_end(WORK_MAX / 2))?;
+    let mut base = trial::play(state, &memo, now, &[], Trial::to_the_end(work_max / 2))?;
     let mut remedies = Remedies { start: base.start_of(gang), work: base.work, ..Remedies::default() };
     if remedies.start == Some(now) {
         return Some(remedies);
@@ -141,7 +146,7 @@ pub fn remedies(state: &State, gang: GangId, now: Time) -> Option<Remedies> {
     changes.truncate(TRIED_MAX);
     let mut left = changes.len() as u64;
     for change in changes {
-        let most = WORK_MAX.saturating_sub(remedies.work) / left.max(1);
+        let most = work_max.saturating_sub(remedies.work) / left.max(1);
         left -= 1;
         // The longest that helps is tried before those that are shorter.
         let limited = change.kind == Kind::TimeLimit;

@@ -7,6 +7,7 @@ mod support;
 
 mod depend;
 mod edit;
+mod extremes;
 mod format;
 mod lifecycle;
 mod organisation;

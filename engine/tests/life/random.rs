@@ -8,6 +8,10 @@ use muster_common::{GangId, Time};
 use muster_engine::{Command, Entry, State, apply};
 use property::cases;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use std::collections::HashSet;
+use std::mem::discriminant;
 use support::steps::{Op, random_scheduling, step};
 use support::*;
 
@@ -40,7 +44,27 @@ proptest! {
     }
 }
 
-/// 300 unless MUSTER_CASES says otherwise.
+/// What the random steps never make, no property speaks of.
+#[test]
+fn every_command_and_every_change_of_the_configuration_is_among_the_steps() {
+    let mut runner = TestRunner::deterministic();
+    let (mut commands, mut changes) = (HashSet::new(), HashSet::new());
+    for _ in 0..200 {
+        let ops = proptest::collection::vec(any::<Op>(), 120).new_tree(&mut runner).unwrap().current();
+        let mut cluster = Cluster::new(3, 3);
+        ops.into_iter().for_each(|op| step(&mut cluster, op));
+        commands.extend(cluster.log.iter().map(|entry| discriminant(&entry.command)));
+        changes.extend(cluster.log.iter().filter_map(|entry| match &entry.command {
+            Command::Configure { change, .. } => Some(discriminant(&**change)),
+            _ => None,
+        }));
+        if (commands.len(), changes.len()) == (22, 13) {
+            return;
+        }
+    }
+    panic!("{} kinds of commands and {} kinds of changes were made", commands.len(), changes.len());
+}
+
 #[test]
 fn time_that_jumps_to_the_end_of_its_range_never_overflows() {
     let mut cluster = Cluster::new(1, 1);

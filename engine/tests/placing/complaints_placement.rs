@@ -6,39 +6,18 @@ use crate::plan_support;
 use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::resources::Share;
 use muster_common::topology::TopologyMode::Required;
-use muster_common::topology::{SegmentRequest, TopologyRequest};
+use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, NodeId};
 use muster_engine::Memo;
 use muster_engine::command::{Cancel, Command, ConfigChange, Principal};
 use muster_engine::plan::explain::{Reason, explain};
 use muster_engine::plan::never::fits_ever;
 use muster_engine::policy::Policy;
+use plan_support::blocks::{blocks, per_block, segments};
 use plan_support::*;
-
-/// Blocks (NVLink domains) of so many nodes with so many devices each.
-fn blocks(sizes: &[usize], devices: usize) -> (Cluster, Vec<Vec<NodeId>>) {
-    let mut cluster = Cluster::new(Policy::default());
-    cluster.fabric(&["block"]);
-    let block = |(at, size): (usize, &usize)| {
-        let machine = || inventory("GB200", devices, &[&format!("b{at}")]);
-        (0..*size).map(|n| cluster.node(&format!("b{at}-{n:02}"), machine())).collect()
-    };
-    let all = sizes.iter().enumerate().map(block).collect();
-    (cluster, all)
-}
 
 fn node_ids(cluster: &Cluster, gang: GangId) -> Vec<NodeId> {
     cluster.held(gang).into_iter().map(|(node, _)| node).collect()
-}
-
-fn per_block(cluster: &Cluster, blocks: &[Vec<NodeId>], gang: GangId) -> Vec<usize> {
-    let held = node_ids(cluster, gang);
-    blocks.iter().map(|block| held.iter().filter(|node| block.contains(node)).count()).collect()
-}
-
-fn segments(mut job: Scheduling, nodes: u32, apart: bool) -> Scheduling {
-    job.groups[0].segment = Some(SegmentRequest { level: name("block"), nodes, apart });
-    job
 }
 
 fn reasons(cluster: &Cluster, gang: GangId) -> Vec<Reason> {
@@ -66,22 +45,6 @@ fn slurm_pr225_segments_of_twelve_stay_three_times_twelve() {
     let gang = cluster.submit(segments(job(nodes(36, 4)), 12, false));
     cluster.decide();
     assert_eq!(per_block(&cluster, &all, gang), [12, 12, 12]);
-}
-
-/// Slurm's topology/block: nodes must be divisible by the segment, each segment is inside one block, several may
-/// share one, `--spread-segments` puts them apart.
-#[test]
-fn slurm_block_segments_share_a_block_unless_they_are_spread() {
-    let (mut cluster, all) = blocks(&[18, 18], 4);
-    let together = cluster.submit(segments(job(nodes(16, 4)), 4, false));
-    cluster.decide();
-    assert_eq!(per_block(&cluster, &all, together), [16, 0]);
-    cancel(&mut cluster, together);
-    let apart = cluster.submit(segments(job(nodes(8, 4)), 4, true));
-    cluster.decide();
-    assert_eq!(per_block(&cluster, &all, apart), [4, 4]);
-    assert!(fits_ever(&cluster.player.state, &segments(job(nodes(12, 4)), 4, true)).is_err(), "there are two blocks");
-    assert!(fits_ever(&cluster.player.state, &segments(job(nodes(19, 4)), 19, false)).is_err(), "a block has 18");
 }
 
 /// NVIDIA-NeMo/RL 1421: "Requires a way to control segment setting for NVL72 system": 16 of the 18 trays of each

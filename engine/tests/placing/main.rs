@@ -12,3 +12,4 @@ mod plan_random;
 mod plan_scale;
 mod plan_scores;
 mod plan_wishes;
+mod slurm_block;

@@ -1,6 +1,7 @@
 //! Clusters and jobs for the tests of planning.
 #![allow(dead_code)]
 
+pub mod blocks;
 pub mod windows;
 
 use muster_common::job::{

@@ -11,7 +11,7 @@ use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use muster_engine::command::*;
 use muster_engine::state::gang::GangState;
 use muster_engine::state::timer::Timer;
-use muster_engine::{Command, Entry, Outcome, Response, State, apply};
+use muster_engine::{Command, Entry, Memo, Outcome, Response, State, apply, cycle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -144,6 +144,18 @@ impl Cluster {
 
     pub fn respond(&mut self, command: Command) -> Response {
         self.apply(command).response
+    }
+
+    /// A cycle, committed at once: nothing of it may be refused, unless something expired in between.
+    pub fn decide(&mut self) {
+        let decided = cycle(&self.state, &mut Memo::default(), self.state.now());
+        let expiring = decided.commands.iter().any(|command| matches!(command, Command::Expire { .. }));
+        for command in decided.commands {
+            if let Response::Plan { rejected, .. } = self.respond(command.clone()) {
+                let taken = rejected.is_empty() || expiring;
+                assert!(taken, "a plan was refused by the state it was made from: {rejected:?}, {command:?}");
+            }
+        }
     }
 
     pub fn submit(&mut self, scheduling: Scheduling) -> JobId {

@@ -1,4 +1,6 @@
-//! Random steps of a cluster: submits, placements, reports true and false, silence, operators.
+//! Random steps of a cluster: submits, placements, reports true and false, silence, operators, configuration.
+
+mod whole;
 
 use super::*;
 use muster_common::DeviceId;
@@ -12,6 +14,9 @@ use muster_engine::state::window::Holders;
 
 /// One step: which kind, and four numbers it draws its details from.
 pub type Op = (u8, u32, u32, u32, u32);
+
+/// Kinds of steps; together they make every command there is.
+pub const KINDS: u8 = 27;
 
 fn pick<T: Clone>(items: &[T], at: u32) -> Option<T> {
     (!items.is_empty()).then(|| items[at as usize % items.len()].clone())
@@ -36,7 +41,7 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
     let jobs: Vec<JobId> = cluster.state.jobs().keys().copied().collect();
     let gangs: Vec<GangId> = cluster.state.gangs().keys().copied().collect();
     let nodes: Vec<NodeId> = cluster.state.nodes().keys().copied().collect();
-    match kind % 22 {
+    match kind % KINDS {
         0 | 1 => {
             let mut spec = random_scheduling(a, b, c);
             spec.account = account(d);
@@ -68,6 +73,11 @@ pub fn step(cluster: &mut Cluster, (kind, a, b, c, d): Op) {
         17 => reserve(cluster, &jobs, &nodes, a, b, c),
         20 => put_aside(cluster, &jobs, a, b, c),
         21 => switch(cluster, &jobs, &nodes, a, b, c),
+        22 => whole::leap(cluster, a, b),
+        23 => whole::invite(cluster, a, b, c),
+        24 => whole::set(cluster, a, b, c),
+        25 => whole::steer(cluster, a, b, c),
+        26 => whole::declare(cluster, &jobs, (a, b, c, d)),
         _ => {
             if let Some(job) = pick(&jobs, a) {
                 cluster.apply(Command::Hold { job, hold: b.is_multiple_of(2), by: principal() });
@@ -113,7 +123,7 @@ fn depend(spec: &mut Scheduling, state: &State, jobs: &[JobId], d: u32) {
         2 => (spec.after.not_ok, spec.after.or_cancel) = (vec![other], true),
         3 => spec.after.started = vec![other],
         4 => spec.after.singleton = true,
-        5 => spec.deadline_at_ms = Some(state.now().0 + u64::from(d % 200_000)),
+        5 => spec.deadline_at_ms = Some(state.now().plus_ms(u64::from(d % 200_000)).0),
         _ => {}
     }
 }
@@ -123,80 +133,86 @@ fn account(d: u32) -> Name {
     Name::new(["default", "a0", "a1", "a2", "a3", "a4"][d as usize % 6]).unwrap()
 }
 
-/// A tree of accounts under each other, sometimes one that is refused; or back to an earlier one.
+/// Another organisation, or back to an earlier one.
 fn organise(cluster: &mut Cluster, a: u32, b: u32, c: u32) {
-    let change = if a.is_multiple_of(4) {
-        ConfigChange::RollBackOrganisation { version: b % 8 }
-    } else {
-        let caps = Caps {
-            gpus: (c.is_multiple_of(3)).then_some(1 + b % 5),
-            running: (c.is_multiple_of(5)).then_some(1 + b % 3),
-            jobs: (c.is_multiple_of(7)).then_some(1 + b % 4),
-            array: (c.is_multiple_of(11)).then_some(1 + b % 4),
-            time_ms: (c.is_multiple_of(4)).then_some(20_000 + u64::from(b % 50_000)),
-        };
-        let quota = Quota { nominal: b % 4, borrow_limit: Some(c % 3), lend_limit: None };
-        let per = [Period::Day, Period::Week, Period::Year][b as usize % 3];
-        let budget = Budget { usd: MicroUsd(u64::from(b % 1000) * 1_000), per };
-        let price = |model, usd: u32| Price { model, usd_per_gpu_hour: MicroUsd(u64::from(usd) * 500_000) };
-        let one = |n: u32| Account {
-            name: account(n),
-            parent: (n > 1 && !(b >> n).is_multiple_of(2)).then(|| account(1 + c % n)),
-            weight: i64::from(c >> n) % 4,
-            priority: c % 5,
-            quota: (n == 1).then(|| (Name::literal("H100"), quota)).into_iter().collect(),
-            limits: if n == 1 { caps } else { Caps::default() },
-            user_limits: if n == 2 { caps } else { Caps::default() },
-            users: (n == 3).then(|| ("alice".to_owned(), User { weight: 2, limits: Some(caps) })).into_iter().collect(),
-            cells: Vec::new(),
-            budget: (n == 2 || c.is_multiple_of(5)).then_some(budget),
-            reclaim_within_ms: None,
-        };
-        let queue = Queue {
-            name: Name::literal("default"),
-            account: Some(account(1 + a % 5)),
-            default_time_ms: (!b.is_multiple_of(9)).then_some(30_000),
-            max_time_ms: None,
-        };
-        let accounts = (1..1 + a % 6).map(one).collect();
-        let queues = (c.is_multiple_of(2)).then_some(queue).into_iter().collect();
-        let prices = vec![price(Some(Name::literal("H100")), c % 4), price(None, 1)];
-        let spot = (Name::literal("disk"), "nvme".to_owned());
-        let preemptible_only = (c.is_multiple_of(3)).then_some(spot).into_iter().collect();
-        let prices = if a.is_multiple_of(7) { Vec::new() } else { prices };
-        ConfigChange::Organisation(Arc::new(Organisation { accounts, queues, prices, preemptible_only }))
+    let change = match a.is_multiple_of(4) {
+        true => ConfigChange::RollBackOrganisation { version: b % 8 },
+        false => ConfigChange::Organisation(Arc::new(organisation(a, b, c))),
     };
     cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
 }
 
-/// Now or later, for nobody, an account or some jobs; sometimes one that is refused.
+/// A tree of accounts under each other, sometimes one that is refused.
+fn organisation(a: u32, b: u32, c: u32) -> Organisation {
+    let caps = Caps {
+        gpus: (c.is_multiple_of(3)).then_some(1 + b % 5),
+        running: (c.is_multiple_of(5)).then_some(1 + b % 3),
+        jobs: (c.is_multiple_of(7)).then_some(1 + b % 4),
+        array: (c.is_multiple_of(11)).then_some(1 + b % 4),
+        time_ms: (c.is_multiple_of(4)).then_some(20_000 + u64::from(b % 50_000)),
+    };
+    let quota = Quota { nominal: b % 4, borrow_limit: Some(c % 3), lend_limit: None };
+    let per = [Period::Day, Period::Week, Period::Year][b as usize % 3];
+    let budget = Budget { usd: MicroUsd(u64::from(b % 1000) * 1_000), per };
+    let price = |model, usd: u32| Price { model, usd_per_gpu_hour: MicroUsd(u64::from(usd) * 500_000) };
+    let one = |n: u32| Account {
+        name: account(n),
+        parent: (n > 1 && !(b >> n).is_multiple_of(2)).then(|| account(1 + c % n)),
+        weight: i64::from(c >> n) % 4,
+        priority: c % 5,
+        quota: (n == 1).then(|| (Name::literal("H100"), quota)).into_iter().collect(),
+        limits: if n == 1 { caps } else { Caps::default() },
+        user_limits: if n == 2 { caps } else { Caps::default() },
+        users: (n == 3).then(|| ("alice".to_owned(), User { weight: 2, limits: Some(caps) })).into_iter().collect(),
+        cells: Vec::new(),
+        budget: (n == 2 || c.is_multiple_of(5)).then_some(budget),
+        reclaim_within_ms: None,
+    };
+    let queue = Queue {
+        name: Name::literal("default"),
+        account: Some(account(1 + a % 5)),
+        default_time_ms: (!b.is_multiple_of(9)).then_some(30_000),
+        max_time_ms: None,
+    };
+    let accounts = (1..1 + a % 6).map(one).collect();
+    let queues = (c.is_multiple_of(2)).then_some(queue).into_iter().collect();
+    let prices = vec![price(Some(Name::literal("H100")), c % 4), price(None, 1)];
+    let spot = (Name::literal("disk"), "nvme".to_owned());
+    let preemptible_only = (c.is_multiple_of(3)).then_some(spot).into_iter().collect();
+    let prices = if a.is_multiple_of(7) { Vec::new() } else { prices };
+    Organisation { accounts, queues, prices, preemptible_only }
+}
+
 fn put_aside(cluster: &mut Cluster, jobs: &[JobId], a: u32, b: u32, c: u32) {
-    let name = Name::literal(["w0", "w1", "w2"][a as usize % 3]);
-    let command = if b.is_multiple_of(4) {
-        Command::EndWindow { name, by: principal() }
-    } else {
-        let start = Time(cluster.state.now().0.saturating_add(u64::from(b)).saturating_sub(20_000));
-        Command::MakeWindow(Box::new(MakeWindow {
-            name,
-            start,
-            end: if c.is_multiple_of(50) { Time::NEVER } else { start.plus_ms(u64::from(c % 70_000)) },
-            nodes: match c % 4 {
-                0 => Which::All,
-                1 => Which::Some { nodes: a % 4, model: Some(Name::literal("H100")), level: None },
-                2 => Which::Domain(vec![Name::literal("nowhere")]),
-                _ => Which::Nodes(cluster.state.nodes().values().take(1).map(|node| node.name.clone()).collect()),
-            },
-            holders: match b % 3 {
-                0 => Holders::Nobody,
-                1 => Holders::Account(account(1 + a % 4)),
-                _ => Holders::Jobs(pick(jobs, c).into_iter().collect()),
-            },
-            reason: "test".into(),
-            by: principal(),
-            managed: a.is_multiple_of(2),
-        }))
+    let command = match window(cluster, jobs, (a, b, c)) {
+        asked if b.is_multiple_of(4) => Command::EndWindow { name: asked.name, by: principal() },
+        asked => Command::MakeWindow(Box::new(asked)),
     };
     cluster.apply(command);
+}
+
+/// Now or later, for nobody, an account or some jobs; sometimes one that is refused.
+fn window(cluster: &Cluster, jobs: &[JobId], (a, b, c): (u32, u32, u32)) -> MakeWindow {
+    let start = Time(cluster.state.now().0.saturating_add(u64::from(b)).saturating_sub(20_000));
+    MakeWindow {
+        name: Name::literal(["w0", "w1", "w2"][a as usize % 3]),
+        start,
+        end: if c.is_multiple_of(50) { Time::NEVER } else { start.plus_ms(u64::from(c % 70_000)) },
+        nodes: match c % 4 {
+            0 => Which::All,
+            1 => Which::Some { nodes: a % 4, model: Some(Name::literal("H100")), level: None },
+            2 => Which::Domain(vec![Name::literal("nowhere")]),
+            _ => Which::Nodes(cluster.state.nodes().values().take(1).map(|node| node.name.clone()).collect()),
+        },
+        holders: match b % 3 {
+            0 => Holders::Nobody,
+            1 => Holders::Account(account(1 + a % 4)),
+            _ => Holders::Jobs(pick(jobs, c).into_iter().collect()),
+        },
+        reason: "test".into(),
+        by: principal(),
+        managed: a.is_multiple_of(2),
+    }
 }
 
 /// Orders to stop, right, late and for attempts that never were.

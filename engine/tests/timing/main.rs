@@ -16,6 +16,7 @@ mod plan_rematch;
 mod plan_reserve;
 mod plan_windows;
 mod remedy;
+mod slurm_backfill;
 mod start_range;
 mod windows;
 mod windows_kept;
