@@ -54,7 +54,7 @@ fn accepted<'s>(state: &'s State, group: &GroupRequest, excluded: &[NodeId]) -> 
         let domain = |node: &'s NodeRecord| domain_of(state.fabric(), wish.level.as_str(), node.id, &node.inventory);
         let mut sizes: BTreeMap<DomainName, (u64, u64)> = BTreeMap::new();
         for node in nodes.values() {
-            if let Some(domain) = domain(*node) {
+            if let Some(domain) = domain(node) {
                 let devices = node.inventory.devices.iter().filter(|device| device_allowed(group, device)).count();
                 let size = sizes.entry(domain).or_default();
                 *size = (size.0 + 1, size.1 + devices as u64);
@@ -66,7 +66,7 @@ fn accepted<'s>(state: &'s State, group: &GroupRequest, excluded: &[NodeId]) -> 
         };
         let large: BTreeSet<DomainName> =
             sizes.into_iter().filter(|(_, size)| holds_all(*size)).map(|(at, _)| at).collect();
-        nodes.retain(|_, node| domain(*node).is_some_and(|domain| large.contains(&domain)));
+        nodes.retain(|_, node| domain(node).is_some_and(|domain| large.contains(&domain)));
     }
     nodes
 }

@@ -7,8 +7,8 @@ mod property;
 #[path = "../taking_support/mod.rs"]
 mod taking_support;
 
-mod complaints_explain;
 mod coarse;
+mod complaints_explain;
 mod elastic;
 mod plan_backfill;
 mod plan_explain;

@@ -176,7 +176,7 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
     let mut lived = Lived::new(1);
     lived.submit(0, "long", 1_000, scheduling(1, 8));
     lived.until(1_000_000);
-    let settings = lived.player.state.settings().clone();
+    let settings = *lived.player.state.settings();
     let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
     let node = lived.nodes[0];
     let lost = [
