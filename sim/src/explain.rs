@@ -293,7 +293,7 @@ impl Watch for Looker {
         }
         match waits {
             None => self.close(now),
-            Some(gang) if now >= self.next_look || self.open.is_none() => self.look(state, gang, now),
+            Some(gang) if now >= self.next_look || self.open.is_none() => self.look(state, gang, now, recorder),
             Some(_) => {}
         }
         if let Some(open) = &mut self.open {
@@ -317,14 +317,30 @@ fn seconds(at: Time) -> f64 {
     at.0 as f64 / 1000.0
 }
 
+/// Who holds what, by the names of the trace: the engine knows jobs by numbers of its own.
+fn in_names(text: &str, gangs: &[GangId], recorder: &Recorder) -> String {
+    let said = |clause: &str| {
+        let (number, held) = clause.split_once(" holds ")?;
+        let gang = gangs.iter().find(|gang| gang.job.to_string() == number || gang.to_string() == number)?;
+        Some(format!("{} holds {held}", recorder.name_of(gang.job)))
+    };
+    let one = |list: &str| {
+        let clauses = list.split(", ").map(|clause| said(clause).unwrap_or_else(|| clause.to_owned()));
+        clauses.collect::<Vec<_>>().join(", ")
+    };
+    text.split("; ").map(one).collect::<Vec<_>>().join("; ")
+}
+
 impl Looker {
-    fn look(&mut self, state: &State, gang: GangId, now: Time) {
+    fn look(&mut self, state: &State, gang: GangId, now: Time, recorder: &Recorder) {
         self.looks += 1;
         self.next_look = now.plus_ms(self.spacing_ms);
         let explained = explanation(state, &mut self.memo, gang, now);
         let first = explained.and_then(|explained| explained.blockers.into_iter().next());
         let (reason, text) = match first {
-            Some(Blocker { reason, detail, .. }) => (reason.word().to_owned(), detail),
+            Some(Blocker { reason, detail, gangs, .. }) => {
+                (reason.word().to_owned(), in_names(&detail, &gangs, recorder))
+            }
             None => ("next-decision".to_owned(), "nothing is in the way: the next decision starts it".to_owned()),
         };
         if self.open.as_ref().is_some_and(|open| open.reason == reason) {
@@ -348,7 +364,7 @@ impl Looker {
             let nodes = blocker.nodes.iter().filter_map(|node| state.node(*node)).map(|node| node.name.to_string());
             InTheWay {
                 reason: blocker.reason.word().to_owned(),
-                text: blocker.detail.clone(),
+                text: in_names(&blocker.detail, &blocker.gangs, recorder),
                 hint: blocker.hint.clone(),
                 who: gangs.chain(nodes).collect(),
             }

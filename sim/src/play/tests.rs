@@ -280,7 +280,7 @@ fn sharing_a_device_slows_down_who_comes_to_it() {
     let jobs = || vec![share(1, 0, 100), share(2, 10, 10), share(3, 200, 10)];
     assert_eq!(ends(&truth, 1, jobs()), [100, 30, 210]);
     assert_eq!(ends(&Truth::default(), 1, jobs()), [100, 20, 210]);
-    assert_eq!(ends(&truth, 1, vec![share(1, 0, 10), share(2, 0, 10)]), [20, 20]);
+    assert_eq!(ends(&truth, 1, vec![share(1, 0, 10), share(2, 0, 10)]), [10, 20]);
     // Whole devices beside each other are not shared.
     assert_eq!(ends(&truth, 2, vec![job(1, 0, 10, 1), job(2, 0, 10, 1)]), [10, 10]);
     for (percent, sound) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
