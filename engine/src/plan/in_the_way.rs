@@ -23,6 +23,11 @@ use std::sync::Arc;
 
 /// Others that are tried one by one, before the fewest are looked for that take enough together.
 const ALONE_MAX: usize = 16;
+/// Looks for one list in which others are tried one by one; in as many more only the last needed of the others is told, and
+/// beyond those nobody looks.
+const LOOKS_MAX: usize = 64;
+/// Of more others it is not asked who of them it is.
+const OTHERS_MAX: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum InTheWay {
@@ -45,8 +50,42 @@ pub(super) struct Others<'a> {
     started: Vec<(First, Placement)>,
     /// By start.
     booked: Vec<(First, Arc<Booking>)>,
+    /// How many of what is kept, and of what is started, go before whom.
+    sizes: [Sizes; 2],
     trial: Option<Ledger>,
     known: BTreeMap<Key, Option<InTheWay>>,
+    looks: usize,
+}
+
+/// Places in the order, sorted.
+#[derive(Debug, Default)]
+struct Sizes {
+    everybody: usize,
+    own: Vec<Place>,
+    rest: Vec<Place>,
+}
+
+impl Sizes {
+    fn of(all: impl Iterator<Item = First>) -> Self {
+        let mut sizes = Self::default();
+        for first in all {
+            match first.place {
+                None => sizes.everybody += 1,
+                Some(place) if first.own => sizes.own.push(place),
+                Some(place) => sizes.rest.push(place),
+            }
+        }
+        sizes.own.sort_unstable();
+        sizes.rest.sort_unstable();
+        sizes
+    }
+
+    /// As many as [`Asks::comes_after`] says of.
+    fn before(&self, asks: &Asks) -> usize {
+        let sooner = |places: &Vec<Place>| places.partition_point(|place| *place < asks.place);
+        let own = if asks.own { sooner(&self.own) } else { self.own.len() };
+        self.everybody + own + sooner(&self.rest)
+    }
 }
 
 /// Before whom it goes.
@@ -58,9 +97,9 @@ struct First {
     own: bool,
 }
 
-/// Gangs with equal keys have the same in their way: who asks for what on whose account, how many of each go before
-/// it, and which booked starts its run reaches into.
-type Key = (Wanted, Vec<NodeId>, Name, [usize; 2], Vec<GangId>);
+/// Gangs with equal keys have the same in their way: who asks for what, on whose account where there are quotas, within
+/// its own and for good or not, how many of each go before it, and which booked starts its run reaches into.
+type Key = (Wanted, Vec<NodeId>, Option<(Name, bool)>, bool, [usize; 2], Vec<GangId>);
 
 /// The gang that is asked about.
 struct Asks<'b> {
@@ -102,14 +141,20 @@ impl<'a> Others<'a> {
             let place = item.map(|item| waiting.by_order.place(&OrderKey { gang, ..item.key }));
             First { place, own: item.is_none_or(|item| quota::is_within_own(&free.quotas, &item.scheduling)) }
         };
-        let kept = kept.into_iter().map(|(anew, known)| (first(known.gang, anew), known)).collect();
+        let kept: Vec<_> = kept.into_iter().map(|(anew, known)| (first(known.gang, anew), known)).collect();
         let keeps = |gang: GangId| state.reservations().get(&gang).is_some_and(|known| known.kind.keeps_devices());
-        let started = started.into_iter().map(|placed| (first(placed.gang, !keeps(placed.gang)), placed)).collect();
+        let started: Vec<_> =
+            started.into_iter().map(|placed| (first(placed.gang, !keeps(placed.gang)), placed)).collect();
         // Of windows `why` tells apart from this.
         let of_gangs = booked.of_the_last_cycle().filter(|booking| !booking.is_window());
         let mut booked: Vec<_> = of_gangs.map(|known| (first(known.gang, !known.fixed), known.clone())).collect();
         booked.sort_by_key(|(_, booking)| (booking.start, booking.gang));
-        Self { now, state, waiting, free, kept, started, booked, trial: None, known: BTreeMap::new() }
+        let sizes = [
+            Sizes::of(kept.iter().map(|(first, _): &(First, Reservation)| *first)),
+            Sizes::of(started.iter().map(|(first, _): &(First, Placement)| *first)),
+        ];
+        let known = BTreeMap::new();
+        Self { now, state, waiting, free, kept, started, booked, sizes, trial: None, known, looks: 0 }
     }
 
     /// Who of the others takes what a gang would need; `None` where that is not seen.
@@ -118,15 +163,18 @@ impl<'a> Others<'a> {
         let place = self.waiting.by_order.place(&OrderKey { gang, ..item.key });
         let own = quota::is_within_own(&self.free.quotas, &item.scheduling);
         let asks = Asks { gang, item: &item, excluded, place, own };
-        let sizes = [
-            self.kept.iter().filter(|(first, _)| asks.comes_after(first)).count(),
-            self.started.iter().filter(|(first, _)| asks.comes_after(first)).count(),
-        ];
+        let sizes = [self.sizes[0].before(&asks), self.sizes[1].before(&asks)];
+        let quotas = &self.free.quotas;
+        let payer = quotas.is_on().then(|| (item.scheduling.account.clone(), quotas.is_firm(&item.scheduling)));
         let hit = self.hit_by(&asks).iter().map(|booking| booking.gang).collect();
-        let key = (item.wanted(), excluded.to_vec(), item.scheduling.account.clone(), sizes, hit);
+        let key = (item.wanted(), excluded.to_vec(), payer, own, sizes, hit);
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
+        if self.looks >= 2 * LOOKS_MAX {
+            return None;
+        }
+        self.looks += 1;
         let mut trial = self.trial.take().unwrap_or_else(|| self.free.clone());
         let found = self.look(&mut trial, &asks);
         trial.rollback(0);
@@ -158,6 +206,10 @@ impl<'a> Others<'a> {
 
     /// In the order in which the cycle came to them. What does not keep the gang out stays withheld.
     fn look(&self, ledger: &mut Ledger, asks: &Asks) -> Option<InTheWay> {
+        // What its quota leaves to it may lack room whoever goes first.
+        if !self.fits(ledger, asks) {
+            return None;
+        }
         let kept = self.kept.iter().filter(|(first, _)| asks.comes_after(first));
         let kept: Vec<Other> = kept.map(|(_, known)| Other::Kept(known)).collect();
         if let Some(gangs) = self.keep_out(ledger, asks, &kept) {
@@ -198,10 +250,15 @@ impl<'a> Others<'a> {
             ledger.rollback(mark);
             !fits
         };
+        if others.len() > OTHERS_MAX {
+            return Some(others.iter().take(1).map(Other::gang).collect());
+        }
+        if self.looks > LOOKS_MAX {
+            return Some(together(others, 1, lacks));
+        }
         let alone = others.iter().take(ALONE_MAX).filter(|other| lacks(&[**other]));
         let alone: Vec<GangId> = alone.map(Other::gang).take(NAMED_MAX).collect();
-        let found = if alone.is_empty() { together(others, lacks) } else { alone };
-        Some(found)
+        Some(if alone.is_empty() { together(others, NAMED_MAX, lacks) } else { alone })
     }
 
     fn withhold(&self, ledger: &mut Ledger, others: &[Other]) {
@@ -240,10 +297,10 @@ impl Asks<'_> {
 }
 
 /// As few as take enough only together: of those that do, always the last of the first so many without whom it would fit.
-fn together(others: &[Other], mut lacks: impl FnMut(&[Other]) -> bool) -> Vec<GangId> {
+fn together(others: &[Other], most: usize, mut lacks: impl FnMut(&[Other]) -> bool) -> Vec<GangId> {
     let mut found: Vec<Other> = Vec::new();
     let mut upto = others.len();
-    while upto > 0 && found.len() < NAMED_MAX && (found.is_empty() || !lacks(&found)) {
+    while upto > 0 && found.len() < most && (found.is_empty() || !lacks(&found)) {
         let (mut low, mut high) = (1, upto);
         while low < high {
             let middle = low + (high - low) / 2;
