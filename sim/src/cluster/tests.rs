@@ -170,6 +170,16 @@ fn elements_failures_and_drains_are_imported() {
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
 }
 
+/// With losses of nodes that did not happen there.
+fn with_losses(lived: &Lived, lost: &[(u64, Event)], from_s: u64) -> Imported {
+    let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
+    let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
+    let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
+    events.sort_by_key(|(at, _)| *at);
+    events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+    gatherer.finish(&lived.player.state).unwrap()
+}
+
 /// A node that was lost takes its work with it in a run too; a drain would keep it.
 #[test]
 fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
@@ -184,14 +194,7 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
         (400 + fence_s, Event::NodeFenced { node }),
         (900, Event::NodeSeen { node }),
     ];
-    let import_of = |from_s: u64| {
-        let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
-        let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
-        let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
-        events.sort_by_key(|(at, _)| *at);
-        events.iter().for_each(|(at, event)| gatherer.event(*at, event));
-        gatherer.finish(&lived.player.state).unwrap()
-    };
+    let import_of = |from_s: u64| with_losses(&lived, &lost, from_s);
     let imported = import_of(0);
     let [outage] = imported.world.outages.as_slice() else { panic!("{:?}", imported.world) };
     assert_eq!((outage.node.as_str(), outage.at_s, outage.for_s), ("n-0", BEGIN.0 / SECOND + 400, Some(500)));
@@ -201,6 +204,33 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
     // One that was fenced before the stretch holds nothing any more, and is only not there yet.
     let later = import_of(400 + fence_s + 1);
     assert_eq!((later.world.outages.len(), later.world.drains.len()), (0, 1));
+}
+
+/// Its second outage begins, as far as anybody heard, before the first is over.
+#[test]
+fn a_node_that_was_heard_for_a_moment_only_has_one_outage() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "long", 1_000, scheduling(1, 8));
+    lived.until(1_000_000);
+    let settings = *lived.player.state.settings();
+    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    let node = lived.nodes[0];
+    let mut lost = vec![
+        (400 + suspect_s, Event::NodeSilent { node }),
+        (400 + fence_s, Event::NodeFenced { node }),
+        (900, Event::NodeSeen { node }),
+        (901, Event::NodeSilent { node }),
+        (901 + fence_s, Event::NodeFenced { node }),
+        (2_000, Event::NodeSeen { node }),
+    ];
+    let outages = |lost: &[(u64, Event)]| {
+        let world = with_losses(&lived, lost, 0).world;
+        let read = World::parse(&toml::to_string(&world).unwrap()).unwrap();
+        read.outages.into_iter().map(|outage| (outage.at_s - BEGIN.0 / SECOND, outage.for_s)).collect::<Vec<_>>()
+    };
+    assert_eq!(outages(&lost), [(400, Some(1_600))]);
+    lost.pop();
+    assert_eq!(outages(&lost), [(400, None)], "not heard of since");
 }
 
 #[test]

@@ -33,6 +33,29 @@ pub struct PlannedOutage {
     pub for_s: Option<u64>,
 }
 
+impl PlannedOutage {
+    /// When the node is back, if ever.
+    pub(crate) fn until_s(&self) -> Option<u64> {
+        self.for_s.map(|for_s| self.at_s.saturating_add(for_s))
+    }
+}
+
+/// Those of one node, by time: what begins before the one before it is over, or just then, is one with it.
+pub(crate) fn joined(mut outages: Vec<PlannedOutage>) -> Vec<PlannedOutage> {
+    outages.sort_by_key(|outage| outage.at_s);
+    let mut joined: Vec<PlannedOutage> = Vec::new();
+    for outage in outages {
+        match joined.last_mut().filter(|last| last.until_s().is_none_or(|until_s| outage.at_s <= until_s)) {
+            Some(last) => {
+                let until_s = last.until_s().zip(outage.until_s()).map(|(one, other)| one.max(other));
+                last.for_s = until_s.map(|until_s| until_s - last.at_s);
+            }
+            None => joined.push(outage),
+        }
+    }
+    joined
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancellation {
@@ -73,14 +96,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             return Err(format!("drains: node `{}` is back before it goes", drain.node));
         }
     }
-    for outage in &world.outages {
-        if !names.contains(&outage.node) {
-            return Err(format!("outages: there is no node `{}`", outage.node));
-        }
-        if outage.for_s == Some(0) {
-            return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
-        }
-    }
+    check_outages(world, &names)?;
     let mut failing = BTreeSet::new();
     for failure in &world.user_failures {
         if failure.exit == 0 {
@@ -88,6 +104,35 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         }
         if !failing.insert(&failure.job) {
             return Err(format!("user_failures: job {} is named twice", failure.job));
+        }
+    }
+    Ok(())
+}
+
+fn check_outages(world: &World, names: &BTreeSet<Name>) -> Result<(), String> {
+    let mut of_node: BTreeMap<&Name, Vec<&PlannedOutage>> = BTreeMap::new();
+    for outage in &world.outages {
+        if !names.contains(&outage.node) {
+            return Err(format!("outages: there is no node `{}`", outage.node));
+        }
+        if outage.for_s == Some(0) {
+            return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
+        }
+        of_node.entry(&outage.node).or_default().push(outage);
+    }
+    for (node, mut outages) in of_node {
+        outages.sort_by_key(|outage| outage.at_s);
+        for pair in outages.windows(2) {
+            let (before, at_s) = (pair[0], pair[1].at_s);
+            let until = match before.until_s() {
+                Some(until_s) if until_s <= at_s => continue,
+                Some(until_s) => format!("until {until_s} s"),
+                None => "for good".to_owned(),
+            };
+            return Err(format!(
+                "outages: node `{node}` goes down at {at_s} s, and is down from {} s {until} already",
+                before.at_s
+            ));
         }
     }
     Ok(())

@@ -23,6 +23,16 @@ fn mistakes_are_refused_by_name() {
         ("[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n", "cycle_after"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-1\"\nat_s = 5\n", "no node `node-1`"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 5\nfor_s = 0\n", "down for 0 s"),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 14\n\
+             [[outages]]\nnode = \"node-0\"\nat_s = 5\nfor_s = 10\n",
+            "`node-0` goes down at 14 s, and is down from 5 s until 15 s",
+        ),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 5\n\
+             [[outages]]\nnode = \"node-0\"\nat_s = 99\nfor_s = 10\n",
+            "`node-0` goes down at 99 s, and is down from 5 s for good",
+        ),
         ("[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n", "two groups"),
     ] {
         let why = parse(text).unwrap_err();
