@@ -1,5 +1,6 @@
 //! The machines of a cluster, and when they could not be used.
 
+use crate::world::failures::REPAIR_S_MAX;
 use crate::world::planned::{PlannedDrain, PlannedOutage, joined};
 use crate::world::{NodeGroup, World};
 use muster_common::node::Inventory;
@@ -171,7 +172,10 @@ impl NodeNote {
             PlannedOutage { node: node.clone(), at_s, for_s }
         };
         // Heard for a moment only, or for less than whole seconds can tell.
-        joined(later.into_iter().map(outage).collect())
+        let mut outages = joined(later.into_iter().map(outage).collect());
+        // No world has longer ones.
+        outages.iter_mut().for_each(|outage| outage.for_s = outage.for_s.map(|for_s| for_s.min(REPAIR_S_MAX)));
+        outages
     }
 
     /// From a moment on; several at once are one after the other, as whole seconds.

@@ -1,7 +1,8 @@
 //! What happens at given times: drains, outages, cancellations, failures of users' own.
 
 use super::World;
-use crate::trace::TraceJob;
+use super::failures::REPAIR_S_MAX;
+use crate::trace::{SECONDS_MAX, TraceJob};
 use muster_common::Name;
 use muster_common::text::nearest;
 use muster_common::time::SECOND_MS;
@@ -95,6 +96,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         if drain.until_s.is_some_and(|until_s| until_s <= drain.at_s) {
             return Err(format!("drains: node `{}` is back before it goes", drain.node));
         }
+        check_time("drains", &drain.node, drain.until_s.unwrap_or(drain.at_s))?;
     }
     check_outages(world, &names)?;
     let mut failing = BTreeSet::new();
@@ -109,6 +111,14 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Is it one that a trace could hold?
+fn check_time(of: &str, node: &Name, at_s: u64) -> Result<(), String> {
+    if at_s as f64 > SECONDS_MAX {
+        return Err(format!("{of}: node `{node}`: {at_s} s is beyond what a trace can hold, which is {SECONDS_MAX}"));
+    }
+    Ok(())
+}
+
 fn check_outages(world: &World, names: &BTreeSet<Name>) -> Result<(), String> {
     let mut of_node: BTreeMap<&Name, Vec<&PlannedOutage>> = BTreeMap::new();
     for outage in &world.outages {
@@ -118,6 +128,13 @@ fn check_outages(world: &World, names: &BTreeSet<Name>) -> Result<(), String> {
         if outage.for_s == Some(0) {
             return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
         }
+        if outage.for_s.is_some_and(|for_s| for_s > REPAIR_S_MAX) {
+            return Err(format!(
+                "outages: node `{}`: for_s is at most {REPAIR_S_MAX}; leave it out if the node never comes back",
+                outage.node
+            ));
+        }
+        check_time("outages", &outage.node, outage.at_s)?;
         of_node.entry(&outage.node).or_default().push(outage);
     }
     for (node, mut outages) in of_node {
