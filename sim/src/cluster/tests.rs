@@ -7,7 +7,7 @@ use crate::play::Play;
 use crate::run::Going;
 use crate::trace::TraceJob;
 use crate::world::truth::Truth;
-use muster_common::job::{ArraySpec, Limits, Scheduling};
+use muster_common::job::{ArraySpec, Dependencies, Limits, Scheduling};
 use muster_engine::Command;
 use muster_engine::command::{Cancel, NodeAction, Principal};
 use muster_engine::policy::Order;
@@ -79,6 +79,29 @@ fn the_policy_in_force_is_calibrated_and_another_one_is_apart() {
     let smallest = Policy { order: Order::Smallest, ..imported.policy.clone() };
     let other = Calibration::of(&results(&imported, &smallest)).unwrap();
     assert!(other.same_order < 40 && other.difference.abs_p90_s > 0.0, "{other:?}");
+}
+
+/// In a run they do neither, so their starts are not held against it.
+#[test]
+fn what_was_held_or_waited_for_others_has_no_recorded_start() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "first", 100, scheduling(1, 8));
+    lived.submit(1, "held", 50, scheduling(1, 8));
+    lived.until(1);
+    let id = |name: &str| lived.player.state.jobs().values().find(|job| job.name.as_str() == name).unwrap().id;
+    let (first, held) = (id("first"), id("held"));
+    let hold = |hold| Command::Hold { job: held, hold, by: Principal("ann".into()) };
+    lived.at(2, hold(true));
+    lived.at(500, hold(false));
+    let after = Dependencies { any: vec![first], ..Dependencies::default() };
+    lived.submit(3, "after", 50, Scheduling { after, ..scheduling(1, 8) });
+    lived.submit(4, "plain", 50, scheduling(1, 8));
+    lived.until(1_000_000);
+    assert_eq!(lived.history.starts.len(), 4);
+    let imported = import(&lived, 0);
+    let recorded = |job: &TraceJob| Some((job.name.as_ref()?.to_string(), job.recorded_start_ms?));
+    let kept = lived.history.starts.iter().filter(|(name, _)| name == "first" || name == "plain").cloned();
+    assert_eq!(sorted(imported.trace.jobs.iter().filter_map(recorded).collect()), sorted(kept.collect()));
 }
 
 #[test]
