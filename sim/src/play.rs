@@ -295,14 +295,14 @@ fn shapes(jobs: &[TraceJob], world: &World) -> Vec<Shape> {
 }
 
 /// Calls at given times: drains, outages and cancellations.
-pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)> {
+pub(crate) fn planned(world: &World, results: &[JobResult], begin: Time) -> Vec<(Time, Call)> {
     let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
     let mut calls = Vec::new();
     for (number, drain) in world.drains.iter().enumerate() {
         calls.push((at(drain.at_s), Call::Drain(number)));
         calls.extend(drain.until_s.map(|until_s| (at(until_s), Call::Undrain(number))));
     }
-    calls.extend(outages(world));
+    calls.extend(outages(world, begin));
     let of_id: BTreeMap<&str, usize> =
         results.iter().enumerate().map(|(index, result)| (result.job.id.as_str(), index)).collect();
     for cancellation in &world.cancellations {
@@ -313,7 +313,8 @@ pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)>
     calls
 }
 
-fn outages(world: &World) -> Vec<(Time, Call)> {
+/// As far as they are not over when the run begins.
+fn outages(world: &World, begin: Time) -> Vec<(Time, Call)> {
     let machines: BTreeMap<Name, usize> =
         world.registrations().enumerate().map(|(number, registration)| (registration.name, number)).collect();
     let mut of_machine: BTreeMap<usize, Vec<PlannedOutage>> = BTreeMap::new();
@@ -322,12 +323,14 @@ fn outages(world: &World) -> Vec<(Time, Call)> {
             of_machine.entry(machine).or_default().push(outage.clone());
         }
     }
-    let call = |machine: usize, outage: &PlannedOutage| {
-        let for_ms = outage.for_s.map(|s| s.saturating_mul(SECOND_MS));
-        (Time(outage.at_s.saturating_mul(SECOND_MS)), Call::Outage(machine, for_ms))
+    let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
+    let call = move |machine: usize, outage: &PlannedOutage| {
+        let from = at(outage.at_s).max(begin);
+        let for_ms = outage.until_s().map(|until_s| at(until_s).since_ms(from));
+        (for_ms != Some(0)).then_some((from, Call::Outage(machine, for_ms)))
     };
     let joined = of_machine.into_iter().map(|(machine, outages)| (machine, joined(outages)));
-    joined.flat_map(|(machine, outages)| outages.into_iter().map(move |outage| call(machine, &outage))).collect()
+    joined.flat_map(|(machine, outages)| outages.into_iter().filter_map(move |outage| call(machine, &outage))).collect()
 }
 
 #[cfg(test)]

@@ -123,6 +123,23 @@ fn outages_that_touch_are_one() {
     assert_eq!((machine.down_ms, machine.failures[Kind::Node as usize]), (1_000_000, 1));
 }
 
+/// As with a trace in Unix time, or a window of one.
+#[test]
+fn of_outages_from_before_the_first_submit_only_what_is_left_counts() {
+    let outage = |at_s: u64, for_s: u64| format!("[[outages]]\nnode = \"node-0\"\nat_s = {at_s}\nfor_s = {for_s}\n");
+    let with = |outages: String| {
+        let text = format!("[[nodes]]\ncount = 1\ndevices = 8\n{outages}");
+        let mut played = played(&world(&text), &Truth::default(), 0, vec![job(1, 1_000, 50, 8)]);
+        let machine = &played.faults.machines[0];
+        let told = (machine.failures[Kind::Node as usize], machine.down_ms);
+        (told, played.results.remove(0).end)
+    };
+    assert_eq!(with(outage(100, 200) + &outage(400, 600)), ((0, 0), Some(Time(1_050_000))));
+    let (told, end) = with(outage(100, 200) + &outage(900, 700));
+    assert_eq!(told, (1, 600_000));
+    assert!(end.is_some_and(|end| end >= Time(1_600_000)), "{end:?}");
+}
+
 /// Whatever the machine is down for already, it is not back before the later of both is over.
 #[test]
 fn an_outage_of_a_machine_that_is_down_is_not_lost() {
