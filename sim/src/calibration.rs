@@ -42,6 +42,9 @@ impl Calibration {
 
     pub fn words(&self) -> String {
         let Self { jobs, not_started, recorded_wait_s, simulated_wait_s, difference, same_order } = self;
+        if *jobs == 0 {
+            return format!("none of {not_started} recorded starts came in the run");
+        }
         let more = match not_started {
             0 => String::new(),
             more => format!("; {more} more did not start here"),
@@ -103,6 +106,8 @@ mod tests {
         assert_eq!((known.difference.abs_median_s, known.difference.abs_p90_s), (20.0, 30.0));
         assert!(known.words().contains("1 more did not start here"), "{}", known.words());
         assert_eq!(Calibration::of(&results[4..]), None);
+        let none = Calibration::of(&results[3..]).unwrap();
+        assert_eq!((none.jobs, none.words().as_str()), (0, "none of 1 recorded starts came in the run"));
     }
 
     #[test]

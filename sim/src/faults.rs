@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     pub spot: Option<spot::Standing>,
     /// Since when, through which cause.
     down: Option<(Time, Kind)>,
+    /// Not before, while it is down.
+    back_at: Time,
     outages: u64,
     /// Down, and nobody repairs it.
     gone: bool,
@@ -94,6 +96,7 @@ impl Faults {
                     down_ms: 0,
                     spot,
                     down: None,
+                    back_at: Time::NEVER,
                     outages: 0,
                     gone: false,
                     registration,
@@ -241,7 +244,7 @@ impl Faults {
                     let rate = self.rates.of(Kind::Node).expect("it has just failed");
                     let repair_ms = Self::repair_ms(rate, &mut self.machines[which].draws[Kind::Node as usize]);
                     after = at.plus_ms(repair_ms);
-                    acts = self.goes_down(state, which, Kind::Node, at);
+                    acts = self.goes_down(state, which, Kind::Node, at, after);
                     let outage = self.machines[which].outages;
                     acts.push(Act::CallAt(after, self.call(Call::Return(which, outage))));
                 }
@@ -251,17 +254,25 @@ impl Faults {
         acts
     }
 
-    /// One that is down already, away or switched off is left alone.
+    /// One that is away or switched off is left alone; one that is down already comes back when the later of both is over.
     fn outage(&mut self, state: &State, which: usize, for_ms: Option<u64>, at: Time) -> Vec<Act> {
+        let back_at = for_ms.map_or(Time::NEVER, |ms| at.plus_ms(ms));
+        let machine = &mut self.machines[which];
+        if machine.down.is_some() && back_at > machine.back_at {
+            machine.back_at = back_at;
+            machine.gone = for_ms.is_none();
+            let outage = machine.outages;
+            return for_ms.map(|_| Act::CallAt(back_at, self.call(Call::Return(which, outage)))).into_iter().collect();
+        }
         if !(self.machines[which].is_there() && is_on(state, self.machines[which].node)) {
             return Vec::new();
         }
         self.counts[Kind::Node as usize] += 1;
         self.machines[which].failures[Kind::Node as usize] += 1;
         self.machines[which].gone = for_ms.is_none();
-        let mut acts = self.goes_down(state, which, Kind::Node, at);
+        let mut acts = self.goes_down(state, which, Kind::Node, at, back_at);
         let outage = self.machines[which].outages;
-        acts.extend(for_ms.map(|ms| Act::CallAt(at.plus_ms(ms), self.call(Call::Return(which, outage)))));
+        acts.extend(for_ms.map(|_| Act::CallAt(back_at, self.call(Call::Return(which, outage)))));
         acts
     }
 
@@ -289,9 +300,10 @@ impl Faults {
     }
 
     /// Nothing is heard of it from now on.
-    fn goes_down(&mut self, state: &State, which: usize, kind: Kind, at: Time) -> Vec<Act> {
+    fn goes_down(&mut self, state: &State, which: usize, kind: Kind, at: Time, back_at: Time) -> Vec<Act> {
         let machine = &mut self.machines[which];
         machine.down = Some((at, kind));
+        machine.back_at = back_at;
         machine.outages += 1;
         let (node, outage) = (machine.node, machine.outages);
         for gang in state.node(node).into_iter().flat_map(|record| &record.gangs) {
@@ -309,6 +321,9 @@ impl Faults {
 
     fn comes_back(&mut self, which: usize, at: Time) -> Vec<Act> {
         let machine = &mut self.machines[which];
+        if at < machine.back_at {
+            return Vec::new();
+        }
         let Some((since, _)) = machine.down.take() else { return Vec::new() };
         machine.down_ms += at.since_ms(since);
         machine.registers_anew()
@@ -323,7 +338,7 @@ impl Faults {
         for which in nodes.clone() {
             if self.machines[which].is_there() && is_on(state, self.machines[which].node) {
                 self.machines[which].failures[Kind::Leaf as usize] += 1;
-                acts.extend(self.goes_down(state, which, Kind::Leaf, at));
+                acts.extend(self.goes_down(state, which, Kind::Leaf, at, back_at));
             }
         }
         acts.push(Act::CallAt(back_at, self.call(Call::LeafReturn(leaf))));
@@ -336,7 +351,7 @@ impl Faults {
         let mut acts = Vec::new();
         for which in self.leaves[leaf].0.clone() {
             let machine = &mut self.machines[which];
-            let Some((since, Kind::Leaf)) = machine.down else { continue };
+            let Some((since, Kind::Leaf)) = machine.down.filter(|_| at >= machine.back_at) else { continue };
             machine.down = None;
             machine.down_ms += at.since_ms(since);
             let node = machine.node;

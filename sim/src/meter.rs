@@ -263,8 +263,8 @@ impl Meter {
     }
 
     fn fill_cells(&mut self, rates: &Rates, now: Time) {
-        while now.since_ms(self.begin) > self.cell_ms * CELLS_MAX as u64 {
-            self.cell_ms *= 2;
+        while now.since_ms(self.begin) > self.cell_ms.saturating_mul(CELLS_MAX as u64) {
+            self.cell_ms = self.cell_ms.saturating_mul(2);
             self.cells = self
                 .cells
                 .chunks(2)
@@ -278,7 +278,7 @@ impl Meter {
         let mut from = self.now;
         while from < now {
             let cell = (from.since_ms(self.begin) / self.cell_ms) as usize;
-            let until = self.begin.plus_ms((cell as u64 + 1) * self.cell_ms).min(now);
+            let until = self.begin.plus_ms((cell as u64 + 1).saturating_mul(self.cell_ms)).min(now);
             if self.cells.len() <= cell {
                 self.cells.resize(cell + 1, Cell::default());
             }
@@ -414,4 +414,23 @@ pub fn fragment(node: &NodeRecord, shapes: &[Shape]) -> u64 {
     };
     let weighted: u64 = shapes.iter().map(|shape| useless(shape) * shape.weight).sum();
     weighted / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A job may run for as long as its trace says.
+    #[test]
+    fn the_grid_covers_any_time() {
+        let begin = Time(1_000);
+        let mut meter = Meter::new(&State::new("any"), Vec::new(), &[], &[], begin);
+        meter.waits(1, true);
+        for now in [Time(5_000), Time(20_000_000_000_000_000), Time(u64::MAX)] {
+            meter.advance(now);
+            assert!(meter.cells.len() <= CELLS_MAX, "{} cells", meter.cells.len());
+            let waiting: u128 = meter.cells.iter().map(|cell| cell.waiting_gangs).sum();
+            assert_eq!(waiting, u128::from(now.since_ms(begin)));
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::sleepers::Sleepers;
 use crate::stopwatch::Timing;
 use crate::trace::TraceJob;
 use crate::trace::throughputs::Throughputs;
+use crate::world::planned::{PlannedOutage, joined};
 use crate::world::truth::Truth;
 use crate::world::{CycleAfter, Request, World};
 use muster_common::job::{GroupRequest, Hash, Launch, LogLimits, Run, Scheduling};
@@ -294,19 +295,14 @@ fn shapes(jobs: &[TraceJob], world: &World) -> Vec<Shape> {
 }
 
 /// Calls at given times: drains, outages and cancellations.
-pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)> {
+pub(crate) fn planned(world: &World, results: &[JobResult], begin: Time) -> Vec<(Time, Call)> {
     let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
     let mut calls = Vec::new();
     for (number, drain) in world.drains.iter().enumerate() {
         calls.push((at(drain.at_s), Call::Drain(number)));
         calls.extend(drain.until_s.map(|until_s| (at(until_s), Call::Undrain(number))));
     }
-    let machines: BTreeMap<Name, usize> =
-        world.registrations().enumerate().map(|(number, registration)| (registration.name, number)).collect();
-    for outage in &world.outages {
-        let for_ms = outage.for_s.map(|s| s.saturating_mul(SECOND_MS));
-        calls.extend(machines.get(&outage.node).map(|machine| (at(outage.at_s), Call::Outage(*machine, for_ms))));
-    }
+    calls.extend(outages(world, begin));
     let of_id: BTreeMap<&str, usize> =
         results.iter().enumerate().map(|(index, result)| (result.job.id.as_str(), index)).collect();
     for cancellation in &world.cancellations {
@@ -315,6 +311,26 @@ pub(crate) fn planned(world: &World, results: &[JobResult]) -> Vec<(Time, Call)>
         }
     }
     calls
+}
+
+/// As far as they are not over when the run begins.
+fn outages(world: &World, begin: Time) -> Vec<(Time, Call)> {
+    let machines: BTreeMap<Name, usize> =
+        world.registrations().enumerate().map(|(number, registration)| (registration.name, number)).collect();
+    let mut of_machine: BTreeMap<usize, Vec<PlannedOutage>> = BTreeMap::new();
+    for outage in &world.outages {
+        if let Some(&machine) = machines.get(&outage.node) {
+            of_machine.entry(machine).or_default().push(outage.clone());
+        }
+    }
+    let at = |s: u64| Time(s.saturating_mul(SECOND_MS));
+    let call = move |machine: usize, outage: &PlannedOutage| {
+        let from = at(outage.at_s).max(begin);
+        let for_ms = outage.until_s().map(|until_s| at(until_s).since_ms(from));
+        (for_ms != Some(0)).then_some((from, Call::Outage(machine, for_ms)))
+    };
+    let joined = of_machine.into_iter().map(|(machine, outages)| (machine, joined(outages)));
+    joined.flat_map(|(machine, outages)| outages.into_iter().filter_map(move |outage| call(machine, &outage))).collect()
 }
 
 #[cfg(test)]

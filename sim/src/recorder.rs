@@ -121,7 +121,7 @@ impl<'a> Recorder<'a> {
     /// What the world will do of its own.
     pub fn begin(&mut self, begin: Time) -> Vec<(Time, u64)> {
         let mut calls = self.faults.begin(begin);
-        for (at, call) in planned(self.play.world, &self.results) {
+        for (at, call) in planned(self.play.world, &self.results, begin) {
             calls.push((at, self.faults.call(call)));
         }
         calls

@@ -244,6 +244,9 @@ impl Jobs {
             (known.note.held, HELD),
         ];
         changed.extend(several.into_iter().filter(|(is, _)| *is).map(|(_, why)| why));
+        // A run lets these start at once: what really was says nothing about it.
+        let starts_alike = scheduling.after.is_none() && !known.note.held;
+        let first_start = note.first_start(goes_on.map(|(started, _)| started), self.from);
         let gang = GangId::new(record.id, ordinal);
         let id = if scheduling.array.is_some() { gang.to_string() } else { record.id.to_string() };
         let end = note.end.or(known.end).map(|(end, _)| end);
@@ -267,7 +270,7 @@ impl Jobs {
             user: Some(record.principal.0.to_string()),
             name: Some(record.name.clone()),
             recorded_end,
-            recorded_start_ms: note.first_start(goes_on.map(|(started, _)| started), self.from),
+            recorded_start_ms: first_start.filter(|_| starts_alike),
             ..described(id, run_ms, expected_ms, asked)
         };
         let running_before = ran.is_some_and(|ran| ran.started < self.from);

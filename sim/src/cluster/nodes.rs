@@ -1,6 +1,7 @@
 //! The machines of a cluster, and when they could not be used.
 
-use crate::world::planned::{PlannedDrain, PlannedOutage};
+use crate::world::failures::REPAIR_S_MAX;
+use crate::world::planned::{PlannedDrain, PlannedOutage, joined};
 use crate::world::{NodeGroup, World};
 use muster_common::node::Inventory;
 use muster_common::time::SECOND_MS;
@@ -170,7 +171,11 @@ impl NodeNote {
             let for_s = loss.until.map(|until| until.0.div_ceil(SECOND_MS).saturating_sub(at_s).max(1));
             PlannedOutage { node: node.clone(), at_s, for_s }
         };
-        later.into_iter().map(outage).collect()
+        // Heard for a moment only, or for less than whole seconds can tell.
+        let mut outages = joined(later.into_iter().map(outage).collect());
+        // No world has longer ones.
+        outages.iter_mut().for_each(|outage| outage.for_s = outage.for_s.map(|for_s| for_s.min(REPAIR_S_MAX)));
+        outages
     }
 
     /// From a moment on; several at once are one after the other, as whole seconds.

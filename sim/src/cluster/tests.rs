@@ -7,7 +7,7 @@ use crate::play::Play;
 use crate::run::Going;
 use crate::trace::TraceJob;
 use crate::world::truth::Truth;
-use muster_common::job::{ArraySpec, Limits, Scheduling};
+use muster_common::job::{ArraySpec, Dependencies, Limits, Scheduling};
 use muster_engine::Command;
 use muster_engine::command::{Cancel, NodeAction, Principal};
 use muster_engine::policy::Order;
@@ -79,6 +79,29 @@ fn the_policy_in_force_is_calibrated_and_another_one_is_apart() {
     let smallest = Policy { order: Order::Smallest, ..imported.policy.clone() };
     let other = Calibration::of(&results(&imported, &smallest)).unwrap();
     assert!(other.same_order < 40 && other.difference.abs_p90_s > 0.0, "{other:?}");
+}
+
+/// In a run they do neither, so their starts are not held against it.
+#[test]
+fn what_was_held_or_waited_for_others_has_no_recorded_start() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "first", 100, scheduling(1, 8));
+    lived.submit(1, "held", 50, scheduling(1, 8));
+    lived.until(1);
+    let id = |name: &str| lived.player.state.jobs().values().find(|job| job.name.as_str() == name).unwrap().id;
+    let (first, held) = (id("first"), id("held"));
+    let hold = |hold| Command::Hold { job: held, hold, by: Principal("ann".into()) };
+    lived.at(2, hold(true));
+    lived.at(500, hold(false));
+    let after = Dependencies { any: vec![first], ..Dependencies::default() };
+    lived.submit(3, "after", 50, Scheduling { after, ..scheduling(1, 8) });
+    lived.submit(4, "plain", 50, scheduling(1, 8));
+    lived.until(1_000_000);
+    assert_eq!(lived.history.starts.len(), 4);
+    let imported = import(&lived, 0);
+    let recorded = |job: &TraceJob| Some((job.name.as_ref()?.to_string(), job.recorded_start_ms?));
+    let kept = lived.history.starts.iter().filter(|(name, _)| name == "first" || name == "plain").cloned();
+    assert_eq!(sorted(imported.trace.jobs.iter().filter_map(recorded).collect()), sorted(kept.collect()));
 }
 
 #[test]
@@ -170,6 +193,16 @@ fn elements_failures_and_drains_are_imported() {
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
 }
 
+/// With losses of nodes that did not happen there.
+fn with_losses(lived: &Lived, lost: &[(u64, Event)], from_s: u64) -> Imported {
+    let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
+    let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
+    let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
+    events.sort_by_key(|(at, _)| *at);
+    events.iter().for_each(|(at, event)| gatherer.event(*at, event));
+    gatherer.finish(&lived.player.state).unwrap()
+}
+
 /// A node that was lost takes its work with it in a run too; a drain would keep it.
 #[test]
 fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
@@ -184,14 +217,7 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
         (400 + fence_s, Event::NodeFenced { node }),
         (900, Event::NodeSeen { node }),
     ];
-    let import_of = |from_s: u64| {
-        let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
-        let lost = lost.iter().map(|(at_s, event)| (BEGIN.plus_ms(at_s * SECOND), event.clone()));
-        let mut events: Vec<_> = lived.history.events.iter().cloned().chain(lost).collect();
-        events.sort_by_key(|(at, _)| *at);
-        events.iter().for_each(|(at, event)| gatherer.event(*at, event));
-        gatherer.finish(&lived.player.state).unwrap()
-    };
+    let import_of = |from_s: u64| with_losses(&lived, &lost, from_s);
     let imported = import_of(0);
     let [outage] = imported.world.outages.as_slice() else { panic!("{:?}", imported.world) };
     assert_eq!((outage.node.as_str(), outage.at_s, outage.for_s), ("n-0", BEGIN.0 / SECOND + 400, Some(500)));
@@ -201,6 +227,33 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
     // One that was fenced before the stretch holds nothing any more, and is only not there yet.
     let later = import_of(400 + fence_s + 1);
     assert_eq!((later.world.outages.len(), later.world.drains.len()), (0, 1));
+}
+
+/// Its second outage begins, as far as anybody heard, before the first is over.
+#[test]
+fn a_node_that_was_heard_for_a_moment_only_has_one_outage() {
+    let mut lived = Lived::new(1);
+    lived.submit(0, "long", 1_000, scheduling(1, 8));
+    lived.until(1_000_000);
+    let settings = *lived.player.state.settings();
+    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    let node = lived.nodes[0];
+    let mut lost = vec![
+        (400 + suspect_s, Event::NodeSilent { node }),
+        (400 + fence_s, Event::NodeFenced { node }),
+        (900, Event::NodeSeen { node }),
+        (901, Event::NodeSilent { node }),
+        (901 + fence_s, Event::NodeFenced { node }),
+        (2_000, Event::NodeSeen { node }),
+    ];
+    let outages = |lost: &[(u64, Event)]| {
+        let world = with_losses(&lived, lost, 0).world;
+        let read = World::parse(&toml::to_string(&world).unwrap()).unwrap();
+        read.outages.into_iter().map(|outage| (outage.at_s - BEGIN.0 / SECOND, outage.for_s)).collect::<Vec<_>>()
+    };
+    assert_eq!(outages(&lost), [(400, Some(1_600))]);
+    lost.pop();
+    assert_eq!(outages(&lost), [(400, None)], "not heard of since");
 }
 
 #[test]

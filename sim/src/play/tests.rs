@@ -114,6 +114,54 @@ fn a_planned_outage_loses_work_that_a_drain_keeps() {
 }
 
 #[test]
+fn outages_that_touch_are_one() {
+    let outage = |at_s: u64| format!("[[outages]]\nnode = \"node-0\"\nat_s = {at_s}\nfor_s = 500\n");
+    let text = format!("[[nodes]]\ncount = 1\ndevices = 8\n{}{}", outage(650), outage(150));
+    let played = played(&world(&text), &Truth::default(), 0, vec![job(1, 0, 400, 8)]);
+    assert_eq!((played.attempts.len(), played.results[0].end), (2, Some(Time(1_550_000))));
+    let machine = &played.faults.machines[0];
+    assert_eq!((machine.down_ms, machine.failures[Kind::Node as usize]), (1_000_000, 1));
+}
+
+/// As with a trace in Unix time, or a window of one.
+#[test]
+fn of_outages_from_before_the_first_submit_only_what_is_left_counts() {
+    let outage = |at_s: u64, for_s: u64| format!("[[outages]]\nnode = \"node-0\"\nat_s = {at_s}\nfor_s = {for_s}\n");
+    let with = |outages: String| {
+        let text = format!("[[nodes]]\ncount = 1\ndevices = 8\n{outages}");
+        let mut played = played(&world(&text), &Truth::default(), 0, vec![job(1, 1_000, 50, 8)]);
+        let machine = &played.faults.machines[0];
+        let told = (machine.failures[Kind::Node as usize], machine.down_ms);
+        (told, played.results.remove(0).end)
+    };
+    assert_eq!(with(outage(100, 200) + &outage(400, 600)), ((0, 0), Some(Time(1_050_000))));
+    let (told, end) = with(outage(100, 200) + &outage(900, 700));
+    assert_eq!(told, (1, 600_000));
+    assert!(end.is_some_and(|end| end >= Time(1_600_000)), "{end:?}");
+}
+
+/// Whatever the machine is down for already, it is not back before the later of both is over.
+#[test]
+fn an_outage_of_a_machine_that_is_down_is_not_lost() {
+    let rate = "{ per_1000_days = 1000000.0, repair_mean_s = 86400 }";
+    let broken = [format!("node = {rate}\n"), format!("leaf_level = \"leaf\"\nleaf = {rate}\n")];
+    for (failures, seed) in broken.iter().flat_map(|failures| (0..4).map(move |seed| (failures, seed))) {
+        let after = |for_s: &str| {
+            let text = format!(
+                "[[nodes]]\ncount = 1\ndevices = 8\nplace_every = {{ network = [1] }}\n\
+                 [fabric]\ntrees = [{{ name = \"network\", levels = [\"leaf\"] }}]\n[jobs]\nretry_infra = 1000\n\
+                 [failures]\n{failures}[[outages]]\nnode = \"node-0\"\nat_s = 1800\n{for_s}"
+            );
+            let mut played = played(&world(&text), &Truth::default(), seed, vec![job(1, 0, 1, 8), job(2, 1801, 1, 8)]);
+            played.results.pop().unwrap()
+        };
+        assert_eq!((after("").first_start, after("").state), (None, JobState::Unfinished), "{failures}{seed}");
+        let back = after("for_s = 1000000\n").first_start;
+        assert!(back.is_some_and(|at| at >= Time(1_001_800_000)), "{failures}{seed}: {back:?}");
+    }
+}
+
+#[test]
 fn what_waits_for_ever_for_a_machine_that_is_gone_ends_the_run() {
     let text = "[[nodes]]\ncount = 1\ndevices = 8\n[failures]\nsoftware = { per_1000_days = 1000.0 }\n\
          [[outages]]\nnode = \"node-0\"\nat_s = 10\n";

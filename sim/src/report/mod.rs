@@ -208,7 +208,7 @@ fn honesty(run: &Run) -> Vec<String> {
             run.of_manifest("/truncated")
         ));
     }
-    told.push(calibrated(run));
+    told.push(calibrated(&run.summary));
     told
 }
 
@@ -240,8 +240,9 @@ fn broken(run: &Run) -> Vec<String> {
 }
 
 /// How far the run is from what was recorded, where anything was.
-fn calibrated(run: &Run) -> String {
-    match serde_json::from_value::<Calibration>(run.summary["calibration"].clone()) {
+fn calibrated(summary: &Value) -> String {
+    match serde_json::from_value::<Calibration>(summary["calibration"].clone()) {
+        Ok(known) if known.jobs == 0 => format!("It is not calibrated: {}.", known.words()),
         Ok(known) => format!(
             "Held against {}. That is how far the figures can be trusted where the policy is the one that was in force; under \
              another, it is the difference between the two as well.",

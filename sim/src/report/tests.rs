@@ -1,6 +1,11 @@
 //! What a page has in it, looked at as a browser would find it.
 
+use super::calibrated;
+use crate::calibration::Calibration;
+use crate::metrics::JobResult;
+use crate::trace::TraceJob;
 use crate::{Going, RunArgs, SceneArgs, run};
+use muster_common::Time;
 use std::path::{Path, PathBuf};
 
 const WORLD: &str = "[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n\
@@ -71,6 +76,18 @@ fn a_page_has_every_picture_both_colour_schemes_and_fetches_nothing() {
     for outside in ["http://", "https://", "src=", "href=", "url(", "@import", "<script", "<link"] {
         assert!(!page.contains(outside), "`{outside}` is in it");
     }
+}
+
+/// Where nothing can be compared, nothing is said to be trusted.
+#[test]
+fn a_page_says_how_far_to_trust_only_where_starts_were_compared() {
+    let job = TraceJob { recorded_start_ms: Some(1_000), ..TraceJob::default() };
+    let told = |first_start: Option<Time>| {
+        let result = JobResult { first_start, ..JobResult::new(job.clone()) };
+        calibrated(&serde_json::json!({ "calibration": Calibration::of(&[result]) }))
+    };
+    assert!(told(Some(Time(2_000))).contains("can be trusted"));
+    assert_eq!(told(None), "It is not calibrated: none of 1 recorded starts came in the run.");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use muster_common::Name;
 
 /// Largest time in a trace, in seconds; above it a number is taken for damage.
-const SECONDS_MAX: f64 = 1e12;
+pub(crate) const SECONDS_MAX: f64 = 1e12;
 /// Most devices of one job.
 const DEVICES_MAX: i64 = 1_000_000;
 

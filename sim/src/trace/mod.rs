@@ -19,6 +19,7 @@ mod tiresias;
 
 use crate::SimError;
 use crate::columnar::read::Table;
+pub(crate) use fields::SECONDS_MAX;
 use flate2::read::MultiGzDecoder;
 use muster_common::Name;
 use muster_common::job::Scheduling;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A year.
-const REPAIR_S_MAX: u64 = 366 * 86_400;
+pub(crate) const REPAIR_S_MAX: u64 = 366 * 86_400;
 
 /// Failures of machines. Each kind is a Poisson process for each machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]

@@ -1,7 +1,8 @@
 //! What happens at given times: drains, outages, cancellations, failures of users' own.
 
 use super::World;
-use crate::trace::TraceJob;
+use super::failures::REPAIR_S_MAX;
+use crate::trace::{SECONDS_MAX, TraceJob};
 use muster_common::Name;
 use muster_common::text::nearest;
 use muster_common::time::SECOND_MS;
@@ -31,6 +32,29 @@ pub struct PlannedOutage {
     /// Without it, it never comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_s: Option<u64>,
+}
+
+impl PlannedOutage {
+    /// When the node is back, if ever.
+    pub(crate) fn until_s(&self) -> Option<u64> {
+        self.for_s.map(|for_s| self.at_s.saturating_add(for_s))
+    }
+}
+
+/// Those of one node, by time: what begins before the one before it is over, or just then, is one with it.
+pub(crate) fn joined(mut outages: Vec<PlannedOutage>) -> Vec<PlannedOutage> {
+    outages.sort_by_key(|outage| outage.at_s);
+    let mut joined: Vec<PlannedOutage> = Vec::new();
+    for outage in outages {
+        match joined.last_mut().filter(|last| last.until_s().is_none_or(|until_s| outage.at_s <= until_s)) {
+            Some(last) => {
+                let until_s = last.until_s().zip(outage.until_s()).map(|(one, other)| one.max(other));
+                last.for_s = until_s.map(|until_s| until_s - last.at_s);
+            }
+            None => joined.push(outage),
+        }
+    }
+    joined
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,15 +96,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         if drain.until_s.is_some_and(|until_s| until_s <= drain.at_s) {
             return Err(format!("drains: node `{}` is back before it goes", drain.node));
         }
+        check_time("drains", &drain.node, drain.until_s.unwrap_or(drain.at_s))?;
     }
-    for outage in &world.outages {
-        if !names.contains(&outage.node) {
-            return Err(format!("outages: there is no node `{}`", outage.node));
-        }
-        if outage.for_s == Some(0) {
-            return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
-        }
-    }
+    check_outages(world, &names)?;
     let mut failing = BTreeSet::new();
     for failure in &world.user_failures {
         if failure.exit == 0 {
@@ -88,6 +106,50 @@ pub(super) fn check(world: &World) -> Result<(), String> {
         }
         if !failing.insert(&failure.job) {
             return Err(format!("user_failures: job {} is named twice", failure.job));
+        }
+    }
+    Ok(())
+}
+
+/// Is it one that a trace could hold?
+fn check_time(of: &str, node: &Name, at_s: u64) -> Result<(), String> {
+    if at_s as f64 > SECONDS_MAX {
+        return Err(format!("{of}: node `{node}`: {at_s} s is beyond what a trace can hold, which is {SECONDS_MAX}"));
+    }
+    Ok(())
+}
+
+fn check_outages(world: &World, names: &BTreeSet<Name>) -> Result<(), String> {
+    let mut of_node: BTreeMap<&Name, Vec<&PlannedOutage>> = BTreeMap::new();
+    for outage in &world.outages {
+        if !names.contains(&outage.node) {
+            return Err(format!("outages: there is no node `{}`", outage.node));
+        }
+        if outage.for_s == Some(0) {
+            return Err(format!("outages: node `{}` is down for 0 s; leave it out", outage.node));
+        }
+        if outage.for_s.is_some_and(|for_s| for_s > REPAIR_S_MAX) {
+            return Err(format!(
+                "outages: node `{}`: for_s is at most {REPAIR_S_MAX}; leave it out if the node never comes back",
+                outage.node
+            ));
+        }
+        check_time("outages", &outage.node, outage.at_s)?;
+        of_node.entry(&outage.node).or_default().push(outage);
+    }
+    for (node, mut outages) in of_node {
+        outages.sort_by_key(|outage| outage.at_s);
+        for pair in outages.windows(2) {
+            let (before, at_s) = (pair[0], pair[1].at_s);
+            let until = match before.until_s() {
+                Some(until_s) if until_s <= at_s => continue,
+                Some(until_s) => format!("until {until_s} s"),
+                None => "for good".to_owned(),
+            };
+            return Err(format!(
+                "outages: node `{node}` goes down at {at_s} s, and is down from {} s {until} already",
+                before.at_s
+            ));
         }
     }
     Ok(())

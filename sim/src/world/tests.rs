@@ -23,6 +23,16 @@ fn mistakes_are_refused_by_name() {
         ("[[nodes]]\ncount = 1\ndevices = 8\n[events]\ncycle_after = \"never\"\n", "cycle_after"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-1\"\nat_s = 5\n", "no node `node-1`"),
         ("[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 5\nfor_s = 0\n", "down for 0 s"),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 14\n\
+             [[outages]]\nnode = \"node-0\"\nat_s = 5\nfor_s = 10\n",
+            "`node-0` goes down at 14 s, and is down from 5 s until 15 s",
+        ),
+        (
+            "[[nodes]]\ncount = 1\ndevices = 8\n[[outages]]\nnode = \"node-0\"\nat_s = 5\n\
+             [[outages]]\nnode = \"node-0\"\nat_s = 99\nfor_s = 10\n",
+            "`node-0` goes down at 99 s, and is down from 5 s for good",
+        ),
         ("[[nodes]]\ncount = 1\ndevices = 1\n[[nodes]]\ncount = 1\ndevices = 1\n", "two groups"),
     ] {
         let why = parse(text).unwrap_err();
@@ -45,6 +55,29 @@ fn mistakes_about_spot_machines_are_refused_by_name() {
         (spot("rented", "5.0") + drain, "drain another one"),
     ] {
         let why = parse(&(nodes.to_owned() + &text)).unwrap_err();
+        assert!(why.contains(part), "{text}: {why}");
+    }
+}
+
+#[test]
+fn times_that_no_trace_can_hold_are_refused() {
+    let of = |what: &str| format!("[[nodes]]\ncount = 1\ndevices = 8\n{what}");
+    let (year_s, latest_s) = (366 * 86_400, 1_000_000_000_000_u64);
+    let outage =
+        |at_s: u64, for_s: u64| of(&format!("[[outages]]\nnode = \"node-0\"\nat_s = {at_s}\nfor_s = {for_s}\n"));
+    let drain = |at_s: u64| of(&format!("[[drains]]\nnode = \"node-0\"\nat_s = {at_s}\n"));
+    let drained = |until_s: u64| drain(0) + &format!("until_s = {until_s}\n");
+    for sound in [outage(latest_s, year_s), drain(latest_s), drained(latest_s)] {
+        parse(&sound).unwrap();
+    }
+    for (text, part) in [
+        (outage(5, year_s + 1), "for_s is at most 31622400"),
+        (outage(5, 20_000_000_000_000_000), "for_s is at most"),
+        (outage(latest_s + 1, 1), "outages: node `node-0`: 1000000000001 s is beyond"),
+        (drain(latest_s + 1), "drains: node `node-0`: 1000000000001 s is beyond"),
+        (drained(latest_s + 1), "drains: node `node-0`: 1000000000001 s is beyond"),
+    ] {
+        let why = parse(&text).unwrap_err();
         assert!(why.contains(part), "{text}: {why}");
     }
 }

@@ -44,6 +44,8 @@ fn a_header_that_cannot_be_read_is_refused() {
     let refused = |text: &str| read_lenient(Format::Tiresias, text, None).unwrap_err();
     assert!(refused("").contains("no column `job_id`"));
     assert!(refused("job_id,\"num_gpu,submit_time,duration\n1,1,0,5\n").contains("the header cannot be read"));
+    let one_line = "job_id,num_gpu,submit_time,duration\r1,1,0,5\r";
+    assert!(refused(one_line).contains("no column `duration`"));
 }
 
 /// Rows of a few KiB, the first of which opens a quote. It tells when it is read far ahead of what is parsed.
