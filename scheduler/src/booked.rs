@@ -1,6 +1,6 @@
 //! The leader's own measure of its estimates: how far a start is from the one that was booked for it first.
 
-use muster_common::{GangId, Time};
+use muster_common::{AttemptNo, GangId, Time};
 use muster_engine::State;
 use muster_engine::state::gang::GangRecord;
 use muster_engine::state::reservation::{Reservation, ReservationKind};
@@ -13,7 +13,14 @@ const KEPT_MAX: usize = 1024;
 /// that it finds.
 #[derive(Debug, Default)]
 pub struct FirstBooked {
-    starts: BTreeMap<GangId, Time>,
+    starts: BTreeMap<GangId, First>,
+}
+
+#[derive(Debug)]
+struct First {
+    booked: Time,
+    /// The gang's last attempt then: after another one it waits anew.
+    after: Option<AttemptNo>,
 }
 
 /// A gang for which a start had been booked was placed.
@@ -26,22 +33,37 @@ pub struct Started {
 impl FirstBooked {
     /// Takes in a newer State. What was placed since the one before.
     pub fn look(&mut self, state: &State) -> Vec<Started> {
+        self.look_within(state, KEPT_MAX)
+    }
+
+    fn look_within(&mut self, state: &State, kept_max: usize) -> Vec<Started> {
         let mut started = Vec::new();
-        self.starts.retain(|gang, booked| match fate(state, *gang) {
-            Fate::Waits => true,
+        self.starts.retain(|gang, first| match fate(state, *gang) {
+            Fate::Waits => first.after == last_attempt(state, *gang),
             Fate::Placed(placed) => {
-                started.push(Started { booked: *booked, placed });
+                started.push(Started { booked: first.booked, placed });
                 false
             }
             Fate::Gone => false,
         });
-        for known in state.reservations().values().filter(|known| is_booking(known)) {
-            if self.starts.len() < KEPT_MAX {
-                self.starts.entry(known.gang).or_insert(known.start);
-            }
+        let booked = |gang: &GangId| state.reservations().get(gang).is_some_and(is_booking);
+        let fresh = |known: &&Reservation| is_booking(known) && !self.starts.contains_key(&known.gang);
+        let fresh: Vec<&Reservation> = state.reservations().values().filter(fresh).collect();
+        // Where all cannot be kept, those that lost their booking go first.
+        let too_many = (self.starts.len() + fresh.len()).saturating_sub(kept_max);
+        let lost: Vec<GangId> = self.starts.keys().filter(|gang| !booked(gang)).take(too_many).copied().collect();
+        for gang in lost {
+            self.starts.remove(&gang);
         }
+        let room = kept_max.saturating_sub(self.starts.len());
+        let first = |known: &Reservation| First { booked: known.start, after: last_attempt(state, known.gang) };
+        self.starts.extend(fresh.into_iter().take(room).map(|known| (known.gang, first(known))));
         started
     }
+}
+
+fn last_attempt(state: &State, gang: GangId) -> Option<AttemptNo> {
+    state.gang(gang).map(|record| record.attempt)
 }
 
 fn is_booking(known: &Reservation) -> bool {
@@ -72,7 +94,7 @@ mod tests {
     use muster_common::JobId;
     use muster_common::time::HOUR_MS;
     use muster_engine::Command;
-    use muster_engine::command::{Cancel, CommitPlan, PlanStep};
+    use muster_engine::command::{Cancel, CommitPlan, PlanStep, ReportBody};
 
     const WHOLE: &str = r#"{"gang":{"nodes":1,"gpus_per_node":8,"run":"x"},"limits":{"time":"1h"}}"#;
 
@@ -112,6 +134,40 @@ mod tests {
         let expected = [Started { booked: at(3), placed }, Started { booked: at(1), placed }];
         assert_eq!(booked.look(&cluster.state), expected);
         assert_eq!(booked.look(&cluster.state), [], "each once");
+    }
+
+    #[test]
+    fn the_ones_that_lost_their_booking_make_room_for_new_ones() {
+        let (mut cluster, mut booked) = (Cluster::new(1, 8), FirstBooked::default());
+        let [lost, kept, new, beyond] = ["alice", "bob", "carol", "dave"].map(|user| cluster.submit(user, WHOLE));
+        for job in [lost, kept] {
+            book(&mut cluster, job, ReservationKind::Booked, START.plus_ms(HOUR_MS));
+        }
+        assert_eq!(booked.look_within(&cluster.state, 2), []);
+        plan(&mut cluster, PlanStep::Unreserve { gang: GangId::new(lost, 0) });
+        for job in [new, beyond] {
+            book(&mut cluster, job, ReservationKind::Booked, START.plus_ms(HOUR_MS));
+        }
+        assert_eq!(booked.look_within(&cluster.state, 2), []);
+        let known: Vec<JobId> = booked.starts.keys().map(|gang| gang.job).collect();
+        assert_eq!(known, [kept, new]);
+    }
+
+    #[test]
+    fn who_was_placed_and_waits_again_begins_anew() {
+        let (mut cluster, mut booked) = (Cluster::new(1, 8), FirstBooked::default());
+        let again = GangId::new(cluster.submit("alice", WHOLE), 0);
+        book(&mut cluster, again.job, ReservationKind::Booked, START.plus_ms(HOUR_MS));
+        assert_eq!(booked.look(&cluster.state), []);
+        cluster.decide();
+        // It is placed and fails, and nobody looks in between.
+        let node = cluster.nodes_of(again)[0];
+        let failed = ReportBody::PrepareFailed { infra: true, why: "no disk".into() };
+        cluster.report(node, again, failed);
+        cluster.release(again);
+        assert!(cluster.state.gang(again).unwrap().current().is_none());
+        assert_eq!(booked.look(&cluster.state), []);
+        assert!(booked.starts.is_empty());
     }
 
     #[test]

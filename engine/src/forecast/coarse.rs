@@ -4,9 +4,10 @@
 
 use super::{Assume, Forecast, Player};
 use crate::plan::feasible::device_allowed;
-use crate::plan::waiting::{Item, Waiting};
+use crate::plan::waiting::{Item, Waiting, has_failed, is_full};
 use crate::policy::Admission;
 use crate::state::State;
+use crate::state::gang::Parked;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::job::GroupRequest;
 use muster_common::node::Device;
@@ -26,7 +27,8 @@ struct Pools<'a>(Vec<Pool<'a>>);
 
 /// Starts of those that wait at the end of a play that was cut; of elements of an array that were never placed,
 /// of the first. One walk over the queue. Who has no known end keeps its devices for ever; who finds too few that ever
-/// come free has no start, and is no work for them either. Nor has one who asks for no devices.
+/// come free has no start, and is no work for them either; nor has one who asks for no devices, or is parked. Who may not
+/// start yet when its turn comes is no work for those behind it.
 pub(super) fn coarse(player: &mut Player, played: &Forecast, assume: Assume) -> BTreeMap<GangId, Time> {
     let Player { state, memo, .. } = player;
     let state: &State = state;
@@ -37,7 +39,8 @@ pub(super) fn coarse(player: &mut Player, played: &Forecast, assume: Assume) -> 
     let mut starts = BTreeMap::new();
     for item in waiting.by_order.values() {
         let gang = item.key.gang;
-        if played.unplaceable.contains_key(&gang.job) || item.scheduling.devices() == 0 {
+        let never = played.unplaceable.contains_key(&gang.job) || state.parked(gang).is_some_and(Parked::is_parked);
+        if never || item.scheduling.devices() == 0 {
             continue;
         }
         match pools.turn_of(item, state.now()) {
@@ -46,13 +49,25 @@ pub(super) fn coarse(player: &mut Player, played: &Forecast, assume: Assume) -> 
                 if !known && item.ripe_at < Time::NEVER {
                     starts.insert(gang, turn.max(item.ripe_at));
                 }
-                pools.add_waiting(state, item, assume);
+                if comes_by(state, item, turn) {
+                    pools.add_waiting(state, item, assume);
+                }
             }
-            None if strict => break,
+            None if strict && comes_by(state, item, state.now()) => break,
             None => {}
         }
     }
     starts
+}
+
+/// Does it come before those behind it? The elements that an array has no more room for come as others of it end.
+fn comes_by(state: &State, item: &Item, turn: Time) -> bool {
+    let full = item.lane
+        && state.job(item.key.gang.job).is_some_and(|job| {
+            let array = item.scheduling.array.as_ref();
+            array.is_some_and(|array| is_full(array, job) && !has_failed(array, job))
+        });
+    full || item.ripe_at <= turn
 }
 
 impl<'a> Pools<'a> {
@@ -112,7 +127,13 @@ impl<'a> Pools<'a> {
     fn add_waiting(&mut self, state: &State, item: &Item, assume: Assume) {
         let left_ms = left_ms(state, item.key.gang, assume);
         let gangs = match state.job(item.key.gang.job) {
-            Some(job) if item.lane => u64::from(job.unstarted.len()),
+            Some(job) if item.lane => {
+                let all = job.unstarted.len();
+                let at_once = item.scheduling.array.as_ref().and_then(|array| array.at_once).unwrap_or(all);
+                // What never ends holds devices only for those that run at the same time.
+                let room = || all.min(at_once.saturating_sub(job.gangs_active));
+                u64::from(if left_ms.is_some() { all } else { room() })
+            }
             _ => 1,
         };
         for group in &item.scheduling.groups {

@@ -39,13 +39,20 @@ pub(super) fn told(state: &State, group: &GroupRequest, excluded: &[NodeId]) -> 
     (words, all.into_iter().map(|(_, gang)| gang).collect())
 }
 
-/// Nodes that the group could be given if nothing ran: by name, labels and models, and in domains that are large enough.
+/// Nodes that the group could be given if nothing ran: open, by name, labels and models, with devices enough, and in
+/// domains that are large enough.
 fn accepted<'s>(state: &'s State, group: &GroupRequest, excluded: &[NodeId]) -> BTreeMap<NodeId, &'s NodeRecord> {
-    let device = |node: &NodeRecord| node.inventory.devices.iter().any(|device| device_allowed(group, device));
+    let devices =
+        |node: &NodeRecord| node.inventory.devices.iter().filter(|device| device_allowed(group, device)).count();
+    let least = match &group.count {
+        Count::Nodes { per_node, .. } => *per_node,
+        Count::Total(total) => total.per_node_min.max(1).min(total.devices),
+    };
     let takes = |node: &&NodeRecord| {
-        !excluded.contains(&node.id)
+        node.is_open()
+            && !excluded.contains(&node.id)
             && node_allowed(group, &node.name, &node.inventory)
-            && (group.devices() == 0 || device(node))
+            && devices(node) >= least as usize
     };
     let mut nodes: BTreeMap<NodeId, &NodeRecord> =
         state.nodes().values().filter(takes).map(|node| (node.id, node)).collect();
@@ -55,9 +62,8 @@ fn accepted<'s>(state: &'s State, group: &GroupRequest, excluded: &[NodeId]) -> 
         let mut sizes: BTreeMap<DomainName, (u64, u64)> = BTreeMap::new();
         for node in nodes.values() {
             if let Some(domain) = domain(node) {
-                let devices = node.inventory.devices.iter().filter(|device| device_allowed(group, device)).count();
                 let size = sizes.entry(domain).or_default();
-                *size = (size.0 + 1, size.1 + devices as u64);
+                *size = (size.0 + 1, size.1 + devices(node) as u64);
             }
         }
         let holds_all = |(nodes, devices): (u64, u64)| match &group.count {

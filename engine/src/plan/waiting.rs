@@ -10,7 +10,7 @@ use crate::policy::{FillerOrder, Order};
 use crate::state::State;
 use crate::state::gang::{GangRecord, GangState};
 use crate::state::job::JobRecord;
-use muster_common::job::{Count, GroupRequest, Hash, RanksPerNode, Scheduling};
+use muster_common::job::{ArraySpec, Count, GroupRequest, Hash, RanksPerNode, Scheduling};
 use muster_common::resources::Share;
 use muster_common::topology::TopologyRequest;
 use muster_common::{GangId, JobId, Name, Time};
@@ -286,10 +286,8 @@ fn item(
 
 /// Before which moment nothing of it starts, whatever is free.
 fn ripe_at(job: &JobRecord, scheduling: &Scheduling, gang: Option<&GangRecord>) -> Time {
-    let array = scheduling.array.as_ref();
-    let full = array.and_then(|array| array.at_once).is_some_and(|most| job.gangs_active >= most);
-    let failed = array.and_then(|array| array.stop_after_failures).is_some_and(|most| job.tally.failed >= most);
-    if (full || failed) && gang.is_none() {
+    let shut = scheduling.array.as_ref().is_some_and(|array| is_full(array, job) || has_failed(array, job));
+    if shut && gang.is_none() {
         return Time::NEVER;
     }
     let backoff = gang.map_or(Time::ZERO, |record| match &record.state {
@@ -297,6 +295,16 @@ fn ripe_at(job: &JobRecord, scheduling: &Scheduling, gang: Option<&GangRecord>) 
         _ => Time::ZERO,
     });
     backoff.max(Time(scheduling.begin_at_ms.unwrap_or(0)))
+}
+
+/// Do as many elements run as may at once?
+pub fn is_full(array: &ArraySpec, job: &JobRecord) -> bool {
+    array.at_once.is_some_and(|most| job.gangs_active >= most)
+}
+
+/// Did so many elements fail that no other one begins?
+pub fn has_failed(array: &ArraySpec, job: &JobRecord) -> bool {
+    array.stop_after_failures.is_some_and(|most| job.tally.failed >= most)
 }
 
 /// What gangs ask of the cluster: equal for equal requests, whatever else differs between their jobs.

@@ -84,7 +84,10 @@ fn time_limits(ground: &Ground) -> Vec<Change> {
     let helps = |limit_ms: &u64| *limit_ms >= least_ms && limits.time_ms.is_none_or(|now_ms| *limit_ms < now_ms);
     let whole = |ms: u64| ms / MINUTE_MS * MINUTE_MS;
     let all: BTreeSet<u64> = before_booked.chain(before_windows).map(whole).filter(helps).collect();
-    all.into_iter().rev().take(LIMITS_MAX).filter_map(|limit_ms| time_limit(ground, limit_ms)).collect()
+    // The shortest is before all that may be in the way, so it helps where any does.
+    let longest = all.iter().rev().take(LIMITS_MAX - 1);
+    let shortest = all.iter().take(all.len().saturating_sub(LIMITS_MAX - 1).min(1));
+    longest.chain(shortest).filter_map(|limit_ms| time_limit(ground, *limit_ms)).collect()
 }
 
 fn time_limit(ground: &Ground, limit_ms: u64) -> Option<Change> {

@@ -2,9 +2,9 @@
 
 use crate::plan_support;
 
-use muster_common::GangId;
 use muster_common::job::Scheduling;
-use muster_engine::command::{Command, Principal};
+use muster_common::{AttemptNo, GangId};
+use muster_engine::command::{Command, CommitPlan, Placement, PlanStep, Principal};
 use muster_engine::forecast::{Forecast, forecast, forecast_within};
 use muster_engine::policy::{Order, Policy};
 use plan_support::*;
@@ -77,4 +77,67 @@ fn nobody_is_told_a_start_behind_what_never_ends_or_where_it_can_never_run() {
         assert_eq!(told.start(gang), None, "{gang}");
     }
     assert!(!coarse(cpus));
+}
+
+/// Of the last of 60 gangs that want a whole node each.
+fn last_of_many(mut cluster: Cluster) -> (Forecast, u64) {
+    let last = (0..60).map(|_| cluster.submit(whole_node(100))).last().unwrap();
+    let told = forecast_within(&cluster.player.state, cluster.now(), 60);
+    assert!(!told.complete);
+    let (at, coarse) = starts_of(&told, &[last])[0];
+    assert!(coarse);
+    (told, at)
+}
+
+#[test]
+fn who_begins_only_after_their_turn_is_no_work_for_those_behind() {
+    let mut cluster = fifo();
+    cluster.nodes(1, 8);
+    let mut later = whole_node(1_000_000);
+    later.begin_at_ms = Some(2_000_000_000);
+    let later = cluster.submit(later);
+    let (told, last) = last_of_many(cluster);
+    assert!(last.abs_diff(59 * RUN_MS) <= RUN_MS, "{last}");
+    assert!(told.start(later).unwrap().at.0 >= 2_000_000_000);
+}
+
+#[test]
+fn an_array_keeps_no_more_devices_for_ever_than_it_may_use_at_once() {
+    let mut cluster = fifo();
+    cluster.nodes(2, 8);
+    cluster.submit(array(job(nodes(1, 8)), 20, Some(1)));
+    let (_, last) = last_of_many(cluster);
+    assert!(last.abs_diff(59 * RUN_MS) <= RUN_MS, "one node is left, and not {last}");
+}
+
+#[test]
+fn elements_that_an_array_has_no_room_for_yet_are_work_ahead() {
+    let mut cluster = fifo();
+    cluster.nodes(2, 8);
+    cluster.submit(array(whole_node(100), 20, Some(1)));
+    let (_, last) = last_of_many(cluster);
+    assert!(last.abs_diff(39 * RUN_MS) <= RUN_MS, "80 runs on two nodes, and not {last}");
+}
+
+#[test]
+fn what_is_parked_is_no_work_for_those_behind() {
+    let mut cluster = fifo();
+    cluster.nodes(1, 8);
+    let parked = cluster.submit(whole_node(1_000_000));
+    for _ in 0..2 {
+        let (state, now) = (&cluster.player.state, cluster.now());
+        let nowhere = Placement { gang: parked, attempt: AttemptNo(1), revision: 1, parts: Vec::new() };
+        let plan = CommitPlan {
+            made_at: state.applied_index(),
+            now,
+            policy_version: state.config_version(),
+            engine_version: 1,
+            steps: vec![PlanStep::Place(nowhere)],
+        };
+        cluster.player.commit(now, Command::CommitPlan(Box::new(plan)), &mut cluster.seen).unwrap_err();
+    }
+    assert!(cluster.player.state.parked(parked).is_some_and(|note| note.is_parked()));
+    let (told, last) = last_of_many(cluster);
+    assert!(last.abs_diff(59 * RUN_MS) <= RUN_MS, "{last}");
+    assert_eq!(told.start(parked), None);
 }

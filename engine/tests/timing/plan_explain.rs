@@ -137,6 +137,23 @@ fn who_is_in_a_domain_too_small_for_it_is_not_named() {
 }
 
 #[test]
+fn who_is_on_a_closed_node_or_one_too_small_for_it_is_not_named() {
+    let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+    let all: Vec<NodeId> = [("n0", 8), ("n1", 8), ("n2", 4)]
+        .into_iter()
+        .map(|(node, devices)| cluster.node(node, inventory("H100", devices, &[])))
+        .collect();
+    let wishes = [(0, 8), (1, 8), (2, 4)].map(|(at, devices)| only_on(at, exact(nodes(1, devices), 100)));
+    let there = wishes.map(|wish| cluster.submit(wish));
+    cluster.decide();
+    cluster.commit(Command::NodeAdmin { node: all[1], action: NodeAction::Cordon { reason: "test".into() }, by: by() });
+    let waits = cluster.submit(exact(nodes(1, 8), 100));
+    assert_eq!(why(&cluster.player.state, waits).blockers[0].gangs, [there[0]]);
+    let any = cluster.submit(exact(total(8), 100));
+    assert_eq!(why(&cluster.player.state, any).blockers[0].gangs, [there[0], there[2]], "of any size");
+}
+
+#[test]
 fn what_the_job_itself_says_comes_before_what_the_cluster_lacks() {
     let (mut cluster, _) = half_full(Policy::default());
     let mut later = job(nodes(1, 8));

@@ -222,6 +222,34 @@ fn of_two_bookings_the_limit_ends_before_the_one_that_is_in_the_way() {
 }
 
 #[test]
+fn of_many_bookings_the_first_may_be_the_one_in_the_way() {
+    let mut policy = fifo();
+    policy.backfill.reserve_depth = 8;
+    let mut cluster = Cluster::new(policy);
+    let names: Vec<String> = (0..5).map(|at| format!("n{at}")).collect();
+    for at in &names {
+        cluster.node(at, inventory("H100", 8, &[]));
+    }
+    let only = |at: usize, mut wish: Scheduling| {
+        wish.groups[0].exclude = names.iter().filter(|other| **other != names[at]).map(|other| name(other)).collect();
+        wish
+    };
+    for (at, run_s) in (0..5).zip([1000, 2000, 3000, 4000, 5000]) {
+        cluster.submit(only(at, exact(nodes(1, 4), run_s)));
+    }
+    cluster.decide();
+    for at in 0..5 {
+        cluster.submit(only(at, exact(nodes(1, 8), 10)));
+    }
+    let mut filler = only(0, job(nodes(1, 1)));
+    filler.limits.time_ms = Some(4 * 3_600_000);
+    let filler = cluster.submit(filler);
+    cluster.decide();
+    let (text, _, start) = of_kind(&cluster, filler, Kind::TimeLimit);
+    assert_eq!((text.as_str(), start), ("a time limit of 16m instead of 4h", 0));
+}
+
+#[test]
 fn who_is_pushed_back_is_counted() {
     let mut cluster = Cluster::new(Policy { order: Order::Priority { hours_per_class: 24 }, ..Policy::default() });
     cluster.nodes(1, 8);

@@ -74,24 +74,25 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
         ("WHY", Left),
     ]);
     for entry in &reply.entries {
-        table.row(row(entry, style));
+        table.row(row(entry, reply.looked_at_ms, style));
     }
     text + &table.text() + &owned
 }
 
-fn row(entry: &QueueEntry, style: &Style) -> [String; 10] {
+fn row(entry: &QueueEntry, looked_at_ms: u64, style: &Style) -> [String; 10] {
     let job = match (entry.array, entry.gangs) {
         (true, 2..) => format!("{}_*", entry.job),
         (true, _) => format!("{}_{}", entry.job, entry.ordinal),
         (false, _) => entry.job.to_string(),
     };
-    let start = match (entry.reason.is_empty(), entry.start_estimate_at_ms) {
-        (true, _) => "now".to_owned(),
-        (false, Some(at)) => {
+    let start = match entry.start_estimate_at_ms {
+        // Without a reason it may also be that none was seen.
+        Some(at) if entry.reason.is_empty() && at <= looked_at_ms => "now".to_owned(),
+        Some(at) => {
             let (about, coarse) = if entry.start_estimate_coarse { ("about ", " (coarse)") } else { ("", "") };
             format!("in {about}{}{coarse}", human::duration(at.saturating_sub(style.now_ms)))
         }
-        (false, None) => NONE.to_owned(),
+        None => NONE.to_owned(),
     };
     let why = if entry.reason_text.is_empty() { &entry.reason } else { &entry.reason_text };
     [

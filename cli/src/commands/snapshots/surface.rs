@@ -149,13 +149,15 @@ fn queues() {
         ..QueueEntry::default()
     };
     let lane = QueueEntry { position: 3, job: 4713, gangs: 50, array: true, name: "sweep".into(), ..first.clone() };
-    let now = QueueEntry { position: 4, reason: String::new(), reason_text: String::new(), ..first.clone() };
+    let unseen = QueueEntry { position: 5, reason: String::new(), reason_text: String::new(), ..first.clone() };
+    let now = QueueEntry { position: 4, start_estimate_at_ms: Some(NOW), ..unseen.clone() };
+    let unknown = QueueEntry { position: 6, start_estimate_at_ms: None, ..unseen.clone() };
     let again = QueueEntry { position: 7, ordinal: 3, gangs: 1, start_estimate_at_ms: None, ..lane.clone() };
     let at_ms = Some(NOW + 120 * HOUR);
     let far = QueueEntry { position: 41, start_estimate_at_ms: at_ms, start_estimate_coarse: true, ..lane.clone() };
     let reply = ShowQueueReply {
         queue: Some(research),
-        entries: vec![first, lane, now, again, far],
+        entries: vec![first, lane, now, unseen, unknown, again, far],
         entries_total: 41,
         applied_index: 88_412,
         looked_at_ms: NOW,
