@@ -250,12 +250,7 @@ impl Jobs {
         let gang = GangId::new(record.id, ordinal);
         let id = if scheduling.array.is_some() { gang.to_string() } else { record.id.to_string() };
         let end = note.end.or(known.end).map(|(end, _)| end);
-        let recorded_end = match end {
-            None => RecordedEnd::Unknown,
-            Some(End::Succeeded) => RecordedEnd::Succeeded,
-            Some(End::Failed | End::TimedOut) => RecordedEnd::Failed,
-            Some(End::Cancelled) => RecordedEnd::Cancelled,
-        };
+        let recorded_end = recorded(end);
         self.note_ends(&id, note, end, cancelled_at);
         let mut asked = Scheduling { array: None, ..scheduling.clone() };
         for limit_ms in [&mut asked.limits.expected_ms, &mut asked.limits.time_ms].into_iter().flatten() {
@@ -367,4 +362,13 @@ fn described(id: String, run_ms: u64, expected_ms: Option<u64>, scheduling: Sche
 fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+fn recorded(end: Option<End>) -> RecordedEnd {
+    match end {
+        None => RecordedEnd::Unknown,
+        Some(End::Succeeded) => RecordedEnd::Succeeded,
+        Some(End::Failed | End::TimedOut) => RecordedEnd::Failed,
+        Some(End::Cancelled) => RecordedEnd::Cancelled,
+    }
 }
