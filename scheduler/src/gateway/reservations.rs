@@ -69,7 +69,12 @@ pub(super) async fn make(
         return inner.reading(tried).await;
     }
     let changed = changed(&inner.commit(command).await?)?;
-    inner.reading(move |inner| answer(&inner.ctx.view(), &name, now, changed)).await
+    // What begins at once has begun when it was committed, which is later than when it was asked for.
+    let read = move |inner: &Inner| {
+        let state = inner.ctx.view();
+        answer(&state, &name, inner.now(&state), changed)
+    };
+    inner.reading(read).await
 }
 
 pub(super) async fn end(
