@@ -540,64 +540,6 @@ fn without_digests(text: &str) -> String {
 }
 
 #[test]
-fn sim_run_of_three_jobs() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path
-    };
-    let args = muster_sim::RunArgs {
-        policy: write("fifo.toml", "order = \"fifo\"\n"),
-        scene: muster_sim::SceneArgs {
-            prices: Some(write("prices.toml", "[[price]]\ncontract = \"owned\"\nusd_per_gpu_hour = 2.0\n")),
-            check: true,
-            ..muster_sim::SceneArgs::of(
-                write("world.toml", "[[nodes]]\ncount = 2\ndevices = 8\n"),
-                write("t.csv", "job_id,num_gpu,submit_time,duration\n0,8,0,60\n1,16,10,30\n2,4,20,5\n"),
-            )
-        },
-        seed: 0,
-        output: folder.path().join("out"),
-        events: true,
-        estimates: 3,
-    };
-    // Nobody asked: then there are no errors of estimates to tell. The same work with its real starts is held against them, without
-    // prices, on a machine that does not tell its memory.
-    let jobs = [(0, 8, 0, 60_000, 0), (1, 16, 10_000, 30_000, 58_000), (2, 4, 20_000, 5_000, 20_000)];
-    let line = |(id, devices, submit_ms, run_ms, start_ms): (u32, u32, u32, u32, u32)| {
-        format!(
-            "{{\"job_id\":\"{id}\",\"submit_ms\":{submit_ms},\"run_ms\":{run_ms},\"devices\":{devices},\
-             \"recorded_start_ms\":{start_ms}}}\n"
-        )
-    };
-    let recorded = format!("{{\"schema\":\"muster.trace/1\"}}\n{}", jobs.map(line).concat());
-    let unasked = muster_sim::RunArgs {
-        scene: muster_sim::SceneArgs { trace: write("t.jsonl", &recorded), prices: None, ..args.scene.clone() },
-        estimates: 0,
-        output: folder.path().join("unasked"),
-        ..args.clone()
-    };
-    for (name, args) in [("sim_run", args), ("sim_run_unasked", unasked)] {
-        let report = muster_sim::run(&args, &mut |_| muster_sim::Going::On).expect("it runs");
-        // Every machine has its own.
-        let timing = muster_sim::stopwatch::Timing {
-            decisions: 10,
-            decision_p50_us: 41.5,
-            decision_p99_us: 212.25,
-            decision_max_us: 500.5,
-            play_s: 0.25,
-            events: 40,
-            events_per_s: 160.5,
-            peak_memory_bytes: args.scene.prices.is_some().then_some(64 << 20),
-        };
-        let document = without_digests(&sim::run::document(&report.summary, &report.manifest, &timing).to_string());
-        let document = serde_json::from_str(&document).expect("still a document");
-        check(name, sim::run::render(&report.summary, &report.manifest), document);
-    }
-}
-
-#[test]
 fn help_of_every_command() {
     fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
         all.push_str(&format!("=== {path}\n{}\n", command.render_help()));
