@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Gangs that wait for the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// `None`: the next cycle starts them.
+    /// The next cycle starts them.
+    pub starts_now: bool,
+    /// `None` where they start, or nothing was seen in their way.
     pub reason: Option<Reason>,
     /// Whose limit or quota, which model, which level; empty where the reason says all.
     pub what: String,
@@ -26,16 +28,20 @@ pub struct Group {
     pub detail: String,
 }
 
+/// What does not start, why, and what that is about.
+type Key = (bool, Option<Reason>, String);
+
 /// Groups of all that waits, those with most devices first.
 pub fn groups(state: &State, briefs: &Briefs) -> Vec<Group> {
-    let mut groups: BTreeMap<(Option<Reason>, String), (Group, BTreeSet<muster_common::JobId>)> = BTreeMap::new();
-    let mut add = |gang: GangId, gangs: u32, reason: Option<Reason>, detail: &str| {
+    let mut groups: BTreeMap<Key, (Group, BTreeSet<muster_common::JobId>)> = BTreeMap::new();
+    let mut add = |gang: GangId, gangs: u32, (starts_now, reason): (bool, Option<Reason>), detail: &str| {
         let Some(job) = state.job(gang.job) else { return };
         let scheduling = state.scheduling(job);
         let since = state.gang(gang).map_or(job.submitted_at, |record| record.queued_at);
         let what = reason.map_or(String::new(), |reason| what(reason, job, scheduling));
-        let (group, jobs) = groups.entry((reason, what.clone())).or_insert_with(|| {
+        let (group, jobs) = groups.entry((!starts_now, reason, what.clone())).or_insert_with(|| {
             let none = Group {
+                starts_now,
                 reason,
                 what,
                 gangs: 0,
@@ -57,10 +63,10 @@ pub fn groups(state: &State, briefs: &Briefs) -> Vec<Group> {
     for brief in &briefs.order {
         let (reason, detail) =
             brief.reason.as_ref().map_or((None, ""), |(reason, detail)| (Some(*reason), detail.as_str()));
-        add(brief.gang, brief.gangs, reason, detail);
+        add(brief.gang, brief.gangs, (brief.starts_now, reason), detail);
     }
     for (job, (blocker, gangs)) in briefs.apart.iter().filter(|(_, (_, gangs))| *gangs > 0) {
-        add(GangId::new(*job, 0), *gangs, Some(blocker.reason), &blocker.detail);
+        add(GangId::new(*job, 0), *gangs, (false, Some(blocker.reason)), &blocker.detail);
     }
     let counted = groups.into_values().map(|(group, jobs)| Group { jobs: jobs.len() as u64, ..group });
     let mut groups: Vec<Group> = counted.collect();

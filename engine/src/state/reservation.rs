@@ -1,7 +1,8 @@
 //! What one cycle decided and a later one must honour.
 
-use muster_common::{DeviceId, GangId, Time};
+use muster_common::{DeviceId, GangId, NodeId, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A record that holds capacity, or a place in the order, for a waiting gang.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,15 @@ pub struct Reservation {
     pub domain: Option<(u16, Vec<muster_common::Name>)>,
     /// One set of devices that would do; another may be taken.
     pub witness: Vec<DeviceId>,
+}
+
+/// Slots of devices, in their order, by node.
+pub fn slots_by_node(devices: impl IntoIterator<Item = DeviceId>) -> BTreeMap<NodeId, Vec<u16>> {
+    let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
+    for device in devices {
+        by_node.entry(device.node).or_default().push(device.slot);
+    }
+    by_node
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

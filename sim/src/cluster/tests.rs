@@ -203,14 +203,19 @@ fn with_losses(lived: &Lived, lost: &[(u64, Event)], from_s: u64) -> Imported {
     gatherer.finish(&lived.player.state).unwrap()
 }
 
-/// A node that was lost takes its work with it in a run too; a drain would keep it.
-#[test]
-fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
+/// On one node; with the seconds after which a silent one is suspected, and fenced.
+fn one_long_job() -> (Lived, u64, u64) {
     let mut lived = Lived::new(1);
     lived.submit(0, "long", 1_000, scheduling(1, 8));
     lived.until(1_000_000);
     let settings = *lived.player.state.settings();
-    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    (lived, settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND)
+}
+
+/// A node that was lost takes its work with it in a run too; a drain would keep it.
+#[test]
+fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
+    let (lived, suspect_s, fence_s) = one_long_job();
     let node = lived.nodes[0];
     let lost = [
         (400 + suspect_s, Event::NodeSilent { node }),
@@ -232,11 +237,7 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
 /// Its second outage begins, as far as anybody heard, before the first is over.
 #[test]
 fn a_node_that_was_heard_for_a_moment_only_has_one_outage() {
-    let mut lived = Lived::new(1);
-    lived.submit(0, "long", 1_000, scheduling(1, 8));
-    lived.until(1_000_000);
-    let settings = *lived.player.state.settings();
-    let (suspect_s, fence_s) = (settings.suspect_after_ms / SECOND, settings.fence_after_ms(None) / SECOND);
+    let (lived, suspect_s, fence_s) = one_long_job();
     let node = lived.nodes[0];
     let mut lost = vec![
         (400 + suspect_s, Event::NodeSilent { node }),

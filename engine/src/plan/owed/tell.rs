@@ -5,10 +5,11 @@ use super::{OfModel, Owed, Take};
 use crate::command::PlacedPart;
 use crate::organisation::{CellQuota, Organisation};
 use crate::state::State;
+use crate::state::reservation::slots_by_node;
+use muster_common::Name;
 use muster_common::job::Scheduling;
 use muster_common::resources::Amount;
 use muster_common::topology::FabricSpec;
-use muster_common::{Name, NodeId};
 use std::collections::BTreeMap;
 
 /// One account's cells of one shape.
@@ -45,12 +46,11 @@ impl Owed {
             if !self.is_firm(&scheduling) {
                 continue;
             }
-            let mut by_node: BTreeMap<NodeId, Vec<(u16, u16)>> = BTreeMap::new();
-            for device in &known.witness {
-                by_node.entry(device.node).or_default().push((device.slot, 1000));
-            }
-            let part = |(node, devices)| PlacedPart { group: 0, node, epoch: 0, devices, amount: Amount::default() };
-            let parts: Vec<PlacedPart> = by_node.into_iter().map(part).collect();
+            let part = |(node, slots): (_, Vec<u16>)| {
+                let devices = slots.into_iter().map(|slot| (slot, 1000)).collect();
+                PlacedPart { group: 0, node, epoch: 0, devices, amount: Amount::default() }
+            };
+            let parts: Vec<PlacedPart> = slots_by_node(known.witness.iter().copied()).into_iter().map(part).collect();
             for take in self.takes(state, &scheduling, &parts) {
                 self.hold(take, 1);
             }

@@ -7,11 +7,10 @@ use crate::command::PlacedPart;
 use crate::plan::backfill::expected_end;
 use crate::plan::bookings::BookedPart;
 use crate::plan::round::Round;
-use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::reservation::{Reservation, ReservationKind, slots_by_node};
 use muster_common::resources::Amount;
-use muster_common::{DeviceId, GangId, NodeId, Time};
+use muster_common::{DeviceId, GangId, Time};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 /// What is kept of one node for one gang.
 #[derive(Debug)]
@@ -97,11 +96,7 @@ impl Round<'_> {
     }
 
     fn keep_until(&mut self, (from, until): (Time, Time), witness: impl Iterator<Item = DeviceId>) {
-        let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
-        for device in witness {
-            by_node.entry(device.node).or_default().push(device.slot);
-        }
-        for (node, mut slots) in by_node {
+        for (node, mut slots) in slots_by_node(witness) {
             // A machine that has come back with fewer devices has no more to keep.
             let there = self.ledger.node(node).map_or(0, |view| view.free.len());
             slots.retain(|slot| usize::from(*slot) < there);

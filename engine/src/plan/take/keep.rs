@@ -12,7 +12,7 @@ use crate::plan::waiting::Item;
 use crate::state::State;
 use crate::state::gang::GangState;
 use crate::state::node::{DeviceState, NodeRecord, Power};
-use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::reservation::{Reservation, ReservationKind, slots_by_node};
 use muster_common::job::Count;
 use muster_common::resources::Amount;
 use muster_common::{AttemptNo, DeviceId, GangId, JobId, NodeId};
@@ -43,7 +43,7 @@ impl Round<'_> {
 
     /// Nobody else's, with the CPU and memory that go with them.
     fn mask(&mut self, known: &Reservation) {
-        let by_node = slots_by_node(&known.witness);
+        let by_node = slots_by_node(known.witness.iter().copied());
         let part = |(node, slots): (&NodeId, &Vec<u16>)| PlacedPart {
             group: 0,
             node: *node,
@@ -265,20 +265,12 @@ impl Round<'_> {
     }
 }
 
-fn slots_by_node(devices: &[DeviceId]) -> BTreeMap<NodeId, Vec<u16>> {
-    let mut by_node: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
-    for device in devices {
-        by_node.entry(device.node).or_default().push(device.slot);
-    }
-    by_node
-}
-
 /// Takes what is kept off the ledger: the devices, with the CPU and memory that go with them.
 pub fn hide(state: &State, ledger: &mut Ledger, known: &Reservation) -> Vec<Masked> {
     let job = state.job(known.gang.job);
     let groups = job.map_or(&[][..], |job| &state.scheduling(job).groups);
     let mut masked = Vec::new();
-    for (node, slots) in slots_by_node(&known.witness) {
+    for (node, slots) in slots_by_node(known.witness.iter().copied()) {
         let comes = comes_with(state, node, &slots);
         ledger.change(node, |view| {
             let inventory = &view.facts.inventory;
