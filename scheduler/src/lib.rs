@@ -23,6 +23,7 @@ pub mod leases;
 pub mod liveness;
 pub mod machine;
 pub mod metrics;
+mod news;
 pub mod proposer;
 pub mod records;
 mod redirect;

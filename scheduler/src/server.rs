@@ -19,6 +19,7 @@ use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
 use crate::metrics::{self, Metrics};
+use crate::news;
 use crate::proposer::Proposer;
 use crate::reports::Reports;
 use crate::seams::Seams;
@@ -219,6 +220,7 @@ fn wire_up(
     };
     // Milliseconds leave room for a thousand servers.
     let sessions = SessionsHandle::new(services, clock.wall_ms() * 1024 + config.id % 1024);
+    supervisor.spawn("news", news::follow(sessions.clone(), shutdown.clone()));
     switch(config, supervisor, &sessions);
     let member = |member: &crate::config::Member| {
         (member.id, MemberInfo { name: member.name.clone(), address: member.address.clone() })

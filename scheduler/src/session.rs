@@ -1,6 +1,6 @@
 //! One agent's control stream: pushes `desired`, takes reports, passes renewals on.
 
-use crate::consensus::{Leadership, ProposeError, Viewed};
+use crate::consensus::{Leadership, ProposeError};
 use crate::heartbeats;
 use crate::leases::Answer;
 use crate::redirect;
@@ -15,7 +15,7 @@ use muster_proto::agent as wire;
 use muster_proto::datagram::Sample;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::{Status, Streaming};
 use wire::agent_message::Body as FromAgent;
 use wire::server_message::Body as ToAgent;
@@ -39,13 +39,14 @@ type Ending = watch::Receiver<Option<&'static str>>;
 pub struct Outgoing {
     messages: mpsc::Sender<Result<wire::ServerMessage, Status>>,
     end: watch::Sender<Option<&'static str>>,
+    news: Arc<Notify>,
 }
 
 impl Outgoing {
     pub(crate) fn new() -> (Self, Messages, Ending) {
         let (messages, receiver) = mpsc::channel(OUTGOING_MAX);
         let (end, ended) = watch::channel(None);
-        (Self { messages, end }, receiver, ended)
+        (Self { messages, end, news: Arc::default() }, receiver, ended)
     }
 
     /// Drops the message when the agent does not keep up: leases and desired states are sent again.
@@ -61,6 +62,11 @@ impl Outgoing {
     /// True when it has ended, or nobody is left to read what is sent.
     pub fn is_over(&self) -> bool {
         self.is_ended() || self.messages.is_closed()
+    }
+
+    /// Has the session look at what there is to tell.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
     }
 
     /// Ends the session; the agent connects again.
@@ -312,9 +318,11 @@ impl Session {
         mut incoming: Streaming<wire::AgentMessage>,
         mut ended: Ending,
     ) -> Result<(), SessionError> {
-        let mut views = self.sessions.services.consensus.views();
         let mut leadership = self.sessions.services.consensus.leadership();
-        views.mark_changed();
+        let news = self.outgoing.news.clone();
+        // What it was admitted by is in it.
+        self.sessions.go_on_to(self.sessions.services.consensus.view());
+        self.outgoing.wake();
         loop {
             tokio::select! {
                 biased;
@@ -327,10 +335,7 @@ impl Session {
                     Some(message) => self.handle(message).await?,
                     None => return Ok(()),
                 },
-                changed = views.changed() => {
-                    changed.map_err(|_| SessionError::Ended("the server stops"))?;
-                    self.tell(&mut views)?;
-                }
+                () = news.notified() => self.tell(&self.sessions.view())?,
             }
         }
     }
@@ -368,8 +373,7 @@ impl Session {
     }
 
     /// Tells the agent what has changed for it.
-    fn tell(&mut self, views: &mut watch::Receiver<Viewed<Arc<State>>>) -> Result<(), SessionError> {
-        let state = views.borrow_and_update().view.clone();
+    fn tell(&mut self, state: &State) -> Result<(), SessionError> {
         let Some(record) = state.node(self.member.node) else {
             return Err(SessionError::Ended("the node was removed"));
         };
@@ -380,14 +384,15 @@ impl Session {
         if renew_every_ms(state.settings()) != self.renew_every_ms {
             return Err(SessionError::Ended("the cluster's times were changed"));
         }
-        see_node_back(&self.sessions, self.member, &state);
+        see_node_back(&self.sessions, self.member, state);
         if record.reports_applied > self.acknowledged {
             let number = record.reports_applied;
-            if self.outgoing.try_send(ToAgent::Acknowledged(wire::Acknowledged { number })) {
-                self.acknowledged = number;
+            if !self.outgoing.try_send(ToAgent::Acknowledged(wire::Acknowledged { number })) {
+                return Err(SessionError::Ended("the agent does not read"));
             }
+            self.acknowledged = number;
         }
-        let now = desired(&state, self.member.node);
+        let now = desired(state, self.member.node);
         if self.told.as_ref().is_some_and(|told| told.parts == now.parts && told.generation == now.generation) {
             return Ok(());
         }

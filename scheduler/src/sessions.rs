@@ -5,16 +5,18 @@ use crate::heartbeats::{self, Heartbeats};
 use crate::leases::{Answer, LeasesHandle, Renewed};
 use crate::liveness::Liveness;
 use crate::machine::EngineMachine;
+use crate::news::News;
 use crate::proposer::Proposer;
 use crate::reports::ReportsHandle;
 use crate::session::{Outgoing, see_node_back};
 use muster_common::NodeId;
+use muster_engine::State;
 use muster_proto::agent as wire;
 use muster_proto::datagram::{Renewal, Sample};
 use muster_runtime::actor::Depth;
 use muster_runtime::clock::Clock;
 use muster_runtime::datagram::DatagramConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -84,13 +86,34 @@ pub struct SessionsHandle {
     pub(crate) services: Arc<Services>,
     connected: Arc<Mutex<Table>>,
     numbers: Arc<AtomicU64>,
+    news: Arc<News>,
 }
 
 impl SessionsHandle {
     /// Session numbers count from `first`, which must differ between servers and between lives of
     /// one server: a renewal that names another's session is none of ours.
     pub(crate) fn new(services: Services, first: u64) -> Self {
-        Self { services: Arc::new(services), connected: Arc::default(), numbers: Arc::new(AtomicU64::new(first)) }
+        let news = Arc::new(News::from(services.consensus.view()));
+        Self { services: Arc::new(services), connected: Arc::default(), numbers: Arc::new(AtomicU64::new(first)), news }
+    }
+
+    /// What agents are to be told from.
+    pub(crate) fn view(&self) -> Arc<State> {
+        self.news.view()
+    }
+
+    /// Has agents told of `view`, those whom it concerns.
+    pub(crate) fn go_on_to(&self, view: Arc<State>) {
+        self.news.go_on_to(view, self);
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.lock().by_node.values().for_each(|now| now.outgoing.wake());
+    }
+
+    pub(crate) fn wake(&self, nodes: &BTreeSet<NodeId>) {
+        let table = self.lock();
+        nodes.iter().filter_map(|node| table.by_node.get(node)).for_each(|now| now.outgoing.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::quota::{AccountAt, Milli, Quotas};
 use super::score::size_bit;
 use crate::organisation::Organisation;
-use crate::policy::{DeviceChoice, ModelChoice, Score};
+use crate::policy::ModelChoice;
 use crate::state::State;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::node::{Device, Inventory};
@@ -142,8 +142,7 @@ impl Ledger {
     /// that the policy declares; with another policy there is another ledger.
     pub fn learn(&mut self, state: &State) {
         let policy = state.policy();
-        let asked = policy.score == Score::Fgd || policy.device == DeviceChoice::FgdBest;
-        if asked && (policy.workload.is_empty() || self.workload.covered() == 0) {
+        if policy.ranks_by_workload() && (policy.workload.is_empty() || self.workload.covered() == 0) {
             self.workload = Arc::new(Workload::of(state));
         }
     }

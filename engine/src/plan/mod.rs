@@ -12,6 +12,7 @@ mod cells;
 mod compare;
 pub mod devices;
 mod earliest;
+pub mod empty;
 pub mod explain;
 pub mod fair;
 pub mod feasible;

@@ -217,6 +217,11 @@ fn within(path: impl fmt::Display, value: u64, from: u64, to: u64) -> Result<(),
 }
 
 impl Policy {
+    /// Does what is typically asked for decide which nodes are tried first?
+    pub fn ranks_by_workload(&self) -> bool {
+        self.score == Score::Fgd || self.device == DeviceChoice::FgdBest
+    }
+
     pub fn validate(&self) -> Result<(), PolicyError> {
         self.order.validate()?;
         within("backfill.reserve_depth", self.backfill.reserve_depth.into(), 0, RESERVE_DEPTH_MAX.into())?;

@@ -16,3 +16,4 @@ mod random;
 mod reasons;
 mod restore;
 mod second_tries;
+mod touched;

@@ -5,6 +5,9 @@ use crate::property;
 use crate::support;
 
 use muster_common::{GangId, Time};
+use muster_engine::command::ConfigChange;
+use muster_engine::plan::empty::Empty;
+use muster_engine::plan::never::{fits_ever, fits_on};
 use muster_engine::{Command, Entry, State, apply};
 use property::cases;
 use proptest::prelude::*;
@@ -12,6 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use std::collections::HashSet;
 use std::mem::discriminant;
+use std::sync::Arc;
 use support::steps::{Op, random_scheduling, step};
 use support::*;
 
@@ -42,6 +46,42 @@ proptest! {
         }
         prop_assert_eq!(restored.hash(), cluster.state.hash());
     }
+}
+
+proptest! {
+    #![proptest_config(cases(100))]
+
+    #[test]
+    fn an_emptied_cluster_that_was_kept_answers_as_a_new_one(ops in proptest::collection::vec(any::<Op>(), 1..80)) {
+        let mut cluster = Cluster::new(3, 3);
+        let mut kept = Empty::of(&cluster.state);
+        for op in ops {
+            step(&mut cluster, op);
+            if !kept.is_of(&cluster.state) {
+                kept = Empty::of(&cluster.state);
+            }
+            for asked in [(1, 1), (1, 3), (2, 2), (3, 3), (4, 1)].map(|(nodes, each)| scheduling(nodes, each)) {
+                prop_assert_eq!(fits_on(&cluster.state, &asked, kept.ledger()), fits_ever(&cluster.state, &asked));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_starts_and_ends_does_not_make_an_emptied_cluster_a_new_one() {
+    let mut cluster = Cluster::new(3, 3);
+    let mut kept = Empty::of(&cluster.state);
+    let gang = GangId::new(cluster.submit(scheduling(2, 3)), 0);
+    cluster.start(gang);
+    assert!(kept.is_of(&cluster.state));
+    cluster.release_all(gang);
+    assert!(kept.is_of(&cluster.state));
+    let change = Box::new(ConfigChange::Organisation(Arc::default()));
+    cluster.apply(Command::Configure { change, by: principal() });
+    assert!(!kept.is_of(&cluster.state), "prices may be others");
+    kept = Empty::of(&cluster.state);
+    cluster.apply(Command::RegisterNode(Box::new(registration("another", 8))));
+    assert!(!kept.is_of(&cluster.state));
 }
 
 /// What the random steps never make, no property speaks of.

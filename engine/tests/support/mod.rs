@@ -9,6 +9,7 @@ use muster_common::resources::Share;
 use muster_common::topology::{FabricSpec, TreeSpec};
 use muster_common::{AttemptNo, GangId, JobId, Name, NodeId, Time, Token};
 use muster_engine::command::*;
+use muster_engine::desired::{Touched, desired, touched};
 use muster_engine::state::gang::GangState;
 use muster_engine::state::timer::Timer;
 use muster_engine::{Command, Entry, Memo, Outcome, Response, State, apply, cycle};
@@ -21,7 +22,14 @@ pub struct Cluster {
     pub term: u64,
     pub at: Time,
     numbers: BTreeMap<NodeId, u64>,
+    /// What a server last looked at when it told agents.
+    told: State,
 }
+
+/// Larger clusters are not looked through after each entry.
+const LOOKED_THROUGH_MAX: usize = 32;
+/// Entries that come to a server at once.
+const ENTRIES_AT_ONCE: u64 = 3;
 
 pub fn principal() -> Principal {
     Principal("alice".into())
@@ -119,8 +127,14 @@ pub fn submit(key: &str, scheduling: Scheduling) -> Submit {
 impl Cluster {
     /// `nodes` nodes of `devices` devices each.
     pub fn new(nodes: usize, devices: usize) -> Self {
-        let mut cluster =
-            Self { state: State::new("test"), log: Vec::new(), term: 1, at: Time(1_000_000), numbers: BTreeMap::new() };
+        let mut cluster = Self {
+            state: State::new("test"),
+            log: Vec::new(),
+            term: 1,
+            at: Time(1_000_000),
+            numbers: BTreeMap::new(),
+            told: State::new("test"),
+        };
         let tree = TreeSpec { name: Name::literal("network"), levels: vec![Name::literal("leaf")] };
         let change = ConfigChange::Fabric(FabricSpec { trees: vec![tree] });
         cluster.apply(Command::Configure { change: Box::new(change), by: principal() });
@@ -139,7 +153,22 @@ impl Cluster {
         if let Err(broken) = self.state.check() {
             panic!("entry {index} {:?} broke an invariant: {broken}", self.log.last().unwrap().command);
         }
+        if index.is_multiple_of(ENTRIES_AT_ONCE) && self.state.nodes().len() <= LOOKED_THROUGH_MAX {
+            self.nobody_else_is_touched();
+        }
         outcome
+    }
+
+    /// Whoever is not touched by what happened has the same record and the same to do.
+    fn nobody_else_is_touched(&mut self) {
+        let older = std::mem::replace(&mut self.told, self.state.clone());
+        let Touched::Nodes(touched) = touched(&older, &self.state) else { return };
+        for node in older.nodes().keys().chain(self.state.nodes().keys()).filter(|node| !touched.contains(node)) {
+            let (was, is) = (desired(&older, *node), desired(&self.state, *node));
+            let last = &self.log.last().unwrap().command;
+            assert_eq!(was.parts, is.parts, "node {node:?} was not touched, and the last entry is {last:?}");
+            assert_eq!(older.node(*node), self.state.node(*node), "node {node:?} was not touched by {last:?}");
+        }
     }
 
     pub fn respond(&mut self, command: Command) -> Response {

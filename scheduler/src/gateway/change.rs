@@ -31,7 +31,7 @@ pub(super) async fn submit(
             let (scheduling, launch) = submit::parse(&request.spec_json)?;
             let notes = submit::notes(&state, &scheduling);
             let wish = submit::wish(&request, inner.now(&state));
-            Ok((submit::prepare(&state, &by, scheduling, launch, &wish)?, notes))
+            Ok((submit::prepare(&state, &inner.emptied, &by, (scheduling, launch), &wish)?, notes))
         })
         .await?;
     commit(inner, command, notes).await
@@ -76,7 +76,8 @@ pub(super) async fn dry_run(
             let now = inner.now(&state);
             let (scheduling, launch) = submit::parse(&request.spec_json)?;
             let notes = submit::notes(&state, &scheduling);
-            let command = submit::prepare(&state, &by, scheduling, launch, &submit::wish(&request, now))?;
+            let command =
+                submit::prepare(&state, &inner.emptied, &by, (scheduling, launch), &submit::wish(&request, now))?;
             let mut reply = planned(submit::dry_run(&state, command, now)?, now)?;
             reply.notes = notes;
             Ok(reply)
@@ -133,7 +134,7 @@ pub(super) async fn retry(
                 retry_of: Some(id),
                 now: inner.now(&state),
             };
-            submit::prepare(&state, &by, scheduling, launch, &wish)
+            submit::prepare(&state, &inner.emptied, &by, (scheduling, launch), &wish)
         })
         .await?;
     commit(inner, command, Vec::new()).await

@@ -31,8 +31,8 @@ pub(super) async fn edit(
     }
     let (by, plan_only, now) = (caller.clone(), request.plan_only, subject.now);
     let (prepared, subject) = inner
-        .blocking(move |_| {
-            let prepared = prepare(&subject, &by, &request)?;
+        .blocking(move |inner| {
+            let prepared = prepare(inner, &subject, &by, &request)?;
             if request.plan_only {
                 tried(&subject.state, Command::Edit(Box::new(prepared.edit.clone())), now)?;
             }
@@ -64,7 +64,12 @@ struct Prepared {
     notes: Vec<String>,
 }
 
-fn prepare(subject: &Subject, caller: &Caller, request: &pb::EditJobRequest) -> Result<Prepared, ErrorInfo> {
+fn prepare(
+    inner: &Inner,
+    subject: &Subject,
+    caller: &Caller,
+    request: &pb::EditJobRequest,
+) -> Result<Prepared, ErrorInfo> {
     let (mut scheduling, mut launch) = submit::parse(&request.spec_json)?;
     let present: (&Scheduling, &Launch) = (&subject.scheduling, &subject.launch);
     // What a job file cannot say stays as it is.
@@ -88,7 +93,7 @@ fn prepare(subject: &Subject, caller: &Caller, request: &pb::EditJobRequest) -> 
         return Err(ErrorInfo::new(ErrorCode::Forbidden, message).hint("ask an admin").path("limits.time"));
     }
     if scheduling != *present.0 {
-        never::check(&subject.state, &scheduling)?;
+        never::check(&subject.state, &inner.emptied, &scheduling)?;
     }
     let renamed = Launch { name: name.clone(), ..launch.clone() };
     let named = Launch { name: subject.record.name.clone(), ..present.1.clone() };

@@ -91,6 +91,7 @@ struct Inner {
     looks: why::Looks,
     /// Held by whoever plays states forward for a plan or for what would help: see [`Inner::playing`].
     planning: Arc<tokio::sync::Mutex<()>>,
+    emptied: never::Emptied,
 }
 
 impl Gateway {
@@ -105,6 +106,7 @@ impl Gateway {
             estimates: why::Estimates::default(),
             looks: why::Looks::default(),
             planning: Arc::default(),
+            emptied: never::Emptied::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -2,15 +2,32 @@
 
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_engine::State;
+use muster_engine::plan::empty::Empty;
 use muster_engine::plan::feasible::check_request;
-use muster_engine::plan::never::{NeverFits, fits_ever};
+use muster_engine::plan::ledger::Ledger;
+use muster_engine::plan::never::{NeverFits, fits_on};
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The cluster as it would be if nothing ran, kept from one job to the next.
+#[derive(Debug, Default)]
+pub struct Emptied(Mutex<Option<Empty>>);
+
+impl Emptied {
+    fn of(&self, state: &State) -> Arc<Ledger> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.as_mut().is_some_and(|empty| empty.is_of(state)) {
+            *kept = None;
+        }
+        kept.get_or_insert_with(|| Empty::of(state)).ledger().clone()
+    }
+}
 
 /// # Errors
 /// [`ErrorCode::PriorityUnknown`], [`ErrorCode::TopologyUnknown`], [`ErrorCode::ModelUnknown`],
 /// [`ErrorCode::SpecValue`] or [`ErrorCode::NeverFits`], with path and hint.
-pub fn check(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
+pub fn check(state: &State, emptied: &Emptied, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
     check_class(state, scheduling)?;
     for (number, group) in scheduling.groups.iter().enumerate() {
         let at = table(scheduling, number);
@@ -23,10 +40,11 @@ pub fn check(state: &State, scheduling: &Scheduling) -> Result<(), ErrorInfo> {
     if state.nodes().is_empty() {
         return Ok(());
     }
-    fits_ever(state, scheduling).map_err(|never| {
+    let empty = emptied.of(state);
+    fits_on(state, scheduling, &empty).map_err(|never| {
         let NeverFits { what, have, hint } = &never;
         let message = format!("the job can never start: asks for {what}; {have}");
-        ErrorInfo::new(ErrorCode::NeverFits, message).path(culprit(state, scheduling)).hint(hint.clone())
+        ErrorInfo::new(ErrorCode::NeverFits, message).path(culprit(state, &empty, scheduling)).hint(hint.clone())
     })
 }
 
@@ -63,12 +81,12 @@ fn check_levels(state: &State, group: &GroupRequest, at: &str) -> Result<(), Err
 }
 
 fn check_models(state: &State, group: &GroupRequest, at: &str) -> Result<(), ErrorInfo> {
-    let devices = state.nodes().values().flat_map(|node| &node.inventory.devices);
-    let known: BTreeSet<&str> = devices.map(|device| device.model.as_str()).collect();
+    let models = || state.nodes().values().flat_map(|node| &node.inventory.devices).map(|device| device.model.as_str());
     let wanted: Vec<&str> = group.models.iter().map(|model| model.as_str()).collect();
-    if wanted.is_empty() || state.nodes().is_empty() || wanted.iter().any(|model| known.contains(model)) {
+    if wanted.is_empty() || state.nodes().is_empty() || models().any(|model| wanted.contains(&model)) {
         return Ok(());
     }
+    let known: BTreeSet<&str> = models().collect();
     let message = format!("no node has a device of model {}", wanted.join(" or "));
     let hint = match known.is_empty() {
         true => "the cluster has no devices; ask for CPUs only".to_owned(),
@@ -80,14 +98,14 @@ fn check_models(state: &State, group: &GroupRequest, at: &str) -> Result<(), Err
 type Relax = fn(&mut GroupRequest);
 
 /// The first part of the request without which it would fit; what is left is its size.
-fn culprit(state: &State, scheduling: &Scheduling) -> String {
+fn culprit(state: &State, empty: &Ledger, scheduling: &Scheduling) -> String {
     let alone = |number: usize| Scheduling {
         groups: vec![scheduling.groups[number].clone()],
         together: Vec::new(),
         ..scheduling.clone()
     };
-    match (0..scheduling.groups.len()).find(|number| fits_ever(state, &alone(*number)).is_err()) {
-        Some(number) => format!("{}.{}", table(scheduling, number), key_to_blame(state, &alone(number))),
+    match (0..scheduling.groups.len()).find(|number| fits_on(state, &alone(*number), empty).is_err()) {
+        Some(number) => format!("{}.{}", table(scheduling, number), key_to_blame(state, empty, &alone(number))),
         // Each fits alone.
         None if !scheduling.together.is_empty() => "gang.topology".to_owned(),
         None => "group".to_owned(),
@@ -95,7 +113,7 @@ fn culprit(state: &State, scheduling: &Scheduling) -> String {
 }
 
 /// Of a gang of one group.
-fn key_to_blame(state: &State, scheduling: &Scheduling) -> &'static str {
+fn key_to_blame(state: &State, empty: &Ledger, scheduling: &Scheduling) -> &'static str {
     const PARTS: &[(&str, Relax)] = &[
         ("exclusive", |group| group.exclusive = false),
         ("cpus_per_node", |group| group.cpu_milli_per_node = Some(0)),
@@ -110,7 +128,7 @@ fn key_to_blame(state: &State, scheduling: &Scheduling) -> &'static str {
     for (path, relax) in PARTS {
         let mut relaxed = scheduling.clone();
         relaxed.groups.iter_mut().for_each(relax);
-        if relaxed != *scheduling && fits_ever(state, &relaxed).is_ok() {
+        if relaxed != *scheduling && fits_on(state, &relaxed, empty).is_ok() {
             return path;
         }
     }
@@ -120,7 +138,7 @@ fn key_to_blame(state: &State, scheduling: &Scheduling) -> &'static str {
         Count::Nodes { per_node, .. } => {
             let mut alone = scheduling.clone();
             alone.groups.iter_mut().for_each(|group| group.count = Count::Nodes { nodes: 1, per_node });
-            if fits_ever(state, &alone).is_ok() { "nodes" } else { "gpus_per_node" }
+            if fits_on(state, &alone, empty).is_ok() { "nodes" } else { "gpus_per_node" }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Plans: where jobs would go and when, were they submitted now, and whom they would push back. The
 //! engine's own verbs on a copy of State; nothing is committed.
 
+use super::never::Emptied;
 use super::render::words::{delay, gang_name, owner};
 use super::render::{attempt, cluster, job};
 use super::roles::Caller;
@@ -58,7 +59,8 @@ type Tried = Result<(JobId, Vec<String>), ErrorInfo>;
 /// The whole answer.
 pub fn answer(state: &Arc<State>, caller: &Caller, jobs: &[pb::PlanJob], now: Time) -> pb::PlanReply {
     let mut copy = (**state).clone();
-    let tried: Vec<Tried> = jobs.iter().map(|job| try_on(&mut copy, caller, job, now)).collect();
+    let emptied = Emptied::default();
+    let tried: Vec<Tried> = jobs.iter().map(|job| try_on(&mut copy, &emptied, caller, job, now)).collect();
     let copy = Arc::new(copy);
     let firsts: BTreeSet<GangId> = tried.iter().flatten().map(|(id, _)| GangId::new(*id, 0)).collect();
     let nobody = BTreeSet::new();
@@ -79,7 +81,7 @@ pub fn answer(state: &Arc<State>, caller: &Caller, jobs: &[pb::PlanJob], now: Ti
     }
 }
 
-fn try_on(copy: &mut State, caller: &Caller, job: &pb::PlanJob, now: Time) -> Tried {
+fn try_on(copy: &mut State, emptied: &Emptied, caller: &Caller, job: &pb::PlanJob, now: Time) -> Tried {
     let (scheduling, launch) = submit::parse(&job.spec_json)?;
     let notes = submit::notes(copy, &scheduling);
     // Any key will do that nobody has used.
@@ -88,7 +90,7 @@ fn try_on(copy: &mut State, caller: &Caller, job: &pb::PlanJob, now: Time) -> Tr
         key.push('+');
     }
     let wish = Wish { key: &key, key_made_at_ms: None, hold: job.hold, retry_of: None, now };
-    let submit = submit::prepare(copy, caller, scheduling, launch, &wish)?;
+    let submit = submit::prepare(copy, emptied, caller, (scheduling, launch), &wish)?;
     let command = Command::Submit(Box::new(submit));
     let entry = Entry { index: copy.applied_index() + 1, term: copy.applied_term(), at: now, command };
     match apply(copy, &entry).response {

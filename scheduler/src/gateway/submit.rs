@@ -2,7 +2,7 @@
 //! what the cluster holds.
 
 use super::errors::{self, usage};
-use super::never;
+use super::never::{self, Emptied};
 use super::roles::Caller;
 use muster_common::job::file::{JobFile, SpecError, SpecErrorKind, compile};
 use muster_common::job::{Hash, Launch, SPEC_BYTES_MAX, Scheduling};
@@ -82,9 +82,9 @@ fn wrong(errors: &[SpecError]) -> ErrorInfo {
 /// A key that cannot be one, or a request that this cluster can never meet.
 pub fn prepare(
     state: &State,
+    emptied: &Emptied,
     caller: &Caller,
-    scheduling: Scheduling,
-    launch: Launch,
+    (scheduling, launch): (Scheduling, Launch),
     wish: &Wish,
 ) -> Result<Submit, ErrorInfo> {
     errors::check_key("idempotency key", wish.key)?;
@@ -94,7 +94,7 @@ pub fn prepare(
     }
     // A key that is known already is answered as it was, whatever the cluster looks like now.
     if state.key(wish.key).is_none() {
-        never::check(state, &scheduling)?;
+        never::check(state, emptied, &scheduling)?;
     }
     let body_hash = body_hash(&scheduling, &launch);
     Ok(Submit {

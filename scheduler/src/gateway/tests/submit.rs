@@ -1,5 +1,6 @@
 use super::fixture::{Cluster, START, principal, spec};
 use crate::gateway::errors;
+use crate::gateway::never::Emptied;
 use crate::gateway::roles::Caller;
 use crate::gateway::submit::{Wish, body_hash, dry_run, parse, prepare};
 use muster_common::job::SPEC_BYTES_MAX;
@@ -19,7 +20,9 @@ fn wish(key: &str) -> Wish<'_> {
 
 fn refused(state: &State, json: &str) -> ErrorInfo {
     let parsed = parse(json);
-    let checked = parsed.and_then(|(scheduling, launch)| prepare(state, &alice(), scheduling, launch, &wish("k")));
+    let checked = parsed.and_then(|(scheduling, launch)| {
+        prepare(state, &Emptied::default(), &alice(), (scheduling, launch), &wish("k"))
+    });
     checked.err().unwrap_or_else(|| panic!("{json} was taken"))
 }
 
@@ -107,7 +110,7 @@ fn what_state_does_not_take_names_its_part_of_the_job_file_and_what_to_do() {
         let queue = if part.contains("queue") { "" } else { r#""queue":"batch","# };
         let gang = if part.contains("gang") { "" } else { r#","gang":{"run":"x"}"# };
         let (scheduling, launch) = spec(&format!("{{{queue}{part}{gang}}}"));
-        let submit = prepare(&cluster.state, &alice(), scheduling, launch, &wish("k")).unwrap();
+        let submit = prepare(&cluster.state, &Emptied::default(), &alice(), (scheduling, launch), &wish("k")).unwrap();
         let error = dry_run(&cluster.state, submit, START).err().unwrap_or_else(|| panic!("{part} was taken"));
         assert_eq!((error.code, error.path.as_deref()), (ErrorCode::SpecValue, Some(path)), "{part}: {error}");
         assert!(error.message.starts_with(&format!("{path}: ")), "{part}: {error}");
@@ -154,18 +157,19 @@ fn keys_that_cannot_be_keys_are_refused() {
     let state = State::new("dev");
     let long = "k".repeat(129);
     for key in ["", "a\nb", &long] {
-        let error = prepare(&state, &alice(), scheduling.clone(), launch.clone(), &wish(key)).unwrap_err();
+        let error = prepare(&state, &Emptied::default(), &alice(), (scheduling.clone(), launch.clone()), &wish(key))
+            .unwrap_err();
         assert_eq!(error.code, ErrorCode::Usage, "{key:?}");
     }
     let future = Wish { key_made_at_ms: Some(START.0 + 2 * 3_600_000), ..wish("k") };
-    let error = prepare(&state, &alice(), scheduling, launch, &future).unwrap_err();
+    let error = prepare(&state, &Emptied::default(), &alice(), (scheduling, launch), &future).unwrap_err();
     assert_eq!(error.code, ErrorCode::Usage);
 }
 
 #[test]
 fn a_cluster_without_nodes_takes_jobs_for_later() {
     let (scheduling, launch) = spec(r#"{"gang":{"nodes":8,"gpus_per_node":8,"gpu":"H100","run":"x"}}"#);
-    assert!(prepare(&State::new("dev"), &alice(), scheduling, launch, &wish("k")).is_ok());
+    assert!(prepare(&State::new("dev"), &Emptied::default(), &alice(), (scheduling, launch), &wish("k")).is_ok());
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn a_dry_run_says_whether_it_would_start_and_changes_nothing() {
     let before = cluster.state.hash();
     let try_it = |cluster: &Cluster| {
         let (scheduling, launch) = spec(whole);
-        let submit = prepare(&cluster.state, &alice(), scheduling, launch, &wish("k")).unwrap();
+        let submit = prepare(&cluster.state, &Emptied::default(), &alice(), (scheduling, launch), &wish("k")).unwrap();
         dry_run(&cluster.state, submit, cluster.state.now()).unwrap().starts_now
     };
     assert!(try_it(&cluster));

@@ -1,5 +1,9 @@
 //! What a node's agent must be running now.
 
+mod touched;
+
+pub use touched::{Touched, touched};
+
 use crate::state::State;
 use crate::state::gang::{Allocation, Attempt, Cause, GangRecord, GangState, PartState};
 use crate::state::node::{NodeRecord, Orphan};
@@ -99,12 +103,7 @@ fn live_part(state: &State, node: &NodeRecord, gang: GangId) -> Option<DesiredPa
     let attempt = record.current()?;
     let at = attempt.part_on(node.id)?;
     let part = &attempt.parts[at];
-    let (phase, cause) = match &record.state {
-        GangState::Starting(_) => (Phase::Prepare, ""),
-        GangState::Running(_) => (Phase::Run, ""),
-        GangState::Stopping(_, cause) => (Phase::Stop, cause_word(cause)),
-        GangState::Queued { .. } => return None,
-    };
+    let (phase, cause) = phase(record)?;
     let job = state.job(gang.job)?;
     let scheduling = state.scheduling(job);
     let CheckpointSpec { signal, grace_ms } = scheduling.checkpoint;
@@ -120,6 +119,16 @@ fn live_part(state: &State, node: &NodeRecord, gang: GangId) -> Option<DesiredPa
         run,
         stop: StopRule { signal, grace_ms, cause },
     })
+}
+
+/// What its agents are to do with a gang, and why it ends.
+fn phase(gang: &GangRecord) -> Option<(Phase, &'static str)> {
+    match &gang.state {
+        GangState::Starting(_) => Some((Phase::Prepare, "")),
+        GangState::Running(_) => Some((Phase::Run, "")),
+        GangState::Stopping(_, cause) => Some((Phase::Stop, cause_word(cause))),
+        GangState::Queued { .. } => None,
+    }
 }
 
 fn run_part(
