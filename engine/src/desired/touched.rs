@@ -56,7 +56,7 @@ fn revisions(job: &JobRecord) -> &[Revision] {
 fn of_gang(nodes: &mut BTreeSet<NodeId>, before: Option<&GangRecord>, now: Option<&GangRecord>) {
     let (was, is) = (before.and_then(GangRecord::current), now.and_then(GangRecord::current));
     if let (Some(was), Some(is)) = (was, is)
-        && before.map(order) == now.map(order)
+        && before.map(asked) == now.map(asked)
         && same_attempt(was, is)
     {
         // One rank has said something: that is nothing to the others.
@@ -67,7 +67,8 @@ fn of_gang(nodes: &mut BTreeSet<NodeId>, before: Option<&GangRecord>, now: Optio
     nodes.extend(on(was).chain(on(is)));
 }
 
-fn order(gang: &GangRecord) -> (u32, Option<(Phase, &'static str)>) {
+/// What all its agents are asked to do, of which specification.
+fn asked(gang: &GangRecord) -> (u32, Option<(Phase, &'static str)>) {
     (gang.revision, phase(gang))
 }
 

@@ -91,6 +91,7 @@ struct Inner {
     looks: why::Looks,
     /// Held by whoever plays states forward for a plan or for what would help: see [`Inner::playing`].
     planning: Arc<tokio::sync::Mutex<()>>,
+    /// What submits and edits are checked against.
     emptied: never::Emptied,
 }
 
