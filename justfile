@@ -31,7 +31,7 @@ fuzz *args:
 
 # Tries the engine's properties on many more cases, others each time.
 soak cases="100000":
-    MUSTER_CASES={{ cases }} PROPTEST_CASES={{ cases }} cargo test --release -p muster-engine --locked --tests
+    MUSTER_CASES={{ cases }} PROPTEST_CASES={{ cases }} cargo test --profile soak -p muster-engine --locked --tests
 
 # The published curves of fragmentation over as many seeds as were published; CI plays three.
 golden seeds="10":
