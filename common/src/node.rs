@@ -4,7 +4,7 @@ use crate::Name;
 use crate::resources::Amount;
 use crate::topology::Place;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest value of a label that is asked for.
 pub const LABEL_VALUE_BYTES_MAX: usize = 256;
@@ -46,6 +46,17 @@ pub struct Inventory {
 impl Inventory {
     pub fn amount(&self) -> Amount {
         Amount { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes }
+    }
+
+    /// Slots of devices that are split into instances: nobody is placed on them, only on what they are split into.
+    pub fn split_slots(&self) -> BTreeSet<u16> {
+        self.devices.iter().filter_map(|device| device.parent).collect()
+    }
+
+    /// Devices that may be placed on, by slot.
+    pub fn usable(&self) -> impl Iterator<Item = (u16, &Device)> {
+        let split = self.split_slots();
+        (0u16..).zip(&self.devices).filter(move |(slot, _)| !split.contains(slot))
     }
 }
 

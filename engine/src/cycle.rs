@@ -91,9 +91,12 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     round.leave();
     commands.extend(steps::commands(state, now, plan));
     commands.extend(power);
-    let order = if order_matters(state, waiting, ledger) { scorer.wake_at(state, waiting, now) } else { None };
+    let could_fill = order_matters(state, waiting, ledger);
+    let order = if could_fill { scorer.wake_at(state, waiting, now) } else { None };
+    // Who is late puts off what is booked behind it, and somebody may fill until then.
+    let late = if could_fill && foresees(state) { times.next_late(now) } else { None };
     let wake_at = wake_at(state, scorer, waiting, now);
-    let wake_at = wake_at.into_iter().chain(retry_at).chain(order).chain(power_at).min();
+    let wake_at = wake_at.into_iter().chain(retry_at).chain(order).chain(late).chain(power_at).min();
     Cycle { commands, wake_at, spent, truncated }
 }
 
@@ -446,7 +449,7 @@ fn hold_back(
         return Offered::Stop;
     }
     // Nobody waits behind what never can run here, whatever is foreseen for it.
-    let could_ever = round.could_ever(item);
+    let could_ever = round.could_ever(gang, item);
     let may_book = front.depth > 0 && could_ever;
     let mut booked = may_book && round.book_or_improve(gang, item, own);
     if !booked && may_book && front.strict && !round.unseen.is_empty() {

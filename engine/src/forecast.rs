@@ -15,6 +15,7 @@ use crate::command::{Command, Entry, Exit, NodeReport, STEP_MS_MAX};
 use crate::cycle::{Cycle, Memo, cycle};
 use crate::outcome::Outcome;
 use crate::state::State;
+use muster_common::time::HOUR_MS;
 use muster_common::{AttemptNo, GangId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -202,8 +203,10 @@ pub struct Player {
     /// No cycle sooner than this after one at an earlier moment; when the last one was, and after which entry.
     gap_ms: u64,
     decided: Option<(Time, u64)>,
-    /// Wakes in turn at which nothing was decided.
+    /// Wakes in turn at which nothing was decided, with nothing left to happen.
     idle_wakes: u32,
+    /// The same beside what is still to happen, of who looks ever more rarely then.
+    quiet_wakes: Option<u32>,
     /// Report numbers used, by node.
     numbers: BTreeMap<NodeId, u64>,
     /// Nodes of which nothing is heard.
@@ -225,6 +228,7 @@ impl Player {
             gap_ms: 0,
             decided: None,
             idle_wakes: 0,
+            quiet_wakes: None,
             numbers: BTreeMap::new(),
             mute: BTreeSet::new(),
             calls: 0,
@@ -235,6 +239,12 @@ impl Player {
     /// With at least so much time between the moments at which is decided.
     pub fn spaced(self, gap_ms: u64) -> Self {
         Self { gap_ms, ..self }
+    }
+
+    /// For answers that must not take for ever: after an hour of steps of an order at which nothing was decided, the
+    /// next ones come ever more rarely until something happens.
+    pub fn unhurried(self) -> Self {
+        Self { quiet_wakes: Some(0), ..self }
     }
 
     /// A command that somebody will propose at a moment: a submit, a node, a cancel.
@@ -312,7 +322,18 @@ impl Player {
         if self.idle_wakes >= IDLE_WAKES_MAX {
             self.wake = None;
         }
+        self.look_more_rarely(at, entries == self.stats.entries);
         Ok(true)
+    }
+
+    fn look_more_rarely(&mut self, at: Time, idle: bool) {
+        let (Some(quiet), Some(wake)) = (&mut self.quiet_wakes, self.wake) else { return };
+        *quiet = if idle { *quiet + 1 } else { 0 };
+        let Some(twice) = quiet.checked_sub(IDLE_WAKES_MAX) else { return };
+        let rarely = at.plus_ms(HOUR_MS << twice.min(20));
+        // What is to happen at a moment that State knows is not missed.
+        let due = self.state.timers().map(|(due, _)| due).find(|due| *due > at);
+        self.wake = Some(due.map_or(rarely, |due| due.min(rarely)).max(wake));
     }
 
     /// Is it too early for another cycle, or has nothing changed? What has changed is decided on when it is time.

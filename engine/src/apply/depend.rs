@@ -2,32 +2,40 @@
 //! name starts or ends.
 
 use super::{Applying, Result};
-use crate::command::Submit;
+use crate::command::{Principal, Submit};
 use crate::outcome::{Event, Refusal};
+use crate::state::State;
 use crate::state::change::Key;
 use crate::state::depend::{DEPENDENTS_MAX, TOMBSTONES_MAX, Tombstone, Waits, holds_at_end};
 use crate::state::gang::End;
 use crate::state::job::JobRecord;
 use muster_common::job::{Dependencies, DependencyKind, Scheduling};
 use muster_common::{JobId, Name};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Jobs looked at for a cycle of conditions before an edit is refused.
+/// Jobs looked at for a circle of waiting before an edit is refused.
 const LOOKED_AT_MAX: usize = 100_000;
 
 impl Applying<'_> {
     /// What of the conditions does not hold yet.
     ///
     /// # Errors
-    /// A job that is not known, or has ended so that the condition can never hold.
+    /// A job that is named twice, is not known, or has ended so that the condition can never hold.
     pub(super) fn waits_of(&self, after: &Dependencies) -> Result<Option<Box<Waits>>> {
         let count = after.iter().count();
         if count > Dependencies::COUNT_MAX {
             let most = Dependencies::COUNT_MAX;
             return Err(Refusal::Invalid(format!("`after` names {count} jobs; at most {most} are possible")));
         }
-        let mut waits = Waits::default();
+        let (mut waits, mut named) = (Waits::default(), BTreeSet::new());
         for (kind, job) in after.iter() {
+            // It is kept once under the job named, and would be lost with the first condition that holds.
+            if !named.insert(job) {
+                return Err(Refusal::Invalid(format!(
+                    "after.{}: job {job} is named twice in `[after]`; one condition a job is possible, take one out",
+                    kind.word()
+                )));
+            }
             match self.state.jobs.get(&job) {
                 Some(record) if kind == DependencyKind::Started && record.started => {}
                 Some(_) if self.state.dependents(job).take(DEPENDENTS_MAX).count() == DEPENDENTS_MAX => {
@@ -154,32 +162,44 @@ impl Applying<'_> {
         }
     }
 
-    /// What an edit asks of other jobs. `None` = as before.
+    /// What an edit asks of other jobs. `None` = as before. `name`: what the job would be called.
     ///
     /// # Errors
     /// As [`Self::waits_of`]; a job that has started already; jobs that would wait for each other.
-    pub(super) fn edited_waits(&self, job: &JobRecord, asked: &Scheduling) -> Result<Option<Option<Box<Waits>>>> {
+    pub(super) fn edited_waits(
+        &self,
+        job: &JobRecord,
+        asked: &Scheduling,
+        name: &Name,
+    ) -> Result<Option<Option<Box<Waits>>>> {
         let after = &asked.after;
-        if *after == self.state.scheduling(job).after {
+        let changed = *after != self.state.scheduling(job).after;
+        if !changed && *name == job.name {
             return Ok(None);
         }
-        if job.started || job.gangs_live > 0 {
+        if changed && (job.started || job.gangs_live > 0) {
             return Err(Refusal::NotNow(format!(
                 "job {} has been started; what it waits for can no longer change",
                 job.id
             )));
         }
-        let waits = self.waits_of(after)?;
-        for (kind, upstream) in waits.iter().flat_map(|waits| &waits.unmet) {
-            if self.leads_to(*upstream, job.id)? {
-                return Err(Refusal::Invalid(format!(
-                    "after.{}: job {upstream} itself waits for job {}; neither would ever start",
-                    kind.word(),
-                    job.id
-                )));
+        let waits = changed.then(|| self.waits_of(after)).transpose()?;
+        let unmet = waits.as_ref().unwrap_or(&job.waits).iter().flat_map(|waits| &waits.unmet);
+        let unmet = unmet.map(|(kind, upstream)| (kind.word(), *upstream));
+        let before = self.state.namesakes(&job.principal, name, JobId(0));
+        let before = before.take_while(|upstream| after.singleton && *upstream < job.id);
+        let mut circle = Circle::new(self.state, job, name);
+        for (key, upstream) in unmet.chain(before.map(|upstream| ("singleton", upstream))) {
+            if circle.closes_at(upstream)? {
+                let (id, none) = (job.id, "neither would ever start");
+                return Err(Refusal::Invalid(if changed {
+                    format!("after.{key}: job {upstream} itself waits for job {id}; {none}")
+                } else {
+                    format!("name: called `{name}`, jobs {id} and {upstream} would wait for each other; {none}")
+                }));
             }
         }
-        Ok(Some(waits))
+        Ok(waits)
     }
 
     pub(super) fn take_edited_waits(&mut self, id: JobId, waits: Option<Box<Waits>>) {
@@ -203,23 +223,61 @@ impl Applying<'_> {
             self.state.touch(Key::Job(next));
         }
     }
+}
 
-    /// Does `from`, or whatever it waits for, wait for `to`?
-    fn leads_to(&self, from: JobId, to: JobId) -> Result<bool> {
-        let (mut seen, mut open) = (BTreeSet::from([from]), vec![from]);
+/// Looks for a circle of waiting through a job as an edit would leave it. A new one can only lead through that job.
+struct Circle<'a> {
+    state: &'a State,
+    job: &'a JobRecord,
+    /// What the job would be called: from its place on, singletons of that name would wait for it.
+    name: &'a Name,
+    seen: BTreeSet<JobId>,
+    /// Up to which job those of a user and name have been seen, so that a row of singletons is gone through once.
+    upto: BTreeMap<(&'a Principal, &'a Name), JobId>,
+}
+
+impl<'a> Circle<'a> {
+    fn new(state: &'a State, job: &'a JobRecord, name: &'a Name) -> Self {
+        Self { state, job, name, seen: BTreeSet::new(), upto: BTreeMap::new() }
+    }
+
+    /// Does `from`, or whatever it waits for, wait for the job?
+    ///
+    /// # Errors
+    /// There are more of them than are looked at.
+    fn closes_at(&mut self, from: JobId) -> Result<bool> {
+        let (state, own) = (self.state, self.job);
+        let mut open: Vec<JobId> = self.seen.insert(from).then_some(from).into_iter().collect();
         while let Some(id) = open.pop() {
-            if id == to {
+            if id == own.id {
                 return Ok(true);
             }
-            if seen.len() > LOOKED_AT_MAX {
-                let why = format!("job {from} waits for more than {LOOKED_AT_MAX} jobs in a chain");
-                return Err(Refusal::Invalid(format!("{why}; whether they wait for job {to} was not looked into")));
+            if self.seen.len() > LOOKED_AT_MAX {
+                let why = format!("job {} would wait for more than {LOOKED_AT_MAX} jobs in a chain", own.id);
+                return Err(Refusal::Invalid(format!("{why}; whether they wait for it was not looked into")));
             }
-            let waits = self.state.jobs.get(&id).and_then(|job| job.waits.as_ref());
-            open.extend(
-                waits.iter().flat_map(|waits| &waits.unmet).map(|(_, job)| *job).filter(|job| seen.insert(*job)),
-            );
+            let Some(job) = state.jobs.get(&id) else { continue };
+            let unmet = job.waits.iter().flat_map(|waits| &waits.unmet).map(|(_, upstream)| *upstream);
+            open.extend(unmet.filter(|upstream| self.seen.insert(*upstream)));
+            if !state.scheduling(job).after.singleton {
+                continue;
+            }
+            if own.id < id && job.principal == own.principal && job.name == *self.name {
+                return Ok(true);
+            }
+            self.add_namesakes(job, &mut open);
         }
         Ok(false)
+    }
+
+    /// What a singleton waits for. The edited job is not looked up: it may be there under the name that it gives up.
+    fn add_namesakes(&mut self, singleton: &'a JobRecord, open: &mut Vec<JobId>) {
+        let (by, name, end, own) = (&singleton.principal, &singleton.name, singleton.id, self.job.id);
+        let from = self.upto.get(&(by, name)).copied().unwrap_or(JobId(0));
+        if from < end {
+            self.upto.insert((by, name), end);
+            let before = self.state.namesakes(by, name, from).take_while(|job| *job < end).take(LOOKED_AT_MAX + 1);
+            open.extend(before.filter(|job| *job != own && self.seen.insert(*job)));
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! was started with differs, else it stays at the revision it runs.
 
 use super::deadline::latest_start;
+use super::guarantees::owes_no_more;
 use super::{Applying, Result};
 use crate::command::Edit;
 use crate::digest;
@@ -47,7 +48,8 @@ impl Applying<'_> {
         self.check_scheduling(&asked)?;
         let steady = !relaunched && runs_alike(&before, &asked);
         self.check_edit(job, &before, &asked, steady)?;
-        let waits = self.edited_waits(job, &asked)?;
+        self.check_firmer(edit, &asked)?;
+        let waits = self.edited_waits(job, &asked, &edit.name)?;
         self.remember(&key, KeyRecord { job: edit.job, body_hash, at: self.now() });
         let number = revision.number + 1;
         self.rename(edit.job, &edit.name);
@@ -55,6 +57,10 @@ impl Applying<'_> {
         waits.into_iter().for_each(|waits| self.take_edited_waits(edit.job, waits));
         let after = self.state.scheduling(self.state.jobs.get(&edit.job).expect("just revised")).clone();
         self.move_job_timers(edit.job, &before, &after);
+        if before != after {
+            self.forget_bookings_of(edit.job);
+        }
+        self.state.parked.retain(|gang, _| gang.job != edit.job);
         self.move_gangs(edit.job, number);
         self.prune_revisions(edit.job);
         self.state.touch(Key::Job(edit.job));
@@ -155,7 +161,7 @@ impl Applying<'_> {
         if before.begin_at_ms != after.begin_at_ms {
             let timer = Timer::NotBefore { gang: GangId::new(id, 0) };
             before.begin_at_ms.into_iter().for_each(|at| self.drop_timer(Time(at), timer));
-            after.begin_at_ms.into_iter().filter(|at| *at > now.0).for_each(|at| self.set_timer(Time(at), timer));
+            self.set_not_before(GangId::new(id, 0));
         }
     }
 
@@ -163,17 +169,11 @@ impl Applying<'_> {
     fn move_gangs(&mut self, id: JobId, number: u32) {
         let job = self.state.jobs.get(&id).expect("seen by the caller");
         let (after, launch) = (self.state.scheduling(job).clone(), job.revision().launch);
-        self.forget_bookings_of(id);
         for gang in self.gangs_of(id) {
             let own = self.scheduling_of(gang);
-            let takes = match &self.state.gangs.get(&gang).expect("listed just now").state {
-                GangState::Queued { .. } => true,
-                GangState::Starting(_) | GangState::Running(_) => {
-                    runs_alike(&own, &after) && self.launch_of(gang) == launch
-                }
-                GangState::Stopping(..) => false,
-            };
-            if !takes {
+            let waits =
+                matches!(self.state.gangs.get(&gang).map(|record| &record.state), Some(GangState::Queued { .. }));
+            if !waits && !self.runs_on(gang, &after, launch) {
                 continue;
             }
             let running = match &self.state.gangs.get(&gang).expect("listed just now").state {
@@ -185,6 +185,39 @@ impl Applying<'_> {
                 self.move_time_limit(gang, &attempt, own.limits.time_ms, after.limits.time_ms);
             }
             self.gang_mut(gang).revision = number;
+        }
+    }
+
+    /// Does it run, and go on under that spec?
+    fn runs_on(&self, gang: GangId, after: &Scheduling, launch: Hash) -> bool {
+        let record = self.state.gangs.get(&gang);
+        let runs = record.is_some_and(|gang| matches!(gang.state, GangState::Starting(_) | GangState::Running(_)));
+        runs && runs_alike(&self.scheduling_of(gang), after) && self.launch_of(gang) == launch
+    }
+
+    /// What runs on what others are owed stays what they can have back.
+    fn check_firmer(&self, edit: &Edit, after: &Scheduling) -> Result<()> {
+        let launch = digest::launch_hash(&edit.launch);
+        let firmer = |gang: &GangId| {
+            let own = self.scheduling_of(*gang);
+            let stays = own.preemptible && !after.preemptible;
+            let takes_longer = own.checkpoint.grace_ms < after.checkpoint.grace_ms;
+            (stays || takes_longer) && self.runs_on(*gang, after, launch)
+        };
+        if !self.gangs_of(edit.job).iter().any(firmer) {
+            return Ok(());
+        }
+        let mut edited = self.state.clone();
+        let mut trial = Applying { state: &mut edited, entry: self.entry, events: Vec::new(), ended: Vec::new() };
+        trial.revise(edit, after, edit.from_revision + 1);
+        trial.move_gangs(edit.job, edit.from_revision + 1);
+        match owes_no_more(self.state, &edited) {
+            true => Ok(()),
+            false => Err(Refusal::NotNow(format!(
+                "job {} runs on what is owed to others, who could not have it back in time then; leave `preemptible` and \
+                 the grace as they are while it runs, or cancel it",
+                edit.job
+            ))),
         }
     }
 
@@ -205,7 +238,6 @@ impl Applying<'_> {
     fn forget_bookings_of(&mut self, id: JobId) {
         let booked: Vec<GangId> = self.state.reservations.keys().filter(|gang| gang.job == id).copied().collect();
         booked.into_iter().for_each(|gang| self.forget_reservation(gang));
-        self.state.parked.retain(|gang, _| gang.job != id);
     }
 
     /// A revision that nothing runs any more is only history.

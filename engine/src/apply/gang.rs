@@ -12,10 +12,7 @@ use std::sync::Arc;
 
 impl Applying<'_> {
     pub(super) fn scheduling_of(&self, gang: GangId) -> Arc<Scheduling> {
-        let job = self.state.jobs.get(&gang.job).expect("a live gang's job is live");
-        let number = self.state.gangs.get(&gang).map_or(job.revision().number, |record| record.revision);
-        let revision = job.revisions.iter().find(|revision| revision.number == number).unwrap_or(job.revision());
-        self.state.interned(revision.scheduling).scheduling.clone()
+        self.state.scheduling_of(gang).expect("a live gang's job is live").clone()
     }
 
     pub(super) fn gang_mut(&mut self, gang: GangId) -> &mut GangRecord {
@@ -171,11 +168,25 @@ impl Applying<'_> {
         self.keep_for_now(gang);
     }
 
+    /// The back-off of the first element may end at the moment that its job's `begin` names: one timer for both.
+    pub(super) fn set_not_before(&mut self, gang: GangId) {
+        let waits = self.state.gangs.get(&gang).and_then(|record| match record.state {
+            GangState::Queued { not_before } => Some(not_before),
+            _ => None,
+        });
+        let job = self.state.jobs.get(&gang.job).filter(|_| gang.ordinal == 0);
+        let begins = job.and_then(|job| self.state.scheduling(job).begin_at_ms).map(Time);
+        for at in waits.into_iter().chain(begins).filter(|at| *at > self.state.now) {
+            self.state.timers.insert((at, Timer::NotBefore { gang }), ());
+        }
+    }
+
     /// Removes a gang that is queued again or has just ended its last attempt.
     pub(super) fn end_gang(&mut self, gang: GangId, end: End) {
         let record = self.state.gangs.remove(&gang).expect("the gang is in State");
         if let GangState::Queued { not_before } = record.state {
             self.drop_timer(not_before, Timer::NotBefore { gang });
+            self.set_not_before(gang);
         }
         self.forget_waiting(gang);
         self.state.touch(Key::Gang(gang));

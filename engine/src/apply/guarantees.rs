@@ -1,6 +1,6 @@
 //! What somebody is owed is there, or can be had: a document is refused with which more of it would be taken for good.
 
-use super::{Applying, Result};
+use super::{Applying, Result, cells};
 use crate::organisation::Organisation;
 use crate::outcome::Refusal;
 use crate::plan::quota::Quotas;
@@ -24,6 +24,13 @@ fn quotas(state: &State) -> Quotas {
 
 pub(super) fn taken_for_good(state: &State) -> Taken {
     quotas(state).taken_for_good()
+}
+
+/// Can everybody have what they are owed as well as before, in devices and in cells?
+pub(super) fn owes_no_more(before: &State, after: &State) -> bool {
+    let was = taken_for_good(before);
+    let no_more = |(model, milli): (&Name, &i64)| *milli <= was.get(model).copied().unwrap_or(0);
+    taken_for_good(after).iter().all(no_more) && cells::check_still_kept(before, after).is_ok()
 }
 
 impl Applying<'_> {

@@ -90,10 +90,10 @@ impl Applying<'_> {
         self.organise(&document, by)
     }
 
-    /// Devices by model, of every known node.
+    /// Devices by model that may be placed on, of every known node.
     fn capacity(&self) -> BTreeMap<Name, u64> {
         let mut capacity: BTreeMap<Name, u64> = BTreeMap::new();
-        for device in self.state.nodes.values().flat_map(|node| &node.inventory.devices) {
+        for (_, device) in self.state.nodes.values().flat_map(|node| node.inventory.usable()) {
             *capacity.entry(device.model.clone()).or_default() += 1;
         }
         capacity

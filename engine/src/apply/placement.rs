@@ -227,7 +227,11 @@ impl Applying<'_> {
             let record = self.state.gangs.get_mut(&gang).expect("a gang that was placed before has a record");
             record.attempt = attempt.number;
             record.revision = revision;
-            record.state = GangState::Starting(Box::new(attempt));
+            let before = std::mem::replace(&mut record.state, GangState::Starting(Box::new(attempt)));
+            if let GangState::Queued { not_before } = before {
+                // It is due, and whatever expires what is due may not have come to it yet.
+                self.drop_timer(not_before, Timer::NotBefore { gang });
+            }
         }
         let payer = self.payer_of(gang);
         self.state.usage.take(&self.state.accounts, &payer, holding);

@@ -104,9 +104,7 @@ fn live_part(state: &State, node: &NodeRecord, gang: GangId) -> Option<DesiredPa
     let at = attempt.part_on(node.id)?;
     let part = &attempt.parts[at];
     let (phase, cause) = phase(record)?;
-    let job = state.job(gang.job)?;
-    let scheduling = state.scheduling(job);
-    let CheckpointSpec { signal, grace_ms } = scheduling.checkpoint;
+    let CheckpointSpec { signal, grace_ms } = state.scheduling_of(gang)?.checkpoint;
     let run = (phase != Phase::Stop || part.state == PartState::Prepared)
         .then(|| run_part(state, node, record, attempt, at, part))
         .flatten()

@@ -61,7 +61,7 @@ pub enum Assume {
 impl Assume {
     pub(super) fn run_ms(self, state: &State, gang: GangId) -> Option<u64> {
         let job = state.job(gang.job)?;
-        let limits = &state.scheduling(job).limits;
+        let limits = &state.scheduling_of(gang)?.limits;
         match self {
             Assume::Expected => run_ms(state.policy(), job, limits),
             Assume::Limits => limits.time_ms,
@@ -145,7 +145,7 @@ fn play(state: &State, now: Time, (watched, assume): (&BTreeSet<GangId>, Assume)
             }
         }
     }
-    let mut player = Player::new(state.clone(), World::default());
+    let mut player = Player::new(state.clone(), World::default()).unhurried();
     let begun = player.commit(now, Command::Nothing, &mut watch).and_then(|_| player.adopt(now, &mut watch));
     let played = begun.and_then(|()| player.decide(now, &mut watch)).and_then(|()| player.run(&mut watch, entries_max));
     watch.forecast.complete = played.is_ok();

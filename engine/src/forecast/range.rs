@@ -10,7 +10,7 @@ use crate::mix::mixed;
 use crate::outcome::{Event, Outcome};
 use crate::plan::runtime::run_ms;
 use crate::state::State;
-use crate::state::runtime::Sketch;
+use crate::state::runtime::{RunTimes, Sketch};
 use muster_common::{GangId, Time};
 use std::collections::BTreeSet;
 
@@ -65,8 +65,9 @@ pub fn start_range(state: &State, gang: GangId, now: Time) -> Result<StartRange,
     let mut memo = Memo::default();
     // Every play asks that too.
     memo.known(state, now).ever.emptied(state);
+    let seen = state.run_times();
     for run in 0..RUNS {
-        let mut draws = Draws { run, gang, now, start: None, drawn: BTreeSet::new(), fixed: BTreeSet::new() };
+        let mut draws = Draws { seen, run, gang, now, start: None, drawn: BTreeSet::new(), fixed: BTreeSet::new() };
         left = left.checked_sub(play(state, &memo, now, &mut draws, left)).ok_or(NoRange::TooMuch)?;
         if run == 0 {
             (drawn, fixed) = (draws.drawn.len() as u32, draws.fixed.len() as u32);
@@ -84,8 +85,8 @@ pub fn start_range(state: &State, gang: GangId, now: Time) -> Result<StartRange,
 
 /// Plays until the gang has started. The work it took; more than `work_max` when it was cut. `memo`: what is
 /// known of the present.
-fn play(state: &State, memo: &Memo, now: Time, draws: &mut Draws, work_max: u64) -> u64 {
-    let mut player = Player::new(state.clone(), World::default());
+fn play(state: &State, memo: &Memo, now: Time, draws: &mut Draws<'_>, work_max: u64) -> u64 {
+    let mut player = Player::new(state.clone(), World::default()).unhurried();
     player.memo = memo.clone();
     let begun = player.commit(now, Command::Nothing, draws).and_then(|_| player.adopt(now, draws));
     let mut goes_on = begun.and_then(|()| player.decide(now, draws)).is_ok();
@@ -98,7 +99,9 @@ fn play(state: &State, memo: &Memo, now: Time, draws: &mut Draws, work_max: u64)
     }
 }
 
-struct Draws {
+struct Draws<'a> {
+    /// Before the play, which adds the ends that it invents.
+    seen: &'a RunTimes,
     run: u64,
     gang: GangId,
     now: Time,
@@ -107,11 +110,11 @@ struct Draws {
     fixed: BTreeSet<GangId>,
 }
 
-impl Hooks for Draws {
+impl Hooks for Draws<'_> {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
         let job = state.job(gang.job)?;
-        let limits = &state.scheduling(job).limits;
-        let sketch = state.run_times().get(&job.principal, &job.name).filter(|sketch| sketch.count() >= SEEN_MIN);
+        let limits = &state.scheduling_of(gang)?.limits;
+        let sketch = self.seen.get(&job.principal, &job.name).filter(|sketch| sketch.count() >= SEEN_MIN);
         let ahead = gang != self.gang;
         let Some(sketch) = sketch.filter(|_| limits.exact_ms.is_none()) else {
             self.fixed.extend(ahead.then_some(gang));

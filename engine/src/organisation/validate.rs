@@ -4,6 +4,7 @@ use super::{Account, Caps, Organisation, Queue, Quota};
 use crate::state::ACCOUNTS_MAX;
 use muster_common::Name;
 use muster_common::text::nearest;
+use muster_common::time::DAY_MS;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -13,6 +14,8 @@ const DEPTH_MAX: usize = 16;
 const WEIGHT_MAX: i64 = 1_000_000;
 /// Longest name of a user.
 const USER_CHARS_MAX: usize = 256;
+/// Longest time limit, as in a job file.
+const LIMIT_DAYS_MAX: u64 = 3660;
 
 /// Why a document is refused: where in it, what is wrong there, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -37,7 +40,7 @@ pub const RULES: [&str; 23] = [
     "a queue's name is used once",
     "a queue has a default time limit",
     "a queue's account is an account of the document",
-    "a queue's default time limit is not above its longest",
+    "a queue's default time limit is not above its longest, and no time limit above 3660 days",
     "an account with cells has a reclaim_within_ms",
     "cells are the shape of a part of the nominal quota",
     "cells of one model are of nodes of one size",
@@ -148,7 +151,7 @@ impl Organisation {
                 let path = || format!("account[{at}].quota.{model}");
                 let sum = owed.entry(model).or_default();
                 *sum += u64::from(quota.nominal);
-                if capacity.is_empty() || quota.nominal == 0 {
+                if capacity.is_empty() {
                     continue;
                 }
                 let Some(&there) = capacity.get(model) else {
@@ -177,6 +180,8 @@ impl Organisation {
             );
             return refuse(format!("{path}.default_time_ms"), what, "give one; jobs may still ask for more or less");
         };
+        let times = [("default_time_ms", queue.default_time_ms), ("max_time_ms", queue.max_time_ms)];
+        times.iter().try_for_each(|(key, ms)| check_time(&format!("{path}.{key}"), *ms))?;
         if let Some(max_ms) = queue.max_time_ms.filter(|max| default_ms > *max) {
             let what = format!("{default_ms} is above the queue's max_time_ms, {max_ms}");
             return refuse(format!("{path}.default_time_ms"), what, "lower the one or raise the other");
@@ -226,6 +231,18 @@ fn check_caps(path: &str, caps: &Caps) -> Checked {
     let zero = counts.iter().find(|(_, most)| *most == Some(0)).map(|(name, _)| *name);
     match zero.or(caps.time_ms.filter(|ms| *ms == 0).map(|_| "time_ms")) {
         Some(name) => refuse(format!("{path}.{name}"), "a limit of 0", "leave it out for no limit"),
+        None => check_time(&format!("{path}.time_ms"), caps.time_ms),
+    }
+}
+
+/// A job that names no limit gets it, and one above what a job file may say would be no limit.
+fn check_time(path: &str, ms: Option<u64>) -> Checked {
+    let most_ms = LIMIT_DAYS_MAX * DAY_MS;
+    match ms.filter(|ms| *ms > most_ms) {
+        Some(ms) => {
+            let remedy = format!("a time limit is at most {LIMIT_DAYS_MAX} days, {most_ms}");
+            refuse(path, format!("a time limit of {ms} ms"), remedy)
+        }
         None => Ok(()),
     }
 }

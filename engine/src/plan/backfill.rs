@@ -37,11 +37,12 @@ const TIDIED_MS: u64 = SECOND_MS;
 pub fn expected_end(state: &State, gang: &GangRecord, now: Time) -> Time {
     let Some(job) = state.job(gang.id.job) else { return Time::NEVER };
     let Some(attempt) = gang.current() else { return now };
-    let limits = &state.scheduling(job).limits;
+    let Some(scheduling) = state.scheduling_of(gang.id) else { return Time::NEVER };
+    let limits = &scheduling.limits;
     let end = match &gang.state {
         GangState::Stopping(_, cause) => {
             let ranks_are_gone = matches!(**cause, Cause::Completed);
-            let grace_ms = state.scheduling(job).checkpoint.grace_ms;
+            let grace_ms = scheduling.checkpoint.grace_ms;
             attempt.stopping_at.unwrap_or(now).plus_ms(if ranks_are_gone { TIDIED_MS } else { grace_ms })
         }
         _ => match run_ms(state.policy(), job, limits) {
@@ -131,7 +132,8 @@ impl Round<'_> {
             true => self.foresee(gang, &allowed, before),
             false => self.book_by_search(gang, &allowed).map(Arc::new),
         };
-        if booking.is_none() && before == Time::NEVER {
+        // Who keeps off nodes where it failed says nothing of others that ask for the same.
+        if booking.is_none() && before == Time::NEVER && self.excluded(gang).is_empty() {
             self.no_booking.insert(item.asked());
         }
         booking

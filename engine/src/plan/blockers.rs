@@ -19,6 +19,7 @@ use crate::cycle::{Cycle, Known};
 use crate::policy::{Admission, Replan};
 use crate::state::State;
 use crate::state::gang::{Cause, GangState};
+use crate::state::job::JobRecord;
 use crate::state::reservation::{Reservation, ReservationKind};
 use crate::state::timer::Timer;
 use muster_common::job::{Hash, Scheduling};
@@ -107,31 +108,33 @@ impl<'a> Blockers<'a> {
     pub fn of(&mut self, gang: GangId, position: Option<u32>, ahead: &[GangId]) -> Vec<Blocker> {
         let Some(job) = self.state.job(gang.job) else { return Vec::new() };
         let scheduling = self.state.scheduling(job).clone();
-        let mut found: Vec<Blocker> = Vec::new();
-        if let Some(kept) = self.kept_for(gang) {
-            return vec![kept];
-        }
-        if let Some(asked) = self.requested.get(&gang) {
+        let kept = self.kept_for(gang);
+        if let (None, Some(asked)) = (&kept, self.requested.get(&gang)) {
             return vec![self.woken_for(self.now, asked)];
         }
-        if self.expiring.contains(&gang.job) {
-            found.push(blocker(Reason::Cancelled, "the longest it was to wait, or its deadline, is over now"));
+        let mut found = self.not_eligible(gang, job, &scheduling);
+        if let Some((kept, leaves)) = kept {
+            // Whoever leaves it gives back what counts against its limits and quota.
+            if !leaves {
+                found.extend(self.at_limits(job, &scheduling));
+                found.extend(self.over_quota(&scheduling));
+            }
+            found.push(kept);
+            found.sort_by_key(|known| known.reason);
+            return found;
         }
-        let placed = self.placed.range(GangId::new(gang.job, 0)..=GangId::new(gang.job, u32::MAX)).count() as u32;
-        if let Some(reason) = not_eligible(self.state, job, gang, &scheduling, placed, self.now) {
-            found.push(eligibility(self.state, gang, reason, placed));
-        }
-        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal, self.now);
-        if let Some(over) = limits::over(&scopes, &scheduling) {
-            found.push(at_limit(&over));
-        }
+        found.extend(self.at_limits(job, &scheduling));
         let excluded = self.state.gang(gang).map_or(&[][..], |record| &record.excluded);
         let shut = self.shut_out(gang, &scheduling, excluded);
         match self.capacity.of_gang(&scheduling, excluded) {
             Some(lacks) => found.extend(lacks.iter().cloned()),
             // What the job itself says is reason enough; nobody is in its way then.
             None if found.is_empty() && shut.is_none() => {
-                found.extend(self.in_the_way(gang, (&scheduling, excluded), position, ahead));
+                let over = self.room.all_over(self.state, job, &scheduling, self.now);
+                found.extend(told_of(&over));
+                if found.is_empty() {
+                    found.extend(self.in_the_way(gang, excluded, position, ahead));
+                }
             }
             None => {}
         }
@@ -156,6 +159,24 @@ impl<'a> Blockers<'a> {
         }
         found.sort_by_key(|known| known.reason);
         found
+    }
+
+    /// What the job itself says, or others for it.
+    fn not_eligible(&self, gang: GangId, job: &JobRecord, scheduling: &Scheduling) -> Vec<Blocker> {
+        let mut found = Vec::new();
+        if self.expiring.contains(&gang.job) {
+            found.push(blocker(Reason::Cancelled, "the longest it was to wait, or its deadline, is over now"));
+        }
+        let placed = self.placed.range(GangId::new(gang.job, 0)..=GangId::new(gang.job, u32::MAX)).count() as u32;
+        if let Some(reason) = not_eligible(self.state, job, gang, scheduling, placed, self.now) {
+            found.push(eligibility(self.state, gang, reason, placed));
+        }
+        found
+    }
+
+    fn at_limits(&self, job: &JobRecord, scheduling: &Scheduling) -> Vec<Blocker> {
+        let scopes = limits::scopes(self.state, &scheduling.account, &job.principal, self.now);
+        told_of(&limits::all_over(&scopes, scheduling))
     }
 
     fn over_quota(&self, scheduling: &Scheduling) -> Option<Blocker> {
@@ -197,13 +218,15 @@ impl<'a> Blockers<'a> {
         Some(blocker(Reason::OwedCells, detail).help(help))
     }
 
-    /// What is kept for it already, or will be by this cycle, is all that it waits for.
-    fn kept_for(&self, gang: GangId) -> Option<Blocker> {
+    /// What is kept for it already, or will be by this cycle, is all that it waits for on the cluster. With whether somebody
+    /// is still to leave that.
+    fn kept_for(&self, gang: GangId) -> Option<(Blocker, bool)> {
         let known = self.reserved.get(&gang).or_else(|| self.state.reservations().get(&gang))?;
         let state = self.state;
         let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(state, device)).collect();
         let until = Some(known.end).filter(|end| *end < Time::NEVER);
-        match known.kind {
+        let leaves = !holders.is_empty();
+        let kept = match known.kind {
             ReservationKind::Victims => {
                 let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(state, *gang)).collect();
                 let moved = |gang: &&GangId| self.moving.contains(gang) || moved_for(state, **gang).is_some();
@@ -218,17 +241,18 @@ impl<'a> Blockers<'a> {
                 };
                 let by = known.start.since_ms(self.now).div_ceil(1000);
                 let detail = format!("{leave}, with {by} s of grace left; {} are kept", devices(known));
-                Some(Blocker { until, ..blocker(Reason::Victims, detail).by(holders) })
+                Blocker { until, ..blocker(Reason::Victims, detail).by(holders) }
             }
             ReservationKind::Wounded => {
                 let detail = format!("it lost a node, keeps {} and has the first claim on another", devices(known));
                 let nodes: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
-                Some(Blocker { until, ..blocker(Reason::Wounded, detail).on(nodes) })
+                Blocker { until, ..blocker(Reason::Wounded, detail).on(nodes) }
             }
-            ReservationKind::Woken => Some(self.woken_for(known.start, &known.witness)),
-            ReservationKind::Moved => Some(moved(state, known)),
-            _ => None,
-        }
+            ReservationKind::Woken => self.woken_for(known.start, &known.witness),
+            ReservationKind::Moved => moved(state, known),
+            _ => return None,
+        };
+        Some((kept, leaves))
     }
 
     /// What is not awake of the nodes it is to have.
@@ -279,14 +303,11 @@ impl<'a> Blockers<'a> {
     fn in_the_way(
         &mut self,
         gang: GangId,
-        (scheduling, excluded): (&Scheduling, &[NodeId]),
+        excluded: &[NodeId],
         position: Option<u32>,
         ahead: &[GangId],
     ) -> Option<Blocker> {
         let state = self.state;
-        if let Some(over) = self.room.over(state, state.job(gang.job)?, scheduling, self.now) {
-            return Some(at_limit(&over));
-        }
         let Some(others) = self.others.before(gang, excluded) else { return self.behind(gang, position, ahead) };
         let (gangs, found) = match others {
             InTheWay::Booked(gangs, start) => {
@@ -443,8 +464,20 @@ pub(super) fn name(state: &State, gang: GangId) -> String {
     if array { gang.to_string() } else { gang.job.to_string() }
 }
 
+/// `others` where they are too many for anybody to have asked who.
 fn names(state: &State, gangs: &[GangId]) -> String {
+    if gangs.is_empty() {
+        return "others".into();
+    }
     gangs.iter().map(|gang| name(state, *gang)).collect::<Vec<_>>().join(", ")
+}
+
+/// One hint for all of a reason.
+fn told_of(over: &[Over]) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = over.iter().map(at_limit).collect();
+    let mut helped = BTreeSet::new();
+    found.iter_mut().filter(|known| !helped.insert(known.reason)).for_each(|known| known.hint = None);
+    found
 }
 
 fn at_limit(over: &Over) -> Blocker {

@@ -124,6 +124,41 @@ pub struct Explanation {
     pub booked: Option<Time>,
 }
 
+impl Explanation {
+    /// Was that looked at, and is it not in the way? What is kept for a gang is all that is looked at of the cluster; of what
+    /// the job itself says only the first is; and who goes first is asked only where nothing else is in the way.
+    pub fn rules_out(&self, reason: Reason) -> bool {
+        let blocks = |reasons: &[Reason]| self.blockers.iter().any(|known| reasons.contains(&known.reason));
+        if blocks(&[reason, Reason::Victims, Reason::Moved, Reason::Wounded, Reason::Waking]) {
+            return false;
+        }
+        let short = blocks(&[Reason::Nodes, Reason::NeverFits]);
+        match (reason, asked_as(reason)) {
+            (_, Some(place)) => {
+                self.blockers.iter().filter_map(|known| asked_as(known.reason)).all(|before| before >= place)
+            }
+            (Reason::Priority | Reason::Backfill, _) => self.blockers.is_empty(),
+            // Where devices are too few, nothing beside them was tried.
+            (Reason::Nodes | Reason::CpuMemory, _) => !short,
+            _ => true,
+        }
+    }
+}
+
+/// The place among what [`not_eligible`](super::round::not_eligible) asks, which tells the first.
+const fn asked_as(reason: Reason) -> Option<u8> {
+    match reason {
+        Reason::Cancelled => Some(0),
+        Reason::Hold => Some(1),
+        Reason::Dependency | Reason::DependencyNever => Some(2),
+        Reason::Parked => Some(3),
+        Reason::BeginTime => Some(4),
+        Reason::Backoff => Some(5),
+        Reason::ArrayLimit => Some(6),
+        _ => None,
+    }
+}
+
 /// Most gangs or nodes that one blocker names.
 pub(super) const NAMED_MAX: usize = 8;
 

@@ -26,7 +26,7 @@ const ALONE_MAX: usize = 16;
 /// Looks for one list in which others are tried one by one; in as many more only the last needed of the others is told, and
 /// beyond those nobody looks.
 const LOOKS_MAX: usize = 64;
-/// Of more others it is not asked who of them it is.
+/// Beyond these others it is not asked who of them it is.
 const OTHERS_MAX: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,8 +235,8 @@ impl<'a> Others<'a> {
         self.keep_out(ledger, asks, &started(false)).map(InTheWay::Started)
     }
 
-    /// Those of the others that leave the gang no room; `None` where it has room beside all of them, who then stay on the
-    /// ledger.
+    /// Those of the others that leave the gang no room, nobody by name where too many would have to be asked about; `None`
+    /// where it has room beside all of them, who then stay on the ledger.
     fn keep_out(&self, ledger: &mut Ledger, asks: &Asks, others: &[Other]) -> Option<Vec<GangId>> {
         let mark = ledger.mark();
         self.withhold(ledger, others);
@@ -250,10 +250,12 @@ impl<'a> Others<'a> {
             ledger.rollback(mark);
             !fits
         };
-        if others.len() > OTHERS_MAX {
-            return Some(others.iter().take(1).map(Other::gang).collect());
+        let many = others.len() > OTHERS_MAX;
+        let others = &others[..others.len().min(OTHERS_MAX)];
+        if many && !lacks(others) {
+            return Some(Vec::new());
         }
-        if self.looks > LOOKS_MAX {
+        if many || self.looks > LOOKS_MAX {
             return Some(together(others, 1, lacks));
         }
         let alone = others.iter().take(ALONE_MAX).filter(|other| lacks(&[**other]));

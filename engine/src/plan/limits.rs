@@ -232,6 +232,16 @@ pub fn over(scopes: &[Scope], scheduling: &Scheduling) -> Option<Over> {
     })
 }
 
+/// All of that, the one that decides first.
+pub fn all_over(scopes: &[Scope], scheduling: &Scheduling) -> Vec<Over> {
+    let of = |scope: &Scope| {
+        let shape = [scope.over_array(scheduling), scope.over_time(scheduling)];
+        let held = [scope.over_gpus(scheduling), scope.over_running(), scope.over_budget(scheduling)];
+        shape.into_iter().chain(held)
+    };
+    scopes.iter().flat_map(of).flatten().collect()
+}
+
 /// Why a job is refused when it is submitted or edited. `new`: it is one job more.
 pub fn refuses(scopes: &[Scope], scheduling: &Scheduling, new: bool) -> Option<Over> {
     scopes.iter().find_map(|scope| {
@@ -246,26 +256,41 @@ pub fn refuses(scopes: &[Scope], scheduling: &Scheduling, new: bool) -> Option<O
 }
 
 impl Scope {
+    fn over(&self, of: Of, most: u64) -> Over {
+        Over { who: self.who.clone(), of, most }
+    }
+
     fn over_shape(&self, scheduling: &Scheduling) -> Option<Over> {
-        let over = |of, most| Over { who: self.who.clone(), of, most };
+        self.over_array(scheduling).or_else(|| self.over_time(scheduling))
+    }
+
+    fn over_array(&self, scheduling: &Scheduling) -> Option<Over> {
         let elements = scheduling.array.as_ref().map_or(0, |array| array.count);
-        if let Some(most) = self.caps.array.filter(|most| elements > *most) {
-            return Some(over(Of::Array { elements }, most.into()));
-        }
+        let most = self.caps.array.filter(|most| elements > *most)?;
+        Some(self.over(Of::Array { elements }, most.into()))
+    }
+
+    fn over_time(&self, scheduling: &Scheduling) -> Option<Over> {
         let limit_ms = scheduling.limits.time_ms;
         let most = self.caps.time_ms.filter(|most| limit_ms.is_none_or(|limit| limit > *most))?;
-        Some(over(Of::Time { limit_ms }, most))
+        Some(self.over(Of::Time { limit_ms }, most))
     }
 
     fn over_held(&self, scheduling: &Scheduling) -> Option<Over> {
-        let over = |of, most| Over { who: self.who.clone(), of, most };
-        let milli = milli_of(scheduling);
-        let most = self.caps.gpus.filter(|_| milli > 0).map(u64::from);
-        if let Some(most) = most.filter(|most| self.held.milli.saturating_add(milli) > most.saturating_mul(1000)) {
-            return Some(over(Of::Gpus { milli, held: self.held.milli }, most));
-        }
-        let most = self.caps.running.filter(|most| self.held.running >= *most)?;
-        Some(over(Of::Running { held: self.held.running }, most.into()))
+        self.over_gpus(scheduling).or_else(|| self.over_running())
+    }
+
+    fn over_gpus(&self, scheduling: &Scheduling) -> Option<Over> {
+        let (milli, held) = (milli_of(scheduling), self.held.milli);
+        let most = self.caps.gpus.filter(|_| milli > 0).map(u64::from)?;
+        let is_over = held.saturating_add(milli) > most.saturating_mul(1000);
+        is_over.then(|| self.over(Of::Gpus { milli, held }, most))
+    }
+
+    fn over_running(&self) -> Option<Over> {
+        let held = self.held.running;
+        let most = self.caps.running.filter(|most| held >= *most)?;
+        Some(self.over(Of::Running { held }, most.into()))
     }
 }
 
@@ -288,7 +313,7 @@ impl Scope {
         let (most, used) = (money.budget.usd.0, money.used.0);
         let of = Of::Money { micro_usd: cost, used, per: money.budget.per, until: money.until };
         let over = cost.is_none_or(|cost| used.saturating_add(cost) > most);
-        over.then(|| Over { who: self.who.clone(), of, most })
+        over.then(|| self.over(of, most))
     }
 }
 
@@ -324,6 +349,14 @@ impl Room {
             self.period_ends = self.period_ends.into_iter().chain([until]).min();
         }
         found
+    }
+
+    /// All limits that keep the gang from starting beside what the cycle has placed.
+    pub fn all_over(&self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Vec<Over> {
+        match state.accounts().have_caps() {
+            true => all_over(&self.scopes_with_placed(state, job, scheduling, now), scheduling),
+            false => Vec::new(),
+        }
     }
 
     fn find(&mut self, state: &State, job: &JobRecord, scheduling: &Scheduling, now: Time) -> Option<Over> {

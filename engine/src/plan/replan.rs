@@ -122,7 +122,7 @@ impl<'a> Round<'a> {
                 let started = self.placed_of(gang.job);
                 let of_job = counted.entry(gang.job).or_insert(started);
                 if not_eligible(self.state, job, gang, &item.scheduling, *of_job, self.now).is_some()
-                    || !self.could_ever(item)
+                    || !self.ever.fits(self.state, item)
                     || self.is_over_quota(item)
                 {
                     break;

@@ -71,12 +71,17 @@ pub struct Round<'a> {
     pub(crate) waking: Option<Search<'a>>,
 }
 
+/// Most answers about gangs that keep off nodes.
+const FITS_OFF_MAX: usize = 10_000;
+
 /// Which shapes could run here if nothing else did. Void when an inventory changes, or a device goes into
 /// quarantine or comes out of it.
 #[derive(Debug, Clone, Default)]
 pub struct Ever {
     empty: Option<Arc<Ledger>>,
     fits: BTreeMap<Wanted, bool>,
+    /// Off the nodes that a gang keeps off.
+    fits_off: BTreeMap<(Wanted, Vec<NodeId>), bool>,
     /// What stands for each window among what is booked.
     pub(super) windows: BTreeMap<u32, Arc<Booking>>,
 }
@@ -99,8 +104,25 @@ impl Ever {
         if let Some(&known) = self.fits.get(&wanted) {
             return known;
         }
-        let fits = could_fit(state, &item.scheduling, self.emptied(state));
+        let fits = could_fit(state, &item.scheduling, &[], self.emptied(state));
         self.fits.insert(wanted, fits);
+        fits
+    }
+
+    /// Could it run if nothing else did, off those nodes?
+    fn fits_off(&mut self, state: &State, item: &Item, excluded: &[NodeId]) -> bool {
+        if !self.fits(state, item) || excluded.is_empty() {
+            return self.fits(state, item);
+        }
+        let asked = (item.wanted(), excluded.to_vec());
+        if let Some(&known) = self.fits_off.get(&asked) {
+            return known;
+        }
+        let fits = could_fit(state, &item.scheduling, excluded, self.emptied(state));
+        if self.fits_off.len() >= FITS_OFF_MAX {
+            self.fits_off.clear();
+        }
+        self.fits_off.insert(asked, fits);
         fits
     }
 
@@ -349,8 +371,10 @@ impl<'a> Round<'a> {
         self.state.gang(gang).map_or(&[], |gang| &gang.excluded)
     }
 
-    pub fn could_ever(&mut self, item: &Item) -> bool {
-        self.ever.fits(self.state, item)
+    /// Could it run if nothing else did, where it has not failed?
+    pub fn could_ever(&mut self, gang: GangId, item: &Item) -> bool {
+        let excluded = self.excluded(gang);
+        self.ever.fits_off(self.state, item, excluded)
     }
 
     /// Occupies the parts on the ledger.

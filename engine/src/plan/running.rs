@@ -71,9 +71,7 @@ impl Running {
 impl Runs {
     fn of(state: &State, gang: &GangRecord) -> Option<Self> {
         let attempt = gang.current()?;
-        let job = state.job(gang.id.job)?;
-        let revision = job.revisions.iter().find(|revision| revision.number == gang.revision)?;
-        let scheduling = state.interned(revision.scheduling).scheduling.clone();
+        let scheduling = state.scheduling_of(gang.id)?.clone();
         let mut held: BTreeMap<Name, u64> = BTreeMap::new();
         for part in attempt.parts.iter().filter(|part| !part.state.is_settled()) {
             let Some(node) = state.node(part.node) else { continue };

@@ -201,6 +201,11 @@ impl Timelines {
         self.lines.get(&id).map(|line| &**line)
     }
 
+    /// When the first of those that hold something is later than was expected.
+    pub fn next_late(&self, now: Time) -> Option<Time> {
+        self.by_end().map(|(end, _)| end.plus_ms(1)).find(|late| *late > now)
+    }
+
     /// Those that hold something, by when they are expected to let go of it.
     pub fn by_end(&self) -> impl Iterator<Item = (Time, GangId)> + '_ {
         self.by_end.iter().copied().take_while(|(end, _)| *end < Time::NEVER)

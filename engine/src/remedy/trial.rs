@@ -78,7 +78,7 @@ impl Hooks for Starts {
 /// Plays the present with a change in it. `None` when the change is refused, or changes nothing. `memo`: what
 /// is known of the present.
 pub(super) fn play(state: &State, memo: &Memo, now: Time, change: &[Command], trial: Trial) -> Option<Played> {
-    let mut player = Player::new(state.clone(), World::default());
+    let mut player = Player::new(state.clone(), World::default()).unhurried();
     let mut starts = Starts::default();
     player.commit(now, Command::Nothing, &mut starts).ok()?;
     for command in change {

@@ -61,9 +61,15 @@ impl State {
 
     /// The first live job of a user and name.
     pub(crate) fn first_namesake(&self, principal: &Principal, name: &Name) -> Option<JobId> {
-        let from = (principal.clone(), name.clone(), JobId(0));
-        let ((by, called, first), ()) = self.namesakes.range_from(&from).next()?;
-        (by == principal && called == name).then_some(*first)
+        self.namesakes(principal, name, JobId(0)).next()
+    }
+
+    /// The live jobs of a user and name from one on, as they were submitted.
+    pub(crate) fn namesakes(&self, principal: &Principal, name: &Name, from: JobId) -> impl Iterator<Item = JobId> {
+        let from = self.namesakes.range_from(&(principal.clone(), name.clone(), from));
+        from.map(|(key, ())| key)
+            .take_while(move |(by, called, _)| by == principal && called == name)
+            .map(|(_, _, job)| *job)
     }
 
     /// Every condition that does not hold yet is listed under the job it names, and every live job under its name.

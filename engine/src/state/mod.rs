@@ -225,6 +225,15 @@ impl State {
         &self.interned(job.revision().scheduling).scheduling
     }
 
+    /// The scheduling part that a gang was last placed with; the job's own where it never was. An edit of the job may
+    /// pass by what runs.
+    pub fn scheduling_of(&self, gang: GangId) -> Option<&Arc<Scheduling>> {
+        let job = self.jobs.get(&gang.job)?;
+        let own = self.gangs.get(&gang).map(|record| record.revision);
+        let own = own.and_then(|own| job.revisions.iter().find(|revision| revision.number == own));
+        Some(&self.interned(own.unwrap_or(job.revision()).scheduling).scheduling)
+    }
+
     pub(crate) fn interned(&self, key: Hash) -> &Interned {
         self.schedulings.get(&key).expect("a revision points to an interned scheduling part")
     }

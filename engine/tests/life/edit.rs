@@ -2,7 +2,7 @@
 
 use crate::support;
 
-use muster_common::job::{ArraySpec, Scheduling};
+use muster_common::job::{ArraySpec, Count, Scheduling};
 use muster_common::{GangId, JobId, Name, Time};
 use muster_engine::command::Edit;
 use muster_engine::outcome::Refusal;
@@ -151,6 +151,37 @@ fn elements_that_run_stay_at_the_revision_they_were_placed_by() {
     assert_eq!(edit(&mut c, job, "r2", |edit| edit.scheduling.preemptible = false), edited(3));
     assert_eq!(c.state.gang(second).unwrap().revision, 3, "what it was placed by is the same");
     assert_eq!(c.state.job(job).unwrap().revisions.len(), 1);
+}
+
+#[test]
+fn what_runs_on_at_an_older_revision_is_stopped_as_that_one_says() {
+    let mut c = Cluster::new(1, 4);
+    let mut wish = limited(60_000);
+    wish.array = Some(ArraySpec { count: 2, at_once: None, stop_after_failures: None });
+    let job = c.submit(wish);
+    c.start(GangId::new(job, 0));
+    let grace_ms = |c: &Cluster| muster_engine::desired(&c.state, c.node(0)).parts[0].stop.grace_ms;
+    let before = grace_ms(&c);
+    let response = edit(&mut c, job, "r1", |edit| {
+        edit.scheduling.groups[0].cpu_milli_per_node = Some(2000);
+        edit.scheduling.checkpoint.grace_ms = before + 7000;
+    });
+    assert_eq!((response, grace_ms(&c)), (edited(2), before));
+}
+
+#[test]
+fn another_name_costs_a_job_nothing_that_is_kept_for_it() {
+    let mut c = Cluster::new(1, 4);
+    let runs = c.submit(limited(60_000));
+    c.start(GangId::new(runs, 0));
+    let mut wish = limited(60_000);
+    wish.groups[0].count = Count::Nodes { nodes: 1, per_node: 4 };
+    let waits = GangId::new(c.submit(wish), 0);
+    c.decide();
+    let booked = c.state.reservations().get(&waits).cloned();
+    assert!(booked.is_some(), "its start is booked");
+    edit(&mut c, waits.job, "r1", |edit| edit.name = Name::literal("another"));
+    assert_eq!(c.state.reservations().get(&waits).cloned(), booked);
 }
 
 #[test]

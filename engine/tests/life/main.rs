@@ -5,15 +5,21 @@ mod property;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod circles;
 mod depend;
 mod edit;
+mod excluded;
 mod extremes;
+mod forecasts;
 mod format;
 mod lifecycle;
+mod named_twice;
 mod organisation;
+mod organisation_bounds;
 mod policies;
 mod random;
 mod reasons;
 mod restore;
 mod second_tries;
+mod timer_clash;
 mod touched;

@@ -6,6 +6,7 @@ use muster_common::GangId;
 use muster_common::job::ArraySpec;
 use muster_engine::command::{Cancel, Exit, ReportBody};
 use muster_engine::state::gang::Cause;
+use muster_engine::state::timer::Timer;
 use muster_engine::{Command, Response};
 use support::{Cluster, principal, scheduling};
 
@@ -55,4 +56,26 @@ fn an_element_cancelled_while_it_stops_for_its_next_attempt_gets_none() {
     assert_eq!(c.word(gang), "GONE");
     let record = c.state.job(job).unwrap();
     assert_eq!((record.tally.cancelled, record.unstarted.len()), (1, 1));
+}
+
+#[test]
+fn a_gang_that_is_placed_before_its_back_off_is_expired_leaves_no_timer_behind() {
+    let mut c = Cluster::new(1, 1);
+    let mut spec = scheduling(1, 1);
+    spec.retry.app = 5;
+    let job = c.submit(spec);
+    let gang = GangId::new(job, 0);
+    c.start(gang);
+    let node = c.node(0);
+    c.exit(gang, node, 0, Exit::Code(1));
+    c.release_all(gang);
+    assert_eq!(c.word(gang), "QUEUED");
+    c.pass(3_600_000);
+    c.start(gang);
+    c.exit(gang, node, 0, Exit::Code(0));
+    c.release_all(gang);
+    assert_eq!(
+        (c.word(gang), c.state.timers().filter(|(_, timer)| matches!(timer, Timer::NotBefore { .. })).count()),
+        ("GONE", 0)
+    );
 }

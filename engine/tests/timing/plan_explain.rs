@@ -284,6 +284,56 @@ fn behind_a_strict_head_the_reason_is_priority() {
 }
 
 #[test]
+fn what_nobody_looked_at_is_not_ruled_out() {
+    let policy = Policy {
+        order: Order::Fifo,
+        admission: Admission::HeadOfLine { sticky: true },
+        backfill: Backfill { reserve_depth: 0, ..Backfill::default() },
+        ..Policy::default()
+    };
+    let (mut cluster, _) = half_full(policy);
+    let head = cluster.submit(exact(nodes(4, 8), 10));
+    let held = cluster.submit(exact(nodes(1, 1), 10));
+    let hold = |hold| Command::Hold { job: held.job, hold, by: by() };
+    cluster.commit(hold(true));
+    cluster.decide();
+    let told = why(&cluster.player.state, held);
+    assert_eq!(reasons(&cluster, held), [Reason::Hold]);
+    assert!(told.rules_out(Reason::Nodes) && told.rules_out(Reason::CpuMemory));
+    let never_asked = [Reason::Hold, Reason::Dependency, Reason::ArrayLimit, Reason::Priority];
+    assert!(never_asked.iter().all(|reason| !told.rules_out(*reason)), "{told:?}");
+    let short = why(&cluster.player.state, head);
+    assert!(short.rules_out(Reason::Hold) && short.rules_out(Reason::ArrayLimit) && !short.rules_out(Reason::Priority));
+    cluster.commit(hold(false));
+    cluster.decide();
+    assert_eq!(reasons(&cluster, held), [Reason::Priority], "once it is released that decides");
+}
+
+/// Of more than are asked about one is named only if it was tried, and else nobody.
+#[test]
+fn of_very_many_that_go_first_nobody_is_named_untried() {
+    for early in [true, false] {
+        let mut cluster = Cluster::new(Policy { order: Order::Fifo, ..Policy::default() });
+        for at in 0..132 {
+            cluster.node(&format!("a{at}"), inventory("A100", 32, &[]));
+        }
+        cluster.node("h", inventory("H100", 8, &[]));
+        cluster.submit(on("A100", 1, 1));
+        let taker = early.then(|| cluster.submit(on("H100", 1, 8)));
+        cluster.submit(array(on("A100", 1, 1), 4_200, None));
+        let taker = taker.unwrap_or_else(|| cluster.submit(on("H100", 1, 8)));
+        let behind = cluster.submit(on("H100", 1, 8));
+        let told = why(&cluster.player.state, behind).blockers.remove(0);
+        let (named, who) = match early {
+            true => (vec![taker], format!("{} goes", taker.job)),
+            false => (Vec::new(), "others go".to_owned()),
+        };
+        assert_eq!((told.reason, told.gangs), (Reason::Priority, named));
+        assert!(told.detail.starts_with(&format!("{who} first, and take")), "{}", told.detail);
+    }
+}
+
+#[test]
 fn beyond_the_depth_of_the_policy_is_a_reason_of_its_own() {
     let mut policy = Policy {
         order: Order::Fifo,

@@ -206,9 +206,8 @@ fn check_holders(state: &State, holders: &Holders) -> Result<()> {
 
 /// When a gang that holds devices ends at the latest, if that is after a moment and the window is not its own.
 fn crosses(state: &State, gang: GangId, start: Time, now: Time, holders: &Holders) -> Option<Crossing> {
-    let job = state.job(gang.job)?;
     let attempt = state.gang(gang)?.current()?;
-    let scheduling = state.scheduling(job);
+    let scheduling = state.scheduling_of(gang)?;
     if holders.admit(&state.accounts, gang.job, &scheduling.account) {
         return None;
     }

@@ -257,7 +257,7 @@ impl Owed {
         let Some(DeviceState::Ok(holders)) = node.devices.get(slot) else { return Held::Lost };
         let mut whose: Option<Option<Whose>> = None;
         for holder in holders.iter().filter(|holder| which == Which::All || !self.leaves(state, holder.gang)) {
-            let Some(scheduling) = scheduling_of(state, holder.gang) else { return Held::By(None) };
+            let Some(scheduling) = state.scheduling_of(holder.gang) else { return Held::By(None) };
             if !self.is_firm(scheduling) {
                 continue;
             }
@@ -293,19 +293,10 @@ enum Held {
     Lost,
 }
 
-/// The scheduling part that what runs was placed with.
-fn scheduling_of(state: &State, gang: GangId) -> Option<&Scheduling> {
-    let record = state.gang(gang)?;
-    let job = state.job(gang.job)?;
-    let revision = job.revisions.iter().find(|revision| revision.number == record.revision)?;
-    Some(&state.interned(revision.scheduling).scheduling)
-}
-
-/// Slots of a model that may be placed on: a device that is split is used through its instances.
+/// Slots of a model that may be placed on.
 fn devices_of<'a>(inventory: &'a Inventory, model: &'a Name) -> impl Iterator<Item = usize> + 'a {
-    let is_split = |slot: usize| inventory.devices.iter().any(|device| device.parent == Some(slot as u16));
-    let of_model = move |slot: &usize| inventory.devices[*slot].model == *model;
-    (0..inventory.devices.len()).filter(of_model).filter(move |slot| !is_split(*slot))
+    let of_model = inventory.usable().filter(move |(_, device)| device.model == *model);
+    of_model.map(|(slot, _)| usize::from(slot))
 }
 
 /// How many devices of a model the known nodes have that have any.

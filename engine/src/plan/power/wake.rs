@@ -222,7 +222,7 @@ impl Search<'_> {
             return Then::Go;
         }
         // Who cannot start now keeps back those behind it, as in the order itself, but for who never can.
-        if self.strict && round.could_ever(item) {
+        if self.strict && round.could_ever(gang, item) {
             return Then::Stop;
         }
         let with_all = (item.asked(), self.powers.pools.len());

@@ -1,13 +1,14 @@
 //! The domain and the first choice of victims in it, by what can be seen without a placement.
 
 use super::{Offers, Price, Taken};
-use crate::plan::feasible::{device_allowed, node_allowed};
+use crate::plan::feasible::{amount_on, device_allowed, node_allowed};
 use crate::plan::ledger::{DomainId, Facts, Ledger, NodeView};
 use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use crate::policy::Domains;
 use crate::state::node::{DeviceState, NodeRecord};
 use muster_common::job::{Count, GroupRequest};
+use muster_common::resources::Amount;
 use muster_common::topology::TopologyMode;
 use muster_common::{DeviceId, GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +92,15 @@ impl Round<'_> {
                 .filter_map(|(key, found)| candidate(key, found, need, offers))
                 .collect();
             found.sort_by(|a, b| (a.price, a.victims.len(), &a.key).cmp(&(b.price, b.victims.len(), &b.key)));
-            for candidate in found.into_iter().take(DOMAINS_MAX) {
+            // Where enough seems free, something else than devices was in the way when it was tried: such domains are
+            // many where they are any, and leave the others their turn.
+            let mut tried = [0; 2];
+            for candidate in found.into_iter().filter(|found| !found.victims.is_empty() || !found.rest.is_empty()) {
+                let tried = &mut tried[usize::from(candidate.victims.is_empty())];
+                *tried += 1;
+                if *tried > DOMAINS_MAX {
+                    continue;
+                }
                 let taken = self.trimmed(gang, item, offers, avoid, candidate.victims, candidate.rest);
                 if let Some(taken) = taken.and_then(|taken| self.if_all_have_places(gang, offers, taken)) {
                     return Some(taken);
@@ -156,9 +165,7 @@ impl Round<'_> {
             let (free, bundles) = gives.get_or_insert_with(|| {
                 let node = OnNode { round: self, view, record, offers, meant: OnNode::meant(view, groups) };
                 match unit {
-                    Unit::Nodes { per_node, milli } => {
-                        node.as_a_whole(per_node, milli, groups.iter().any(|group| group.exclusive))
-                    }
+                    Unit::Nodes { per_node, milli } => node.as_a_whole(&groups[0], per_node, milli),
                     Unit::Devices => node.by_device(),
                 }
             });
@@ -251,37 +258,46 @@ impl OnNode<'_, '_> {
     }
 
     /// The whole node, for who wants whole parts of nodes.
-    fn as_a_whole(&self, per_node: u32, milli: u16, exclusive: bool) -> (u64, Vec<Bundle>) {
-        if self.devices_without(&[], milli) >= per_node && (!exclusive || self.record.gangs.is_empty()) {
+    fn as_a_whole(&self, group: &GroupRequest, per_node: u32, milli: u16) -> (u64, Vec<Bundle>) {
+        if group.exclusive {
+            let free = self.record.gangs.is_empty() && self.devices_without(&[], milli) >= per_node;
+            return if free { (1, Vec::new()) } else { self.emptied(per_node, milli) };
+        }
+        let need = amount_on(group, &self.view.facts.inventory, per_node);
+        let enough =
+            |gone: &[GangId]| self.devices_without(gone, milli) >= per_node && self.amount_without(gone).covers(&need);
+        if enough(&[]) {
             return (1, Vec::new());
         }
-        if exclusive {
-            return self.emptied(per_node, milli);
-        }
         let mut gone: Vec<GangId> = Vec::new();
-        let mut have = 0;
         for gang in self.candidates() {
-            let before = have;
-            gone.push(gang);
-            have = self.devices_without(&gone, milli);
-            if have == before && milli == 1000 && self.holds_nothing(gang) {
-                gone.pop();
-            }
-            if have >= per_node {
+            // Of CPU and memory alone it gives something only where they are missing.
+            let gives = milli < 1000 || !self.holds_nothing(gang) || !self.amount_without(&gone).covers(&need);
+            gone.extend(gives.then_some(gang));
+            if gives && enough(&gone) {
                 break;
             }
         }
-        if have < per_node {
+        if !enough(&gone) {
             return (0, Vec::new());
         }
         // The dearest first, whoever is not needed after all.
         for gang in gone.clone().into_iter().rev() {
             let without: Vec<GangId> = gone.iter().filter(|other| **other != gang).copied().collect();
-            if self.devices_without(&without, milli) >= per_node {
+            if enough(&without) {
                 gone = without;
             }
         }
         (0, vec![Bundle::of(self.record.id, gone, 1, self.offers)])
+    }
+
+    /// CPU and memory that are free once these gangs are gone.
+    fn amount_without(&self, gone: &[GangId]) -> Amount {
+        let part = |gang: &GangId| {
+            let attempt = self.round.state.gang(*gang)?.current()?;
+            Some(attempt.parts[attempt.part_on(self.record.id)?].amount)
+        };
+        gone.iter().filter_map(part).fold(self.view.amount, |sum, amount| sum.plus(&amount))
     }
 
     /// For who wants nobody beside it.

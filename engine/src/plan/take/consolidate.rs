@@ -262,7 +262,7 @@ impl Search {
             Some(_) => return Then::Leave,
         }
         // Who cannot start now keeps back those behind it, as in the order itself, but for who never can.
-        let last = self.strict && round.could_ever(item);
+        let last = self.strict && round.could_ever(gang, item);
         let then = self.look_for_room(round, gang, item);
         if last && then != Then::Go { Then::Stop } else { then }
     }
@@ -270,7 +270,12 @@ impl Search {
     fn look_for_room(&mut self, round: &mut Round, gang: GangId, item: &Arc<Item>) -> Then {
         let asked = item.scheduling.devices();
         let whole = item.scheduling.groups.iter().all(|group| group.share.is_whole());
-        if asked == 0 || !whole || asked > DEVICES_MAX || asked > round.ledger.free_total() || !round.could_ever(item) {
+        if asked == 0
+            || !whole
+            || asked > DEVICES_MAX
+            || asked > round.ledger.free_total()
+            || !round.ever.fits(round.state, item)
+        {
             return Then::LeaveKind;
         }
         let job = round.state.job(gang.job);

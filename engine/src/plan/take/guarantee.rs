@@ -4,7 +4,6 @@
 use super::{Offers, OwnWork, Price, RUNS, Taken};
 use crate::command::StopFor;
 use crate::plan::owed;
-use crate::plan::quota::wanted;
 use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use muster_common::job::Scheduling;
@@ -84,7 +83,7 @@ impl Round<'_> {
             let owner = owed.owner_of(model, &item.scheduling.account);
             let at = owner.map(|owner| quotas.place(&document.accounts[usize::from(owner)].name));
             at.zip(quotas.model(model))
-                .is_some_and(|(at, number)| quotas.left(at, number) >= wanted(&item.scheduling, model))
+                .is_some_and(|(at, number)| quotas.left(at, number) >= quotas.wanted(&item.scheduling, model))
         });
         models
     }

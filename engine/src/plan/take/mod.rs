@@ -17,7 +17,7 @@ pub use keep::hide;
 
 use super::bookings::Booking;
 use super::owed::Take as CellTake;
-use super::quota::{AccountAt, Milli};
+use super::quota::{AccountAt, Milli, ModelAt};
 use super::round::Round;
 use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep, StopFor};
@@ -44,25 +44,25 @@ pub struct Offers {
     pub leaving: BTreeSet<GangId>,
     /// How many may be stopped.
     pub victims_max: usize,
-    /// Of gangs that go because their account holds more than it owns: that account, and how much of
-    /// it they hold.
-    pub borrowed: BTreeMap<GangId, (AccountAt, Milli)>,
-    /// How much more than it owns each of those accounts holds.
-    pub beyond: BTreeMap<AccountAt, Milli>,
+    /// Of gangs that go because their account holds more than it owns: that account, and how much they hold of
+    /// each model.
+    pub borrowed: BTreeMap<GangId, Vec<(AccountAt, ModelAt, Milli)>>,
+    /// How much more than it owns each of those accounts holds of a model.
+    pub beyond: BTreeMap<(AccountAt, ModelAt), Milli>,
     /// Whoever goes is to have a new place at once.
     pub moved: bool,
 }
 
 impl Offers {
-    /// No account is brought below what it owns by more than the last of its victims.
+    /// No account is brought below what it owns of any model by more than the last of its victims.
     fn are_fair(&self, victims: &[GangId]) -> bool {
-        let mut taken: BTreeMap<AccountAt, Vec<Milli>> = BTreeMap::new();
-        for (at, milli) in victims.iter().filter_map(|victim| self.borrowed.get(victim)) {
-            taken.entry(*at).or_default().push(*milli);
+        let mut taken: BTreeMap<(AccountAt, ModelAt), Vec<Milli>> = BTreeMap::new();
+        for (at, model, milli) in victims.iter().filter_map(|victim| self.borrowed.get(victim)).flatten() {
+            taken.entry((*at, *model)).or_default().push(*milli);
         }
-        taken.iter().all(|(at, taken)| {
+        taken.iter().all(|(of, taken)| {
             let last = taken.iter().max().copied().unwrap_or(0);
-            taken.iter().sum::<Milli>() - last < self.beyond.get(at).copied().unwrap_or(0)
+            taken.iter().sum::<Milli>() - last < self.beyond.get(of).copied().unwrap_or(0)
         })
     }
 }
@@ -163,7 +163,7 @@ impl Round<'_> {
     /// nodes on which a start is booked. True when it now waits for its victims to go.
     pub fn take_back(&mut self, gang: GangId, item: &Item) -> bool {
         let may = self.may_reclaim() || self.may_guarantee() || self.may_preempt(item);
-        if !may || item.scheduling.devices() == 0 || !self.could_ever(item) {
+        if !may || item.scheduling.devices() == 0 || !self.could_ever(gang, item) {
             return false;
         }
         self.put_back();

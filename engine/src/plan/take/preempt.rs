@@ -1,6 +1,7 @@
 //! Preemption by priority class: who may have others stopped, and whom.
 
 use super::{Offers, Price};
+use crate::command::{PlanStep, StopFor};
 use crate::plan::round::Round;
 use crate::plan::running::Runs;
 use crate::plan::waiting::Item;
@@ -24,7 +25,10 @@ impl Round<'_> {
             self.retry(at);
             return None;
         }
-        let left = left_this_hour(state, preempt, self.now).saturating_sub(self.taking.victims.len());
+        let (left, opens_at) = left_this_hour(state, preempt, self.now);
+        let left = left.saturating_sub(self.steps.iter().filter(|step| stops_for_priority(step)).count());
+        // More may be stopped then than now, and no entry will say so.
+        opens_at.into_iter().for_each(|at| self.retry(at));
         let mut offers = Offers::default();
         let mut protected = None;
         for (other, runs) in self.waiting.running.iter() {
@@ -74,9 +78,16 @@ fn last_preempted(state: &State, shape: Hash) -> Option<Time> {
     state.preempted().iter().rev().find(|(_, known)| **known == shape).map(|((at, _), _)| *at)
 }
 
-fn left_this_hour(state: &State, preempt: &Preempt, now: Time) -> usize {
-    let used = state.preempted().keys().rev().take_while(|(at, _)| now.since_ms(*at) < HOUR_MS).count();
-    (preempt.per_hour as usize).saturating_sub(used)
+/// How many may be stopped yet, and when the first of this hour is an hour old.
+fn left_this_hour(state: &State, preempt: &Preempt, now: Time) -> (usize, Option<Time>) {
+    let lately = state.preempted().keys().rev().map(|(at, _)| *at).take_while(|at| now.since_ms(*at) < HOUR_MS);
+    let (used, first) = lately.fold((0, None), |(used, _), at| (used + 1, Some(at)));
+    ((preempt.per_hour as usize).saturating_sub(used), first.map(|at: Time| at.plus_ms(HOUR_MS)))
+}
+
+/// What a guarantee takes counts against no budget.
+fn stops_for_priority(step: &PlanStep) -> bool {
+    matches!(step, PlanStep::Stop { why: StopFor::Priority, .. })
 }
 
 /// From when on a gang may be stopped; `None` = not any more.

@@ -2,7 +2,7 @@
 //! beyond it first, and in each the gangs whose end loses least.
 
 use super::{Offers, Price};
-use crate::plan::quota::{AccountAt, Milli, Quotas, wanted};
+use crate::plan::quota::{AccountAt, Milli, ModelAt, Quotas};
 use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use muster_common::GangId;
@@ -26,7 +26,7 @@ impl Round<'_> {
         let ours = quotas.place(&item.scheduling.account);
         let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
         for (model, number) in quotas.models() {
-            let need = wanted(&item.scheduling, model);
+            let need = quotas.wanted(&item.scheduling, model);
             if need == 0 {
                 continue;
             }
@@ -56,7 +56,7 @@ impl Round<'_> {
                 by_account.entry(top).or_default().push(Borrower { gang, milli, loss });
             }
             for (top, gangs) in by_account {
-                offers.beyond.insert(top, -quotas.left(top, number));
+                offers.beyond.insert((top, number), -quotas.left(top, number));
                 unwind(quotas, number, top, gangs, &mut offers);
             }
         }
@@ -80,15 +80,17 @@ impl Round<'_> {
         let ways: Option<Vec<_>> = ways.map(|(model, milli, way)| Some((model, milli, way?))).collect();
         let Some(ways) = ways else { return false };
         let beyond =
-            |(model, _, way): &(usize, Milli, Vec<AccountAt>)| way.iter().all(|at| quotas.left(*at, *model) < 0);
+            |(model, _, way): &(ModelAt, Milli, Vec<AccountAt>)| way.iter().all(|at| quotas.left(*at, *model) < 0);
         if !ways.iter().all(beyond) {
             return false;
         }
-        if let Some((model, milli, way)) = ways.first() {
+        let mut borrowed = Vec::new();
+        for (model, milli, way) in ways {
             let top = *way.last().expect("it begins with its own account");
-            offers.borrowed.insert(other, (top, *milli));
-            offers.beyond.insert(top, -quotas.left(top, *model));
+            borrowed.push((top, model, milli));
+            offers.beyond.insert((top, model), -quotas.left(top, model));
         }
+        offers.borrowed.insert(other, borrowed);
         true
     }
 }
@@ -103,7 +105,7 @@ fn way(quotas: &Quotas, ours: AccountAt, theirs: AccountAt) -> Option<Vec<Accoun
 }
 
 /// Whose it is and how much it holds of a model.
-fn charged(quotas: &Quotas, gang: GangId, model: usize) -> Option<(AccountAt, Milli)> {
+fn charged(quotas: &Quotas, gang: GangId, model: ModelAt) -> Option<(AccountAt, Milli)> {
     let charge = quotas.held_by(gang)?;
     let (_, milli) = charge.held.iter().find(|(other, milli)| *other == model && *milli > 0)?;
     Some((charge.at, *milli))
@@ -111,7 +113,7 @@ fn charged(quotas: &Quotas, gang: GangId, model: usize) -> Option<(AccountAt, Mi
 
 /// The account that borrows from our side, where ours stays within its own with what it needs and everybody from theirs
 /// up to there holds more than they own.
-fn owing(quotas: &Quotas, (ours, theirs): (AccountAt, AccountAt), model: usize, need: Milli) -> Option<AccountAt> {
+fn owing(quotas: &Quotas, (ours, theirs): (AccountAt, AccountAt), model: ModelAt, need: Milli) -> Option<AccountAt> {
     if quotas.left(theirs, model) >= 0 {
         return None;
     }
@@ -124,13 +126,17 @@ fn owing(quotas: &Quotas, (ours, theirs): (AccountAt, AccountAt), model: usize, 
 
 /// Prices as if the gangs went one after the other, the cheapest first: each costs what its account
 /// would still be beyond its own, against its weight. The more that is, the sooner it goes.
-fn unwind(quotas: &Quotas, model: usize, top: AccountAt, mut gangs: Vec<Borrower>, offers: &mut Offers) {
+///
+/// Whoever is offered for several models goes with all of them, so the one of which its account is least beyond its
+/// own says how long it is spared.
+fn unwind(quotas: &Quotas, model: ModelAt, top: AccountAt, mut gangs: Vec<Borrower>, offers: &mut Offers) {
     gangs.sort_by_key(|gang| (gang.loss / (gang.milli.max(1) as u64), gang.gang));
     let mut gone = 0;
     for gang in gangs {
         let rank = -quotas.excess_after(top, model, gone);
         gone += gang.milli;
-        offers.prices.insert(gang.gang, Price { rank, loss: gang.loss });
-        offers.borrowed.insert(gang.gang, (top, gang.milli));
+        let price = Price { rank, loss: gang.loss };
+        offers.prices.entry(gang.gang).and_modify(|known| *known = price.max(*known)).or_insert(price);
+        offers.borrowed.entry(gang.gang).or_default().push((top, model, gang.milli));
     }
 }
