@@ -190,7 +190,7 @@ fn without_estimate(why: &muster_proto::client::WhyReply) -> muster_proto::clien
     use muster_proto::client::WhyReply;
     let rangeless =
         WhyReply { range_text: String::new(), start_early_at_ms: None, start_late_at_ms: None, ..why.clone() };
-    WhyReply { start_estimate_at_ms: None, ..rangeless }
+    WhyReply { start_estimate_at_ms: None, estimate_text: String::new(), ..rangeless }
 }
 
 fn starts(planned: &PlannedJob, style: &Style) -> String {
@@ -211,9 +211,11 @@ fn starts(planned: &PlannedJob, style: &Style) -> String {
         }
         (Some(likely), latest) => {
             let _ = writeln!(text, "  starts {} if jobs end as expected", at(likely));
+            let why = cell(&planned.start_latest_text);
             let _ = match latest {
                 Some(latest) => writeln!(text, "         {} if each runs to its time limit", at(latest)),
-                None => writeln!(text, "         no later bound: something ahead has no time limit"),
+                None if why.is_empty() => writeln!(text, "         no later bound is known"),
+                None => writeln!(text, "         no later bound: {why}"),
             };
         }
     }

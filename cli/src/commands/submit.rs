@@ -117,7 +117,7 @@ pub fn render(reply: &SubmitReply, dry_run: bool, style: &Style) -> String {
     }
     let mut text = format!("{}  {asks}\n", style.bold(&cell(&job.name)));
     match &reply.why {
-        Some(why) if !why.blockers.is_empty() => text.push_str(&why::blockers(why, style)),
+        Some(why) if !why.starts_now || !why.blockers.is_empty() => text.push_str(&why::blockers(why, style)),
         _ => text.push_str("It would start now.\n"),
     }
     text.push_str("Nothing was submitted.\n");

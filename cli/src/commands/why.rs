@@ -44,15 +44,16 @@ pub fn render(reply: &WhyReply, style: &Style) -> String {
     let job = reply.job.as_ref().unwrap_or(&empty);
     let mut text =
         format!("{} {} is {}", style.bold(&job.id.to_string()), cell(&job.name), style.state(&cell(&job.state)));
-    if job.state != "QUEUED" {
-        let why = if job.cause_text.is_empty() { &job.cause } else { &job.cause_text };
-        let _ = match why.is_empty() {
-            true => writeln!(text, "; nothing keeps it from running"),
-            false => writeln!(text, ": {}", cell(why)),
-        };
-        return text;
+    let waits = reply.start_estimate_at_ms.is_some() || !reply.estimate_text.is_empty();
+    if job.state == "QUEUED" {
+        let _ = write!(text, " for {}", human::duration(reply.queued_for_ms));
+    } else {
+        text.push_str(&stands(job, reply, waits));
+        if !waits && reply.blockers.is_empty() {
+            text.push('\n');
+            return text;
+        }
     }
-    let _ = write!(text, " for {}", human::duration(reply.queued_for_ms));
     if let Some(position) = reply.position {
         let _ = write!(text, " · position {position} of {} in `{}`", reply.queue_length, cell(&job.queue));
     }
@@ -70,14 +71,31 @@ pub fn render(reply: &WhyReply, style: &Style) -> String {
     text
 }
 
+/// What is said of a job that as a whole does not wait; of an array, elements still may.
+fn stands(job: &Job, reply: &WhyReply, waits: bool) -> String {
+    let why = if job.cause_text.is_empty() { &job.cause } else { &job.cause_text };
+    let mut text = match why.is_empty() {
+        true if !waits && reply.blockers.is_empty() => "; nothing keeps it from running".to_owned(),
+        true => String::new(),
+        false => format!(": {}", cell(why)),
+    };
+    if waits {
+        let (queued, total) = job.counts.as_ref().map_or((1, 1), |counts| (counts.queued, counts.total));
+        let verb = if queued == 1 { "waits" } else { "wait" };
+        let of = human::count(total.into(), "element");
+        let _ = write!(text, "; {queued} of {of} {verb}, the first for {}", human::duration(reply.queued_for_ms));
+    }
+    text
+}
+
 /// Also for a dry run.
 pub fn blockers(reply: &WhyReply, style: &Style) -> String {
     let mut text = String::new();
-    if reply.blockers.is_empty() {
-        text.push_str("Nothing blocks it: it starts in the next cycle\n");
-    } else {
-        text.push_str("Blocked by\n");
-    }
+    text.push_str(match reply.blockers.is_empty() {
+        true if reply.starts_now => "Nothing blocks it: it starts in the next cycle\n",
+        true => "Nothing was seen in its way; ask again in a moment\n",
+        false => "Blocked by\n",
+    });
     for (number, blocker) in reply.blockers.iter().enumerate() {
         let decides = if number == 0 { "  ← decides the start" } else { "" };
         let _ = writeln!(
@@ -94,14 +112,20 @@ pub fn blockers(reply: &WhyReply, style: &Style) -> String {
     if !reply.not_a_problem.is_empty() {
         let _ = writeln!(text, "  not a problem: {}", cell(&reply.not_a_problem.join(", ")));
     }
-    if let Some(start) = reply.start_estimate_at_ms {
-        let basis =
-            if reply.estimate_text.is_empty() { String::new() } else { format!("   {}", cell(&reply.estimate_text)) };
-        let about = if reply.start_estimate_coarse { "about " } else { "" };
-        let _ = writeln!(text, "Starts  {about}{}{basis}", human::moment_and_distance(start, style.now_ms));
-    }
+    text.push_str(&start(reply, style));
     text.push_str(&range(reply));
     text
+}
+
+fn start(reply: &WhyReply, style: &Style) -> String {
+    let basis = cell(&reply.estimate_text);
+    let about = if reply.start_estimate_coarse { "about " } else { "" };
+    match reply.start_estimate_at_ms.map(|start| human::moment_and_distance(start, style.now_ms)) {
+        None if basis.is_empty() => String::new(),
+        None => format!("Start unknown: {basis}\n"),
+        Some(start) if basis.is_empty() => format!("Starts  {about}{start}\n"),
+        Some(start) => format!("Starts  {about}{start}   {basis}\n"),
+    }
 }
 
 /// Between which moments it most likely starts, or why nobody can tell.

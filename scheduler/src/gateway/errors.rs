@@ -33,6 +33,8 @@ fn remedy(part: Option<&str>) -> &'static str {
         Some("after.any") => "take it out of `after.any`, or name a live job (`muster ps`)",
         Some("after.ok") => "take it out of `after.ok`, or name a live job (`muster ps`)",
         Some("after.not_ok") => "take it out of `after.not_ok`, or name a live job (`muster ps`)",
+        Some("after.singleton") => "take it out of `[after]`, or what the other job waits for out of that one's",
+        Some("name") => "keep the name, or take out of `[after]` what waits",
         Some("queue") => "name one of the queues (`muster queue ls`)",
         Some("account") => "name one of the accounts (`muster queue ls`)",
         Some("limits.time") => "give a `limits.time` within it, or take another queue or account (`muster queue ls`)",

@@ -5,7 +5,7 @@ use super::render::job;
 use super::roles::Caller;
 use super::subject::Subject;
 use super::{Inner, errors, helped, why};
-use muster_common::JobId;
+use muster_common::{GangId, JobId};
 use muster_engine::State;
 use muster_engine::state::gang::GangState;
 use muster_proto::client as pb;
@@ -97,7 +97,12 @@ pub(super) async fn why(
 ) -> Result<pb::WhyReply, ErrorInfo> {
     let ordinal = request.job.as_ref().and_then(|reference| reference.ordinal);
     let subject = load(inner, caller, request.job).await?;
-    let (mut reply, subject) = inner.reading(move |inner| Ok((explained(inner, &subject, ordinal), subject))).await?;
+    let answer = move |inner: &Inner| {
+        let (state, now, clock) = (&subject.state, subject.now, &*inner.ctx.clock);
+        let forecast = queued(&subject, ordinal).map(|gang| inner.estimates.get_for(gang, state, now, clock));
+        Ok((why::answer(&subject, ordinal, forecast.as_deref()), subject))
+    };
+    let (mut reply, subject) = inner.reading(answer).await?;
     let Some(gang) = why::waiting_gang(&subject, ordinal) else { return Ok(reply) };
     inner
         .playing(move |_| {
@@ -107,13 +112,19 @@ pub(super) async fn why(
         .await
 }
 
+/// For `show`: nothing is played anew for a job that came since.
 fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyReply {
-    let waits = why::waiting_gang(subject, ordinal).is_some_and(|gang| {
-        let gang = subject.state.gang(gang);
-        gang.is_none_or(|gang| matches!(gang.state, GangState::Queued { .. }))
-    });
-    let forecast = waits.then(|| inner.estimates.get(&subject.state, subject.now, &*inner.ctx.clock));
+    let played = |_| inner.estimates.get(&subject.state, subject.now, &*inner.ctx.clock);
+    let forecast = queued(subject, ordinal).map(played);
     why::answer(subject, ordinal, forecast.as_deref())
+}
+
+/// The gang that the question is about, if it waits for its placement.
+fn queued(subject: &Subject, ordinal: Option<u32>) -> Option<GangId> {
+    why::waiting_gang(subject, ordinal).filter(|gang| {
+        let gang = subject.state.gang(*gang);
+        gang.is_none_or(|gang| matches!(gang.state, GangState::Queued { .. }))
+    })
 }
 
 /// A reference to something smaller than the whole job.

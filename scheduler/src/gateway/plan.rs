@@ -9,7 +9,7 @@ use super::subject::Subject;
 use super::submit::{self, Wish, unexpected};
 use super::{Inner, cost, errors, why};
 use muster_common::{GangId, JobId, Time};
-use muster_engine::forecast::{Assume, Foreseen, foresee};
+use muster_engine::forecast::{Assume, Forecast, Foreseen, foresee};
 use muster_engine::state::gang::Allocation;
 use muster_engine::{Command, Entry, Response, State, apply};
 use muster_proto::client as pb;
@@ -129,9 +129,11 @@ fn planned(
     let of_job = after.forecast.starts.range(gang..=GangId::new(id, u32::MAX));
     let gangs_now = of_job.filter(|(_, start)| **start == Some(now)).count() as u32;
     let starts = gangs_now > 0;
+    let likely = start(after);
+    let latest_at = start(latest).filter(|_| latest.forecast.complete);
     let place = after.places.get(&gang).map_or(&[][..], Vec::as_slice);
-    job.start_estimate_at_ms = start(after).map(|start| start.at.0);
-    job.start_estimate_coarse = start(after).is_some_and(|start| start.coarse);
+    job.start_estimate_at_ms = likely.map(|start| start.at.0);
+    job.start_estimate_coarse = likely.is_some_and(|start| start.coarse);
     why.job = Some(job.clone());
     pb::PlannedJob {
         verdict: if subject.record.held {
@@ -146,7 +148,11 @@ fn planned(
         placement: place.iter().map(|part| pb::Part { state: "PLANNED".into(), ..attempt::part(copy, part) }).collect(),
         start_estimate_at_ms: job.start_estimate_at_ms,
         start_estimate_coarse: job.start_estimate_coarse,
-        start_latest_at_ms: start(latest).filter(|_| latest.forecast.complete).map(|start| start.at.0),
+        start_latest_at_ms: latest_at.map(|start| start.at.0),
+        start_latest_text: match (likely, latest_at) {
+            (Some(_), None) if !starts => no_latest(&latest.forecast).into(),
+            _ => String::new(),
+        },
         estimate_text: if starts { "the next cycle starts it".into() } else { why.estimate_text.clone() },
         waits_for: if starts { Vec::new() } else { awaited(copy, gang, place, after) },
         why: (!starts).then_some(why),
@@ -154,6 +160,17 @@ fn planned(
         refusal: None,
         cost: None,
         job: Some(job),
+    }
+}
+
+/// Why a gang that is expected to start has no latest start.
+fn no_latest(latest: &Forecast) -> &'static str {
+    if !latest.complete {
+        "too much is ahead to play to the limits"
+    } else if latest.ends.values().any(Option::is_none) {
+        "something ahead has no time limit"
+    } else {
+        "it does not start if each runs to its time limit"
     }
 }
 
@@ -194,4 +211,20 @@ fn delays(state: &State, before: &Foreseen, after: &Foreseen) -> Vec<pb::Delay> 
     }
     delayed.sort_by_key(|(then, gang, start)| (std::cmp::Reverse(then.since_ms(*start)), *gang));
     delayed.into_iter().take(DELAYS_MAX).map(|(then, gang, start)| delay(state, (gang, start, then))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_missing_latest_start_only_what_was_seen_is_told() {
+        let gang = GangId::new(JobId(1), 0);
+        let cut = Forecast { ends: [(gang, None)].into(), ..Forecast::default() };
+        assert_eq!(no_latest(&cut), "too much is ahead to play to the limits");
+        let endless = Forecast { complete: true, ..cut };
+        assert_eq!(no_latest(&endless), "something ahead has no time limit");
+        let ends = Forecast { ends: [(gang, Some(Time(1)))].into(), ..endless };
+        assert_eq!(no_latest(&ends), "it does not start if each runs to its time limit");
+    }
 }

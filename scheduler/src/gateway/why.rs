@@ -36,12 +36,29 @@ struct Latest {
 impl Estimates {
     /// The forecast of this state, or a slightly older one. Takes long; not for an async thread.
     pub fn get(&self, state: &State, now: Time, clock: &dyn Clock) -> Arc<Forecast> {
+        self.get_if(state, now, clock, |_| true)
+    }
+
+    /// As [`Self::get`], but no older one that was made before this gang waited.
+    pub fn get_for(&self, gang: GangId, state: &State, now: Time, clock: &dyn Clock) -> Arc<Forecast> {
+        self.get_if(state, now, clock, |forecast| knows(forecast, state, gang))
+    }
+
+    fn get_if(
+        &self,
+        state: &State,
+        now: Time,
+        clock: &dyn Clock,
+        will_do: impl Fn(&Forecast) -> bool,
+    ) -> Arc<Forecast> {
         // Whoever comes while one is made waits for it instead of making another.
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let begun_ms = clock.boottime_ms();
-        let usable =
-            latest.as_ref().filter(|latest| latest.index >= state.applied_index() || begun_ms < latest.fresh_until_ms);
-        if let Some(latest) = usable {
+        let usable = |latest: &&Latest| {
+            let fresh = begun_ms < latest.fresh_until_ms && will_do(&latest.forecast);
+            latest.index >= state.applied_index() || fresh
+        };
+        if let Some(latest) = latest.as_ref().filter(usable) {
             return latest.forecast.clone();
         }
         let forecast = Arc::new(forecast(state, now));
@@ -54,6 +71,18 @@ impl Estimates {
     /// For lists: only where it is cheap.
     pub fn for_list(&self, state: &State, now: Time, clock: &dyn Clock) -> Option<Arc<Forecast>> {
         (state.jobs().len() <= LIST_JOBS_MAX).then(|| self.get(state, now, clock))
+    }
+}
+
+/// Did the gang wait when this was played? Of an array's elements those that were never placed are told only
+/// as far as the play went.
+fn knows(forecast: &Forecast, state: &State, gang: GangId) -> bool {
+    match state.gang(gang) {
+        Some(_) => forecast.starts.contains_key(&gang),
+        None => {
+            let of_job = GangId::new(gang.job, 0)..=GangId::new(gang.job, u32::MAX);
+            forecast.starts.range(of_job).next().is_some()
+        }
     }
 }
 
@@ -157,10 +186,11 @@ pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecas
         reply.queued_for_ms = subject.now.since_ms(since);
         reply.not_a_problem = not_a_problem(subject, &explanation);
         let Explanation { gang, starts_now, booked, .. } = explanation;
+        reply.starts_now = starts_now;
         let start = start(gang, starts_now, booked, forecast, subject.now);
         reply.start_estimate_at_ms = start.map(|start| start.at.0);
         reply.start_estimate_coarse = start.is_some_and(|start| start.coarse);
-        reply.estimate_text = estimate_text(&explanation, forecast, start);
+        reply.estimate_text = estimate_text(state, &explanation, forecast, start).to_owned();
     }
     if let Some((position, length)) = explanation.position {
         (reply.position, reply.queue_length) = (Some(position), length);
@@ -213,27 +243,46 @@ fn not_a_problem(subject: &Subject, explanation: &Explanation) -> Vec<String> {
         asked(subject.state.nodes().values().any(|node| !node.is_in_service()), Reason::ClosedNodes),
         Some(Reason::Priority),
     ];
-    let blocks = |reason: &Reason| explanation.blockers.iter().any(|blocker| blocker.reason == *reason);
-    // Where there is too little, nobody asked who goes first.
-    let short = blocks(&Reason::Nodes) || blocks(&Reason::NeverFits);
-    let silent = |reason: &Reason| short && matches!(reason, Reason::Priority | Reason::Nodes | Reason::CpuMemory);
-    let clear = checked.into_iter().flatten().filter(|reason| !blocks(reason) && !silent(reason));
+    let clear = checked.into_iter().flatten().filter(|reason| explanation.rules_out(*reason));
     clear.map(|reason| reason.word().to_owned()).collect()
 }
 
-fn estimate_text(explanation: &Explanation, forecast: Option<&Forecast>, start: Option<Start>) -> String {
-    let foreseen = forecast.and_then(|forecast| forecast.start(explanation.gang)).filter(|start| !start.coarse);
-    let text = match forecast {
+/// What the estimate rests on, or why there is none: only what was looked at.
+fn estimate_text(
+    state: &State,
+    explanation: &Explanation,
+    forecast: Option<&Forecast>,
+    start: Option<Start>,
+) -> &'static str {
+    let gang = explanation.gang;
+    let foreseen = forecast.and_then(|forecast| forecast.start(gang)).is_some_and(|start| !start.coarse);
+    match (start, forecast) {
         _ if explanation.starts_now => "the next cycle starts it",
-        Some(_) if foreseen.is_some() => {
-            "if what runs ends by its expected time or its limit, and nothing new goes before it"
-        }
-        Some(_) if start.is_some_and(|start| start.coarse) => {
+        _ if foreseen => "if what runs ends by its expected time or its limit, and nothing new goes before it",
+        (Some(Start { coarse: true, .. }), _) => {
             "coarse: too much is ahead of it to play forward; the work ahead, divided by the devices it may use"
         }
-        Some(forecast) if !forecast.complete => "too much is ahead of it to play forward",
-        Some(_) => "no start can be foreseen: it is held, it can never fit, or what is ahead has no known end",
-        None => "no estimate was made",
-    };
-    text.to_owned()
+        (Some(_), _) => "the start that is booked for it",
+        (None, None) => "no estimate was made",
+        (None, Some(forecast)) => unforeseen(state, explanation, forecast),
+    }
+}
+
+/// Why a gang without a start has none.
+fn unforeseen(state: &State, explanation: &Explanation, forecast: &Forecast) -> &'static str {
+    let gang = explanation.gang;
+    let blocks = |reason: Reason| explanation.blockers.iter().any(|blocker| blocker.reason == reason);
+    if blocks(Reason::Hold) {
+        "it is held"
+    } else if blocks(Reason::NeverFits) || forecast.unplaceable.contains_key(&gang.job) {
+        "it could not even run on an empty cluster"
+    } else if !knows(forecast, state, gang) {
+        "it came after the look ahead was made; ask again in a moment"
+    } else if !forecast.complete {
+        "too much is ahead of it to play forward"
+    } else if forecast.ends.values().any(Option::is_none) {
+        "the cluster was played forward and it did not start; of something that runs there the end is not known"
+    } else {
+        "the cluster was played forward until nothing more ended, and it did not start"
+    }
 }

@@ -74,6 +74,8 @@ pub struct Folder {
     windows: Option<Vec<MakeWindow>>,
     /// File, and number in it, of each account, queue and reservation.
     places: BTreeMap<&'static str, Vec<(usize, usize)>>,
+    /// File of each label of `preemptible_only`.
+    labels: BTreeMap<String, usize>,
     policy_at: Option<usize>,
 }
 
@@ -90,6 +92,7 @@ impl Folder {
             policy: None,
             windows: None,
             places: BTreeMap::new(),
+            labels: BTreeMap::new(),
             policy_at: None,
         };
         let (mut organisation, mut windows) = (Organisation::default(), Vec::new());
@@ -114,6 +117,7 @@ impl Folder {
                     let message = format!("preemptible_only.{key}: another file has another value");
                     return Err(folder.error(at, "preemptible_only", &message, "keep one of the two"));
                 }
+                folder.labels.insert(key.to_string(), at);
                 organisation.preemptible_only.insert(key, value);
             }
             windows.extend(part.reservation);
@@ -197,13 +201,14 @@ impl Folder {
         self.with_places(CliError::from(info))
     }
 
-    /// Errors that begin with a path into the declaration, with the file and line of that part.
+    /// Errors that have a path into the declaration, or begin with one, with the file and line of that part.
     pub fn with_places(&self, error: CliError) -> CliError {
         let mut reports = error.into_reports();
         for report in reports.iter_mut().filter(|report| report.place.is_none()) {
-            let message = &report.info.message;
-            let path = message.split([' ', ':']).next().unwrap_or_default().to_owned();
-            report.place = self.place(&path);
+            let first = report.info.message.split([' ', ':']).next();
+            let path = report.info.path.as_deref();
+            let named = path.and_then(|path| self.place(path).or_else(|| self.place_in_policy(path)));
+            report.place = named.or_else(|| self.place(first?));
         }
         CliError::gather(reports).expect("there were some before")
     }
@@ -213,10 +218,25 @@ impl Folder {
         if path == "policy" || path.starts_with("policy.") {
             return self.files.get(self.policy_at?)?.place(path, "");
         }
+        if let Some(label) = path.strip_prefix("preemptible_only") {
+            // Of too many, those of the last file are the first that can go.
+            let file = match label.strip_prefix('.') {
+                Some(label) => self.labels.get(label),
+                None => self.labels.values().max(),
+            };
+            return self.files.get(*file?)?.place(path, "");
+        }
         let (kind, rest) = path.split_once('[')?;
         let (number, rest) = rest.split_once(']')?;
         let (file, own) = self.places.get(kind)?.get(number.parse::<usize>().ok()?)?;
         self.files.get(*file)?.place(&format!("{kind}.{own}{rest}"), "")
+    }
+
+    /// What is said of a policy alone has paths that begin inside it.
+    fn place_in_policy(&self, path: &str) -> Option<crate::error::Place> {
+        let place = self.place(&format!("policy.{path}"))?;
+        // The nearest that the file has; the policy itself would be a guess.
+        (Some(&place) != self.place("policy").as_ref()).then_some(place)
     }
 }
 
@@ -386,6 +406,38 @@ mod tests {
         let error = read.unwrap().with_places(CliError::new(ErrorCode::ConfigInvalid, message));
         let text = error.text(false).replace(&dir.path().display().to_string(), "DIR");
         assert!(text.contains("DIR/b.toml:3:"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_with_a_path_has_its_file_and_line() {
+        let time = "start = \"2026-12-01T06:00:00Z\"\nduration = \"4h\"\nnodes = [\"n1\"]\n";
+        let reservation = format!("[[reservation]]\nname = \"w\"\n{time}reason = \"long\"\n");
+        let (dir, read) =
+            folder(&[("p.toml", "[policy.elastic.all]\nidle_ms = 60000\n"), ("r.toml", reservation.as_str())]);
+        let folder = read.unwrap();
+        for (path, place) in [
+            ("elastic", Some("DIR/p.toml:1:")),
+            ("elastic.all.idle_ms", Some("DIR/p.toml:2:11")),
+            ("reservation[0].reason", Some("DIR/r.toml:6:10")),
+            ("reservation[0].nodes", Some("DIR/r.toml:5:1")),
+            ("request_id", None),
+        ] {
+            let info = ErrorInfo::new(ErrorCode::ConfigInvalid, "what the server says").path(path);
+            let text = folder.placed(info).text(false).replace(&dir.path().display().to_string(), "DIR");
+            assert!(place.is_none_or(|place| text.contains(place)), "{path}:\n{text}");
+            assert_eq!(text.contains("-->"), place.is_some(), "{path}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn labels_for_preemptible_jobs_have_their_file_and_line() {
+        let many: String = (0..16).map(|n| format!("label-{n} = \"x\"\n")).collect();
+        let many = format!("[preemptible_only]\n{many}");
+        let text = said(&[("a.toml", &many), ("b.toml", "\n[preemptible_only]\none-more = \"x\"\n")]);
+        assert!(text.contains("DIR/b.toml:2:2") && text.contains("at most 16"), "{text}");
+        let wrong = format!("[preemptible_only]\nlabel = \"{}\"\n", "x".repeat(5000));
+        let text = said(&[("a.toml", TEAMS), ("b.toml", &wrong)]);
+        assert!(text.contains("DIR/b.toml:2:9"), "{text}");
     }
 
     #[test]

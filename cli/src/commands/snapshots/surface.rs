@@ -90,6 +90,65 @@ fn plan() {
 }
 
 #[test]
+fn a_plan_tells_no_cause_that_the_server_did_not() {
+    let waits = |text: &str| PlannedJob {
+        job: Some(queued()),
+        verdict: "waits".into(),
+        start_estimate_at_ms: Some(NOW + HOUR),
+        start_latest_text: text.into(),
+        why: Some(WhyReply { start_estimate_at_ms: None, estimate_text: "it is held".into(), ..why_reply() }),
+        ..PlannedJob::default()
+    };
+    let told = |text: &str| {
+        let reply = PlanReply { jobs: vec![waits(text)], ..PlanReply::default() };
+        plan::render(&reply, &["a.toml".to_owned()], &STYLE)
+    };
+    let cut = told("too much is ahead to play to the limits");
+    assert!(cut.contains("\n         no later bound: too much is ahead to play to the limits\n"), "{cut}");
+    assert!(!cut.contains("it is held"), "{cut}");
+    let silent = told("");
+    assert!(silent.contains("\n         no later bound is known\n"), "{silent}");
+}
+
+#[test]
+fn an_array_that_runs_in_part_says_why_the_rest_waits() {
+    let blocker = Blocker {
+        reason: "array-limit".into(),
+        text: "2 of the array run already; at most 2 may at once".into(),
+        who: Vec::new(),
+    };
+    let job = Job { state: "RUNNING".into(), array: true, counts: Some(counts(8, 2, 0, 0)), ..queued() };
+    let reply = WhyReply { job: Some(job), blockers: vec![blocker], ..why_reply() };
+    let told = why::render(&reply, &STYLE);
+    assert!(
+        told.starts_with("4711 llama-sft is RUNNING; 8 of 10 elements wait, the first for 1h 12m · position 3 of 41"),
+        "{told}"
+    );
+    assert!(told.contains("array-limit") && told.contains("\nStarts  ") && told.contains("\nWould help\n"), "{told}");
+    assert!(!told.contains("nothing keeps it"), "{told}");
+    let starting = Job { state: "STARTING".into(), ..queued() };
+    let blocker = Blocker { reason: "start-pending".into(), ..Blocker::default() };
+    let starting = WhyReply { job: Some(starting), blockers: vec![blocker], ..WhyReply::default() };
+    let told = why::render(&starting, &STYLE);
+    assert!(told.starts_with("4711 llama-sft is STARTING\nBlocked by\n"), "{told}");
+}
+
+#[test]
+fn an_unknown_start_and_an_unknown_reason_are_said_to_be_so() {
+    let reply = WhyReply {
+        blockers: Vec::new(),
+        start_estimate_at_ms: None,
+        estimate_text: "too much is ahead of it to play forward".into(),
+        ..why_reply()
+    };
+    let told = why::render(&reply, &STYLE);
+    assert!(told.contains("\nNothing was seen in its way; ask again in a moment\n"), "{told}");
+    assert!(told.contains("\nStart unknown: too much is ahead of it to play forward\n"), "{told}");
+    let told = why::render(&WhyReply { starts_now: true, ..reply }, &STYLE);
+    assert!(told.contains("\nNothing blocks it: it starts in the next cycle\n"), "{told}");
+}
+
+#[test]
 fn queues() {
     let research = Queue {
         name: "research".into(),

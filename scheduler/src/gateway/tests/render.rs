@@ -7,7 +7,9 @@ use muster_engine::forecast::{forecast, forecast_within};
 use muster_engine::plan::brief::briefs;
 use muster_engine::{Command, Memo};
 use muster_proto::client as pb;
+use muster_runtime::clock::ManualTime;
 use serde::Serialize;
+use std::sync::Arc;
 
 const TWO_NODES: &str = r#"{"name":"train","gang":{"nodes":2,"gpus_per_node":2,"ranks_per_node":"gpu","run":"x"},
     "env":{"TOKEN":"secret"},"limits":{"time":"1h","expected":"30m"},"retry":{"app":1}}"#;
@@ -223,6 +225,46 @@ fn a_held_job_says_hold_first() {
     let answer = why::answer(&cluster.subject(job), None, None);
     assert_eq!(answer.blockers[0].reason, "hold");
     assert_eq!(answer.would_help[0].change, format!("muster release {job}"));
+    let subject = cluster.subject(job);
+    let played = why::answer(&subject, None, Some(&forecast(&subject.state, subject.now)));
+    assert_eq!((played.start_estimate_at_ms, played.estimate_text.as_str()), (None, "it is held"));
+}
+
+#[test]
+fn a_job_that_came_after_the_last_play_is_played_for_once() {
+    let mut cluster = Cluster::new(2, 2);
+    let first = cluster.submit("bob", TWO_NODES);
+    cluster.start(gang0(first));
+    let before = cluster.subject(first);
+    let (estimates, clock) = (why::Estimates::default(), ManualTime::new(0).clock());
+    let kept = estimates.get(&before.state, before.now, &clock);
+    let fresh = cluster.submit("alice", TWO_NODES);
+    let subject = cluster.subject(fresh);
+    let stale = why::answer(&subject, None, Some(&kept));
+    assert_eq!(stale.start_estimate_at_ms, None);
+    assert_eq!(stale.estimate_text, "it came after the look ahead was made; ask again in a moment");
+    let anew = estimates.get_for(gang0(fresh), &subject.state, subject.now, &clock);
+    let answer = why::answer(&subject, None, Some(&anew));
+    assert!(answer.start_estimate_at_ms.is_some() && answer.estimate_text.starts_with("if what runs ends"));
+    cluster.pass(1_000);
+    let later = cluster.subject(fresh);
+    let again = estimates.get_for(gang0(fresh), &later.state, later.now, &clock);
+    assert!(Arc::ptr_eq(&anew, &again), "the play that knows the job is kept for a while");
+    cluster.decide();
+    let booked = why::answer(&cluster.subject(fresh), None, Some(&kept));
+    assert!(booked.start_estimate_at_ms.is_some());
+    assert_eq!(booked.estimate_text, "the start that is booked for it");
+}
+
+#[test]
+fn only_what_the_next_cycle_starts_is_said_to_start_now() {
+    let mut cluster = Cluster::new(2, 2);
+    let first = cluster.submit("bob", TWO_NODES);
+    let now = why::answer(&cluster.subject(first), None, None);
+    assert!(now.starts_now && now.blockers.is_empty(), "{now:?}");
+    cluster.start(gang0(first));
+    let second = cluster.submit("alice", TWO_NODES);
+    assert!(!why::answer(&cluster.subject(second), None, None).starts_now);
 }
 
 #[test]
