@@ -1,15 +1,14 @@
 //! What a server tells this node to do, checked: the typed form of the wire's `Desired`.
 
-use muster_common::job::{Hash, StopSignal};
+use muster_common::job::{Hash, RANKS_PER_NODE_MAX, StopSignal};
 use muster_common::{AttemptNo, GangId, Token};
 use muster_proto::agent as wire;
 use muster_proto::convert::agent::{Invalid, invalid, stop_signal_of};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// More allocations, ranks or peers than this in one message are refused.
+/// More allocations or peers than this in one message are refused.
 const ALLOCATIONS_MAX: usize = 1024;
-const RANKS_MAX: u32 = 1024;
 const PEERS_MAX: usize = 16_384;
 
 /// Names one allocation of this node for ever.
@@ -150,7 +149,7 @@ impl TryFrom<wire::Desired> for Desired {
             cluster_id: wire.cluster_id,
             position: position.into(),
             epoch: wire.epoch,
-            assignments: wire.allocations.into_iter().map(Assignment::try_from).collect::<Result<_, _>>()?,
+            assignments: wire.allocations.into_iter().filter_map(understood).collect(),
         })
     }
 }
@@ -171,16 +170,7 @@ impl TryFrom<wire::Allocation> for Assignment {
     type Error = Invalid;
 
     fn try_from(wire: wire::Allocation) -> Result<Self, Invalid> {
-        let gang = wire.gang.ok_or_else(|| invalid("gang", "it is missing"))?;
-        let token = wire.token.ok_or_else(|| invalid("token", "it is missing"))?;
-        let wanted = match wire.phase() {
-            wire::Phase::Prepare => Wanted::Prepare,
-            wire::Phase::Run => Wanted::Run,
-            wire::Phase::Stop => Wanted::Stop,
-            wire::Phase::Forget => Wanted::Forget,
-            wire::Phase::Unspecified => return Err(invalid("phase", "it is not one this agent knows")),
-        };
-        let key = Key { gang: gang.into(), attempt: AttemptNo(wire.attempt), token: token.into() };
+        let (key, wanted) = named(&wire)?;
         let signal = stop_signal_of(&wire.stop_signal)?;
         let stop = StopRules { signal, grace_ms: wire.stop_grace_ms, cause: wire.stop_cause.clone() };
         let run = if wire.launch_hash.is_empty() { None } else { Some(run_part(wire)?) };
@@ -191,10 +181,42 @@ impl TryFrom<wire::Allocation> for Assignment {
     }
 }
 
+fn named(wire: &wire::Allocation) -> Result<(Key, Wanted), Invalid> {
+    let gang = wire.gang.ok_or_else(|| invalid("gang", "it is missing"))?;
+    let token = wire.token.ok_or_else(|| invalid("token", "it is missing"))?;
+    let wanted = match wire.phase() {
+        wire::Phase::Prepare => Wanted::Prepare,
+        wire::Phase::Run => Wanted::Run,
+        wire::Phase::Stop => Wanted::Stop,
+        wire::Phase::Forget => Wanted::Forget,
+        wire::Phase::Unspecified => return Err(invalid("phase", "it is not one this agent knows")),
+    };
+    Ok((Key { gang: gang.into(), attempt: AttemptNo(wire.attempt), token: token.into() }, wanted))
+}
+
+/// What means nothing must not cost this node everything else: such a part is reported as failed, or stopped if that is
+/// wanted. What does not even say its name or phase is passed over, which kills nothing.
+fn understood(wire: wire::Allocation) -> Option<Assignment> {
+    let named = named(&wire);
+    let (grace_ms, cause) = (wire.stop_grace_ms, wire.stop_cause.clone());
+    let error = match Assignment::try_from(wire) {
+        Ok(assignment) => return Some(assignment),
+        Err(error) => error,
+    };
+    let Ok((key, wanted)) = named else {
+        tracing::error!(%error, "a part of what the server wants is passed over");
+        return None;
+    };
+    tracing::error!(allocation = %key, %error, "a part of what the server wants means nothing and is not begun");
+    // A run of what was never prepared is refused, and the refusal is reported.
+    let wanted = if wanted == Wanted::Prepare { Wanted::Run } else { wanted };
+    Some(Assignment { key, wanted, stop: StopRules { signal: None, grace_ms, cause }, run: None })
+}
+
 fn run_part(wire: wire::Allocation) -> Result<RunPart, Invalid> {
     let hash: [u8; 32] = wire.launch_hash[..].try_into().map_err(|_| invalid("launch_hash", "it is not 32 bytes"))?;
-    if wire.ranks == 0 || wire.ranks > RANKS_MAX {
-        return Err(invalid("ranks", format!("{} is not within 1 and {RANKS_MAX}", wire.ranks)));
+    if wire.ranks == 0 || wire.ranks > RANKS_PER_NODE_MAX {
+        return Err(invalid("ranks", format!("{} is not within 1 and {RANKS_PER_NODE_MAX}", wire.ranks)));
     }
     if wire.rank_base.checked_add(wire.ranks).is_none_or(|end| end > wire.world_size) {
         return Err(invalid("rank_base", "ranks lie outside the gang"));
@@ -276,12 +298,13 @@ pub mod tests {
     #[test]
     fn nonsense_is_refused_with_its_field() {
         type Change = fn(&mut wire::Allocation);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 9] = [
             ("gang", |it| it.gang = None),
             ("token", |it| it.token = None),
             ("phase", |it| it.phase = 99),
             ("launch_hash", |it| it.launch_hash = vec![1; 31].into()),
             ("ranks", |it| it.ranks = 0),
+            ("ranks", |it| it.ranks = RANKS_PER_NODE_MAX + 1),
             ("rank_base", |it| it.rank_base = u32::MAX),
             ("peers", |it| it.node_rank = 2),
             ("devices.milli", |it| it.devices[0].milli = 1001),
@@ -291,6 +314,21 @@ pub mod tests {
             change(&mut wire);
             assert_eq!(Assignment::try_from(wire).expect_err(field).field, field);
         }
+    }
+
+    #[test]
+    fn a_part_that_means_nothing_does_not_cost_the_others() {
+        let many =
+            |index, phase| wire::Allocation { ranks: 2000, world_size: 4000, ..allocation(2, index, phase, &[1]) };
+        let nameless = wire::Allocation { gang: None, ..allocation(3, 7, wire::Phase::Run, &[2]) };
+        let good = allocation(1, 8, wire::Phase::Prepare, &[0]);
+        let allocations = vec![many(5, wire::Phase::Prepare), many(6, wire::Phase::Stop), nameless, good];
+        let position = wire::Position { generation: 1, term: 1, applied_index: 9 };
+        let wire = wire::Desired { cluster_id: "c".into(), position: Some(position), epoch: 1, allocations };
+        let desired = Desired::try_from(wire).expect("the rest is valid");
+        let seen = |it: &Assignment| (it.key.token.index, it.wanted, it.run.is_some());
+        let seen: Vec<_> = desired.assignments.iter().map(seen).collect();
+        assert_eq!(seen, [(5, Wanted::Run, false), (6, Wanted::Stop, false), (8, Wanted::Prepare, true)]);
     }
 
     #[test]

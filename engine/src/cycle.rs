@@ -18,7 +18,6 @@ use crate::plan::walk::Walk;
 use crate::policy::{Admission, FillerOrder, Replan};
 use crate::state::State;
 use crate::state::change::Key;
-use crate::state::gang::GangRecord;
 use crate::state::reservation::{Reservation, ReservationKind};
 use crate::state::timer::Timer;
 use muster_common::{GangId, JobId, NodeId, Time};
@@ -52,6 +51,8 @@ pub struct Cycle {
     pub commands: Vec<Command>,
     /// The next moment at which a cycle could decide something without any further entry.
     pub wake_at: Option<Time>,
+    /// The same, but for the steps of an order that moves all the time.
+    pub named_at: Option<Time>,
     /// Steps of work done.
     pub spent: u64,
     /// Gangs beyond the policy's depth or budget, not looked at.
@@ -93,11 +94,13 @@ pub fn cycle(state: &State, memo: &mut Memo, now: Time) -> Cycle {
     commands.extend(power);
     let could_fill = order_matters(state, waiting, ledger);
     let order = if could_fill { scorer.wake_at(state, waiting, now) } else { None };
+    let (steps, order) = if scorer.moves_by_steps() { (order, None) } else { (None, order) };
     // Who is late puts off what is booked behind it, and somebody may fill until then.
     let late = if could_fill && foresees(state) { times.next_late(now) } else { None };
     let wake_at = wake_at(state, scorer, waiting, now);
-    let wake_at = wake_at.into_iter().chain(retry_at).chain(order).chain(late).chain(power_at).min();
-    Cycle { commands, wake_at, spent, truncated }
+    let named_at = wake_at.into_iter().chain(retry_at).chain(order).chain(late).chain(power_at).min();
+    let wake_at = named_at.into_iter().chain(steps).min();
+    Cycle { commands, wake_at, named_at, spent, truncated }
 }
 
 impl Memo {
@@ -265,8 +268,7 @@ fn wake_at(state: &State, scorer: &Scorer, waiting: &Waiting, now: Time) -> Opti
     let active = || waiting.active.iter().filter_map(|id| state.gang(*id));
     let started = active().filter_map(|gang| gang.current()?.started_at);
     let protected = started.map(|at| at.plus_ms(min_run_ms)).filter(|until| *until > now).min();
-    let scheduling = |gang: &GangRecord| Some(state.scheduling(state.job(gang.id.job)?).clone());
-    let demoted = active().filter_map(|gang| scorer.demoted_at(&*scheduling(gang)?, gang, now)).min();
+    let demoted = active().filter_map(|gang| scorer.demoted_at(state.scheduling_of(gang.id)?, gang, now)).min();
     timer.into_iter().chain(protected).chain(demoted).min()
 }
 

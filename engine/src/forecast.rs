@@ -205,8 +205,10 @@ pub struct Player {
     decided: Option<(Time, u64)>,
     /// Wakes in turn at which nothing was decided, with nothing left to happen.
     idle_wakes: u32,
-    /// The same beside what is still to happen, of who looks ever more rarely then.
-    quiet_wakes: Option<u32>,
+    /// Steps of an order in turn at which nothing happened and nothing was decided, of who looks ever more rarely then.
+    quiet_steps: Option<u32>,
+    /// When the last cycle would have woken but for such steps.
+    named: Option<Time>,
     /// Report numbers used, by node.
     numbers: BTreeMap<NodeId, u64>,
     /// Nodes of which nothing is heard.
@@ -228,7 +230,8 @@ impl Player {
             gap_ms: 0,
             decided: None,
             idle_wakes: 0,
-            quiet_wakes: None,
+            quiet_steps: None,
+            named: None,
             numbers: BTreeMap::new(),
             mute: BTreeSet::new(),
             calls: 0,
@@ -241,10 +244,10 @@ impl Player {
         Self { gap_ms, ..self }
     }
 
-    /// For answers that must not take for ever: after an hour of steps of an order at which nothing was decided, the
-    /// next ones come ever more rarely until something happens.
+    /// For answers that must not take for ever: after an hour of steps of an order at which nothing happened and nothing
+    /// was decided, the next ones come ever more rarely until something does.
     pub fn unhurried(self) -> Self {
-        Self { quiet_wakes: Some(0), ..self }
+        Self { quiet_steps: Some(0), ..self }
     }
 
     /// A command that somebody will propose at a moment: a submit, a node, a cancel.
@@ -308,6 +311,7 @@ impl Player {
     pub fn step(&mut self, hooks: &mut dyn Hooks) -> Result<bool, PlayError> {
         let Some(at) = self.next_at() else { return Ok(false) };
         let mut happened = self.happen(at, hooks)?;
+        let quiet = !happened;
         while happened && self.world.cycle_every == CycleEvery::Instant {
             happened = self.happen(at, hooks)?;
         }
@@ -322,18 +326,18 @@ impl Player {
         if self.idle_wakes >= IDLE_WAKES_MAX {
             self.wake = None;
         }
-        self.look_more_rarely(at, entries == self.stats.entries);
+        self.look_more_rarely(at, quiet && entries == self.stats.entries);
         Ok(true)
     }
 
     fn look_more_rarely(&mut self, at: Time, idle: bool) {
-        let (Some(quiet), Some(wake)) = (&mut self.quiet_wakes, self.wake) else { return };
+        let Some(quiet) = &mut self.quiet_steps else { return };
         *quiet = if idle { *quiet + 1 } else { 0 };
         let Some(twice) = quiet.checked_sub(IDLE_WAKES_MAX) else { return };
-        let rarely = at.plus_ms(HOUR_MS << twice.min(20));
-        // What is to happen at a moment that State knows is not missed.
-        let due = self.state.timers().map(|(due, _)| due).find(|due| *due > at);
-        self.wake = Some(due.map_or(rarely, |due| due.min(rarely)).max(wake));
+        if self.wake != self.named {
+            let rarely = at.plus_ms(HOUR_MS << twice.min(20));
+            self.wake = self.named.into_iter().chain([rarely]).min();
+        }
     }
 
     /// Is it too early for another cycle, or has nothing changed? What has changed is decided on when it is time.
@@ -393,7 +397,7 @@ impl Player {
             self.stats.spent += decided.spent;
             self.stats.truncated += u64::from(decided.truncated);
             hooks.on_cycle(&self.state, at, &decided);
-            self.wake = decided.wake_at;
+            (self.wake, self.named) = (decided.wake_at, decided.named_at);
             if decided.commands.is_empty() {
                 return Ok(());
             }

@@ -154,10 +154,9 @@ fn finding(state: &State, record: &node::NodeRecord, silent_ms: u64) -> Option<(
     if record.liveness == node::Liveness::Up {
         return (silent_ms >= settings.suspect_after_ms).then_some((Finding::Silent, settings.suspect_after_ms));
     }
-    let of_gangs = record.gangs.iter().filter_map(|gang| {
-        let job = state.job(gang.job)?;
-        Some(settings.fence_after_ms(state.scheduling(job).fence_after_ms))
-    });
+    // By what each runs with, as `apply` decides.
+    let own = record.gangs.iter().filter_map(|gang| state.scheduling_of(*gang));
+    let of_gangs = own.map(|scheduling| settings.fence_after_ms(scheduling.fence_after_ms));
     let of_node = matches!(record.liveness, node::Liveness::Silent { .. }).then(|| settings.fence_after_ms(None));
     let after_ms = of_gangs.chain(of_node).min()?;
     (silent_ms >= after_ms).then_some((Finding::Fenced, after_ms))
@@ -166,6 +165,9 @@ fn finding(state: &State, record: &node::NodeRecord, silent_ms: u64) -> Option<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tests::fixture::{Cluster, principal};
+    use muster_common::GangId;
+    use muster_engine::command::Edit;
     use std::time::Duration;
     use tokio::sync::Barrier;
 
@@ -177,5 +179,38 @@ mod tests {
             together.wait().await;
         });
         tokio::time::timeout(Duration::from_secs(20), proposed).await.expect("they wait for each other");
+    }
+
+    /// Only the elements that wait take another wait until they are fenced.
+    #[test]
+    fn what_runs_is_fenced_by_the_revision_that_it_runs() {
+        let mut cluster = Cluster::new(1, 1);
+        let gang = r#""gang":{"nodes":1,"gpus_per_node":1,"run":"x"}"#;
+        let wish = format!(r#"{{{gang},"array":{{"range":"0-1"}},"fence":{{"after":"1h"}}}}"#);
+        let job = cluster.submit("alice", &wish);
+        cluster.start(GangId::new(job, 0));
+        let record = cluster.state.job(job).unwrap();
+        let mut scheduling = (**cluster.state.scheduling(record)).clone();
+        scheduling.fence_after_ms = Some(120_000);
+        let edit = Edit {
+            request_id: "r1".into(),
+            job,
+            from_revision: record.revision().number,
+            name: record.name.clone(),
+            scheduling,
+            launch: cluster.state.launch(&record.revision().launch).unwrap().clone(),
+            by: principal("alice"),
+        };
+        cluster.apply(Command::Edit(Box::new(edit)));
+        let newest = cluster.state.scheduling(cluster.state.job(job).unwrap());
+        assert_eq!(newest.fence_after_ms, Some(120_000), "the edit was taken");
+        let node = cluster.nodes_of(GangId::new(job, 0))[0];
+        let epoch = cluster.state.node(node).unwrap().epoch;
+        cluster.apply(Command::NodeSilent { node, epoch, term: 1 });
+        cluster.apply(Command::NodeFenced { node, epoch, term: 1, waited_ms: 300_000 });
+        let record = cluster.state.node(node).unwrap();
+        assert!(matches!(record.liveness, node::Liveness::Fenced { .. }), "{:?}", record.liveness);
+        assert_eq!(finding(&cluster.state, record, 3_599_999), None);
+        assert_eq!(finding(&cluster.state, record, 3_600_000), Some((Finding::Fenced, 3_600_000)));
     }
 }

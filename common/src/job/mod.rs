@@ -8,7 +8,7 @@ mod scheduling;
 pub use launch::{GroupLaunch, Hash, Launch, LogLimits, Run};
 pub use scheduling::{
     ArraySpec, CheckpointSpec, Count, DEFAULT_NAME, Dependencies, DependencyKind, DeviceTotal, GROUPS_MAX,
-    GroupRequest, Limits, RanksPerNode, RetryBudget, Scheduling, StopSignal,
+    GroupRequest, Limits, RANKS_PER_NODE_MAX, RanksPerNode, RetryBudget, Scheduling, StopSignal,
 };
 
 /// The largest job file, in bytes.

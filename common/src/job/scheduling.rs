@@ -149,6 +149,9 @@ pub struct GroupRequest {
     pub communication_percent: Option<u8>,
 }
 
+/// Most ranks on one node: what an agent takes.
+pub const RANKS_PER_NODE_MAX: u32 = 1024;
+
 /// How ranks are laid out on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -58,7 +58,7 @@ impl Applying<'_> {
         let after = self.state.scheduling(self.state.jobs.get(&edit.job).expect("just revised")).clone();
         self.move_job_timers(edit.job, &before, &after);
         if before != after {
-            self.forget_bookings_of(edit.job);
+            self.forget_bookings_of(edit.job, is_placed_alike(&before, &after));
         }
         self.state.parked.retain(|gang, _| gang.job != edit.job);
         self.move_gangs(edit.job, number);
@@ -234,9 +234,11 @@ impl Applying<'_> {
         job.revisions.iter().find(|revision| revision.number == number).unwrap_or(job.revision()).launch
     }
 
-    /// What was booked was for the job as it was.
-    fn forget_bookings_of(&mut self, id: JobId) {
-        let booked: Vec<GangId> = self.state.reservations.keys().filter(|gang| gang.job == id).copied().collect();
+    /// What was booked was for the job as it was. `alike`: what is kept for it serves it still.
+    fn forget_bookings_of(&mut self, id: JobId, alike: bool) {
+        let of_job = self.state.reservations.iter().filter(|(gang, _)| gang.job == id);
+        let booked = of_job.filter(|(_, known)| !(alike && known.kind.keeps_devices()));
+        let booked: Vec<GangId> = booked.map(|(gang, _)| *gang).collect();
         booked.into_iter().for_each(|gang| self.forget_reservation(gang));
     }
 
@@ -254,6 +256,11 @@ impl Applying<'_> {
             self.release_parts_of_spec(revision.scheduling, revision.launch);
         }
     }
+}
+
+/// Do both ask for the same, where the same may be had?
+fn is_placed_alike(one: &Arc<Scheduling>, other: &Scheduling) -> bool {
+    runs_alike(one, other) && one.together == other.together && one.preemptible == other.preemptible
 }
 
 /// Could a gang that was started with the one go on under the other? What it was placed by, what

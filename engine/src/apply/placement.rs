@@ -64,7 +64,8 @@ impl Applying<'_> {
         feasible::check_placement_shape(&scheduling, placement, self.state)?;
         for part in &placement.parts {
             self.check_part(part, placement.gang)?;
-            self.check_windows(part, placement.gang, &scheduling, made)?;
+            // A plan may have waited for its turn in the log; its runs begin now.
+            self.check_windows(part, placement.gang, &scheduling, made.max(self.now()))?;
         }
         let first = placement.parts.first().ok_or_else(|| Rejection::Shape("no node".into()))?;
         let node = self.state.nodes.get(&first.node).ok_or(Rejection::NodeChanged(first.node))?;

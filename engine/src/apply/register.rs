@@ -179,7 +179,7 @@ impl Applying<'_> {
         record.from_backup = false;
         let same_devices = uuids(&record.inventory).eq(uuids(&registration.inventory));
         if same_devices {
-            record.inventory = no_smaller(&registration.inventory, record.used);
+            self.renew_inventory(node, &registration.inventory);
             return;
         }
         if idle {
@@ -190,29 +190,57 @@ impl Applying<'_> {
         self.keep_slots(node, &registration.inventory);
     }
 
-    /// Slots stay as they are while anything is held; a device that is gone is quarantined.
+    /// A part that has all CPU and memory of its node, as every exclusive one has, keeps others away only while there is
+    /// no more: what the node has gained counts from the registration that finds the part gone.
+    fn renew_inventory(&mut self, node: NodeId, inventory: &Arc<Inventory>) {
+        let filled = self.is_filled_by_one(node);
+        let record = self.node_mut(node);
+        record.inventory = if filled {
+            let Amount { cpu_milli, memory_bytes } = record.inventory.amount();
+            Arc::new(Inventory { cpu_milli, memory_bytes, ..(**inventory).clone() })
+        } else {
+            no_smaller(inventory, record.used)
+        };
+    }
+
+    fn is_filled_by_one(&self, node: NodeId) -> bool {
+        let record = self.state.nodes.get(&node).expect("it registers now");
+        let part = |gang: &GangId| {
+            let attempt = self.state.gangs.get(gang)?.current()?;
+            attempt.part_on(node).map(|at| attempt.parts[at].amount)
+        };
+        let parts = record.gangs.iter().filter_map(part);
+        let all = record.inventory.amount();
+        parts.chain(record.orphans.iter().map(|orphan| orphan.amount)).any(|amount| amount == all)
+    }
+
+    /// Slots stay as they are while anything is held; a device that is gone, or was cut into instances, is quarantined.
     fn keep_slots(&mut self, node: NodeId, inventory: &Arc<Inventory>) {
         let present: BTreeSet<&str> = uuids(inventory).collect();
-        let record = self.node_mut(node);
-        let missing: Vec<u16> = record
-            .inventory
-            .devices
-            .iter()
-            .enumerate()
-            .filter(|(_, device)| !present.contains(device.uuid.as_str()))
-            .map(|(slot, _)| slot as u16)
-            .collect();
+        let split = inventory.split_slots();
+        let split: BTreeSet<&str> =
+            (0u16..).zip(uuids(inventory)).filter(|(slot, _)| split.contains(slot)).map(|(_, uuid)| uuid).collect();
+        let record = self.state.nodes.get(&node).expect("it registers now");
+        let split_before = record.inventory.split_slots();
+        let lost = |(slot, uuid): (u16, &str)| {
+            if !present.contains(uuid) {
+                return Some((slot, "missing from the inventory"));
+            }
+            let cut = split.contains(uuid) && !split_before.contains(&slot);
+            cut.then_some((slot, "cut into instances"))
+        };
+        let lost: Vec<(u16, &str)> = (0u16..).zip(uuids(&record.inventory)).filter_map(lost).collect();
         let mut kept = (**inventory).clone();
         kept.devices = record.inventory.devices.clone();
         kept.links = record.inventory.links.clone();
-        record.inventory = no_smaller(&Arc::new(kept), record.used);
-        for slot in missing {
+        self.renew_inventory(node, &Arc::new(kept));
+        for (slot, why) in lost {
             let holders =
                 self.state.nodes.get(&node).map(|record| record.devices[usize::from(slot)].holders().to_vec());
             for holder in holders.unwrap_or_default() {
                 self.stop(holder.gang, Cause::DeviceFailed { node, slot });
             }
-            self.quarantine_device(node, slot, "missing from the inventory");
+            self.quarantine_device(node, slot, why);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which nodes of a scope: best fit, spread, or the lowest ids.
 
-use super::feasible::per_node_max;
+use super::feasible::{domain_of, per_node_max};
 use super::ledger::{DomainId, NodeView};
 use super::pool::Pool;
 use super::scope::Scope;
@@ -9,8 +9,9 @@ use super::search::{COMPARED_MAX, GATHERED_MAX, Picked, Search};
 use crate::policy::{Domains, Score};
 use muster_common::NodeId;
 use muster_common::job::{Count, DeviceTotal, GroupRequest};
+use muster_common::node::Device;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The four ways in which a gang takes nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +157,34 @@ impl Search<'_> {
         }
     }
 
+    /// As [`Search::room`], by the nodes that serve the group: none that are excluded, taken, outside, or short of
+    /// CPU or memory. Of totals whole steps only.
+    pub fn real_room(&self, scope: &Scope, steps: &mut u64) -> u64 {
+        if let Kind::Total(total) = &self.kind {
+            let max = per_node_max(total).min(total.devices);
+            let mut room = 0;
+            for (_, id) in self.pools(scope).flat_map(|pool| pool.having(1)) {
+                let view = self.view(id);
+                let devices = if scope.holds(view) { self.gives_up_to(view, max, steps) } else { 0 };
+                room += u64::from(whole_steps(devices, total));
+            }
+            return room;
+        }
+        let bound: u64 = scope.bases.iter().map(|&base| self.bound(base)).sum();
+        let serving = self.candidates(scope, bound as usize, steps);
+        let (level, unit, most) = match (&self.group.segment, &self.group.spread) {
+            (Some(cut), _) => (&cut.level, cut.nodes.max(1), if cut.apart { cut.nodes } else { u32::MAX }),
+            (None, Some(cut)) => (&cut.level, 1, cut.nodes),
+            (None, None) => return serving.len() as u64,
+        };
+        let mut by_domain: BTreeMap<_, u32> = BTreeMap::new();
+        for (id, _) in serving {
+            let domain = domain_of(self.fabric, level.as_str(), id, &self.view(id).facts.inventory);
+            domain.into_iter().for_each(|domain| *by_domain.entry(domain).or_default() += 1);
+        }
+        by_domain.values().map(|nodes| u64::from((nodes - nodes % unit).min(most))).sum()
+    }
+
     fn pools<'s>(&'s self, scope: &'s Scope) -> impl Iterator<Item = &'s Pool> + 's {
         scope
             .bases
@@ -281,7 +310,8 @@ impl Search<'_> {
 
     /// One node if it fits on one; else wholly free nodes, and one node for the remainder.
     fn whole_nodes_and_rest(&self, scope: &Scope, total: &DeviceTotal, steps: &mut u64) -> Option<Picked> {
-        let sizes = self.classes.iter().map(|&class| self.ledger.classes()[class].devices.len() as u32);
+        let wants = |device: &Device| self.wants(device);
+        let sizes = self.classes.iter().map(|&class| self.ledger.classes.usable(class, wants));
         let size = sizes.max()?.min(per_node_max(total)).max(1);
         let (nodes, rest) = (total.devices / size, total.devices % size);
         let mut picked = self.flat_nodes_of(scope, nodes as usize, size, steps)?;

@@ -2,6 +2,7 @@
 //! it is written on and rolled back, so a trial costs what it touches and nothing else.
 
 use super::by_node::ByNode;
+use super::classes::{Classes, same_class};
 use super::fragment::Workload;
 use super::islands::{self, Islands};
 use super::owed::{Owed, Take};
@@ -27,9 +28,7 @@ pub const ROOT: DomainId = 0;
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     nodes: ByNode<NodeView>,
-    classes: Vec<Arc<Inventory>>,
-    /// By class: a slot of each sort of device in it.
-    sorts: Vec<Vec<usize>>,
+    pub classes: Classes,
     domains: Vec<Domain>,
     domain_ids: BTreeMap<(usize, Vec<Name>), DomainId>,
     /// Open nodes with a device of which some share is taken and some is free.
@@ -166,6 +165,7 @@ impl Ledger {
         }
         if let Some((facts, listed)) = self.nodes.get(&id).map(|view| (view.facts.clone(), view.listing())) {
             self.relist(&facts, listed, None);
+            self.classes.leave(facts.class);
             for &domain in &facts.domains {
                 self.domains[domain].pools.get_mut(&facts.class).into_iter().for_each(|pool| pool.forget(id));
             }
@@ -185,6 +185,7 @@ impl Ledger {
         let facts = Arc::new(self.facts(record, domains));
         self.latest = Some(facts.clone());
         let view = NodeView::of(facts, record, suppose);
+        self.classes.join(view.facts.class);
         self.relist(&view.facts, None, view.listing());
         self.nodes.insert(record.id, view);
     }
@@ -212,19 +213,7 @@ impl Ledger {
             let Facts { class, even_links, varied, .. } = **like;
             return Facts { id, name, epoch, inventory, class, domains, usable, even_links, varied, islands };
         }
-        let class = match self.classes.iter().position(|known| same_class(known, &inventory)) {
-            Some(class) => class,
-            None => {
-                let devices = &inventory.devices;
-                let same = |a: usize, b: usize| {
-                    devices[a].model == devices[b].model && devices[a].parent.is_some() == devices[b].parent.is_some()
-                };
-                let is_new = |slot: &usize| !(0..*slot).any(|other| same(other, *slot));
-                self.sorts.push((0..devices.len()).filter(is_new).collect());
-                self.classes.push(inventory.clone());
-                self.classes.len() - 1
-            }
-        };
+        let class = self.classes.class_of(&inventory);
         let parents: BTreeSet<u16> = inventory.devices.iter().filter_map(|device| device.parent).collect();
         let links: BTreeSet<_> =
             (0..inventory.links.len()).flat_map(|a| inventory.links[a].iter().skip(a + 1)).collect();
@@ -397,19 +386,20 @@ impl Ledger {
         self.prices.as_deref()
     }
 
+    /// Those that have no node any more, too.
     pub fn classes(&self) -> &[Arc<Inventory>] {
-        &self.classes
+        self.classes.inventories()
     }
 
     /// One device of each sort that machines of a class have.
     pub fn sorts(&self, class: ClassId) -> impl Iterator<Item = &Device> {
-        self.sorts[class].iter().map(move |slot| &self.classes[class].devices[*slot])
+        self.classes.sorts(class)
     }
 
     /// Classes that have an open node now.
     pub fn open_classes(&self) -> impl Iterator<Item = &Inventory> {
         let open = self.domains[ROOT].pools.iter().filter(|(_, pool)| !pool.is_empty());
-        open.map(|(&class, _)| &*self.classes[class])
+        open.map(|(&class, _)| &*self.classes()[class])
     }
 
     pub fn pool(&self, domain: DomainId, class: ClassId) -> Option<&Pool> {
@@ -446,15 +436,6 @@ fn whole(facts: &Facts, free: &[u16]) -> u32 {
 /// Of one class, and joined inside alike.
 fn same_make(a: &Inventory, b: &Inventory) -> bool {
     same_class(a, b) && a.links == b.links && a.devices.iter().zip(&b.devices).all(|(a, b)| a.numa == b.numa)
-}
-
-/// Nodes of one class answer every question about what they are alike.
-fn same_class(a: &Inventory, b: &Inventory) -> bool {
-    a.cpu_milli == b.cpu_milli
-        && a.memory_bytes == b.memory_bytes
-        && a.labels == b.labels
-        && a.devices.len() == b.devices.len()
-        && a.devices.iter().zip(&b.devices).all(|(a, b)| a.model == b.model && a.parent == b.parent)
 }
 
 /// Sizes of the parts on a node, from who holds its devices.

@@ -9,6 +9,7 @@ pub mod brief;
 mod by_node;
 mod capacity;
 mod cells;
+mod classes;
 mod compare;
 pub mod devices;
 mod earliest;

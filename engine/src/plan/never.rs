@@ -5,9 +5,9 @@ use super::ledger::{Ledger, Suppose};
 use super::place::{Request, place};
 use crate::state::State;
 use crate::state::node::NodeRecord;
+use muster_common::Name;
 use muster_common::job::{Count, GroupRequest, Scheduling};
 use muster_common::topology::TopologyMode;
-use muster_common::{Name, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -29,14 +29,14 @@ pub fn fits_ever(state: &State, scheduling: &Scheduling) -> Result<(), NeverFits
 }
 
 /// [`fits_ever`] on a ledger that was emptied before, for who need not know why.
-pub fn could_fit(state: &State, scheduling: &Scheduling, excluded: &[NodeId], empty: &Ledger) -> bool {
-    place(empty, state.fabric(), state.policy(), Request::of(scheduling, excluded), &mut 0).is_some()
+pub fn could_fit(state: &State, scheduling: &Scheduling, empty: &Ledger) -> bool {
+    place(empty, state.fabric(), state.policy(), Request::of(scheduling, &[]), &mut 0).is_some()
 }
 
 /// [`fits_ever`] on a ledger that was emptied before.
 pub fn fits_on(state: &State, scheduling: &Scheduling, empty: &Ledger) -> Result<(), NeverFits> {
     let fits = |request: Request| place(empty, state.fabric(), state.policy(), request, &mut 0).is_some();
-    if could_fit(state, scheduling, &[], empty) {
+    if could_fit(state, scheduling, empty) {
         return Ok(());
     }
     let nodes: Vec<&NodeRecord> = state.nodes().values().collect();

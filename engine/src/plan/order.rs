@@ -149,10 +149,15 @@ impl Scorer {
         }
     }
 
+    /// Does the order move a little with each minute, rather than at moments that can be named?
+    pub fn moves_by_steps(&self) -> bool {
+        self.stability == Stability::ByLane
+    }
+
     /// When what waits could be in another order without any entry.
     pub fn wake_at(&self, state: &State, waiting: &Waiting, now: Time) -> Option<Time> {
         match &self.order {
-            _ if self.stability == Stability::ByLane => Some(step_of(now).plus_ms(STEP_MS)),
+            _ if self.moves_by_steps() => Some(step_of(now).plus_ms(STEP_MS)),
             Order::Las(Las { promote_after: Some(times), .. }) => {
                 let queued = waiting.by_order.values().filter_map(|item| state.gang(item.key.gang));
                 let promoted = queued.map(|gang| promoted_at(gang, *times));

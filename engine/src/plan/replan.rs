@@ -102,7 +102,8 @@ impl<'a> Round<'a> {
                 continue;
             }
             let (Some(job), Some(attempt)) = (self.state.job(id.job), gang.current()) else { continue };
-            let scheduling = self.state.scheduling(job);
+            // It runs on with what it was placed with.
+            let Some(scheduling) = self.state.scheduling_of(*id) else { continue };
             let young = self.now.since_ms(attempt.started_at.unwrap_or(self.now)) < min_run_ms;
             let safe = young || !scheduling.preemptible;
             let key = scorer.key(self.state.policy(), job, scheduling, (*id, Some(gang)), self.state, self.now);
@@ -138,7 +139,7 @@ impl<'a> Round<'a> {
     fn room(&self, order: &[(bool, Place, Candidate)]) -> Room {
         // With a CPU for each device, what is set aside for devices never lacks CPU.
         let enough_cpu = |machine: &Inventory| machine.cpu_milli >= 1000 * machine.devices.len() as u64;
-        let runs = |id: &GangId| self.state.job(id.job).is_some_and(|job| is_fungible(self.state.scheduling(job)));
+        let runs = |id: &GangId| self.state.scheduling_of(*id).is_some_and(|own| is_fungible(own));
         let waits = |candidate: &Candidate| match candidate {
             Candidate::Waits(_, item) => is_fungible(&item.scheduling),
             Candidate::Runs(..) => true,
@@ -180,9 +181,11 @@ impl<'a> Round<'a> {
         let own: Vec<PlacedPart> = held_parts(gang).collect();
         let free = own.iter().all(|part| own_is_free(empty, part));
         let Some(job) = self.state.job(gang.id.job) else { return Stays::Nowhere };
+        let Some(runs_as) = self.state.scheduling_of(gang.id) else { return Stays::Nowhere };
+        // Elsewhere it would start with the newest revision.
         let scheduling = self.state.scheduling(job).clone();
         let found = self.search_on(empty, gang.id, &scheduling);
-        let better = |parts: &[PlacedPart]| self.dislike(&scheduling, parts) < self.dislike(&scheduling, &own);
+        let better = |parts: &[PlacedPart]| self.dislike(&scheduling, parts) < self.dislike(runs_as, &own);
         match found {
             Some(parts) if !free || better(&parts) => {
                 occupy(empty, &parts);

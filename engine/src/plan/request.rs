@@ -3,7 +3,7 @@
 
 use super::feasible::per_node_max;
 use muster_common::Name;
-use muster_common::job::{Count, DeviceTotal, GROUPS_MAX, GroupRequest, RanksPerNode, Scheduling};
+use muster_common::job::{Count, DeviceTotal, GROUPS_MAX, GroupRequest, RANKS_PER_NODE_MAX, RanksPerNode, Scheduling};
 use muster_common::topology::{FabricSpec, LabelWish, TopologyMode, TopologyRequest};
 use std::collections::BTreeSet;
 
@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 /// booking.
 pub const GANG_NODES_MAX: u32 = 4_096;
 pub const GANG_DEVICES_MAX: u64 = 32_768;
+/// Most ranks of one gang: State keeps the exit of each, and counts them in 32 bits.
+const GANG_RANKS_MAX: u64 = 4_000_000;
 const PREFERS_MAX: usize = 64;
 
 /// # Errors
@@ -37,6 +39,10 @@ pub fn check_request(scheduling: &Scheduling, fabric: &FabricSpec) -> Result<(),
     if scheduling.devices() > GANG_DEVICES_MAX {
         return Err(format!("a gang has at most {GANG_DEVICES_MAX} devices, not {}", scheduling.devices()));
     }
+    let ranks: u64 = scheduling.groups.iter().map(ranks_of).sum();
+    if ranks > GANG_RANKS_MAX {
+        return Err(format!("a gang has at most {GANG_RANKS_MAX} ranks, and this one could have {ranks}"));
+    }
     check_levels(&scheduling.together, fabric)?;
     if scheduling.together.iter().any(|wish| wish.mode != TopologyMode::Required || wish.at_most != 1) {
         return Err("groups are kept together in one domain of a level, which is required, or not at all".into());
@@ -55,6 +61,18 @@ fn nodes_of(group: &GroupRequest) -> u64 {
     }
 }
 
+/// The most ranks a group can have: a total of devices may come from as many nodes as its minimum per node lets it.
+fn ranks_of(group: &GroupRequest) -> u64 {
+    let nodes = match &group.count {
+        Count::Nodes { nodes, .. } => *nodes,
+        Count::Total(total) => total.devices.saturating_sub(1) / total.per_node_min.max(1) + 1,
+    };
+    match group.ranks {
+        RanksPerNode::Fixed(ranks) => u64::from(nodes) * u64::from(ranks),
+        RanksPerNode::PerDevice => group.devices().max(nodes.into()),
+    }
+}
+
 fn check_group(group: &GroupRequest, fabric: &FabricSpec) -> Result<(), String> {
     if group.share.0 == 0 || group.share.0 > 1000 {
         return Err(format!("the share of a device is {} thousandths; it must be from 1 to 1000", group.share.0));
@@ -69,8 +87,10 @@ fn check_group(group: &GroupRequest, fabric: &FabricSpec) -> Result<(), String> 
         Count::Total(total) => check_total(total)?,
         Count::Nodes { .. } => {}
     }
-    if group.ranks == RanksPerNode::Fixed(0) {
-        return Err("a node of a gang has at least one rank".into());
+    if let RanksPerNode::Fixed(ranks) = group.ranks
+        && (ranks == 0 || ranks > RANKS_PER_NODE_MAX)
+    {
+        return Err(format!("a node of a gang has from 1 to {RANKS_PER_NODE_MAX} ranks, not {ranks}"));
     }
     if group.exclusive && !group.share.is_whole() {
         return Err("whole nodes (`exclusive`) and a share of a device contradict each other".into());

@@ -104,13 +104,13 @@ impl Ever {
         if let Some(&known) = self.fits.get(&wanted) {
             return known;
         }
-        let fits = could_fit(state, &item.scheduling, &[], self.emptied(state));
+        let fits = could_fit(state, &item.scheduling, self.emptied(state));
         self.fits.insert(wanted, fits);
         fits
     }
 
     /// Could it run if nothing else did, off those nodes?
-    fn fits_off(&mut self, state: &State, item: &Item, excluded: &[NodeId]) -> bool {
+    fn fits_off(&mut self, state: &State, item: &Item, excluded: &[NodeId], steps: &mut u64) -> bool {
         if !self.fits(state, item) || excluded.is_empty() {
             return self.fits(state, item);
         }
@@ -118,7 +118,8 @@ impl Ever {
         if let Some(&known) = self.fits_off.get(&asked) {
             return known;
         }
-        let fits = could_fit(state, &item.scheduling, excluded, self.emptied(state));
+        let request = Request::of(&item.scheduling, excluded);
+        let fits = place(self.emptied(state), state.fabric(), state.policy(), request, steps).is_some();
         if self.fits_off.len() >= FITS_OFF_MAX {
             self.fits_off.clear();
         }
@@ -374,7 +375,7 @@ impl<'a> Round<'a> {
     /// Could it run if nothing else did, where it has not failed?
     pub fn could_ever(&mut self, gang: GangId, item: &Item) -> bool {
         let excluded = self.excluded(gang);
-        self.ever.fits_off(self.state, item, excluded)
+        self.ever.fits_off(self.state, item, excluded, &mut self.spent)
     }
 
     /// Occupies the parts on the ledger.

@@ -75,8 +75,7 @@ impl Search<'_> {
 
     /// Against the largest machine of the cluster.
     fn least_left(&self, view: &NodeView, devices: u32) -> u64 {
-        let classes = self.ledger.classes();
-        let most_cpu = classes.iter().map(|class| class.cpu_milli).max().unwrap_or(0).max(1) as f64;
+        let most_cpu = self.ledger.classes.largest().cpu_milli.max(1) as f64;
         let wants = amount_on(self.group, &view.facts.inventory, devices);
         let cpu = view.amount.cpu_milli.saturating_sub(wants.cpu_milli) as f64 / most_cpu;
         let taken = u64::from(devices) * u64::from(self.milli());
@@ -86,7 +85,7 @@ impl Search<'_> {
 
     /// Thousandths of devices of the largest machine of the cluster.
     fn most_milli(&self) -> u64 {
-        1000 * self.ledger.classes().iter().map(|class| class.devices.len()).max().unwrap_or(0).max(1) as u64
+        1000 * u64::from(self.ledger.classes.largest().devices.max(1))
     }
 
     /// Up to 25 for devices that are not free, against the largest machine, and 75 where all parts are of this size,
@@ -110,51 +109,68 @@ impl Search<'_> {
     fn after(&self, view: &NodeView, devices: u32) -> (u64, Vec<u16>) {
         let wants = amount_on(self.group, &view.facts.inventory, devices);
         let amount = view.amount.minus(&wants).unwrap_or_default();
+        let before = self.ledger.workload().fragment(view, &view.free, view.amount);
+        if self.milli() < 1000 {
+            let sets = self.share_sets(view, devices, self.milli());
+            let found = sets.into_iter().filter_map(|set| self.shares_on(view, set, devices, amount, before));
+            if let Some(best) = found.min_by(|a, b| (b.0, &a.1).cmp(&(a.0, &b.1))) {
+                return best;
+            }
+        }
         let mut free = view.free.clone();
-        let before = self.ledger.workload().fragment(view, &free, view.amount);
-        let mut slots: Vec<u16> = Vec::new();
-        let mut score = None;
         if self.milli() == 1000 {
             // Which of the wholly free ones makes no difference.
             let whole = (0..free.len()).filter(|&slot| free[slot] == 1000 && self.wants_slot(view, slot));
             let taken: Vec<usize> = whole.take(devices as usize).collect();
             taken.into_iter().for_each(|slot| free[slot] = 0);
-        } else {
-            for _ in 0..devices {
-                let Some((best, slot)) = self.best_slot(view, &mut free, &slots, amount, before) else { break };
-                free[usize::from(slot)] -= self.milli();
-                slots.push(slot);
-                score = Some(best);
-            }
         }
-        let whole = || self.gain(before, self.ledger.workload().fragment(view, &free, amount));
-        (score.unwrap_or_else(whole), slots)
+        (self.gain(before, self.ledger.workload().fragment(view, &free, amount)), Vec::new())
     }
 
-    /// The device on which one more share breaks the least; the lowest of several.
+    /// As many shares one after the other, each where it breaks the least.
+    fn shares_on(
+        &self,
+        view: &NodeView,
+        mut left: Vec<u16>,
+        devices: u32,
+        amount: Amount,
+        before: u64,
+    ) -> Option<(u64, Vec<u16>)> {
+        let mut free = view.free.clone();
+        let mut slots: Vec<u16> = Vec::new();
+        let mut score = None;
+        for _ in 0..devices {
+            let Some((best, slot)) = self.best_slot(view, &mut free, &left, amount, before) else { break };
+            free[usize::from(slot)] -= self.milli();
+            left.retain(|&other| other != slot);
+            slots.push(slot);
+            score = Some(best);
+        }
+        score.map(|score| (score, slots))
+    }
+
+    /// The one of these devices on which a share more breaks the least; the lowest of several.
     fn best_slot(
         &self,
         view: &NodeView,
         free: &mut [u16],
-        taken: &[u16],
+        left: &[u16],
         amount: Amount,
         before: u64,
     ) -> Option<(u64, u16)> {
         let mut best: Option<(u64, u16)> = None;
-        let may = |free: &[u16], slot: usize| {
-            free[slot] >= self.milli() && !taken.contains(&(slot as u16)) && self.wants_slot(view, slot)
-        };
-        for at in 0..free.len() {
+        for (place, &slot) in left.iter().enumerate() {
+            let at = usize::from(slot);
             // On a node of one model devices with as much free are as good as each other.
-            let known = || !view.facts.varied && (0..at).any(|other| free[other] == free[at] && may(free, other));
-            if !may(free, at) || known() {
+            let same = |other: &u16| free[usize::from(*other)] == free[at];
+            if !view.facts.varied && left[..place].iter().any(same) {
                 continue;
             }
             free[at] -= self.milli();
             let score = self.gain(before, self.ledger.workload().fragment(view, free, amount));
             free[at] += self.milli();
             if best.is_none_or(|(known, _)| score > known) {
-                best = Some((score, at as u16));
+                best = Some((score, slot));
             }
         }
         best

@@ -236,29 +236,51 @@ impl<'a> Search<'a> {
         &self.ledger.domain_view(domain).path
     }
 
-    /// At most so many domains of a level: the roomiest ones, and for the rest the least sufficient.
+    /// At most so many domains of a level: those that seem the roomiest. Where too few of their nodes serve the
+    /// group, once more by those that do: they are looked at one by one.
     fn some_domains(&self, scope: &Scope, level: scope::Level, steps: &mut u64) -> Option<Picked> {
-        let mut left: Vec<(u64, DomainId)> = self
-            .ledger
-            .domains_at(level.tree, level.depth)
+        let domains = self.ledger.domains_at(level.tree, level.depth);
+        let seeming: Vec<(u64, DomainId)> = domains
             .filter(|&domain| scope.admits(self.ledger, domain))
             .map(|domain| (self.room(scope, domain), domain))
-            .filter(|(bound, _)| *bound > 0)
+            .filter(|(room, _)| *room > 0)
             .collect();
+        let (first, missing) = self.roomiest(seeming.clone(), level.at_most);
+        if missing > 0 {
+            return None;
+        }
+        let found = self.checked(self.fill(&scope.among(self.ledger, first.clone()), steps));
+        if found.is_some() {
+            return found;
+        }
+        let mut real = seeming;
+        real.iter_mut().for_each(|(room, domain)| *room = self.real_room(&scope.narrow(self.ledger, *domain), steps));
+        real.retain(|(room, _)| *room > 0);
+        let (second, missing) = self.roomiest(real, level.at_most);
+        // The remainder of a total is for a node that has too little for a step.
+        let odd = match &self.kind {
+            Kind::Total(total) => u64::from(total.step) + u64::from(total.per_node_min),
+            _ => 1,
+        };
+        if missing >= odd || second == first {
+            return None;
+        }
+        self.fill(&scope.among(self.ledger, second), steps)
+    }
+
+    /// Of domains with so much room the roomiest ones, and for the rest the least sufficient. What they lack comes
+    /// second.
+    fn roomiest(&self, mut left: Vec<(u64, DomainId)>, at_most: u32) -> (Vec<DomainId>, u64) {
         left.sort_by(|a, b| (a.0, self.path(b.1)).cmp(&(b.0, self.path(a.1))));
         let mut wanted = self.kind.need();
         let mut chosen = Vec::new();
-        while wanted > 0 && (chosen.len() as u32) < level.at_most {
-            let enough = left.partition_point(|(bound, _)| *bound < wanted);
-            let at = if enough < left.len() { enough } else { left.len().checked_sub(1)? };
-            let (bound, domain) = left.remove(at);
-            wanted = wanted.saturating_sub(bound);
+        while wanted > 0 && !left.is_empty() && (chosen.len() as u32) < at_most {
+            let enough = left.partition_point(|(room, _)| *room < wanted);
+            let (room, domain) = left.remove(enough.min(left.len() - 1));
+            wanted = wanted.saturating_sub(room);
             chosen.push(domain);
         }
-        if wanted > 0 {
-            return None;
-        }
-        self.fill(&scope.among(self.ledger, chosen), steps)
+        (chosen, wanted)
     }
 
     /// The last word on topology and shape is the predicate that `apply` uses.
@@ -334,6 +356,7 @@ impl<'a> Search<'a> {
         let enough = |slot: &usize| view.free[*slot] >= milli && self.wants(&devices[*slot]);
         self.may_use(view)
             && (0..view.free.len()).filter(enough).take(count as usize).count() == count as usize
+            && (view.facts.islands.cut.is_empty() || !self.share_sets(view, count, milli).is_empty())
             && view.amount.covers(&amount_on(self.group, &view.facts.inventory, count))
     }
 
@@ -346,19 +369,37 @@ impl<'a> Search<'a> {
             slots.sort_unstable();
             return Some(slots);
         }
-        let devices = &view.facts.inventory.devices;
-        let rank = |slot: usize| match self.policy.device {
-            DeviceChoice::ByChance => self.chance(BY_CHANCE, slot as u64),
-            _ => u64::from(view.free[slot]),
+        let rank = |slot: u16| match self.policy.device {
+            DeviceChoice::ByChance => self.chance(BY_CHANCE, u64::from(slot)),
+            _ => u64::from(view.free[usize::from(slot)]),
         };
-        let mut slots: Vec<(u64, u16)> = (0..view.free.len())
-            .filter(|&slot| view.free[slot] >= milli && self.wants(&devices[slot]))
-            .map(|slot| (rank(slot), slot as u16))
-            .collect();
-        slots.sort_unstable();
-        let mut chosen: Vec<u16> = slots.into_iter().take(count as usize).map(|(_, slot)| slot).collect();
+        let best_of = |set: Vec<u16>| {
+            let mut slots: Vec<(u64, u16)> = set.into_iter().map(|slot| (rank(slot), slot)).collect();
+            slots.sort_unstable();
+            slots.truncate(count as usize);
+            slots
+        };
+        let best = self.share_sets(view, count, milli).into_iter().map(best_of).min()?;
+        let mut chosen: Vec<u16> = best.into_iter().map(|(_, slot)| slot).collect();
         chosen.sort_unstable();
         Some(chosen)
+    }
+
+    /// Slots with such a share free: all of a sound machine; of one that is cut those of each island that has as
+    /// many as one part wants.
+    pub fn share_sets(&self, view: &NodeView, count: u32, milli: u16) -> Vec<Vec<u16>> {
+        let devices = &view.facts.inventory.devices;
+        let enough = |slot: &usize| view.free[*slot] >= milli && self.wants(&devices[*slot]);
+        let slots: Vec<u16> = (0..view.free.len()).filter(enough).map(|slot| slot as u16).collect();
+        let cut = &view.facts.islands.cut;
+        if cut.is_empty() {
+            return vec![slots];
+        }
+        let on = |island: &Vec<u16>| slots.iter().copied().filter(|slot| island.contains(slot)).collect::<Vec<u16>>();
+        let mut sets: Vec<Vec<u16>> = cut.iter().map(on).collect();
+        sets.push(slots.iter().copied().filter(|slot| !cut.iter().any(|island| island.contains(slot))).collect());
+        sets.retain(|set| set.len() >= count as usize);
+        sets
     }
 
     /// Parts in rank order: nodes by their place in the first tree (with segments: the segments' tree), so

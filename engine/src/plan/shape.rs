@@ -86,7 +86,7 @@ fn check_part(group: &GroupRequest, part: &PlacedPart, node: &NodeRecord) -> Res
             return shape(format!("device {slot} of node {} is split into instances", part.node));
         }
     }
-    if group.share.is_whole() && !islands::of(&node.inventory).holds_in_one(&slots) {
+    if !islands::of(&node.inventory).holds_in_one(&slots) {
         return shape(format!("devices of node {} are not joined with each other", part.node));
     }
     if part.amount != part_amount(group, node, part.devices.len() as u32) {

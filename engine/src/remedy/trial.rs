@@ -62,7 +62,7 @@ struct Starts(BTreeMap<GangId, Time>);
 impl Hooks for Starts {
     fn run_ms(&mut self, state: &State, gang: GangId) -> Option<u64> {
         let job = state.job(gang.job)?;
-        run_ms(state.policy(), job, &state.scheduling(job).limits)
+        run_ms(state.policy(), job, &state.scheduling_of(gang)?.limits)
     }
 
     fn on_entry(&mut self, _state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {

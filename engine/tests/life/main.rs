@@ -6,6 +6,7 @@ mod property;
 mod support;
 
 mod circles;
+mod deadline_revision;
 mod depend;
 mod edit;
 mod excluded;
@@ -21,5 +22,6 @@ mod random;
 mod reasons;
 mod restore;
 mod second_tries;
+mod stale_plan_window;
 mod timer_clash;
 mod touched;

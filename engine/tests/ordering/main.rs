@@ -11,4 +11,5 @@ mod fair_tree;
 mod kueue_order;
 mod named_orders;
 mod plan_order;
+mod refill_old_revision;
 mod starvation;

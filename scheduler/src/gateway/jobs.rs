@@ -99,8 +99,10 @@ pub(super) async fn why(
     let subject = load(inner, caller, request.job).await?;
     let answer = move |inner: &Inner| {
         let (state, now, clock) = (&subject.state, subject.now, &*inner.ctx.clock);
-        let forecast = queued(&subject, ordinal).map(|gang| inner.estimates.get_for(gang, state, now, clock));
-        Ok((why::answer(&subject, ordinal, forecast.as_deref()), subject))
+        let ahead = queued(&subject, ordinal).map(|gang| inner.estimates.get_for(gang, state, now, clock));
+        let (forecast, again_in_ms) = ahead.map(|ahead| (ahead.forecast, ahead.again_in_ms)).unzip();
+        let again_in_ms = again_in_ms.unwrap_or_default();
+        Ok((why::answer_until(&subject, ordinal, forecast.as_deref(), again_in_ms), subject))
     };
     let (mut reply, subject) = inner.reading(answer).await?;
     let Some(gang) = why::waiting_gang(&subject, ordinal) else { return Ok(reply) };

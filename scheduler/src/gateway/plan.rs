@@ -168,7 +168,7 @@ fn no_latest(latest: &Forecast) -> &'static str {
     if !latest.complete {
         "too much is ahead to play to the limits"
     } else if latest.ends.values().any(Option::is_none) {
-        "something ahead has no time limit"
+        "the end of something that runs or starts before is not known"
     } else {
         "it does not start if each runs to its time limit"
     }
@@ -223,7 +223,7 @@ mod tests {
         let cut = Forecast { ends: [(gang, None)].into(), ..Forecast::default() };
         assert_eq!(no_latest(&cut), "too much is ahead to play to the limits");
         let endless = Forecast { complete: true, ..cut };
-        assert_eq!(no_latest(&endless), "something ahead has no time limit");
+        assert_eq!(no_latest(&endless), "the end of something that runs or starts before is not known");
         let ends = Forecast { ends: [(gang, Some(Time(1)))].into(), ..endless };
         assert_eq!(no_latest(&ends), "it does not start if each runs to its time limit");
     }

@@ -29,43 +29,50 @@ pub struct Estimates {
 
 struct Latest {
     index: u64,
+    /// Until then also whoever came since makes do with it.
+    reused_until_ms: u64,
     fresh_until_ms: u64,
     forecast: Arc<Forecast>,
+}
+
+/// A play, and how long whoever is not in it waits for the next one.
+pub struct Ahead {
+    pub forecast: Arc<Forecast>,
+    pub again_in_ms: u64,
 }
 
 impl Estimates {
     /// The forecast of this state, or a slightly older one. Takes long; not for an async thread.
     pub fn get(&self, state: &State, now: Time, clock: &dyn Clock) -> Arc<Forecast> {
-        self.get_if(state, now, clock, |_| true)
+        self.get_if(state, now, clock, |_| true).forecast
     }
 
-    /// As [`Self::get`], but no older one that was made before this gang waited.
-    pub fn get_for(&self, gang: GangId, state: &State, now: Time, clock: &dyn Clock) -> Arc<Forecast> {
+    /// As [`Self::get`], but an older one that was made before this gang waited only while it is too early for
+    /// another: else who asks for each new job would keep everybody else out.
+    pub fn get_for(&self, gang: GangId, state: &State, now: Time, clock: &dyn Clock) -> Ahead {
         self.get_if(state, now, clock, |forecast| knows(forecast, state, gang))
     }
 
-    fn get_if(
-        &self,
-        state: &State,
-        now: Time,
-        clock: &dyn Clock,
-        will_do: impl Fn(&Forecast) -> bool,
-    ) -> Arc<Forecast> {
+    fn get_if(&self, state: &State, now: Time, clock: &dyn Clock, will_do: impl Fn(&Forecast) -> bool) -> Ahead {
         // Whoever comes while one is made waits for it instead of making another.
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let begun_ms = clock.boottime_ms();
         let usable = |latest: &&Latest| {
-            let fresh = begun_ms < latest.fresh_until_ms && will_do(&latest.forecast);
-            latest.index >= state.applied_index() || fresh
+            let fresh = begun_ms < latest.fresh_until_ms;
+            let known = begun_ms < latest.reused_until_ms || will_do(&latest.forecast);
+            latest.index >= state.applied_index() || fresh && known
         };
         if let Some(latest) = latest.as_ref().filter(usable) {
-            return latest.forecast.clone();
+            let again_in_ms = latest.reused_until_ms.saturating_sub(begun_ms);
+            return Ahead { forecast: latest.forecast.clone(), again_in_ms };
         }
         let forecast = Arc::new(forecast(state, now));
         let (ended_ms, index) = (clock.boottime_ms(), state.applied_index());
-        let fresh_until_ms = ended_ms + FRESH_MS.max(REUSE * ended_ms.saturating_sub(begun_ms));
-        *latest = Some(Latest { index, fresh_until_ms, forecast: forecast.clone() });
-        forecast
+        // Less than the clock can tell is not nothing.
+        let again_in_ms = REUSE * ended_ms.saturating_sub(begun_ms).max(1);
+        let (reused_until_ms, fresh_until_ms) = (ended_ms + again_in_ms, ended_ms + FRESH_MS.max(again_in_ms));
+        *latest = Some(Latest { index, reused_until_ms, fresh_until_ms, forecast: forecast.clone() });
+        Ahead { forecast, again_in_ms }
     }
 
     /// For lists: only where it is cheap.
@@ -169,6 +176,16 @@ pub fn start(
 
 /// The whole answer about one job.
 pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecast>) -> pb::WhyReply {
+    answer_until(subject, ordinal, forecast, 0)
+}
+
+/// The same; the next look ahead is made in `again_in_ms`.
+pub fn answer_until(
+    subject: &Subject,
+    ordinal: Option<u32>,
+    forecast: Option<&Forecast>,
+    again_in_ms: u64,
+) -> pb::WhyReply {
     let state = &subject.state;
     let mut reply = pb::WhyReply {
         job: Some(job::summary(subject, ordinal)),
@@ -190,7 +207,7 @@ pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecas
         let start = start(gang, starts_now, booked, forecast, subject.now);
         reply.start_estimate_at_ms = start.map(|start| start.at.0);
         reply.start_estimate_coarse = start.is_some_and(|start| start.coarse);
-        reply.estimate_text = estimate_text(state, &explanation, forecast, start).to_owned();
+        reply.estimate_text = estimate_text(state, &explanation, forecast, start, again_in_ms);
     }
     if let Some((position, length)) = explanation.position {
         (reply.position, reply.queue_length) = (Some(position), length);
@@ -253,10 +270,11 @@ fn estimate_text(
     explanation: &Explanation,
     forecast: Option<&Forecast>,
     start: Option<Start>,
-) -> &'static str {
+    again_in_ms: u64,
+) -> String {
     let gang = explanation.gang;
     let foreseen = forecast.and_then(|forecast| forecast.start(gang)).is_some_and(|start| !start.coarse);
-    match (start, forecast) {
+    let text = match (start, forecast) {
         _ if explanation.starts_now => "the next cycle starts it",
         _ if foreseen => "if what runs ends by its expected time or its limit, and nothing new goes before it",
         (Some(Start { coarse: true, .. }), _) => {
@@ -264,25 +282,35 @@ fn estimate_text(
         }
         (Some(_), _) => "the start that is booked for it",
         (None, None) => "no estimate was made",
-        (None, Some(forecast)) => unforeseen(state, explanation, forecast),
-    }
+        (None, Some(forecast)) => return unforeseen(state, explanation, forecast, again_in_ms),
+    };
+    text.to_owned()
 }
 
 /// Why a gang without a start has none.
-fn unforeseen(state: &State, explanation: &Explanation, forecast: &Forecast) -> &'static str {
+fn unforeseen(state: &State, explanation: &Explanation, forecast: &Forecast, again_in_ms: u64) -> String {
     let gang = explanation.gang;
     let blocks = |reason: Reason| explanation.blockers.iter().any(|blocker| blocker.reason == reason);
-    if blocks(Reason::Hold) {
+    let text = if blocks(Reason::Hold) {
         "it is held"
     } else if blocks(Reason::NeverFits) || forecast.unplaceable.contains_key(&gang.job) {
         "it could not even run on an empty cluster"
     } else if !knows(forecast, state, gang) {
-        "it came after the look ahead was made; ask again in a moment"
+        return came_since(again_in_ms);
     } else if !forecast.complete {
         "too much is ahead of it to play forward"
     } else if forecast.ends.values().any(Option::is_none) {
         "the cluster was played forward and it did not start; of something that runs there the end is not known"
     } else {
         "the cluster was played forward until nothing more ended, and it did not start"
-    }
+    };
+    text.to_owned()
+}
+
+fn came_since(again_in_ms: u64) -> String {
+    let again = match again_in_ms.div_ceil(1_000) {
+        0 => "a moment".to_owned(),
+        seconds => duration(seconds * 1_000),
+    };
+    format!("it came after the look ahead was made; ask again in {again}")
 }

@@ -77,6 +77,7 @@ fn each_value_that_cannot_be_meant_names_its_path() {
         (r#"{"gang": {"run": "x", "gpu": "H100 |", "gpus": 1}}"#, "gang.gpu", SpecErrorKind::Value),
         (r#"{"gang": {"run": "x", "share": 1.5, "gpus_per_node": 1}}"#, "gang.share", SpecErrorKind::Value),
         (r#"{"gang": {"run": "x", "ranks_per_node": 0}}"#, "gang.ranks_per_node", SpecErrorKind::Value),
+        (r#"{"gang": {"run": "x", "ranks_per_node": 1025}}"#, "gang.ranks_per_node", SpecErrorKind::Value),
         (r#"{"gang": {"run": "x", "ranks_per_node": "gpu"}}"#, "gang.ranks_per_node", SpecErrorKind::Value),
         (r#"{"gang": {"run": "x", "topology": {"at_most": 2}}}"#, "gang.topology.within", SpecErrorKind::Missing),
         (

@@ -316,7 +316,8 @@ impl OnNode<'_, '_> {
         let free = self.devices_without(&[], 1000);
         let bundle = |gang: GangId| {
             let gives = u64::from(self.devices_without(&[gang], 1000) - free);
-            (gives > 0).then(|| Bundle::of(self.record.id, vec![gang], gives, self.offers))
+            // Who holds none may hold the CPU and the memory that they are of no use without.
+            (gives > 0 || self.holds_nothing(gang)).then(|| Bundle::of(self.record.id, vec![gang], gives, self.offers))
         };
         (u64::from(free), self.candidates().into_iter().filter_map(bundle).collect())
     }
@@ -354,13 +355,14 @@ fn candidate(key: Key, found: Yield, need: u64, offers: &Offers) -> Option<Candi
     let mut rest: BTreeSet<GangId> = BTreeSet::new();
     let mut have = found.free;
     for (_, bundle) in &order {
-        if have < need {
+        if have < need && bundle.gives > 0 {
             have += bundle.gives;
             chosen.extend(&bundle.victims);
         } else {
-            rest.extend(bundle.victims.iter().filter(|gang| !chosen.contains(gang)));
+            rest.extend(&bundle.victims);
         }
     }
+    rest.retain(|gang| !chosen.contains(gang));
     let to_stop = |gang: &&GangId| !offers.leaving.contains(gang);
     if have < need || chosen.iter().filter(to_stop).count() > offers.victims_max {
         return None;

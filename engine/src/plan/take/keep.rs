@@ -217,6 +217,7 @@ impl Round<'_> {
             // What it keeps is its own: the rest is to leave everybody's cells beside it.
             let keeps: Vec<PlacedPart> = parts.iter().flatten().cloned().collect();
             self.hold_cells(gang, &keeps, 1);
+            self.charge(gang, &keeps, 1);
             let found = self.search(gang, &rest);
             self.ledger.rollback(mark);
             new = found?;

@@ -54,7 +54,8 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// No account is brought below what it owns of any model by more than the last of its victims.
+    /// No account is brought below what it owns of a model by more than the last of its victims. In reclaim only
+    /// models that the waiting gang asks for are looked at.
     fn are_fair(&self, victims: &[GangId]) -> bool {
         let mut taken: BTreeMap<(AccountAt, ModelAt), Vec<Milli>> = BTreeMap::new();
         for (at, model, milli) in victims.iter().filter_map(|victim| self.borrowed.get(victim)).flatten() {
@@ -94,6 +95,8 @@ pub struct TakingBack {
     counted: BTreeSet<GangId>,
     /// Told to stop in this cycle.
     victims: BTreeSet<GangId>,
+    /// How many of them for a higher class; what guarantees take counts against no budget.
+    preempted: usize,
     /// What was set aside on the ledger, by whose it is.
     masked: BTreeMap<GangId, Vec<Masked>>,
     charged: BTreeMap<GangId, Vec<PlacedPart>>,
@@ -288,6 +291,7 @@ impl Round<'_> {
             grace_ms = grace_ms.max(self.running(*victim).map_or(0, |runs| runs.scheduling.checkpoint.grace_ms));
             self.steps.push(PlanStep::Stop { gang: *victim, attempt: record.attempt, by: Some(gang), why });
             self.taking.victims.insert(*victim);
+            self.taking.preempted += usize::from(why == StopFor::Priority);
             self.ledger.set_gone(*victim, true);
         }
         let gone_by = self.now.plus_ms(grace_ms);

@@ -1,7 +1,6 @@
 //! Preemption by priority class: who may have others stopped, and whom.
 
 use super::{Offers, Price};
-use crate::command::{PlanStep, StopFor};
 use crate::plan::round::Round;
 use crate::plan::running::Runs;
 use crate::plan::waiting::Item;
@@ -26,7 +25,7 @@ impl Round<'_> {
             return None;
         }
         let (left, opens_at) = left_this_hour(state, preempt, self.now);
-        let left = left.saturating_sub(self.steps.iter().filter(|step| stops_for_priority(step)).count());
+        let left = left.saturating_sub(self.taking.preempted);
         // More may be stopped then than now, and no entry will say so.
         opens_at.into_iter().for_each(|at| self.retry(at));
         let mut offers = Offers::default();
@@ -83,11 +82,6 @@ fn left_this_hour(state: &State, preempt: &Preempt, now: Time) -> (usize, Option
     let lately = state.preempted().keys().rev().map(|(at, _)| *at).take_while(|at| now.since_ms(*at) < HOUR_MS);
     let (used, first) = lately.fold((0, None), |(used, _), at| (used + 1, Some(at)));
     ((preempt.per_hour as usize).saturating_sub(used), first.map(|at: Time| at.plus_ms(HOUR_MS)))
-}
-
-/// What a guarantee takes counts against no budget.
-fn stops_for_priority(step: &PlanStep) -> bool {
-    matches!(step, PlanStep::Stop { why: StopFor::Priority, .. })
 }
 
 /// From when on a gang may be stopped; `None` = not any more.

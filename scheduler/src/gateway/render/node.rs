@@ -138,7 +138,7 @@ pub fn expected_end(state: &State, gang: GangId) -> Option<Time> {
     if let GangState::Stopping(..) = record.state {
         return Some(state.now());
     }
-    let run_ms = run_ms(state.policy(), job, &state.scheduling(job).limits)?;
+    let run_ms = run_ms(state.policy(), job, &state.scheduling_of(gang)?.limits)?;
     Some(attempt.started_at.unwrap_or(attempt.placed_at).plus_ms(run_ms).max(state.now()))
 }
 

@@ -7,7 +7,7 @@ use muster_engine::forecast::{forecast, forecast_within};
 use muster_engine::plan::brief::briefs;
 use muster_engine::{Command, Memo};
 use muster_proto::client as pb;
-use muster_runtime::clock::ManualTime;
+use muster_runtime::clock::{Clock, ManualTime, Sleep};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -236,24 +236,98 @@ fn a_job_that_came_after_the_last_play_is_played_for_once() {
     let first = cluster.submit("bob", TWO_NODES);
     cluster.start(gang0(first));
     let before = cluster.subject(first);
-    let (estimates, clock) = (why::Estimates::default(), ManualTime::new(0).clock());
+    let time = ManualTime::new(0);
+    let (estimates, clock) = (why::Estimates::default(), time.clock());
     let kept = estimates.get(&before.state, before.now, &clock);
     let fresh = cluster.submit("alice", TWO_NODES);
     let subject = cluster.subject(fresh);
     let stale = why::answer(&subject, None, Some(&kept));
     assert_eq!(stale.start_estimate_at_ms, None);
     assert_eq!(stale.estimate_text, "it came after the look ahead was made; ask again in a moment");
-    let anew = estimates.get_for(gang0(fresh), &subject.state, subject.now, &clock);
+    time.advance(10);
+    let anew = estimates.get_for(gang0(fresh), &subject.state, subject.now, &clock).forecast;
     let answer = why::answer(&subject, None, Some(&anew));
     assert!(answer.start_estimate_at_ms.is_some() && answer.estimate_text.starts_with("if what runs ends"));
     cluster.pass(1_000);
     let later = cluster.subject(fresh);
-    let again = estimates.get_for(gang0(fresh), &later.state, later.now, &clock);
+    time.advance(1_000);
+    let again = estimates.get_for(gang0(fresh), &later.state, later.now, &clock).forecast;
     assert!(Arc::ptr_eq(&anew, &again), "the play that knows the job is kept for a while");
     cluster.decide();
     let booked = why::answer(&cluster.subject(fresh), None, Some(&kept));
     assert!(booked.start_estimate_at_ms.is_some());
     assert_eq!(booked.estimate_text, "the start that is booked for it");
+}
+
+#[test]
+fn a_play_is_used_for_a_while_however_many_new_jobs_are_asked_about() {
+    let mut cluster = Cluster::new(2, 2);
+    let first = cluster.submit("bob", TWO_NODES);
+    cluster.start(gang0(first));
+    let time = ManualTime::new(0);
+    let (estimates, clock) = (why::Estimates::default(), time.clock());
+    let before = cluster.subject(first);
+    let mut last = estimates.get(&before.state, before.now, &clock);
+    let mut plays = 1;
+    for _ in 0..20 {
+        let fresh = cluster.submit("alice", TWO_NODES);
+        let subject = cluster.subject(fresh);
+        let ahead = estimates.get_for(gang0(fresh), &subject.state, subject.now, &clock);
+        if !Arc::ptr_eq(&last, &ahead.forecast) {
+            plays += 1;
+        }
+        last = ahead.forecast;
+        let answer = why::answer_until(&subject, None, Some(&last), ahead.again_in_ms);
+        assert_eq!(answer.estimate_text, "it came after the look ahead was made; ask again in 1s");
+    }
+    assert_eq!(plays, 1, "no time has passed");
+}
+
+#[test]
+fn a_play_that_took_long_is_used_for_ten_times_as_long_by_new_jobs_too() {
+    let mut cluster = Cluster::new(2, 2);
+    let first = cluster.submit("bob", TWO_NODES);
+    cluster.start(gang0(first));
+    let time = ManualTime::new(0);
+    let clock = Slow { time: time.clone(), reading_ms: 700 };
+    let estimates = why::Estimates::default();
+    let before = cluster.subject(first);
+    // Read twice: it took 700 ms.
+    let kept = estimates.get(&before.state, before.now, &clock);
+    let fresh = cluster.submit("alice", TWO_NODES);
+    let subject = cluster.subject(fresh);
+    let quick = time.clock();
+    let soon = estimates.get_for(gang0(fresh), &subject.state, subject.now, &quick);
+    assert!(Arc::ptr_eq(&kept, &soon.forecast), "it would keep everybody else out");
+    assert_eq!(soon.again_in_ms, 7_000);
+    time.advance(6_999);
+    let soon = estimates.get_for(gang0(fresh), &subject.state, subject.now, &quick);
+    assert!(Arc::ptr_eq(&kept, &soon.forecast));
+    time.advance(1);
+    let anew = estimates.get_for(gang0(fresh), &subject.state, subject.now, &quick);
+    assert!(!Arc::ptr_eq(&kept, &anew.forecast) && anew.forecast.start(gang0(fresh)).is_some());
+}
+
+/// Moves on with each reading, as if what is measured took so long.
+#[derive(Debug)]
+struct Slow {
+    time: ManualTime,
+    reading_ms: u64,
+}
+
+impl Clock for Slow {
+    fn boottime_ms(&self) -> u64 {
+        self.time.advance(self.reading_ms);
+        self.time.now_ms()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.time.now_ms()
+    }
+
+    fn sleep_until_ms(&self, _boottime_ms: u64) -> Sleep {
+        Box::pin(std::future::pending())
+    }
 }
 
 #[test]
