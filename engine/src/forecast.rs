@@ -335,8 +335,9 @@ impl Player {
         *quiet = if idle { *quiet + 1 } else { 0 };
         let Some(twice) = quiet.checked_sub(IDLE_WAKES_MAX) else { return };
         if self.wake != self.named {
-            let rarely = at.plus_ms(HOUR_MS << twice.min(20));
-            self.wake = self.named.into_iter().chain([rarely]).min();
+            // Twice as long each time, so that even the end of time is near.
+            let rarely = Some(at.plus_ms(HOUR_MS << twice.min(40))).filter(|rarely| *rarely < Time::NEVER);
+            self.wake = self.named.into_iter().chain(rarely).min();
         }
     }
 

@@ -101,8 +101,7 @@ impl Applying<'_> {
         for &(node, epoch) in nodes {
             let record = self.state.nodes.get(&node);
             if record.is_some_and(|record| record.epoch == epoch && record.may_sleep()) && !claimed.contains(&node) {
-                // Its pool may have been taken away since that was proposed, and nobody would wake it.
-                let Some(by) = self.sleep_by(node) else { continue };
+                let by = self.sleep_by(node);
                 self.node_mut(node).power = Power::FallingAsleep { since, by };
                 self.set_timer(by, Timer::FallAsleep { node });
                 going.push(node);
@@ -115,14 +114,11 @@ impl Applying<'_> {
         Ok(Response::Done)
     }
 
-    /// `None` for one that is in no pool.
-    fn sleep_by(&self, node: NodeId) -> Option<Time> {
-        if self.state.cluster.feature_level < HOOK_LEVEL {
-            return Some(Time::NEVER);
-        }
-        let record = self.state.nodes.get(&node)?;
-        let (_, pool) = self.state.policy.elastic_of(&record.name, &record.inventory)?;
-        Some(self.now().plus_ms(pool.sleep_timeout_ms))
+    fn sleep_by(&self, node: NodeId) -> Time {
+        let record = self.state.nodes.get(&node);
+        let pool = record.and_then(|record| self.state.policy.elastic_of(&record.name, &record.inventory));
+        let bounded = pool.filter(|_| self.state.cluster.feature_level >= HOOK_LEVEL);
+        bounded.map_or(Time::NEVER, |(_, pool)| self.now().plus_ms(pool.sleep_timeout_ms))
     }
 
     pub(super) fn node_power(&mut self, node: NodeId, epoch: u64, answer: &PowerAnswer) -> Result {

@@ -17,7 +17,6 @@ mod plan_reserve;
 mod plan_windows;
 mod range_of_plays;
 mod remedy;
-mod sleep_without_pool;
 mod slurm_backfill;
 mod start_range;
 mod wakes;

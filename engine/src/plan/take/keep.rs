@@ -224,6 +224,8 @@ impl Round<'_> {
         }
         let mut new = new.into_iter();
         let parts = parts.into_iter().map(|part| part.or_else(|| new.next())).collect::<Option<Vec<_>>>()?;
+        // Devices are kept for it; the port of its first node is not, and others may have the last one.
+        self.ledger.node(parts.first()?.node).filter(|view| view.ports > 0)?;
         let revision = state.job(gang.job)?.revision().number;
         let placement = Placement { gang, attempt: AttemptNo(record.attempt.0 + 1), revision, parts };
         check_placement_shape(&item.scheduling, &placement, state).ok()?;
