@@ -72,6 +72,8 @@ pub struct Assignment {
     pub stop: StopRules,
     /// Absent when there is only something to stop.
     pub run: Option<RunPart>,
+    /// Why there is nothing to run although that is wanted: it means nothing to this agent.
+    pub unreadable: Option<String>,
 }
 
 /// How ranks are told to end.
@@ -177,7 +179,7 @@ impl TryFrom<wire::Allocation> for Assignment {
         if run.is_none() && matches!(wanted, Wanted::Prepare | Wanted::Run) {
             return Err(invalid("launch_hash", "there is nothing to run"));
         }
-        Ok(Self { key, wanted, stop, run })
+        Ok(Self { key, wanted, stop, run, unreadable: None })
     }
 }
 
@@ -208,9 +210,10 @@ fn understood(wire: wire::Allocation) -> Option<Assignment> {
         return None;
     };
     tracing::error!(allocation = %key, %error, "a part of what the server wants means nothing and is not begun");
-    // A run of what was never prepared is refused, and the refusal is reported.
+    // A run of what is not here is refused, and the refusal is reported.
     let wanted = if wanted == Wanted::Prepare { Wanted::Run } else { wanted };
-    Some(Assignment { key, wanted, stop: StopRules { signal: None, grace_ms, cause }, run: None })
+    let stop = StopRules { signal: None, grace_ms, cause };
+    Some(Assignment { key, wanted, stop, run: None, unreadable: Some(error.to_string()) })
 }
 
 fn run_part(wire: wire::Allocation) -> Result<RunPart, Invalid> {

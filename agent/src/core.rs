@@ -164,6 +164,10 @@ pub struct Core {
     desired: Option<Desired>,
     /// When the last renewal that a leader acknowledged was sent.
     renewed_ms: Option<u64>,
+    /// Something waits for a lease that has more than half of its time left.
+    lapsed: bool,
+    /// Until then a driver that has not answered is left alone.
+    ask_again_ms: u64,
     swept: bool,
     /// Told once each, however often they are asked for again.
     refused: BTreeSet<Key>,
@@ -202,6 +206,8 @@ impl Core {
             orders: BTreeMap::new(),
             desired: None,
             renewed_ms: None,
+            lapsed: false,
+            ask_again_ms: 0,
             swept: false,
             refused: BTreeSet::new(),
             released_at: BTreeMap::new(),
@@ -310,6 +316,7 @@ impl Core {
         if moved || registered {
             self.must_save();
         }
+        self.take_leases(&desired);
         self.desired = Some(desired);
         // Only memory of what was said: at worst something is said twice.
         if self.refused.len() + self.released_at.len() + self.ends_told.len() > SAID_MAX {
@@ -318,6 +325,19 @@ impl Core {
             self.ends_told.clear();
         }
         self.reconcile().await;
+    }
+
+    /// Ranks outlive their servers for as long as these servers wait, also when that was changed since they began: a
+    /// planned move needs longer, and servers from a backup may know only less. It counts from the next renewal on.
+    fn take_leases(&mut self, desired: &Desired) {
+        for assignment in &desired.assignments {
+            let Some(lease_ms) = assignment.run.as_ref().map(|run| run.lease_ms) else { continue };
+            let held = self.parts.store.held_mut(&assignment.key);
+            if let Some(held) = held.filter(|held| lease_ms != held.run.lease_ms) {
+                held.run.lease_ms = lease_ms;
+                self.must_save();
+            }
+        }
     }
 
     async fn handle_acknowledged(&mut self, number: u64) {
@@ -347,17 +367,18 @@ impl Core {
 
     /// Leases run from when the renewal was *sent*: the leader may have heard it any time later.
     async fn handle_lease_extended(&mut self, sent_ms: u64) {
-        let first = self.renewed_ms.is_none();
+        let awaited = self.renewed_ms.is_none() || self.lapsed;
         if self.renewed_ms.is_some_and(|before| before >= sent_ms) {
             return;
         }
         self.renewed_ms = Some(sent_ms);
+        self.lapsed = false;
         for (key, orders) in &self.orders {
             let Some(held) = self.parts.store.held().get(key) else { continue };
             let deadline_ms = sent_ms.saturating_add(held.run.lease_ms);
             orders.send_modify(|orders| orders.deadline_ms = orders.deadline_ms.max(deadline_ms));
         }
-        if first {
+        if awaited {
             self.reconcile().await;
         }
     }

@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigFault};
 use crate::core::{Core, CoreHandle, CoreParts};
 use crate::device::Probe;
 use crate::env::Surroundings;
-use crate::health::{Devices, LOOK_EVERY_MS, SAMPLE_EVERY_MS, Samples, report_of};
+use crate::health::{Devices, FaultsTold, HEALTH_EVERY_MS, LOOK_EVERY_MS, SAMPLE_EVERY_MS, Samples, report_of};
 use crate::inventory::{InventoryError, Survey, survey};
 use crate::isolation::Isolation;
 use crate::launcher::{Launcher, RealLauncher};
@@ -170,7 +170,8 @@ async fn watch_devices(
     samples: watch::Sender<Samples>,
     shutdown: Shutdown,
 ) -> Result<(), ActorError> {
-    let mut sample_at_ms = 0;
+    let (mut sample_at_ms, mut health_at_ms) = (0, 0);
+    let mut told = FaultsTold::default();
     while shutdown.unless(clock.sleep_ms(LOOK_EVERY_MS)).await.is_some() {
         for event in devices.events().await {
             tracing::warn!(?event, "a device spoke up");
@@ -182,6 +183,13 @@ async fn watch_devices(
         if now_ms >= sample_at_ms {
             sample_at_ms = now_ms + SAMPLE_EVERY_MS;
             samples.send_replace(Arc::new(devices.samples(core.load(), now_ms).await));
+        }
+        if now_ms >= health_at_ms {
+            health_at_ms = now_ms + HEALTH_EVERY_MS;
+            for report in told.news(&devices.health().await) {
+                tracing::warn!(?report, "a device is not as it should be");
+                core.report(report).await?;
+            }
         }
     }
     Ok(())

@@ -1,14 +1,17 @@
 //! What devices say about themselves, and what that means for the work on them.
 
-use crate::device::{DeviceEvent, DeviceEventKind, Load, Probe, ProbeError};
+use crate::device::{DeviceEvent, DeviceEventKind, DeviceHealth, Load, Probe, ProbeError, Recovery};
 use crate::store::ReportBody;
 use muster_proto::datagram::Sample;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Between two looks at the devices' events.
 pub const LOOK_EVERY_MS: u64 = 1_000;
 /// Between two samples of how busy, full and warm they are.
 pub const SAMPLE_EVERY_MS: u64 = 5_000;
+/// Between two looks at what they say of their own state.
+pub const HEALTH_EVERY_MS: u64 = 60_000;
 
 /// The latest sample of every device.
 pub type Samples = Arc<Vec<Sample>>;
@@ -30,14 +33,43 @@ impl Devices {
         &self.uuids
     }
 
+    /// Where this agent has the device. Servers may have it in another slot: while work is on a node they keep the slots of
+    /// an earlier registration.
+    pub fn slot_of(&self, uuid: &str) -> Option<u16> {
+        slot_in(&self.uuids, uuid)
+    }
+
     /// Processes on a device. An error means "not known", never "none".
     pub async fn processes(&self, slot: u16) -> Result<Vec<u32>, ProbeError> {
         self.ask(move |probe| probe.processes(slot)).await.unwrap_or(Err(ProbeError::Stopped))
     }
 
+    /// The same by the device's own name.
+    pub async fn processes_on(&self, uuid: &str) -> Result<Vec<u32>, ProbeError> {
+        match self.slot_of(uuid) {
+            Some(slot) => self.processes(slot).await,
+            None => Err(ProbeError::NotFound { uuid: uuid.to_owned() }),
+        }
+    }
+
     /// What happened since the last call.
     pub async fn events(&self) -> Vec<DeviceEvent> {
         self.ask(|probe| probe.events(0)).await.unwrap_or_default()
+    }
+
+    /// What every device that the agent found at its start says of its state, in slot order; nothing when the driver does
+    /// not say.
+    pub async fn health(&self) -> Vec<DeviceHealth> {
+        let mut health = match self.ask(|probe| probe.devices()).await {
+            Some(Ok(report)) => report.health,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the devices' own state could not be read");
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        health.truncate(self.uuids.len());
+        health
     }
 
     /// How every device is doing; nothing when the driver does not say. `load` is what this node's
@@ -58,6 +90,11 @@ impl Devices {
         let asked = move || question(probe.lock().unwrap_or_else(PoisonError::into_inner).as_mut());
         muster_runtime::aside::run(asked).await.ok()
     }
+}
+
+/// The slot of a device among `uuids`, which are in slot order.
+pub fn slot_in(uuids: &[String], uuid: &str) -> Option<u16> {
+    (0u16..).zip(uuids).find(|(_, known)| *known == uuid).map(|(slot, _)| slot)
 }
 
 /// What an XID asks for.
@@ -123,6 +160,41 @@ pub fn report_of(event: &DeviceEvent) -> Option<ReportBody> {
     Some(ReportBody::DeviceFault { slot, xid, why, fatal })
 }
 
+/// The report that a device's own state is worth, if any: it tells of what happened while nobody listened for events.
+fn report_of_health(slot: u16, health: &DeviceHealth) -> Option<ReportBody> {
+    let (why, fatal) = match (health.remap_failed, health.recovery) {
+        (Some(true), _) => ("no spare row of its memory is left: it is to be replaced", true),
+        (_, Some(Recovery::GpuReset | Recovery::BusReset)) => ("the driver asks for its reset", true),
+        (_, Some(Recovery::NodeReboot | Recovery::SystemReboot)) => ("the driver asks for a reboot of the node", true),
+        // What runs may end first.
+        (_, Some(Recovery::DrainAndReset)) => ("the driver asks for its reset once nothing runs on it", false),
+        _ => return None,
+    };
+    Some(ReportBody::DeviceFault { slot, xid: 0, why: why.to_owned(), fatal })
+}
+
+/// What has been told of the devices' own state: each fault once, and again when it comes back.
+#[derive(Debug, Default)]
+pub struct FaultsTold(BTreeMap<u16, ReportBody>);
+
+impl FaultsTold {
+    /// What is new. A device that does not answer, or is left out of `health`, has not become well.
+    pub fn news(&mut self, health: &[DeviceHealth]) -> Vec<ReportBody> {
+        let mut news = Vec::new();
+        for (slot, health) in (0u16..).zip(health).filter(|(_, health)| health.reachable) {
+            match report_of_health(slot, health) {
+                Some(report) if self.0.get(&slot) == Some(&report) => {}
+                Some(report) => {
+                    self.0.insert(slot, report.clone());
+                    news.push(report);
+                }
+                None => drop(self.0.remove(&slot)),
+            }
+        }
+        news
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +219,59 @@ mod tests {
             assert_eq!(fault(DeviceEventKind::Xid(xid)), None, "{xid}");
         }
         assert_eq!(fault(DeviceEventKind::DoubleBitEcc), Some(true));
+    }
+
+    #[test]
+    fn a_device_that_asks_for_a_reset_or_has_no_spare_rows_is_told_of_without_any_event() {
+        let fatal = |change: fn(&mut DeviceHealth)| {
+            let mut health = DeviceHealth { recovery: Some(Recovery::None), ..DeviceHealth::default() };
+            change(&mut health);
+            report_of_health(3, &health).map(|report| match report {
+                ReportBody::DeviceFault { slot: 3, fatal, .. } => fatal,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(fatal(|_| {}), None);
+        assert_eq!(fatal(|health| health.remap_pending = Some(true)), None, "new work is allowed");
+        assert_eq!(fatal(|health| health.remap_failed = Some(true)), Some(true));
+        assert_eq!(fatal(|health| health.recovery = Some(Recovery::NodeReboot)), Some(true));
+        assert_eq!(fatal(|health| health.recovery = Some(Recovery::DrainAndReset)), Some(false));
+    }
+
+    #[test]
+    fn a_device_that_is_unwell_is_told_of_once_until_it_was_well_again() {
+        let well = DeviceHealth { reachable: true, remap_failed: Some(false), ..DeviceHealth::default() };
+        let unwell = DeviceHealth { remap_failed: Some(true), ..well.clone() };
+        let silent = DeviceHealth { reachable: false, ..DeviceHealth::default() };
+        let mut told = FaultsTold::default();
+        let mut slots = |second: &DeviceHealth| -> Vec<u16> {
+            let slot = |report: &ReportBody| match report {
+                ReportBody::DeviceFault { slot, .. } => *slot,
+                other => panic!("{other:?}"),
+            };
+            told.news(&[well.clone(), second.clone()]).iter().map(slot).collect()
+        };
+        assert_eq!(slots(&unwell), [1]);
+        assert_eq!(slots(&unwell), [0u16; 0]);
+        assert_eq!(slots(&silent), [0u16; 0]);
+        assert_eq!(slots(&unwell), [0u16; 0], "it only did not answer in between");
+        assert_eq!(slots(&well), [0u16; 0]);
+        assert_eq!(slots(&unwell), [1], "after its reset");
+    }
+
+    #[tokio::test]
+    async fn the_agents_own_slots_are_asked_whatever_a_server_calls_a_device() {
+        use crate::device::SimulatedProbe;
+        let probe = SimulatedProbe::new("dgx-h100", None, "n").expect("a fixture");
+        let control = probe.control();
+        control.set_processes(1, vec![4711]);
+        control.set_remap(2, false, true);
+        let devices = Devices::new(Box::new(probe), vec!["GPU-a".to_owned(), "GPU-b".to_owned(), "GPU-c".to_owned()]);
+        assert_eq!(devices.processes_on("GPU-b").await.expect("it answers"), [4711]);
+        assert!(matches!(devices.processes_on("GPU-z").await, Err(ProbeError::NotFound { .. })));
+        let health = devices.health().await;
+        assert_eq!(health.len(), 3, "devices that came later are not the agent's");
+        assert_eq!(FaultsTold::default().news(&health).len(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and nothing is done here, so a step that cannot be taken yet simply comes again.
 
 use crate::assignment::{Assignment, Desired, Key, Position, RunPart, Wanted};
+use crate::health::slot_in;
 use crate::store::{Ends, Held, Ledger, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,9 +33,10 @@ pub struct Observed<'a> {
     pub swept: bool,
     /// A server has extended a renewal, so a lease can begin.
     pub has_lease: bool,
-    /// UUIDs in slot order.
+    /// UUIDs in the order of this agent's slots. A device is its UUID: the slot in a message is the server's, who keeps those
+    /// of an earlier registration while work is on the node.
     pub devices: &'a [String],
-    /// A process on each slot that is in use by none of ours; `None` where that is not known.
+    /// A process on each slot of `devices` that is in use by none of ours; `None` where that is not known.
     pub foreign: &'a BTreeMap<u16, Option<u32>>,
     /// Allocations with a report that nobody has acknowledged yet.
     pub unacknowledged: &'a BTreeSet<Key>,
@@ -78,7 +80,10 @@ pub fn reconcile<'a>(desired: &'a Desired, observed: &Observed<'_>) -> Vec<Step<
                 ends.push(Step::TellEnd(assignment.key));
             }
             (Wanted::Prepare, None) => begins.extend(begin(assignment, observed)),
-            (Wanted::Run, None) => begins.push(Step::Refuse(assignment, Refusal::NeverPrepared)),
+            (Wanted::Run, None) => {
+                let unreadable = assignment.unreadable.clone().map(|why| Refusal::Unreadable { why });
+                begins.push(Step::Refuse(assignment, unreadable.unwrap_or(Refusal::NeverPrepared)));
+            }
         }
     }
     ends.extend(settled(desired, observed).map(Step::Forget));
@@ -113,20 +118,22 @@ fn begin<'a>(assignment: &'a Assignment, observed: &Observed<'_>) -> Option<Step
     if let Err(refusal) = observed.ledger.check(assignment, run) {
         return refuse(refusal);
     }
+    let mut slots = Vec::new();
     for share in &run.devices {
-        let have = observed.devices.get(usize::from(share.slot)).cloned().unwrap_or_else(|| "missing".to_owned());
-        if have != share.uuid {
+        let Some(slot) = slot_in(observed.devices, &share.uuid) else {
+            let have = observed.devices.get(usize::from(share.slot)).cloned().unwrap_or_else(|| "missing".to_owned());
             return refuse(Refusal::OtherDevice { slot: share.slot, want: share.uuid.clone(), have });
-        }
+        };
+        slots.push((slot, &share.uuid));
     }
     // Not yet: what is not proven gone may still write to the device, and without a lease there is
     // nothing that would end it.
     if !observed.swept || !observed.has_lease || !previous_gone(run, observed) {
         return None;
     }
-    for share in &run.devices {
-        let device = share.uuid.clone();
-        match observed.foreign.get(&share.slot) {
+    for (slot, uuid) in slots {
+        let device = uuid.clone();
+        match observed.foreign.get(&slot) {
             Some(Some(pid)) => return refuse(Refusal::DeviceBusy { device, pid: *pid }),
             Some(None) => return refuse(Refusal::DeviceUnknown { device }),
             None => {}
@@ -152,8 +159,10 @@ fn previous_gone(run: &RunPart, observed: &Observed<'_>) -> bool {
 fn confirm_released<'a>(assignment: &'a Assignment, observed: &Observed<'_>) -> Option<Step<'a>> {
     let busy = match &assignment.run {
         Some(run) => {
-            let foreign = run.devices.iter().any(|share| observed.foreign.contains_key(&share.slot));
-            foreign || !previous_gone(run, observed)
+            // Of a device that is not here any more nothing is known.
+            let in_use =
+                |uuid: &str| slot_in(observed.devices, uuid).is_none_or(|slot| observed.foreign.contains_key(&slot));
+            run.devices.iter().any(|share| in_use(&share.uuid)) || !previous_gone(run, observed)
         }
         // The message does not say which devices it was, so all must be accounted for.
         None => !observed.foreign.is_empty(),

@@ -12,7 +12,7 @@ pub use prepare::Workplace;
 use self::checkpoints::Checkpoints;
 use crate::assignment::{DeviceShare, Key, RunPart, StopRules};
 use crate::health::Devices;
-use crate::launcher::{Found, Launcher, ShimLink};
+use crate::launcher::{Found, Launcher, ShimLink, UNKNOWN};
 use crate::shim::machine::{Failure, LEASE_RAN_OUT, Phase, RankExit};
 use crate::shim::wire::{Released, Request, Status};
 use muster_common::job::StopSignal;
@@ -261,10 +261,11 @@ impl<W: Witness> Runner<W> {
         let mark = self.workplace.mark(&self.key);
         loop {
             let left = if vanished { self.launcher.kill_marked(&mark, &BTreeSet::new()).await } else { 0 };
-            let why = match self.find_on_devices().await {
-                _ if left > 0 => format!("{left} processes without a shim survive SIGKILL"),
-                None => break,
-                Some(why) => why,
+            let why = match (self.find_on_devices().await, left) {
+                (_, UNKNOWN) => "the processes of this machine cannot be looked at".to_owned(),
+                (None, 0) => break,
+                (Some(why), 0) => why,
+                _ => format!("{left} processes without a shim survive SIGKILL"),
             };
             let waited_ms = self.clock.boottime_ms().saturating_sub(begun_ms);
             self.tell_if_stuck(waited_ms, why, &mut told).await;
@@ -276,8 +277,8 @@ impl<W: Witness> Runner<W> {
     /// What speaks against the devices being free. Of a shared device only the tree is proven: its
     /// other holders' processes are on it by right.
     async fn find_on_devices(&self) -> Option<String> {
-        for DeviceShare { slot, uuid, .. } in self.run.devices.iter().filter(|device| device.milli >= 1000) {
-            match self.devices.processes(*slot).await {
+        for DeviceShare { uuid, .. } in self.run.devices.iter().filter(|device| device.milli >= 1000) {
+            match self.devices.processes_on(uuid).await {
                 Ok(pids) if pids.is_empty() => {}
                 Ok(pids) => return Some(format!("processes {pids:?} stay on device {uuid}")),
                 Err(error) => return Some(format!("the processes on device {uuid} are not known: {error}")),

@@ -6,6 +6,8 @@ use muster_agent::shim::socket::short_path;
 use muster_agent::shim::wire::{self, RankSpec, Released, Request, Spec, Status};
 use muster_common::job::LogLimits;
 use muster_runtime::clock::{Clock, SystemClock, boot_id};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -145,6 +147,23 @@ impl Rig {
         released
     }
 
+    /// Ends the shim at the barrier and takes away its traces, so that another one can take its place.
+    fn clear(&mut self) {
+        self.shim.kill().expect("ours");
+        self.shim.wait().expect("ours");
+        for leftover in [wire::IDENTITY_FILE, wire::SOCKET_FILE, wire::LOCK_FILE] {
+            let _ = fs::remove_file(self.dir().join(leftover));
+        }
+        for leftover in ["logs", "work"] {
+            let _ = fs::remove_dir_all(self.dir().join(leftover));
+        }
+    }
+
+    /// To the shim alone.
+    fn signal_shim(&self, signal: Signal) {
+        kill(Pid::from_raw(self.shim.id() as i32), signal).expect("ours");
+    }
+
     /// A PID that a rank wrote into its work folder, as the machine numbers it.
     fn machine_pid(&self, mark: &str) -> u32 {
         until(mark, || pid_with_mark(mark))
@@ -250,6 +269,56 @@ fn rule_9a_the_lease_kills_a_double_forked_daemon_too() {
 #[test]
 fn rule_9a_without_a_pid_namespace_the_lease_kills_it_as_well() {
     lease_kills_all(false, 2);
+}
+
+/// Held up by a disk or a file server a shim looks at no clock; one that is stopped stands for it. Returns the ends of its
+/// ranks, or nothing where only the shim keeps the lease.
+fn ends_of_a_shim_that_is_held_up(ranks: u32, test: u32) -> Vec<RankExit> {
+    let mark = sleep_mark(test);
+    let mut rig = Rig::start(&format!("trap '' TERM; sleep {mark}; :"), ranks, |spec| {
+        spec.deadline_ms = SystemClock.boottime_ms() + 3_000;
+    });
+    let status = rig.client.await_status("the barrier", |status| status.phase == Phase::Barrier);
+    if status.weak_fencing {
+        println!("left out: without a PID namespace there is only the shim");
+        return Vec::new();
+    }
+    rig.client.send(&Request::Go);
+    let pid = rig.machine_pid(&mark);
+    rig.signal_shim(Signal::SIGSTOP);
+    assert!(SystemClock.boottime_ms() < status.deadline_ms, "this machine is too slow for the test");
+    until("the rank's death", || (!is_alive(pid)).then_some(()));
+    assert!(SystemClock.boottime_ms() >= status.deadline_ms, "killed before its time");
+    rig.signal_shim(Signal::SIGCONT);
+    let released = rig.released();
+    assert!(released.lease_expired);
+    assert_eq!(released.exits.len(), ranks as usize);
+    released.exits
+}
+
+#[test]
+fn rule_9a_the_lease_kills_while_the_shim_itself_is_held_up() {
+    let exits = ends_of_a_shim_that_is_held_up(1, 5);
+    assert!(exits.iter().all(|exit| exit.why.contains("lease")), "{exits:?}");
+}
+
+/// Held up while it starts them, some run and some are still to start: none of these ends is the job's fault.
+#[test]
+fn rule_9a_the_lease_ends_the_start_of_a_shim_that_is_held_up() {
+    let exits = ends_of_a_shim_that_is_held_up(100, 6);
+    assert!(exits.iter().all(|exit| exit.why.contains("lease")), "{exits:?}");
+}
+
+#[test]
+fn an_extension_reaches_all_who_keep_the_lease() {
+    let mark = sleep_mark(7);
+    let deadline_ms = SystemClock.boottime_ms() + 3_000;
+    let mut rig = Rig::running(&format!("sleep {mark}; :"), 1, |spec| spec.deadline_ms = deadline_ms);
+    let pid = rig.machine_pid(&mark);
+    rig.client.send(&Request::Extend { deadline_ms: deadline_ms + LONG_MS });
+    rig.client.await_status("the new end", |status| status.deadline_ms > deadline_ms);
+    until("the first lease's end", || (SystemClock.boottime_ms() > deadline_ms + 3_000).then_some(()));
+    assert!(is_alive(pid), "a rank was killed at an end that was moved");
 }
 
 #[test]
@@ -380,14 +449,8 @@ fn an_ordinary_user_gets_a_pid_namespace_too() {
         spec.argv[2] = "id -u; cat /proc/$$/comm; readlink /proc/self >own; exit 0".to_owned();
     });
     // The shim of the rig is root's: take its place, under a binary that anyone may run.
-    rig.shim.kill().expect("ours");
-    rig.shim.wait().expect("ours");
+    rig.clear();
     let shim = rig.dir().join("muster-shim");
-    for leftover in [wire::IDENTITY_FILE, wire::SOCKET_FILE, wire::LOCK_FILE] {
-        let _ = fs::remove_file(rig.dir().join(leftover));
-    }
-    let _ = fs::remove_dir_all(rig.dir().join("logs"));
-    let _ = fs::remove_dir_all(rig.dir().join("work"));
     fs::copy(env!("CARGO_BIN_EXE_muster-shim"), &shim).expect("copied");
     fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("set");
     for path in [rig.dir().to_owned(), rig.dir().join(wire::SPEC_FILE)] {
@@ -402,4 +465,23 @@ fn an_ordinary_user_gets_a_pid_namespace_too() {
     rig.client.send(&Request::Go);
     rig.released();
     assert_eq!(rig.output(0), format!("{NOBODY}\nsh\n"));
+}
+
+#[test]
+fn a_shim_has_files_enough_for_its_ranks_however_few_it_was_started_with() {
+    // All of them stay, and with them the files that the shim has for each.
+    let mut rig = Rig::start_alone("until [ -e go-on ]; do sleep 0.05; done", 40, |_| {});
+    // The shim of the rig has this process's limit: take its place under a lower one.
+    rig.clear();
+    let mut command = Command::new("/bin/sh");
+    let with_few = "ulimit -S -n 64 && exec \"$0\" --dir \"$1\"";
+    command.args(["-c", with_few, env!("CARGO_BIN_EXE_muster-shim")]).arg(rig.dir());
+    rig.shim = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the shim starts");
+    rig.client = Client::connect(rig.dir());
+    rig.client.await_status("the barrier", |status| status.phase == Phase::Barrier);
+    rig.client.send(&Request::Go);
+    rig.client.await_status("the start", |status| status.spawned);
+    fs::write(rig.dir().join("work/go-on"), "").expect("written");
+    let exits = rig.released().exits;
+    assert!(exits.len() == 40 && exits.iter().all(|exit| exit.code == 0), "{exits:?}");
 }

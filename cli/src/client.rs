@@ -7,6 +7,7 @@ use muster_proto::client::muster_client::MusterClient;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
 use muster_runtime::clock::{Clock, SystemClock};
 use muster_runtime::identity::{Credentials, DialError, Expect, Identity, connect, explain_transport};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +17,11 @@ use tonic::{Code, Response, Status};
 
 pub type Api = MusterClient<Channel>;
 
-/// One attempt of one call, unless the caller says otherwise.
+/// One attempt of one call, unless there is less time or the caller says otherwise.
 const ATTEMPT_MS: u64 = 10_000;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_millis(2_000);
-/// When nothing listens anywhere, waiting longer rarely helps.
+/// When nothing listens at any address, waiting longer rarely helps.
 const NOBODY_LIMIT: Duration = Duration::from_secs(5);
 /// Redirections followed without a pause between them.
 const HINTS_MAX: u32 = 3;
@@ -101,7 +102,8 @@ impl Client {
     /// Makes a call, again and elsewhere as long as that is safe and there is time. `op` may run
     /// several times: what it sends must carry the same request id or key each time.
     pub async fn call<T>(&self, op: impl AsyncFn(Api) -> Result<Response<T>, Status>) -> Result<T, CliError> {
-        self.call_within(ATTEMPT_MS, op).await
+        let all_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+        self.call_within(ATTEMPT_MS.min(all_ms.max(1)), op).await
     }
 
     /// Like [`Client::call`], for calls that may take longer than usual.
@@ -111,12 +113,11 @@ impl Client {
         op: impl AsyncFn(Api) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
         let started = Instant::now();
-        let (mut backoff, mut hints, mut only_silence) = (BACKOFF_FIRST, 0, true);
+        let (mut backoff, mut hints, mut only_silence, mut tries) = (BACKOFF_FIRST, 0, true, 0);
         loop {
             let address = self.lock().current();
             let api = MusterClient::new(self.channel(&address)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let attempt = Duration::from_millis(attempt_ms).min(self.timeout.max(Duration::from_millis(attempt_ms)));
-            let verdict = match tokio::time::timeout(attempt, op(api)).await {
+            let verdict = match tokio::time::timeout(Duration::from_millis(attempt_ms), op(api)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => judge(&address, &status),
                 Err(_) => {
@@ -129,6 +130,7 @@ impl Client {
                 Verdict::Again { error, leader, nobody } => (error, leader, nobody),
             };
             only_silence &= nobody;
+            tries += 1;
             if let Some(leader) = leader.filter(|_| hints < HINTS_MAX) {
                 hints += 1;
                 self.lock().go_to(leader);
@@ -136,12 +138,19 @@ impl Client {
             }
             hints = 0;
             self.lock().next();
-            let limit = if only_silence { self.timeout.min(NOBODY_LIMIT) } else { self.timeout };
-            if started.elapsed() + backoff >= limit {
+            if started.elapsed() + backoff >= self.limit(only_silence, tries) {
                 return Err(self.out_of_time(error));
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MOST);
+        }
+    }
+
+    /// For how long to go on after so many tries. While an address is left that was not tried, somebody may listen.
+    fn limit(&self, only_silence: bool, tries: usize) -> Duration {
+        match only_silence && tries >= self.lock().addresses.len() {
+            true => self.timeout.min(NOBODY_LIMIT),
+            false => self.timeout,
         }
     }
 
@@ -185,6 +194,32 @@ impl Servers {
             self.addresses.push(address);
             self.addresses.len() - 1
         });
+    }
+}
+
+/// Whether a call may have been carried out though it failed.
+#[derive(Debug, Default)]
+pub struct MaybeDone(Cell<bool>);
+
+impl MaybeDone {
+    /// One try of the call.
+    pub async fn watch<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        // Whoever gives up waiting for it drops it, and knows nothing.
+        let before = self.0.replace(true);
+        let reply = call.await;
+        self.0.set(before || reply.as_ref().err().is_some_and(may_be_done));
+        reply
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.get()
+    }
+}
+
+fn may_be_done(status: &Status) -> bool {
+    match decode(status) {
+        Some(info) => info.code == ErrorCode::Unavailable,
+        None => dial_error(status).is_none(),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use crate::client::Client;
 use crate::error::CliError;
-use crate::output::{Printer, Style};
+use crate::output::{Printer, Style, talk};
 use crate::refs::{self, LastJob};
 use crate::settings::{self, Flags};
 use muster_proto::client::JobRef;
 use muster_proto::convert::error::ErrorCode;
 use muster_runtime::clock::{Clock, SystemClock};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use uuid::Uuid;
 
 #[derive(Debug)]
@@ -54,8 +54,7 @@ impl Context {
             return Err(CliError::new(ErrorCode::Usage, format!("{what}: not done without being asked"))
                 .hint("add --yes to do it without a question"));
         }
-        eprint!("{what}. Continue? [y/N] ");
-        std::io::stderr().flush()?;
+        talk(&format!("{what}. Continue? [y/N] "));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         match answer.trim() {

@@ -63,7 +63,7 @@ fn unparsed(error: &clap::Error) -> ExitCode {
     let (wrong, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let message = words(wrong.strip_prefix("error: ").unwrap_or(wrong), " ");
     let error = CliError::new(ErrorCode::Usage, message).hint(words(rest, "\n"));
-    eprintln!("{}", error.json());
+    output::talk(&(error.json() + "\n"));
     ExitCode::from(error.exit_code())
 }
 

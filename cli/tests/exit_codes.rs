@@ -238,10 +238,25 @@ fn flags_that_go_against_each_other_are_2() {
         "sim import --from live --jobs 4",
         "sim import --from live:30d --last 7d",
         "cluster backup a.backup --check --no-decisions",
+        "submit JOB --dry-run --wait",
+        "submit JOB --dry-run --follow",
+        "ps 4711 --user bob",
+        "ps 4711 --page live:7",
+        "logs 4711@2 --attempt 3",
+        "edit 4711_3 --priority high",
+        "edit 4711@2 --priority high",
     ] {
         let flags = ["--server", "127.0.0.1:1", "--identity", &identity, "--timeout", "50ms"];
         ends_with(&place.muster(&place.words(line), &flags), 2, line);
     }
+}
+
+#[test]
+fn devices_of_the_agent_are_not_lost_on_its_way_into_a_cluster() {
+    let place = Place::new();
+    let output = place.muster(&place.words("agent --devices none join --token x"), &[]);
+    ends_with(&output, 2, "agent --devices none join");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("muster agent join --devices"), "{output:?}");
 }
 
 #[test]
@@ -283,4 +298,17 @@ fn pages_and_scripts_need_no_cluster() {
     assert!(page.contains(".SH SYNOPSIS"));
     let script = place.muster(&place.words("completion bash"), &[]);
     assert!(script.status.success() && script.stdout.len() > 1000);
+}
+
+#[test]
+fn a_failure_that_nobody_reads_has_its_code_all_the_same() {
+    let place = Place::new();
+    for flags in [&[] as &[&str], &["--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(flags).args(["show", "0"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+        command.env_clear().env("HOME", place.folder.path()).current_dir(place.folder.path());
+        assert_eq!(command.status().expect("the program starts").code(), Some(2), "{flags:?}");
+    }
 }

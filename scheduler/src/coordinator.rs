@@ -17,6 +17,9 @@ use std::time::Duration;
 const CLOCK_CHECK_MS: u64 = 30_000;
 /// State time behind the wall by more than this is brought forward by `AdvanceTime`.
 const CLOCK_SLACK_MS: u64 = 1_000;
+/// State time behind its leader's count by more than this is brought forward too: an entry takes it at most a minute
+/// on, so that what came after a longer silence would be dated into the past, its deadlines over when they are set.
+const BEHIND_MS: u64 = 20_000;
 /// Between two tries after something could not be committed.
 const RETRY_MS: u64 = 100;
 
@@ -173,8 +176,13 @@ impl Coordinator {
         }
         clocks.sort_unstable();
         let median = Time(clocks[(clocks.len() - 1) / 2]);
-        if median.since_ms(self.proposer.now()) > CLOCK_SLACK_MS {
+        let (state, counted) = (self.consensus.view().now(), self.proposer.now());
+        let is_behind = counted.since_ms(state) > BEHIND_MS;
+        if median.since_ms(counted) > CLOCK_SLACK_MS || is_behind && median.since_ms(state) > BEHIND_MS {
             self.commit(Command::AdvanceTime { to: median }).await;
+        } else if is_behind {
+            // The wall clocks are behind as well: as far as an entry goes.
+            self.commit(Command::Nothing).await;
         }
     }
 }

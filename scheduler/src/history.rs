@@ -34,8 +34,9 @@ pub use transfer::Page;
 
 /// Values stay far below sled's limit for keeping them in its main file.
 const PART_BYTES: usize = 60 << 10;
-/// A record longer than this is refused.
-pub const RECORD_BYTES_MAX: usize = 2 << 20;
+/// A record longer than this is refused, which stops every server that applies its entry: the end of an attempt with four
+/// million ranks, each with its exit, must fit.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
 /// A read stops after this many bytes, at the end of an entry.
 const READ_BYTES_MAX: usize = 4 << 20;
 const DELETE_BATCH: usize = 1_000;

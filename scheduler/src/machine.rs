@@ -114,6 +114,9 @@ impl Machine for EngineMachine {
             if let Some(log) = &self.decisions {
                 log.entry(index, term, None);
             }
+            // Nothing to write, and whoever reads history through this index has all of it.
+            let failed = |error: std::io::Error| MachineError(format!("history of entry {index}: {error}"));
+            self.history.append(index, &[]).map_err(failed)?;
         }
         Ok(())
     }
@@ -131,6 +134,8 @@ impl Machine for EngineMachine {
         // Entries up to here that this server never applied: their records come from another server.
         self.history.note_restore(index).map_err(|error| MachineError(format!("history: {error}")))?;
         self.state = state;
+        // Nothing happened here in between: who follows has to look into history.
+        self.watch.publish(AppliedEvents { index, at: self.state.now(), events: Vec::new() });
         if let Some(log) = &self.decisions {
             log.interrupt();
         }

@@ -80,3 +80,32 @@ pub fn visit_job(history: &HistoryStore, job: JobId, mut visit: impl FnMut(&Reco
 pub fn range(history: &HistoryStore, from_index: u64, limit: usize) -> io::Result<Vec<Recorded>> {
     history.read_range(from_index, limit)?.iter().map(|(index, record)| decode(*index, record)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture::{Cluster, START};
+    use muster_common::GangId;
+    use muster_engine::command::Exit;
+    use muster_engine::state::gang::{AttemptRecord, Cause};
+    use std::sync::Arc;
+
+    /// What cannot be kept stops every server, and again whenever one is started.
+    #[test]
+    fn the_end_of_an_attempt_of_two_million_ranks_is_kept() {
+        let mut cluster = Cluster::new(1, 1);
+        let job = cluster.submit("alice", r#"{"gang":{"nodes":1,"gpus_per_node":1,"run":"x"}}"#);
+        let gang = GangId::new(job, 0);
+        cluster.start(gang);
+        let mut attempt = cluster.state.gang(gang).unwrap().current().unwrap().clone();
+        attempt.parts[0].exits = vec![Some(Exit::Signal(15)); 1024];
+        attempt.parts = vec![attempt.parts.remove(0); 2048];
+        let record = Arc::new(AttemptRecord { attempt, cause: Cause::Completed, ended_at: START, device_ms: 0 });
+        let event = Event::AttemptEnded { gang, record };
+        let history = cluster.history();
+        let index = cluster.state.applied_index() + 1;
+        history.append(index, &encode(START, std::slice::from_ref(&event)).unwrap()).unwrap();
+        let page = history.page(index, index, 1).unwrap().unwrap();
+        assert!(decode(index, &page.records[0].1).unwrap().event == event, "it reads back as another");
+    }
+}

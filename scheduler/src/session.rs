@@ -5,9 +5,10 @@ use crate::heartbeats;
 use crate::leases::Answer;
 use crate::redirect;
 use crate::reports::Arrived;
-use crate::sessions::{Member, SessionsHandle};
+use crate::sessions::{Member, Services, SessionsHandle};
 use crate::translate;
 use muster_common::NodeId;
+use muster_common::node::Inventory;
 use muster_engine::command::{ConfigChange, Principal, Registration, Settings};
 use muster_engine::state::node::{Liveness, NodeRecord};
 use muster_engine::{Command, Desired, Response, State, desired};
@@ -117,6 +118,8 @@ struct Session {
     sessions: SessionsHandle,
     outgoing: Outgoing,
     member: Member,
+    /// What the agent registered with: the slots in its messages are of this list.
+    inventory: Arc<Inventory>,
     /// What the agent was told last, without its position.
     told: Option<Desired>,
     /// How often it was told to renew.
@@ -169,14 +172,22 @@ async fn run(
     let may_use_udp = may_use_udp(&sessions, hello.datagram_version, &certificate);
     let seen = hello.seen.map_or(0, |seen| seen.generation);
     let (registration, seen_boot) = translate::registration(hello)?;
+    let inventory = registration.inventory.clone();
     let number = sessions.next_session();
     let (node, epoch) = admit(&sessions, registration, seen).await?;
     let now_ms = sessions.services.clock.boottime_ms();
     sessions.services.liveness.heard(node, now_ms);
     let member = Member { node, epoch, session: number };
-    sessions.enter(member, certificate, seen_boot, outgoing.clone());
-    let mut session =
-        Session { sessions: sessions.clone(), outgoing, member, told: None, renew_every_ms: 0, acknowledged: 0 };
+    sessions.enter(member, certificate, seen_boot, inventory.clone(), outgoing.clone());
+    let mut session = Session {
+        sessions: sessions.clone(),
+        outgoing,
+        member,
+        inventory,
+        told: None,
+        renew_every_ms: 0,
+        acknowledged: 0,
+    };
     let renew_every_ms = session.welcome();
     sessions.services.heartbeats.enter(node, number, may_use_udp, renew_every_ms);
     let done = session.run(incoming, ended).await;
@@ -227,6 +238,9 @@ async fn admit(
         raise_above(sessions, term, &state, seen_generation).await?;
     }
     if let Some(record) = known {
+        if !(record.gangs.is_empty() && record.orphans.is_empty()) {
+            keep_hardware(&record.inventory, &mut registration.inventory);
+        }
         // What was switched off in name only is found awake by registering.
         if is_same(record, &registration) && !crate::elastic::is_overdue(record.power, services.proposer.now()) {
             if record.liveness != Liveness::Up {
@@ -272,6 +286,14 @@ fn keep_what_matters(state: &State, record: &NodeRecord, registration: &mut Regi
             || record.orphans.iter().any(|orphan| orphan.gang == held.gang && orphan.token == held.token);
         held.live.is_some() || believed
     });
+}
+
+/// One boot is one machine: a device that it has lost since makes it no other, whose registration would be refused until
+/// the work on the devices that are left is gone.
+fn keep_hardware(known: &Inventory, found: &mut Arc<Inventory>) {
+    if found.boot_id == known.boot_id && found.hardware_id != known.hardware_id {
+        Arc::make_mut(found).hardware_id.clone_from(&known.hardware_id);
+    }
 }
 
 /// The same agent process on the same boot, connected again.
@@ -355,11 +377,19 @@ impl Session {
             Some(FromAgent::Telemetry(telemetry)) => {
                 let samples: Result<Vec<Sample>, _> = telemetry.samples.iter().map(Sample::try_from).collect();
                 let samples = samples.map_err(|error| SessionError::Telemetry(error.to_string()))?;
+                let samples = match inventory_of(services, node) {
+                    Some(known) => translate::samples_in_states_slots(&samples, &self.inventory, &known),
+                    None => Vec::new(),
+                };
                 services.heartbeats.sampled(node, &samples, heartbeats::slots_of(&services.consensus, node));
             }
             Some(FromAgent::Reports(reports)) => {
+                let known = inventory_of(services, node);
                 for report in reports.reports {
-                    let report = translate::report(node, epoch, report)?;
+                    let mut report = translate::report(node, epoch, report)?;
+                    if let Some(known) = &known {
+                        report.body = translate::in_states_slots(report.body, &self.inventory, known);
+                    }
                     let arrived = Arrived { report, session: self.outgoing.clone() };
                     if !services.reports.report(arrived).await {
                         return Err(SessionError::Ended("the server stops"));
@@ -425,6 +455,11 @@ pub(crate) fn see_node_back(sessions: &SessionsHandle, member: Member, state: &S
     });
 }
 
+/// What State knows of a node's devices. It changes only with a registration, which ends the session.
+pub(crate) fn inventory_of(services: &Services, node: NodeId) -> Option<Arc<Inventory>> {
+    services.consensus.view().node(node).map(|record| record.inventory.clone())
+}
+
 fn renew_every_ms(settings: &Settings) -> u64 {
     (settings.suspect_after_ms / RENEWALS_PER_SUSPICION).clamp(50, RENEW_MS_MAX)
 }
@@ -436,4 +471,24 @@ async fn told_to_end(ended: &mut Ending) -> &'static str {
 /// Returns where the leader is now, as far as known.
 async fn leadership_lost(leadership: &mut watch::Receiver<Leadership>) -> String {
     leadership.wait_for(|now| !now.is_leader).await.ok().and_then(|now| now.leader_addr.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture::inventory;
+
+    #[test]
+    fn within_a_boot_a_node_stays_the_hardware_it_was_and_another_boot_looks_again() {
+        let known = inventory(8, "leaf-a");
+        let mut found = inventory(7, "leaf-a");
+        found.hardware_id = "with seven".into();
+        let mut same_boot = Arc::new(found.clone());
+        keep_hardware(&known, &mut same_boot);
+        assert_eq!((same_boot.hardware_id.as_str(), same_boot.devices.len()), ("hw", 7));
+        found.boot_id = "boot-2".into();
+        let mut other_boot = Arc::new(found);
+        keep_hardware(&known, &mut other_boot);
+        assert_eq!(other_boot.hardware_id, "with seven");
+    }
 }

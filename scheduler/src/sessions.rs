@@ -8,8 +8,10 @@ use crate::machine::EngineMachine;
 use crate::news::News;
 use crate::proposer::Proposer;
 use crate::reports::ReportsHandle;
-use crate::session::{Outgoing, see_node_back};
+use crate::session::{Outgoing, inventory_of, see_node_back};
+use crate::translate;
 use muster_common::NodeId;
+use muster_common::node::Inventory;
 use muster_engine::State;
 use muster_proto::agent as wire;
 use muster_proto::datagram::{Renewal, Sample};
@@ -63,6 +65,8 @@ struct Connected {
     /// As in the agent's certificate.
     name: String,
     boot_id: String,
+    /// What the agent registered with.
+    inventory: Arc<Inventory>,
     outgoing: Outgoing,
     logs: BTreeMap<u64, mpsc::Sender<wire::LogChunk>>,
 }
@@ -125,8 +129,15 @@ impl SessionsHandle {
     }
 
     /// The node's one session; an older one is ended.
-    pub(crate) fn enter(&self, member: Member, name: String, boot_id: String, outgoing: Outgoing) {
-        let connected = Connected { member, name, boot_id, outgoing, logs: BTreeMap::new() };
+    pub(crate) fn enter(
+        &self,
+        member: Member,
+        name: String,
+        boot_id: String,
+        inventory: Arc<Inventory>,
+        outgoing: Outgoing,
+    ) {
+        let connected = Connected { member, name, boot_id, inventory, outgoing, logs: BTreeMap::new() };
         let mut table = self.lock();
         if let Some(older) = table.by_node.insert(member.node, connected) {
             table.by_session.remove(&older.member.session);
@@ -201,8 +212,12 @@ impl SessionsHandle {
     /// False when the session is not one of this server with the node of that name.
     pub(crate) fn sampled_by_datagram(&self, name: &str, session: u64, samples: &[Sample]) -> bool {
         let Some((member, _)) = self.of_certificate(name, session) else { return false };
+        let registered = self.lock().of_session(member.node, session).map(|now| now.inventory.clone());
+        let known = inventory_of(&self.services, member.node);
+        let (Some(registered), Some(known)) = (registered, known) else { return true };
+        let samples = translate::samples_in_states_slots(samples, &registered, &known);
         let slots = heartbeats::slots_of(&self.services.consensus, member.node);
-        self.services.heartbeats.sampled(member.node, samples, slots);
+        self.services.heartbeats.sampled(member.node, &samples, slots);
         true
     }
 
@@ -216,7 +231,15 @@ impl SessionsHandle {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let mut connected = self.lock();
         let now = connected.by_node.get_mut(&node).ok_or(LogError::NotConnected)?;
-        now.logs.retain(|_, reader| !reader.is_closed());
+        let outgoing = &now.outgoing;
+        now.logs.retain(|request, reader| {
+            let reads = !reader.is_closed();
+            if !reads {
+                // The agent, too, has room for only so many, and hears of nobody who left a quiet rank.
+                outgoing.try_send(wire::server_message::Body::Log(cancelled(*request)));
+            }
+            reads
+        });
         if now.logs.len() >= LOGS_PER_NODE_MAX {
             return Err(LogError::TooMany);
         }
@@ -236,7 +259,10 @@ impl SessionsHandle {
             return;
         }
         now.logs.remove(&request);
-        let cancel = wire::LogRequest { request, cancel: true, ..Default::default() };
-        now.outgoing.try_send(wire::server_message::Body::Log(cancel));
+        now.outgoing.try_send(wire::server_message::Body::Log(cancelled(request)));
     }
+}
+
+fn cancelled(request: u64) -> wire::LogRequest {
+    wire::LogRequest { request, cancel: true, ..Default::default() }
 }

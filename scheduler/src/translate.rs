@@ -7,6 +7,7 @@ use muster_engine::command::{Exit, HeldToken, NodeReport, Occupied, Registration
 use muster_engine::desired::{Desired, DesiredPart, Phase, RunPart};
 use muster_proto::agent as wire;
 use muster_proto::convert::agent::{Invalid, invalid, stop_signal_text};
+use muster_proto::datagram::Sample;
 use std::sync::Arc;
 
 /// Longer reasons are cut.
@@ -99,6 +100,33 @@ pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeRepo
     Ok(NodeReport { node, epoch, number: report.number, gang, attempt: AttemptNo(report.attempt), token, body })
 }
 
+/// A report in State's slots. Of a device that State does not have there is nothing to say.
+pub fn in_states_slots(body: ReportBody, registered: &Inventory, known: &Inventory) -> ReportBody {
+    match body {
+        ReportBody::DeviceFault { slot, xid, why, fatal } => match states_slot(slot, registered, known) {
+            Some(slot) => ReportBody::DeviceFault { slot, xid, why, fatal },
+            None => ReportBody::Informational,
+        },
+        other => other,
+    }
+}
+
+/// Samples in State's slots, without those of devices that State does not have.
+pub fn samples_in_states_slots(samples: &[Sample], registered: &Inventory, known: &Inventory) -> Vec<Sample> {
+    let moved = |sample: &Sample| Some(Sample { slot: states_slot(sample.slot, registered, known)?, ..*sample });
+    samples.iter().filter_map(moved).collect()
+}
+
+/// Where State has the device that the agent registered in `slot`: while work is on a node it keeps the slots of an
+/// earlier registration, and the agent counts as it found its devices when it started.
+fn states_slot(slot: u16, registered: &Inventory, known: &Inventory) -> Option<u16> {
+    let wanted = &registered.devices.get(usize::from(slot))?.uuid;
+    if known.devices.get(usize::from(slot)).is_some_and(|same| same.uuid == *wanted) {
+        return Some(slot);
+    }
+    (0u16..).zip(&known.devices).find(|(_, device)| device.uuid == *wanted).map(|(at, _)| at)
+}
+
 fn exit(exited: &wire::Exited) -> Exit {
     match (exited.signal, exited.code) {
         (0, code) if code >= 0 => Exit::Code(code),
@@ -183,5 +211,35 @@ fn with_run(known: wire::Allocation, run: &RunPart) -> wire::Allocation {
         in_array: run.array_index.is_some(),
         user: run.user.to_string(),
         ..known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture;
+
+    fn with(uuids: &[&str]) -> Inventory {
+        let mut inventory = fixture::inventory(uuids.len(), "leaf-a");
+        for (device, uuid) in inventory.devices.iter_mut().zip(uuids) {
+            device.uuid = (*uuid).to_owned();
+        }
+        inventory
+    }
+
+    #[test]
+    fn faults_and_samples_are_of_the_device_that_the_agent_meant_although_slots_have_moved() {
+        let (registered, known) = (with(&["GPU-0", "MIG-a", "GPU-1"]), with(&["GPU-0", "GPU-1"]));
+        let fault = |slot| ReportBody::DeviceFault { slot, xid: 79, why: "lost".to_owned(), fatal: true };
+        let moved = |slot| in_states_slots(fault(slot), &registered, &known);
+        assert_eq!(moved(0), fault(0));
+        assert_eq!(moved(2), fault(1), "the fault of another GPU");
+        assert_eq!((moved(1), moved(3)), (ReportBody::Informational, ReportBody::Informational));
+        let told = ReportBody::Quarantined { slots: vec![2], why: "as State counts".to_owned() };
+        assert_eq!(in_states_slots(told.clone(), &registered, &known), told);
+        let sample =
+            |slot| Sample { slot, busy_percent: Some(7), memory_used_bytes: None, temperature_c: None, power_mw: None };
+        let samples = [sample(0), sample(1), sample(2), sample(9)];
+        assert_eq!(samples_in_states_slots(&samples, &registered, &known), [sample(0), sample(1)]);
     }
 }

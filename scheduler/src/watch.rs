@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 /// Entries with events that a slow reader may lag behind before it has to read history.
 const LAG_MAX: usize = 4096;
 
-/// The events of one applied entry.
+/// The events of one applied entry; none = State has jumped to it, and the events up to it are not told here.
 #[derive(Debug, Clone)]
 pub struct AppliedEvents {
     pub index: u64,

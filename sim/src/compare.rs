@@ -30,6 +30,8 @@ pub struct CompareArgs {
 /// Most runs of one comparison or sweep.
 pub const RUNS_MAX: usize = 10_000;
 const RESAMPLES: usize = 2_000;
+/// Fewer draws all fall on one side by chance more often than once in twenty times.
+const SEEDS_MIN: usize = 6;
 
 /// One policy against the first, in one figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,7 +42,7 @@ pub struct Difference {
     pub mean: f64,
     /// Mean over the seeds of this policy's figure less the first one's.
     pub difference: f64,
-    /// 95 % of resampled means lie between. `None` where nothing differs between seeds.
+    /// 95 % of resampled means lie between. `None` where nothing differs between seeds, and of one seed.
     pub interval: Option<(f64, f64)>,
     /// Of the base's mean; `None` where that is 0.
     pub percent: Option<f64>,
@@ -52,7 +54,7 @@ pub struct Difference {
 pub enum Verdict {
     Better,
     Worse,
-    /// The interval holds 0.
+    /// The interval holds 0, or there are too few draws to tell.
     NoClearDifference,
     Equal,
 }
@@ -125,7 +127,8 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
 /// What runs of all policies come to, by the seeds that every one of them has finished.
 pub(crate) fn conclude(scene: &Scene, policies: &[(Policy, Input)], summaries: &BySeed, complete: bool) -> Comparison {
     let random = scene.is_random();
-    let against = |which: usize| against(which, &policies[which].1.name, summaries, policies[0].0 == policies[which].0);
+    let against =
+        |which: usize| against(which, &policies[which].1.name, summaries, (policies[0].0 == policies[which].0, random));
     Comparison {
         schema: "muster.sim.compare/1",
         complete,
@@ -206,14 +209,30 @@ fn notes(random: bool, summaries: &BySeed) -> Vec<String> {
              play a longer stretch, or more that can fail",
             summaries.len()
         ));
+    } else if summaries.len() < SEEDS_MIN {
+        let seeds = if summaries.len() == 1 { "seed" } else { "seeds" };
+        notes.push(format!(
+            "{} {seeds} only: what differs between so few draws may be chance, and is no clear difference; ask for at least \
+             {SEEDS_MIN} seeds",
+            summaries.len()
+        ));
+    }
+    let ended = |at: usize| summaries.iter().map(|(_, of)| of[at].ended()).sum::<u64>();
+    if (1..policies).any(|at| ended(at) != ended(0)) {
+        let told: Vec<String> = (0..policies).map(|at| ended(at).to_string()).collect();
+        notes.push(format!(
+            "the policies do not bring as many jobs to an end, over all seeds and in their order: {}; waits and turnarounds are \
+             means over those that ended, so whoever leaves more of them out may look better for it",
+            told.join(", ")
+        ));
     }
     let recorded = summaries.first().and_then(|(_, of)| of.first()?.calibration.as_ref());
     notes.extend(recorded.map(|known| format!("the first policy, held against {}", known.words())));
     notes
 }
 
-fn against(which: usize, name: &str, summaries: &BySeed, same_policy: bool) -> Against {
-    let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries)).collect();
+fn against(which: usize, name: &str, summaries: &BySeed, (same_policy, random): (bool, bool)) -> Against {
+    let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries, random)).collect();
     let accounts = accounts(which, summaries);
     let verdict = match nothing_to_compare(&differences, same_policy) {
         Some(why) => format!("nothing to compare: {why}"),
@@ -242,7 +261,7 @@ fn nothing_to_compare(differences: &[Difference], same_policy: bool) -> Option<S
     })
 }
 
-fn difference(at: usize, which: usize, summaries: &BySeed) -> Difference {
+fn difference(at: usize, which: usize, summaries: &BySeed, random: bool) -> Difference {
     let figure = &FIGURES[at];
     let pairs: Vec<(f64, f64)> =
         summaries.iter().map(|(_, of)| ((figure.of)(&of[0]), (figure.of)(&of[which]))).collect();
@@ -253,7 +272,10 @@ fn difference(at: usize, which: usize, summaries: &BySeed) -> Difference {
     let difference = differences.iter().sum::<f64>() / differences.len() as f64;
     let interval = interval(&differences, at as u64);
     let good = |difference: f64| (difference < 0.0) == (figure.better == Better::Lower);
+    // Of several seeds without an interval, all are alike: nothing that was drawn touched them.
+    let chance = random && differences.len() < SEEDS_MIN && (differences.len() == 1 || interval.is_some());
     let verdict = match interval {
+        _ if chance && difference != 0.0 => Verdict::NoClearDifference,
         Some((low, high)) if low <= 0.0 && high >= 0.0 && (low, high) != (0.0, 0.0) => Verdict::NoClearDifference,
         _ if difference == 0.0 => Verdict::Equal,
         _ if good(difference) => Verdict::Better,
@@ -467,6 +489,22 @@ mod tests {
         };
         assert!(compared(policies, CALM, jobs, 3).notes[0].starts_with("nothing is drawn at random"));
         assert!(notes("0.001")[0].starts_with("nothing that this world draws touched a run"));
-        assert_eq!(notes("1000000.0"), [""; 0]);
+        assert!(notes("1000000.0")[0].starts_with("3 seeds only"));
+        let world = format!("{CALM}\n[failures.software]\nper_1000_days = 1000000.0\n");
+        assert_eq!(compared(policies, &world, jobs, 6).notes, [""; 0]);
+    }
+
+    /// As `muster sim compare` does it unless told otherwise.
+    #[test]
+    fn one_draw_is_no_verdict() {
+        let jobs = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
+        let of = |world: &str| {
+            let compared = compared([STRICT, "order = \"smallest\"\n"], world, jobs, 1);
+            (compared.against[0].differences[0].verdict, compared.notes[0].clone())
+        };
+        assert_eq!(of(CALM).0, Verdict::Better);
+        let (verdict, note) = of(&format!("{CALM}\n[failures.software]\nper_1000_days = 0.001\n"));
+        assert_eq!(verdict, Verdict::NoClearDifference);
+        assert!(note.starts_with("1 seed only"), "{note}");
     }
 }

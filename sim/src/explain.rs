@@ -172,6 +172,7 @@ pub fn explain(args: &ExplainArgs, progress: &mut dyn FnMut(Progress) -> Going) 
         throughputs: throughputs.as_ref(),
         seed: recorded.seed,
         bounds: Vec::new(),
+        watts: Vec::new(),
         estimates: Sample::default(),
         check: false,
     };

@@ -143,10 +143,10 @@ impl Faults {
         self.calls.remove(&call)
     }
 
-    /// Is every machine up that will ever be, so that nothing can start later that cannot start now?
+    /// Is every machine up that will ever be, and nobody yet to go, so that nothing can start later that cannot start now?
     pub fn all_up(&self) -> bool {
         self.machines.iter().all(|machine| (machine.down.is_none() || machine.gone) && !machine.is_leaving())
-            && !self.calls.values().any(|call| matches!(call, Call::Repaired(..) | Call::Undrain(_)))
+            && !self.calls.values().any(|call| matches!(call, Call::Repaired(..) | Call::Undrain(_) | Call::Cancel(_)))
     }
 
     /// Closes the books of a run.
@@ -232,18 +232,22 @@ impl Faults {
 
     fn machine_fails(&mut self, state: &State, kind: Kind, which: usize, at: Time) -> Vec<Act> {
         let is_up = self.machines[which].is_there() && is_on(state, self.machines[which].node);
+        // Drawn whether it is up or not: a policy may have put it to sleep, and what fails later is the same under all.
+        let rate = self.rates.of(kind).expect("it has just failed");
+        let machine = &mut self.machines[which];
+        let devices = u64::from(machine.devices);
+        let draw = &mut machine.draws[kind as usize];
+        let slot = if kind == Kind::Gpu { draw.below(devices) as u16 } else { 0 };
+        let repair_ms = if kind == Kind::Software { 0 } else { Self::repair_ms(rate, draw) };
+        let after = if kind == Kind::Node { at.plus_ms(repair_ms) } else { at };
         let mut acts = Vec::new();
-        let mut after = at;
         if is_up {
             self.counts[kind as usize] += 1;
             self.machines[which].failures[kind as usize] += 1;
             match kind {
-                Kind::Gpu => acts = self.device_fails(state, which, at),
+                Kind::Gpu => acts = self.device_fails(state, which, slot, at.plus_ms(repair_ms)),
                 Kind::Software => acts = software_fails(state, self.machines[which].node),
                 Kind::Node | Kind::Leaf => {
-                    let rate = self.rates.of(Kind::Node).expect("it has just failed");
-                    let repair_ms = Self::repair_ms(rate, &mut self.machines[which].draws[Kind::Node as usize]);
-                    after = at.plus_ms(repair_ms);
                     acts = self.goes_down(state, which, Kind::Node, at, after);
                     let outage = self.machines[which].outages;
                     acts.push(Act::CallAt(after, self.call(Call::Return(which, outage))));
@@ -276,12 +280,8 @@ impl Faults {
         acts
     }
 
-    fn device_fails(&mut self, state: &State, which: usize, at: Time) -> Vec<Act> {
-        let rate = self.rates.of(Kind::Gpu).expect("it has just failed");
-        let machine = &mut self.machines[which];
-        let draw = &mut machine.draws[Kind::Gpu as usize];
-        let slot = draw.below(u64::from(machine.devices)) as u16;
-        let repair_ms = Self::repair_ms(rate, draw);
+    fn device_fails(&mut self, state: &State, which: usize, slot: u16, repaired_at: Time) -> Vec<Act> {
+        let machine = &self.machines[which];
         let Some(record) = state.node(machine.node) else { return Vec::new() };
         if matches!(record.devices.get(usize::from(slot)), Some(DeviceState::Quarantined { .. })) {
             return Vec::new();
@@ -296,7 +296,7 @@ impl Faults {
             token: Token::default(),
             body,
         });
-        vec![report, Act::CallAt(at.plus_ms(repair_ms), self.call(Call::Repaired(which, slot)))]
+        vec![report, Act::CallAt(repaired_at, self.call(Call::Repaired(which, slot)))]
     }
 
     /// Nothing is heard of it from now on.

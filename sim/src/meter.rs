@@ -65,6 +65,8 @@ pub struct Cell {
     pub fragment: u128,
     pub waiting_gangs: u128,
     pub waiting_devices: u128,
+    /// Milliwatts, times milliseconds.
+    pub drawn: u128,
 }
 
 impl Cell {
@@ -76,6 +78,7 @@ impl Cell {
         self.fragment += u128::from(rates.fragment) * ms;
         self.waiting_gangs += u128::from(rates.waiting_gangs) * ms;
         self.waiting_devices += u128::from(rates.waiting_devices) * ms;
+        self.drawn += u128::from(rates.drawn) * ms;
     }
 
     fn merge(&mut self, other: &Cell) {
@@ -85,6 +88,7 @@ impl Cell {
         self.fragment += other.fragment;
         self.waiting_gangs += other.waiting_gangs;
         self.waiting_devices += other.waiting_devices;
+        self.drawn += other.drawn;
     }
 }
 
@@ -94,7 +98,11 @@ struct Rates {
     fragment: u64,
     waiting_gangs: u64,
     waiting_devices: u64,
+    drawn: u64,
 }
+
+/// Of one device: while it runs, while it is on, and while it sleeps. What is down draws nothing.
+pub type Watts = [u32; 3];
 
 #[derive(Debug, Clone, Copy, Default)]
 struct NodeShare {
@@ -143,6 +151,8 @@ pub struct Meter {
     shapes: Vec<Shape>,
     nodes: BTreeMap<NodeId, NodeShare>,
     classes: Vec<ClassShare>,
+    /// By class; empty where nobody asks.
+    watts: Vec<Watts>,
     /// What each gang holds of each class.
     gangs: BTreeMap<GangId, (Use, Vec<(usize, u64)>)>,
     /// When another period begins, the next one last.
@@ -170,6 +180,7 @@ impl Meter {
             shapes,
             nodes: BTreeMap::new(),
             classes: vec![ClassShare::default(); classes.len()],
+            watts: Vec::new(),
             gangs: BTreeMap::new(),
             bounds,
             waiting_gangs: 0,
@@ -190,6 +201,11 @@ impl Meter {
             meter.refresh_node(state, record.id);
         }
         meter
+    }
+
+    /// With what a device of each class draws.
+    pub fn drawing(self, watts: Vec<Watts>) -> Self {
+        Self { watts, ..self }
     }
 
     pub fn begin(&self) -> Time {
@@ -255,6 +271,12 @@ impl Meter {
                 period[class][at] += u128::from(rate) * u128::from(ms);
             }
             sum.fragment += fragment;
+            if let Some([running_w, rest_w, asleep_w]) = self.watts.get(class) {
+                let [running, down, asleep] = [Use::Running, Use::Down, Use::Asleep].map(|of| rates[of as usize]);
+                let rest = rates.iter().sum::<u64>() - running - down - asleep;
+                sum.drawn +=
+                    running * u64::from(*running_w) + rest * u64::from(*rest_w) + asleep * u64::from(*asleep_w);
+            }
             self.paid += u128::from(share.all) * u128::from(ms);
         }
         self.total.add(&sum, ms);

@@ -3,7 +3,7 @@
 use crate::SimError;
 use crate::estimates::Sample;
 use crate::faults::{Call, Faults};
-use crate::meter::{Meter, Shape};
+use crate::meter::{Meter, Shape, Watts};
 use crate::metrics::{AttemptResult, JobResult, JobState};
 use crate::output::Events;
 use crate::recorder::Recorder;
@@ -45,6 +45,8 @@ pub(crate) struct Play<'a> {
     pub seed: u64,
     /// When prices change.
     pub bounds: Vec<Time>,
+    /// What a device of each group draws, where there is a price list.
+    pub watts: Vec<Watts>,
     /// Whose start is estimated at submit.
     pub estimates: Sample,
     /// Check every invariant after every entry.
@@ -126,6 +128,7 @@ impl Play<'_> {
         let asleep = sleepers.first_orders(&player.state);
         let classes: Vec<u32> = world.nodes.iter().map(|group| group.count).collect();
         let meter = Meter::new(&player.state, shapes(&jobs, world), &classes, &self.bounds, begin);
+        let meter = meter.drawing(self.watts.clone());
         let mut recorder = Recorder::new(self, jobs, (faults, sleepers), meter, events, progress);
         for order in asleep {
             player.commit(begin, order, &mut recorder).map_err(|error| SimError::Play(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! What a cluster costs: prices by contract and over time, power by load, what waiting is worth.
 
 use crate::SimError;
-use crate::meter::{DeviceTime, Meter, Use};
+use crate::meter::{DeviceTime, Meter, Use, Watts};
 use crate::metrics::usage::{CATEGORIES, Category, NOT_RUNNING, running_parts};
 use crate::metrics::{AttemptResult, JobResult, JobState, Used, seconds};
 use crate::world::World;
@@ -145,6 +145,12 @@ impl Prices {
         Some((price.contract, MicroUsd::from_usd(price.usd_per_gpu_hour)?))
     }
 
+    /// Of each group of the world's nodes; nothing of those that no rule speaks of.
+    pub(crate) fn watts(&self, world: &World) -> Vec<Watts> {
+        let of = |power: &Power| [power.busy_w, power.idle_w, power.asleep_w];
+        world.nodes.iter().map(|group| self.power(&group.model).map_or([0; 3], of)).collect()
+    }
+
     pub(crate) fn power(&self, model: &Name) -> Option<&Power> {
         self.power.iter().rev().find(|power| power.model.as_ref().is_none_or(|of| of == model))
     }
@@ -268,7 +274,9 @@ fn accounts(
             let held_ms = attempt.ended.min(end).since_ms(attempt.placed.max(start));
             for &(node, devices) in attempt.nodes.iter().filter(|_| held_ms > 0) {
                 let group = &world.nodes[class_of[node as usize]];
-                let milli = u128::from(devices) * u128::from(result.job.share_milli);
+                // Of groups with several shares, their mean.
+                let milli =
+                    u128::from(devices) * u128::from(result.job.milli()) / u128::from(result.job.devices.max(1));
                 if let Some((_, price)) = prices.price(group, start) {
                     entry.0 += device_cost(milli * u128::from(held_ms), price).0;
                 }
@@ -301,37 +309,25 @@ fn waited_ms(result: &JobResult, now: Time) -> u64 {
     }
 }
 
-/// Kilowatt-hours, and the most kilowatts over one cell of the grid. What is down draws nothing;
-/// the mix of models is taken to be the same over time.
+/// Kilowatt-hours, and the most kilowatts over one cell of the grid. What is down draws nothing.
 fn energy(prices: &Prices, world: &World, meter: &Meter) -> (f64, f64) {
     let pue = prices.pue.unwrap_or(1.0);
     let mut joules = 0.0;
-    let (mut busy_w, mut idle_w, mut asleep_w, mut devices) = (0.0, 0.0, 0.0, 0.0);
     for (class, group) in world.nodes.iter().enumerate() {
         let Some(power) = prices.power(&group.model) else { continue };
         for time in meter.periods.iter().map(|classes| classes[class]) {
             let [running, rest, asleep] = drawing(&time);
             joules += energy_j(running, power.busy_w) + energy_j(rest, power.idle_w) + energy_j(asleep, power.asleep_w);
         }
-        let count = f64::from(group.count) * f64::from(group.devices);
-        busy_w += count * f64::from(power.busy_w);
-        idle_w += count * f64::from(power.idle_w);
-        asleep_w += count * f64::from(power.asleep_w);
-        devices += count;
     }
-    let mean = |watts: f64| if devices > 0.0 { watts / devices } else { 0.0 };
-    let of_cell = |cell: &crate::meter::Cell| {
-        let [running, rest, asleep] = drawing(&cell.device_time).map(|time| time as f64);
-        let watts = running * mean(busy_w) + rest * mean(idle_w) + asleep * mean(asleep_w);
-        watts / 1000.0 / meter.cell_ms as f64
-    };
+    let of_cell = |cell: &crate::meter::Cell| cell.drawn as f64 / 1000.0 / meter.cell_ms as f64;
     // The last cell may be cut short; it never holds more than a whole one.
     let peak_w = meter.cells.iter().map(of_cell).fold(0.0, f64::max);
     (joules * pue / 3.6e6, peak_w * pue / 1000.0)
 }
 
 /// Device time that runs, that is on and does not, and that sleeps. What is down draws nothing.
-pub(crate) fn drawing(time: &DeviceTime) -> [u128; 3] {
+fn drawing(time: &DeviceTime) -> [u128; 3] {
     let (running, asleep) = (time[Use::Running as usize], time[Use::Asleep as usize]);
     [running, time.iter().sum::<u128>() - running - asleep - time[Use::Down as usize], asleep]
 }

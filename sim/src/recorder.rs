@@ -286,6 +286,13 @@ impl<'a> Recorder<'a> {
             End::Cancelled => JobState::Cancelled,
             End::TimedOut => JobState::TimedOut,
         };
+        if let Some(last) = self.attempts.last_mut().filter(|last| end == End::Failed && last.job == index) {
+            // Nobody does it again.
+            let undone_ms = std::mem::take(&mut last.lost_ms);
+            last.kept_ms += undone_ms;
+            result.used.lost_ms -= undone_ms;
+            result.used.kept_ms += undone_ms;
+        }
         self.ended += 1;
         self.live -= 1;
     }

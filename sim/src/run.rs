@@ -209,6 +209,7 @@ impl Scene {
             throughputs: self.throughputs.as_deref(),
             seed,
             bounds: self.prices.as_ref().map_or_else(Vec::new, Prices::bounds),
+            watts: self.prices.as_ref().map_or_else(Vec::new, |prices| prices.watts(&self.world)),
             estimates,
             check: self.args.check,
         };

@@ -4,6 +4,7 @@
 use super::{Core, CoreError, Introduction};
 use crate::assignment::{Key, StopRules};
 use crate::device::Load;
+use crate::health::Devices;
 use crate::runner::Beginning;
 use crate::store::{Store, remove_folder};
 use muster_runtime::reply::Reply;
@@ -84,7 +85,7 @@ impl Core {
         if **self.live.borrow() != live {
             self.live.send_replace(Arc::new(live));
         }
-        self.load.send_replace(load_of(store));
+        self.load.send_replace(load_of(store, &self.parts.devices));
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -113,10 +114,12 @@ impl Core {
 }
 
 /// What is not proven gone still loads its devices.
-fn load_of(store: &Store) -> Load {
+fn load_of(store: &Store, devices: &Devices) -> Load {
     let mut load = std::collections::BTreeMap::new();
-    for device in store.held().values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
-        *load.entry(device.slot).or_default() += u32::from(device.milli);
+    for share in store.held().values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
+        if let Some(slot) = devices.slot_of(&share.uuid) {
+            *load.entry(slot).or_default() += u32::from(share.milli);
+        }
     }
     Arc::new(load)
 }

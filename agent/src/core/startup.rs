@@ -1,6 +1,7 @@
 //! What an agent does with what an earlier one left.
 
 use super::{Core, CoreError, CoreHandle, Message};
+use crate::launcher::UNKNOWN;
 use crate::reconcile::Progress;
 use crate::runner::Beginning;
 use crate::store::ReportBody;
@@ -53,7 +54,7 @@ impl Core {
                 if left == 0 {
                     break;
                 }
-                if !said {
+                if !said && left != UNKNOWN {
                     tracing::warn!(left, "processes that the store does not name were found and are being killed");
                     said = true;
                 }
@@ -71,21 +72,22 @@ impl Core {
     /// Slots that no allocation of the store holds.
     fn idle_slots(&self) -> Vec<u16> {
         let held = self.parts.store.held().values().filter(|held| !held.gone);
-        let held: BTreeSet<u16> = held.flat_map(|held| &held.run.devices).map(|share| share.slot).collect();
-        (0..self.parts.devices.uuids().len() as u16).filter(|slot| !held.contains(slot)).collect()
+        let held: BTreeSet<&String> = held.flat_map(|held| &held.run.devices).map(|share| &share.uuid).collect();
+        let all = (0u16..).zip(self.parts.devices.uuids());
+        all.filter(|(_, uuid)| !held.contains(uuid)).map(|(slot, _)| slot).collect()
     }
 }
 
 /// Rule 12: what cannot be killed may be on any device that no known allocation has. Nothing is prepared before the
 /// sweep has ended, so the server is told instead of left to wonder why nothing starts here.
 async fn quarantine(core: &CoreHandle, slots: &[u16], left: usize) {
-    tracing::error!(
-        left,
-        "leftover processes survive SIGKILL; the devices are quarantined until an operator has looked"
-    );
+    let why = match left {
+        UNKNOWN => "the processes of this machine cannot be looked at; those of an earlier agent may use it".to_owned(),
+        _ => format!("{left} processes of an earlier agent survive SIGKILL and may use it"),
+    };
+    tracing::error!(%why, "the devices are quarantined until an operator has looked");
     for slot in slots {
-        let why = format!("{left} processes of an earlier agent survive SIGKILL and may use it");
-        let fault = ReportBody::DeviceFault { slot: *slot, xid: 0, why, fatal: true };
+        let fault = ReportBody::DeviceFault { slot: *slot, xid: 0, why: why.clone(), fatal: true };
         // A centre that has ended reports no more.
         let _ = core.report(fault).await;
     }

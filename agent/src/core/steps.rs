@@ -2,15 +2,17 @@
 
 use super::Core;
 use super::saving::Effect;
-use crate::assignment::{Assignment, Desired, Key, RunPart, StopRules, Wanted};
+use crate::assignment::{Desired, Key, RunPart, StopRules};
 use crate::reconcile::{Observed, Progress, Step, reconcile};
 use crate::runner::Beginning;
 use crate::store::rank_logs::{kept_attempts, remove_logs};
 use crate::store::{Held, Refusal, ReportBody, prune_files};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A driver that does not answer must not keep leases from being passed on.
+/// A driver that does not answer must not keep leases from being passed on: all devices together are waited for so long.
 const ASK_WITHIN_MS: u64 = 3_000;
+/// A driver that has not answered is left alone for so long, unless something is to begin.
+pub(super) const ASK_AGAIN_MS: u64 = 10_000;
 /// Kept launch parts; the longest unused go first.
 const KEPT_LAUNCHES: usize = 1_000;
 
@@ -30,14 +32,14 @@ impl Core {
     pub(super) async fn reconcile(&mut self) {
         let Some(desired) = self.desired.take() else { return };
         let foreign = self.foreign(&desired).await;
-        let tasks = self.tasks(&desired, &foreign);
+        let tasks: Vec<Task> = self.steps(&desired, &foreign).into_iter().map(Task::from).collect();
         self.desired = Some(desired);
         for task in tasks {
             self.take(task);
         }
     }
 
-    fn tasks(&self, desired: &Desired, foreign: &BTreeMap<u16, Option<u32>>) -> Vec<Task> {
+    fn steps<'a>(&self, desired: &'a Desired, foreign: &BTreeMap<u16, Option<u32>>) -> Vec<Step<'a>> {
         let store = &self.parts.store;
         let unacknowledged: BTreeSet<Key> = store.reports().values().filter_map(|report| report.key).collect();
         let observed = Observed {
@@ -53,31 +55,57 @@ impl Core {
             foreign,
             unacknowledged: &unacknowledged,
         };
-        reconcile(desired, &observed).into_iter().map(Task::from).collect()
+        reconcile(desired, &observed)
+    }
+
+    /// Slots whose processes decide about a step, and whether something is to begin. Those of live allocations are left
+    /// out: processes are on them by right.
+    fn asked(&self, desired: &Desired) -> (BTreeSet<u16>, bool) {
+        let (store, devices) = (&self.parts.store, &self.parts.devices);
+        let slots_of = |run: &RunPart| -> Vec<u16> {
+            run.devices.iter().filter_map(|share| devices.slot_of(&share.uuid)).collect()
+        };
+        let (mut slots, mut begins) = (BTreeSet::new(), false);
+        for step in self.steps(desired, &BTreeMap::new()) {
+            match step {
+                Step::Accept(_, run) => {
+                    begins = true;
+                    slots.extend(slots_of(run));
+                }
+                Step::ConfirmReleased(assignment) if self.must_tell_release(&assignment.key) => match &assignment.run {
+                    Some(run) => slots.extend(slots_of(run)),
+                    None => slots.extend(0..devices.uuids().len() as u16),
+                },
+                _ => {}
+            }
+        }
+        for slot in store.held().values().filter(|held| !held.gone).flat_map(|held| slots_of(&held.run)) {
+            slots.remove(&slot);
+        }
+        (slots, begins)
     }
 
     /// Processes on devices that no live allocation of ours holds, where it matters for this
     /// desired state. What cannot be known counts as a process.
-    async fn foreign(&self, desired: &Desired) -> BTreeMap<u16, Option<u32>> {
-        let held = self.parts.store.held();
-        let asks = |assignment: &&Assignment| {
-            !held.contains_key(&assignment.key) && matches!(assignment.wanted, Wanted::Prepare | Wanted::Stop)
-        };
-        let mut slots = BTreeSet::new();
-        for assignment in desired.assignments.iter().filter(asks) {
-            match &assignment.run {
-                Some(run) => slots.extend(run.devices.iter().map(|share| share.slot)),
-                None => slots.extend(0..self.parts.devices.uuids().len() as u16),
-            }
-        }
-        for share in held.values().filter(|held| !held.gone).flat_map(|held| &held.run.devices) {
-            slots.remove(&share.slot);
-        }
+    async fn foreign(&mut self, desired: &Desired) -> BTreeMap<u16, Option<u32>> {
+        let (slots, begins) = self.asked(desired);
         let mut foreign = BTreeMap::new();
+        if slots.is_empty() {
+            return foreign;
+        }
+        let (devices, clock) = (self.parts.devices.clone(), self.parts.clock.clone());
+        // A release that cannot be confirmed comes up again with every message.
+        let mut is_late = !begins && clock.boottime_ms() < self.ask_again_ms;
+        let mut late = clock.sleep_ms(ASK_WITHIN_MS);
         for slot in slots {
             let answer = tokio::select! {
-                answer = self.parts.devices.processes(slot) => answer.map_err(|error| error.to_string()),
-                () = self.parts.clock.sleep_ms(ASK_WITHIN_MS) => Err("no answer in time".to_owned()),
+                answer = devices.processes(slot), if !is_late => answer.map_err(|error| error.to_string()),
+                () = &mut late, if !is_late => {
+                    is_late = true;
+                    self.ask_again_ms = clock.boottime_ms().saturating_add(ASK_AGAIN_MS);
+                    Err("no answer in time".to_owned())
+                }
+                else => Err("the driver has not answered in time before".to_owned()),
             };
             match answer {
                 Ok(pids) => foreign.extend(pids.first().map(|pid| (slot, Some(*pid)))),
@@ -113,6 +141,11 @@ impl Core {
     fn accept(&mut self, key: Key, run: RunPart, stop: StopRules) {
         let Some(renewed_ms) = self.renewed_ms else { return };
         let first_deadline_ms = renewed_ms.saturating_add(run.lease_ms);
+        // After a cut the lease may be over, or end before the next renewal is acknowledged; that one begins it instead.
+        if self.parts.clock.boottime_ms().saturating_add(run.lease_ms / 2) > first_deadline_ms {
+            self.lapsed = true;
+            return;
+        }
         let boot_id = self.parts.workplace.boot_id.clone();
         self.parts.store.accept(key, Held::new(run, stop, first_deadline_ms, boot_id));
         self.progress.insert(key, Progress::Preparing);

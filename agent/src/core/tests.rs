@@ -16,6 +16,8 @@ use muster_runtime::clock::{ManualClock, ManualTime};
 use std::path::Path;
 use std::time::Duration;
 
+mod devices;
+
 const LEASE_MS: u64 = 60_000;
 const KILL_BOUND_MS: u64 = 5_000;
 
@@ -54,6 +56,18 @@ impl Rig {
     async fn start_in(folder: tempfile::TempDir, time: ManualTime, launcher: InProcess, boot_id: &str) -> Self {
         let probe = SimulatedProbe::new("dgx-h100", None, "n").expect("a fixture");
         let control = probe.control();
+        let devices = Devices::new(Box::new(probe), (0..8).map(|slot| format!("GPU-{slot}")).collect());
+        Self::start_with(folder, time, launcher, boot_id, devices, control).await
+    }
+
+    async fn start_with(
+        folder: tempfile::TempDir,
+        time: ManualTime,
+        launcher: InProcess,
+        boot_id: &str,
+        devices: Devices,
+        probe: SimulatedControl,
+    ) -> Self {
         let clock: ManualClock = time.clock();
         let config = Config::new(vec!["a:1".to_owned()], Name::literal("n"), folder.path().to_owned());
         let paths = Paths::of(&config);
@@ -68,24 +82,14 @@ impl Rig {
             store: Store::open(folder.path(), || "store-1".to_owned()).expect("usable"),
             workplace,
             launcher: Arc::new(launcher.clone()),
-            devices: Devices::new(Box::new(probe), (0..8).map(|slot| format!("GPU-{slot}")).collect()),
+            devices,
             clock: Arc::new(clock),
             kill_bound_ms: KILL_BOUND_MS,
             kept_logs: 10,
         });
         let shutdown = Shutdown::new();
         let task = tokio::spawn(core.run(shutdown.clone()));
-        Self {
-            folder,
-            time,
-            launcher,
-            probe: control,
-            core: handle,
-            shutdown,
-            task,
-            applied_index: 1_000,
-            generation: 1,
-        }
+        Self { folder, time, launcher, probe, core: handle, shutdown, task, applied_index: 1_000, generation: 1 }
     }
 
     /// The agent dies; shims and files stay.
@@ -285,6 +289,41 @@ async fn nothing_is_prepared_before_a_leader_has_acknowledged_a_renewal() {
     assert_eq!(rig.reports(), [""; 0]);
     rig.renew().await;
     rig.await_report("1:prepared").await;
+}
+
+#[tokio::test]
+async fn nothing_begins_under_a_lease_that_is_over_or_nearly_so() {
+    let mut rig = Rig::start().await;
+    rig.renew().await;
+    rig.settle().await;
+    rig.time.advance(LEASE_MS - 1);
+    rig.desire(vec![rig.work(1, 50, Prepare, &[0], "run")]).await;
+    for _ in 0..2 {
+        rig.settle().await;
+        assert_eq!(rig.reports(), [""; 0]);
+        assert_eq!(rig.launcher.started(), Vec::<std::path::PathBuf>::new());
+        rig.time.advance(LEASE_MS);
+        rig.desire(vec![rig.work(1, 50, Prepare, &[0], "run")]).await;
+    }
+    rig.renew().await;
+    rig.await_report("1:prepared").await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_changed_holds_for_what_runs_from_the_next_renewal_on() {
+    let mut rig = Rig::start().await;
+    let work = rig.running(1, 50, &[0], "run").await;
+    let deadline = |rig: &Rig| rig.launcher.status(&rig.dir(&work)).expect("a shim").deadline_ms;
+    for (lease_ms, after_ms) in [(2 * LEASE_MS, 1_000), (LEASE_MS / 2, 2 * LEASE_MS - 10_000)] {
+        let mut again = rig.work(1, 50, Run, &[0], "run");
+        again.run.as_mut().expect("it runs").lease_ms = lease_ms;
+        rig.desire(vec![again]).await;
+        rig.settle().await;
+        rig.time.advance(after_ms);
+        rig.renew().await;
+        let end_ms = rig.time.now_ms() + lease_ms;
+        until("the other lease", || (deadline(&rig) == end_ms).then_some(())).await;
+    }
 }
 
 #[tokio::test]

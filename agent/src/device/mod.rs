@@ -218,6 +218,8 @@ pub enum ProbeError {
     Stopped,
     #[error("there is no device in slot {slot}; this node has {count}")]
     NoSuchSlot { slot: u16, count: usize },
+    #[error("device {uuid} is none of those that this agent found when it started")]
+    NotFound { uuid: String },
     #[error(
         "`{text}` is not a source of devices{hint}\n  help: use one of `auto`, `nvml`, `nvml:PATH`, `none`, `simulated:FIXTURE`"
     )]

@@ -7,7 +7,8 @@ use std::path::Path;
 
 /// A short hash over the node's name, the machine's own identity and its devices' serials: equal
 /// after a reboot, different for another machine under the same name. A device that is gone changes it,
-/// so a machine that comes back without one needs an operator's word before its devices count as free.
+/// so a machine that comes back without one needs an operator's word before its devices count as free. Within one boot
+/// servers know it by its boot id.
 pub(super) fn hardware_id(
     config: &InventoryConfig,
     simulated: bool,

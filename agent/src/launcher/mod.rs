@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 /// Requests and statuses on their way.
 pub const IN_FLIGHT: usize = 16;
 
+/// So many are left when it is not known how many: the processes could not be looked at.
+pub const UNKNOWN: usize = usize::MAX;
+
 /// A connection to a live shim. Closed on one side, it is closed on the other.
 #[derive(Debug)]
 pub struct ShimLink {
@@ -53,6 +56,7 @@ pub trait Launcher: Send + Sync + Debug {
     async fn find(&self, dir: &Path, marker: &str) -> Found;
 
     /// Kills every process whose marker starts with `prefix` and is not in `keep`, and everything
-    /// below it. Returns how many were still there; zero is the proof that none is.
+    /// below it. Returns how many were still there; zero is the proof that none is, and [`UNKNOWN`]
+    /// proves nothing.
     async fn kill_marked(&self, prefix: &str, keep: &BTreeSet<String>) -> usize;
 }

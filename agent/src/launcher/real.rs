@@ -1,6 +1,6 @@
 //! Real shims: processes of their own, found again by socket, identity and mark.
 
-use super::{Found, IN_FLIGHT, Launcher, LauncherError, ShimLink};
+use super::{Found, IN_FLIGHT, Launcher, LauncherError, ShimLink, UNKNOWN};
 use crate::procfs::{self, ProcessIdentity};
 use crate::shim::machine::RankExit;
 use crate::shim::socket::short_path;
@@ -86,13 +86,23 @@ impl RealLauncher {
         read_json(&dir.join(wire::IDENTITY_FILE))
     }
 
-    /// Whether a shim lives in `dir`: by its identity, or before it has one, by its mark.
+    /// Whether a shim lives in `dir`: by its identity, or before it has one, by its mark. What cannot be looked at may.
     fn is_alive(&self, dir: &Path, marker: &str) -> bool {
         match self.identity(dir) {
-            Some(identity) => identity.open(&self.boot_id).is_ok_and(|handle| handle.is_some()),
-            None => procfs::pids().into_iter().any(|pid| procfs::started_with(pid, MARKER).as_deref() == Some(marker)),
+            Some(identity) => !matches!(identity.open(&self.boot_id), Ok(None)),
+            None => is_marked(marker).unwrap_or(true),
         }
     }
+}
+
+/// Whether any process carries exactly this mark.
+fn is_marked(marker: &str) -> std::io::Result<bool> {
+    for pid in procfs::pids()? {
+        if procfs::started_with(pid, MARKER)?.as_deref() == Some(marker) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[async_trait]
@@ -137,38 +147,47 @@ impl Launcher for RealLauncher {
 
     async fn kill_marked(&self, prefix: &str, keep: &BTreeSet<String>) -> usize {
         let (prefix, keep, boot_id) = (prefix.to_owned(), keep.clone(), self.boot_id.clone());
-        let sweep = move || sweep(&prefix, &keep, &boot_id);
+        let sweep = move || sweep(&prefix, &keep, &boot_id, Path::new("/proc"));
         // A sweep that did not come to an end has proven nothing.
-        tokio::task::spawn_blocking(sweep).await.unwrap_or(usize::MAX)
+        tokio::task::spawn_blocking(sweep).await.unwrap_or(UNKNOWN)
     }
 }
 
 /// Looks twice before it says that nothing is there: a process caught in the middle of its start
 /// shows no mark.
-fn sweep(prefix: &str, keep: &BTreeSet<String>, boot_id: &str) -> usize {
-    match sweep_once(prefix, keep, boot_id) {
+fn sweep(prefix: &str, keep: &BTreeSet<String>, boot_id: &str, proc_root: &Path) -> usize {
+    let look = || {
+        sweep_once(prefix, keep, boot_id, proc_root).unwrap_or_else(|error| {
+            tracing::error!(%error, "not all processes of this machine can be looked at");
+            UNKNOWN
+        })
+    };
+    match look() {
         0 => {
             std::thread::sleep(std::time::Duration::from_millis(LOOK_AGAIN_MS));
-            sweep_once(prefix, keep, boot_id)
+            look()
         }
         found => found,
     }
 }
 
-fn sweep_once(prefix: &str, keep: &BTreeSet<String>, boot_id: &str) -> usize {
-    let mut marked = BTreeSet::new();
-    for pid in procfs::pids() {
-        let Some(marker) = procfs::started_with(pid, MARKER) else { continue };
-        if marker.starts_with(prefix) && !keep.contains(&marker) {
-            marked.insert(pid);
+/// Kills what it sees. Errors: it could not see all.
+fn sweep_once(prefix: &str, keep: &BTreeSet<String>, boot_id: &str, proc_root: &Path) -> std::io::Result<usize> {
+    let (mut marked, mut unseen) = (BTreeSet::new(), None);
+    for pid in procfs::pids_in(proc_root)? {
+        match procfs::started_with(pid, MARKER) {
+            Ok(Some(marker)) if marker.starts_with(prefix) && !keep.contains(&marker) => {
+                marked.insert(pid);
+            }
+            Ok(_) => {}
+            Err(error) => unseen = Some(error),
         }
     }
-    let below = procfs::descendants(&marked);
+    let (below, unseen_below) = procfs::descendants(&marked);
     marked.extend(below);
     let mut found = 0;
     for pid in marked {
-        let Some(identity) = ProcessIdentity::of(pid, boot_id) else { continue };
-        match identity.open(boot_id) {
+        match procfs::open(pid, boot_id) {
             Ok(None) => {}
             Ok(Some(handle)) => {
                 found += 1;
@@ -182,7 +201,7 @@ fn sweep_once(prefix: &str, keep: &BTreeSet<String>, boot_id: &str) -> usize {
             }
         }
     }
-    found
+    unseen.or(unseen_below).map_or(Ok(found), Err)
 }
 
 /// Beside the program, or where a package puts what nobody calls by hand.
@@ -287,5 +306,13 @@ mod tests {
         assert_eq!(found(&bin), Some(packaged.to_string_lossy().into_owned()), "what cannot be executed is no program");
         put(&beside, 0o755);
         assert_eq!(found(&bin), Some(beside.to_string_lossy().into_owned()));
+    }
+
+    #[test]
+    fn rule_8_a_process_table_that_cannot_be_read_proves_nothing() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let none = BTreeSet::new();
+        assert_eq!(sweep("nobody@here/", &none, "boot", folder.path()), 0, "an empty one does");
+        assert_eq!(sweep("nobody@here/", &none, "boot", &folder.path().join("gone")), UNKNOWN);
     }
 }

@@ -182,6 +182,34 @@ fn what_must_not_run_is_refused_with_its_reason() {
 }
 
 #[test]
+fn what_cannot_be_read_is_refused_with_what_is_wrong_in_it() {
+    use muster_proto::agent as wire;
+    let part = wire::Allocation { ranks: 0, ..crate::assignment::tests::allocation(2, 60, Prepare, &[1]) };
+    let position = wire::Position { generation: 1, term: 3, applied_index: 100 };
+    let wanted = wire::Desired { cluster_id: "c".into(), position: Some(position), epoch: 1, allocations: vec![part] };
+    let wanted = Desired::try_from(wanted).expect("the rest is valid");
+    assert_eq!(Node::idle().steps(&wanted), ["refuse 2: Unreadable"]);
+    let why = wanted.assignments[0].unreadable.as_deref().expect("it says why");
+    assert!(why.contains("ranks"), "{why}");
+}
+
+#[test]
+fn a_device_is_the_one_with_its_uuid_whatever_slot_a_server_keeps_it_in() {
+    let mut wanted = desired(&[(2, 60, Prepare, &[3])]);
+    wanted.assignments[0].run.as_mut().expect("it runs").devices[0].uuid = "GPU-1".to_owned();
+    let mut node = Node::idle();
+    assert_eq!(node.steps(&wanted), ["accept 2"]);
+    node.foreign.insert(1, Some(4242));
+    assert_eq!(node.steps(&wanted), ["refuse 2: DeviceBusy"]);
+    wanted.assignments[0].wanted = Wanted::Stop;
+    assert_eq!(node.steps(&wanted), [""; 0], "a process is on the device");
+    node.foreign = BTreeMap::from([(3, Some(4242))]);
+    assert_eq!(node.steps(&wanted), ["released 2"], "the process is on another");
+    wanted.assignments[0].run.as_mut().expect("it runs").devices[0].uuid = "GPU-9".to_owned();
+    assert_eq!(node.steps(&wanted), [""; 0], "of a device that is not here nothing is known");
+}
+
+#[test]
 fn rule_8d_an_unknown_token_is_released_only_when_swept_and_empty() {
     let wanted = desired(&[(5, 40, Stop, &[2])]);
     assert_eq!(Node::idle().steps(&wanted), ["released 5"]);

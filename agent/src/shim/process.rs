@@ -1,5 +1,6 @@
 //! The shim's process: one loop over the machine, the children, the socket and the clock. Single
-//! threaded but for the log pump, and it never waits for anything but `poll`.
+//! threaded but for the log pump, and it waits for nothing but `poll`, its files and the start of
+//! programs. For as long as those hold it up, the namespace's first process keeps the lease.
 
 use super::machine::{Action, Event, Failure, Machine, Phase, RankExit, step};
 use super::pump::Pump;
@@ -94,6 +95,7 @@ impl Shim {
         let boot_id = boot_id().map_err(io_error("read the boot id"))?;
         let spec = read_spec(dir, &boot_id)?;
         let lock = lock(dir)?;
+        spawn::raise_open_files();
         // Fails only when this already is a session's leader, which is as good.
         let _ = nix::unistd::setsid();
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| io_error("become a subreaper")(e.into()))?;
@@ -103,10 +105,11 @@ impl Shim {
         let _ = spec.pid_namespace.then(spawn::gain_namespace_rights);
         let pump = Pump::start().map_err(io_error("start the log pump"))?;
         let own = ProcessIdentity::of(std::process::id(), &boot_id)
-            .ok_or_else(|| io_error("read its own start time")(io::Error::other("/proc is not there")))?;
+            .and_then(|own| own.ok_or_else(|| io::Error::other("/proc is not there")))
+            .map_err(io_error("read its own start time"))?;
         let identity = serde_json::to_vec(&own).expect("plain data encodes");
         durable::write_for_boot(&dir.join(wire::IDENTITY_FILE), &identity)?;
-        let init = if spec.pid_namespace { spawn::start_init(&spec.marker).ok() } else { None };
+        let init = if spec.pid_namespace { spawn::start_init(&spec.marker, spec.deadline_ms).ok() } else { None };
         // Bound last: who can connect can rely on the identity and on the fencing that is reported.
         let socket = Socket::bind(dir).map_err(io_error("bind its socket"))?;
         // For the agent that waits to connect; one that has gone away needs no word.
@@ -154,6 +157,9 @@ impl Shim {
             Request::Stop { signal, grace_ms } => self.handle(Event::Stop { signal, grace_ms })?,
             Request::Extend { deadline_ms } => {
                 self.handle(Event::LeaseExtended { deadline_ms })?;
+                if let Some(init) = &self.init {
+                    init.keep(self.machine.deadline_ms);
+                }
                 self.persist_lease();
             }
         }
@@ -185,7 +191,7 @@ impl Shim {
                 }
             }
             Action::Drain => {
-                if let Some(init) = &mut self.init {
+                if let Some(init) = &self.init {
                     init.leave_when_alone();
                 }
             }
@@ -214,18 +220,30 @@ impl Shim {
     }
 
     fn spawn_ranks(&mut self, events: &mut Vec<Event>) {
+        let deadline_ms = self.machine.deadline_ms;
         for rank in &self.spec.ranks {
+            let failed =
+                |code, signal, why| Event::RankExited(RankExit { rank: rank.rank, code, signal, why, wall_ms: 0 });
             let started_ms = SystemClock.boottime_ms();
+            // The start of another rank took so long. The machine says of it why it ended, as of those that did start.
+            if started_ms >= deadline_ms {
+                events.push(failed(128 + libc::SIGKILL, libc::SIGKILL as u32, String::new()));
+                continue;
+            }
             match spawn::start_rank(&self.spec, rank, self.init.as_ref(), &self.pump) {
                 Ok(child) => {
                     self.running.insert(child.id(), RunningRank { rank: rank.rank, started_ms });
+                }
+                // Past the lease there is no namespace any more to start it in.
+                Err(_) if SystemClock.boottime_ms() >= deadline_ms => {
+                    events.push(failed(128 + libc::SIGKILL, libc::SIGKILL as u32, String::new()));
                 }
                 Err(error) => {
                     // The codes a shell gives for the same.
                     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
                     let program = self.spec.argv.first().map_or("", String::as_str);
                     let why = format!("cannot start `{program}`: {error}");
-                    events.push(Event::RankExited(RankExit { rank: rank.rank, code, signal: 0, why, wall_ms: 0 }));
+                    events.push(failed(code, 0, why));
                 }
             }
         }

@@ -8,7 +8,7 @@
 use muster_common::job::LogLimits;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -19,6 +19,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Ranks handed over and not yet taken up.
 const HANDOVER: usize = 16;
 const IDLE_NAP_MS: i32 = 1_000;
+const PART_MODE: u32 = 0o640;
 
 /// The file that holds the newest part of a stream (`out` or `err`).
 pub fn stream_file(log_dir: &Path, rank: u32, stream: &str) -> PathBuf {
@@ -51,7 +52,7 @@ pub struct StreamWriter {
     /// Index of the newest part, and its length.
     part: u64,
     length: u64,
-    /// Bytes that could not be written at all (a full disk), all at the end of what is here.
+    /// Bytes that could not be written at all (a full disk); once there is room the stream goes on without them.
     pub lost_bytes: u64,
 }
 
@@ -59,7 +60,7 @@ impl StreamWriter {
     /// Begins an empty stream.
     pub fn create(path: PathBuf, limits: LogLimits) -> io::Result<Self> {
         let limits = LogLimits { file_bytes: limits.file_bytes.max(1), files: limits.files.max(1) };
-        let file = open_part(&path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(PART_MODE).open(&path)?;
         Ok(Self { path, limits, file, part: 0, length: 0, lost_bytes: 0 })
     }
 
@@ -85,23 +86,37 @@ impl StreamWriter {
         }
     }
 
+    /// May be tried again after any of its steps failed. What takes room comes first, so that a full disk leaves to readers
+    /// all that was there.
     fn rotate(&mut self) -> io::Result<()> {
         let older_kept = u64::from(self.limits.files) - 1;
         let next = self.part + 1;
-        fs::rename(&self.path, part_file(&self.path, self.part))?;
-        if let Some(first_kept) = next.checked_sub(older_kept).filter(|&first| first > 0) {
-            // Said before it is done: a reader never looks for bytes that are gone unannounced.
-            fs::write(dropped_file(&self.path), (first_kept * self.limits.file_bytes).to_string())?;
-            fs::remove_file(part_file(&self.path, first_kept - 1))?;
+        let first_kept = next.saturating_sub(older_kept);
+        let (fresh, dropped) = (aside(&self.path), dropped_file(&self.path));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PART_MODE).open(&fresh)?;
+        if first_kept > 0 {
+            fs::write(aside(&dropped), (first_kept * self.limits.file_bytes).to_string())?;
         }
-        self.file = open_part(&self.path)?;
-        (self.part, self.length) = (next, 0);
+        unless_missing(fs::rename(&self.path, part_file(&self.path, self.part)))?;
+        if first_kept > 0 {
+            // Said before it is done: a reader never looks for bytes that are gone unannounced.
+            fs::rename(aside(&dropped), &dropped)?;
+            unless_missing(fs::remove_file(part_file(&self.path, first_kept - 1)))?;
+        }
+        fs::rename(&fresh, &self.path)?;
+        (self.file, self.part, self.length) = (file, next, 0);
         Ok(())
     }
 }
 
-fn open_part(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
+/// Where a file is made that takes its place whole.
+fn aside(path: &Path) -> PathBuf {
+    beside(path, "new")
+}
+
+/// An earlier try may have done it.
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 struct Source {
@@ -158,7 +173,7 @@ impl Pump {
     }
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
@@ -268,5 +283,30 @@ mod tests {
         fs::remove_dir_all(folder.path()).expect("gone");
         writer.write(b"efg");
         assert_eq!(writer.lost_bytes, 3);
+    }
+
+    /// A folder in the way of a file fails as a full disk does.
+    fn rotate_around(in_the_way: &dyn Fn(&Path) -> PathBuf, meanwhile: &str) {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let path = stream_file(folder.path(), 0, "out");
+        let mut writer = StreamWriter::create(path.clone(), LogLimits { file_bytes: 4, files: 2 }).expect("created");
+        writer.write(b"abcdefgh");
+        let in_the_way = in_the_way(&path);
+        fs::create_dir_all(in_the_way.join("full")).expect("made");
+        writer.write(b"lost");
+        writer.write(b"too");
+        assert_eq!((contents(&path).as_str(), writer.lost_bytes), (meanwhile, 7));
+        fs::remove_dir_all(&in_the_way).expect("room again");
+        writer.write(b"ijkl");
+        assert_eq!((contents(&path).as_str(), contents(&part_file(&path, 1)).as_str()), ("ijkl", "efgh"));
+        assert_eq!((contents(&dropped_file(&path)).as_str(), writer.lost_bytes), ("4", 7));
+        assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 3, "something was left behind");
+    }
+
+    #[test]
+    fn a_rotation_that_failed_is_made_good_once_there_is_room() {
+        rotate_around(&aside, "efgh");
+        rotate_around(&|path: &Path| aside(&dropped_file(path)), "efgh");
+        rotate_around(&dropped_file, "");
     }
 }

@@ -1,7 +1,8 @@
 //! Starts processes below a shim: the first process of a PID namespace, and the ranks.
 
-use super::pump::{Pump, stream_file};
+use super::pump::{Pump, set_nonblocking, stream_file};
 use super::wire::{MARKER, RankSpec, Spec};
+use muster_runtime::clock::{Clock, SystemClock};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,15 +19,20 @@ const CAP_SYS_ADMIN: u32 = 21;
 const OUTSIDE: i32 = 0;
 /// The first process's word that `/proc` is its namespace's own.
 const OWN_PROC: [u8; 1] = *b"p";
-const REAP_NAP_MS: i32 = 1_000;
-const LEAVE_NAP: std::time::Duration = std::time::Duration::from_millis(10);
-/// Files a rank may have open.
+const REAP_NAP_MS: u64 = 1_000;
+const LEAVE_NAP_MS: u64 = 10;
+/// Told to the first process: end once it is alone. Every other word is the end of the lease.
+const LEAVE: u64 = 0;
+/// So long after the lease's end the first process no longer counts on the shim.
+const SHIM_LATE_MS: u64 = 1_000;
+/// Files a rank may have open, and a shim, which has four for each rank.
 const OPEN_FILES: u64 = 1_048_576;
 
 /// The first process of the ranks' PID namespace.
 pub struct Init {
     pub child: Child,
-    /// While it is open, the process stays even when nothing else is in the namespace.
+    /// What it is told. While it is open and has not said [`LEAVE`], the process stays even when nothing else is in the
+    /// namespace.
     hold: Option<ChildStdin>,
     /// The mount namespace in which `/proc` shows the PID namespace; ranks enter it.
     mounts: Option<OwnedFd>,
@@ -34,9 +40,27 @@ pub struct Init {
 
 impl Init {
     /// Lets the process end as soon as it is alone.
-    pub fn leave_when_alone(&mut self) {
-        self.hold = None;
+    pub fn leave_when_alone(&self) {
+        self.say(LEAVE);
     }
+
+    /// Tells the process when the lease ends. It keeps it too: a disk or a file server may hold up the shim.
+    pub fn keep(&self, deadline_ms: u64) {
+        self.say(deadline_ms.max(LEAVE + 1));
+    }
+
+    fn say(&self, word: u64) {
+        if let Some(hold) = &self.hold {
+            // So short a write is whole or not at all. A process that takes none is dead, or ends by what it heard last.
+            let _ = nix::unistd::write(hold, &word.to_le_bytes());
+        }
+    }
+}
+
+/// As many open files as a rank may have, where this process is allowed them. What starts an agent may have left it few.
+pub fn raise_open_files() {
+    // SAFETY: it only has pointers to locals of its own.
+    unsafe { set_limit(libc::RLIMIT_NOFILE, OPEN_FILES) };
 }
 
 /// Without the right to make a PID namespace, a user namespace of one's own gives it. Ids stay as
@@ -60,10 +84,10 @@ pub fn gain_namespace_rights() -> io::Result<()> {
 }
 
 /// Moves all later children into a new PID namespace and starts its first process: this same
-/// binary with the same arguments, told by [`INIT_MARK`].
+/// binary with the same arguments, told by [`INIT_MARK`]. `deadline_ms` is the end of the lease.
 ///
 /// Errors: the kernel's refusal (not root, or namespaces switched off).
-pub fn start_init(marker: &str) -> io::Result<Init> {
+pub fn start_init(marker: &str, deadline_ms: u64) -> io::Result<Init> {
     // SAFETY: a system call without pointers.
     if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
         return Err(io::Error::last_os_error());
@@ -82,33 +106,61 @@ pub fn start_init(marker: &str) -> io::Result<Init> {
     };
     let mut child = command.spawn()?;
     let hold = child.stdin.take();
+    if let Some(hold) = &hold {
+        set_nonblocking(hold)?;
+    }
     let mut word = [0];
     let answered = child.stdout.take().map(|mut answer| answer.read_exact(&mut word));
     let mounts = match answered {
         Some(Ok(())) if word == OWN_PROC => Some(File::open(format!("/proc/{}/ns/mnt", child.id()))?.into()),
         _ => None,
     };
-    Ok(Init { child, hold, mounts })
+    let init = Init { child, hold, mounts };
+    init.keep(deadline_ms);
+    Ok(init)
 }
 
 /// The life of the namespace's first process: reap orphans; end when the shim has let go and no
-/// child is left. Its death, for whatever reason, kills the whole namespace.
+/// child is left, or when the lease is over and the shim has not ended everything. Its death, for
+/// whatever reason, kills the whole namespace. Past its start it touches no file: nothing holds it up.
 pub fn init_main() -> ! {
     block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
     let has_own_proc = std::fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == "1");
     let word = if has_own_proc { OWN_PROC } else { *b"-" };
     // A shim that no longer listens is a shim that died, and this process dies with it.
     let _ = io::stdout().write_all(&word).and_then(|()| io::stdout().flush());
+    let (mut leaves, mut deadline_ms) = (false, u64::MAX);
     loop {
         let reaped = super::tree::reap();
-        let mut hold = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one live pollfd and its count. Orphans' corpses may wait for the nap's end.
-        let let_go = unsafe { libc::poll(&mut hold, 1, REAP_NAP_MS) } > 0;
-        if let_go {
-            if reaped.empty {
-                std::process::exit(0);
-            }
-            std::thread::sleep(LEAVE_NAP);
+        let left_ms = deadline_ms.saturating_add(SHIM_LATE_MS).saturating_sub(SystemClock.boottime_ms());
+        if left_ms == 0 || leaves && reaped.empty {
+            std::process::exit(0);
+        }
+        // Orphans' corpses may wait for the nap's end.
+        let nap_ms = if leaves { LEAVE_NAP_MS } else { REAP_NAP_MS };
+        match next_word(nap_ms.min(left_ms)) {
+            Some(LEAVE) => leaves = true,
+            Some(end_ms) => deadline_ms = end_ms,
+            None => {}
+        }
+    }
+}
+
+/// What the shim says within `nap_ms`. The pipe's end lets go as well.
+fn next_word(nap_ms: u64) -> Option<u64> {
+    let mut hold = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live pollfd and its count.
+    if unsafe { libc::poll(&mut hold, 1, nap_ms as i32) } <= 0 {
+        return None;
+    }
+    let mut word = [0; 8];
+    match nix::unistd::read(io::stdin(), &mut word) {
+        Ok(8) => Some(u64::from_le_bytes(word)),
+        Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => None,
+        _ => {
+            // A pipe that has ended is ready at once, each time.
+            std::thread::sleep(std::time::Duration::from_millis(LEAVE_NAP_MS));
+            Some(LEAVE)
         }
     }
 }

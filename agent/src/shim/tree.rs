@@ -4,7 +4,7 @@
 //! process cannot be reaped before the last of them is gone. Without one, the shim is the subreaper
 //! of everything below it, so walking its descendants until there are no children left does it.
 
-use crate::procfs::{self, ProcessIdentity};
+use crate::procfs;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -45,13 +45,14 @@ pub fn reap() -> Reaped {
     }
 }
 
-/// SIGKILL to everything below this process. One look may miss what is being forked: the caller
-/// repeats until [`reap`] says empty.
+/// SIGKILL to everything below this process. One look may miss what is being forked or cannot be
+/// looked at: the caller repeats until [`reap`] says empty.
 pub fn kill_descendants(boot_id: &str) {
-    for pid in procfs::descendants(&BTreeSet::from([std::process::id()])) {
-        let identity = ProcessIdentity::of(pid, boot_id);
-        let handle = identity.and_then(|identity| identity.open(boot_id).ok().flatten());
+    let (below, _) = procfs::descendants(&BTreeSet::from([std::process::id()]));
+    for pid in below {
         // A failure leaves the process to the next round.
-        let _ = handle.map(|handle| handle.signal(libc::SIGKILL));
+        if let Ok(Some(handle)) = procfs::open(pid, boot_id) {
+            let _ = handle.signal(libc::SIGKILL);
+        }
     }
 }

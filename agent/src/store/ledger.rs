@@ -19,6 +19,8 @@ pub enum Refusal {
     BelowEpoch { token: Token, floor: Token },
     #[error("it was never prepared here, so it cannot be started")]
     NeverPrepared,
+    #[error("this agent cannot read what it is to run: {why}; an agent as new as the servers may")]
+    Unreadable { why: String },
     #[error("slot {slot} is device {have} here, not {want}")]
     OtherDevice { slot: u16, want: String, have: String },
     #[error("whether device {device} is free of processes is not known")]

@@ -1,9 +1,13 @@
 //! Against a scripted server on loopback, over the real TLS.
 
 use super::*;
+use crate::commands::events::{self, EventsArgs};
 use crate::commands::follow::{self, Streams};
 use crate::commands::logs::Target;
+use crate::commands::node::admin;
+use crate::commands::submit as submitting;
 use crate::context::Context;
+use crate::jobfile;
 use crate::output::{Color, Printer};
 use crate::settings::Flags;
 use muster_proto::client::muster_server::{Muster, MusterServer};
@@ -12,6 +16,7 @@ use muster_runtime::identity::{Authority, ListenLimits, Name, Role, Sans, TlsInc
 use muster_runtime::shutdown::Shutdown;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -26,6 +31,16 @@ struct Script {
     keys: Arc<Mutex<Vec<String>>>,
     /// Jobs as they were named by waits, logs and events.
     named: Arc<Mutex<Vec<JobRef>>>,
+    /// What waits are told first, one each, before the end.
+    lives: Arc<Mutex<VecDeque<Job>>>,
+    /// State and attempt that each wait had seen.
+    seen: Arc<Mutex<Vec<(String, u32)>>>,
+    /// Logs that were asked for. Those of the third attempt cannot be read, and there has been none after it.
+    read: Arc<Mutex<Vec<LogsRequest>>>,
+    /// Where streams of events were to begin. The first breaks at once, the second is refused.
+    followed: Arc<Mutex<Vec<Option<u64>>>>,
+    /// A node, until it is removed; the answer to that is lost.
+    removed: Arc<Mutex<bool>>,
 }
 
 impl Script {
@@ -60,14 +75,49 @@ macro_rules! unscripted {
 
             async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitReply>, Status> {
                 let request = request.into_inner();
+                self.seen.lock().expect("whole").push((request.seen_state.clone(), request.seen_attempt));
+                if let Some(job) = self.lives.lock().expect("whole").pop_front() {
+                    return Ok(Response::new(WaitReply { job: Some(job), ended: false }));
+                }
                 // By name it has just begun, whichever it is.
                 let ended = request.job.as_ref().is_some_and(|job| job.id > 0);
                 Ok(Response::new(WaitReply { job: Some(self.meant(request.job)), ended }))
             }
 
             async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-                self.meant(request.into_inner().job);
-                Ok(Response::new(Box::pin(tokio_stream::empty())))
+                let request = request.into_inner();
+                self.read.lock().expect("whole").push(request.clone());
+                let attempt = request.job.as_ref().and_then(|job| job.attempt);
+                if attempt.is_some_and(|attempt| attempt > 3) {
+                    return Err(ErrorInfo::new(ErrorCode::AttemptNotFound, "there was no such attempt").into());
+                }
+                self.meant(request.job);
+                let away = LogChunk { end: true, error: "the agent of n1 is not connected".into(), ..LogChunk::default() };
+                let chunks = (attempt == Some(3)).then_some(Ok(away));
+                let chunks: Stream<LogChunk> = Box::pin(tokio_stream::iter(chunks));
+                Ok(Response::new(chunks))
+            }
+
+            async fn node_admin(&self, _: Request<NodeAdminRequest>) -> Result<Response<NodeAdminReply>, Status> {
+                match std::mem::replace(&mut *self.removed.lock().expect("whole"), true) {
+                    false => Err(ErrorInfo::new(ErrorCode::Unavailable, "the outcome is not known").into()),
+                    true => Err(ErrorInfo::new(ErrorCode::NodeNotFound, "there is no node `n1`").into()),
+                }
+            }
+
+            async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+                let request = request.into_inner();
+                let mut followed = self.followed.lock().expect("whole");
+                if request.follow {
+                    followed.push(request.from_index);
+                }
+                let told = match (request.follow, followed.len()) {
+                    (false, _) => Ok(Event { index: 41, ..Event::default() }),
+                    (true, 1) => Err(ErrorInfo::new(ErrorCode::Unavailable, "this server is shutting down").into()),
+                    _ => return Err(ErrorInfo::new(ErrorCode::Internal, "enough was seen").into()),
+                };
+                let events: Stream<Event> = Box::pin(tokio_stream::iter([told]));
+                Ok(Response::new(events))
             }
 
             $(async fn $call(&self, _: Request<$request>) -> Result<Response<$reply>, Status> {
@@ -94,12 +144,10 @@ unscripted! {
     cancel(CancelRequest) -> CancelReply;
     hold(HoldRequest) -> HoldReply;
     retry(RetryRequest) -> SubmitReply;
-    events(EventsRequest) -> Stream<Event>;
     list_nodes(ListNodesRequest) -> ListNodesReply;
     show_node(ShowNodeRequest) -> Node;
     cluster_status(ClusterStatusRequest) -> ClusterStatusReply;
     version(VersionRequest) -> VersionReply;
-    node_admin(NodeAdminRequest) -> NodeAdminReply;
     node_token(NodeTokenRequest) -> NodeTokenReply;
     configure(ConfigureRequest) -> ConfigureReply;
     change_members(ChangeMembersRequest) -> ChangeMembersReply;
@@ -272,5 +320,130 @@ async fn whoever_follows_a_name_stays_with_its_job_when_another_takes_the_name()
         let named = script.named.lock().expect("whole").clone();
         assert_eq!(named[0], train, "{what}");
         assert!(named.len() > 1 && named[1..].iter().all(|job| job.id == 1), "{what}: {named:?}");
+    }
+}
+
+/// A server answers at once to who has seen less than there is: to ask so while an attempt prepares would never pause.
+#[tokio::test]
+async fn whoever_follows_says_what_was_seen_though_nothing_of_it_was_printed() {
+    let bench = Bench::new();
+    let (server, script) = bench.serve([None]).await;
+    let live = |state: &str, attempt| Job { id: 1, state: state.into(), attempt, ..Job::default() };
+    *script.lives.lock().expect("whole") = [live("STARTING", 1), live("QUEUED", 1)].into();
+    let (client, job) = (bench.client(&[&server], 10_000), JobRef { id: 1, ..JobRef::default() });
+    follow::logs_to_end(&context(), &client, &job, Streams::Together).await.expect("ended");
+    let seen = script.seen.lock().expect("whole").clone();
+    assert_eq!(seen[1..3], [("STARTING".to_owned(), 1), ("QUEUED".to_owned(), 1)], "{seen:?}");
+}
+
+/// A loop such as `until muster submit train.toml` must not make a job with each turn.
+#[tokio::test]
+async fn whoever_may_have_submitted_is_told_the_key_and_nobody_else_is() {
+    let bench = Bench::new();
+    let (lost, script) = bench.serve([Some(ErrorInfo::new(ErrorCode::Unavailable, "the outcome is not known"))]).await;
+    let (idle, _) = bench.serve([Some(ErrorInfo::new(ErrorCode::NoLeader, "an election is held"))]).await;
+    let text = "[gang]\nrun = 'x'\n".to_owned();
+    let loaded = jobfile::parse("train.toml", text, &[], Path::new("/home/a")).expect("sound");
+    let said = async |server: &str, key: Option<&str>| {
+        let options = submitting::Options { key: key.map(str::to_owned), ..submitting::Options::default() };
+        let client = bench.client(&[server], 300);
+        submitting::send(&context(), &client, &loaded, options).await.expect_err("no answer").text(false)
+    };
+    let unsure = said(&lost, None).await;
+    assert!(unsure.contains(&format!("--key {}", keys(&script)[0])), "{unsure}");
+    for sure in [said(&lost, Some("k")).await, said(&idle, None).await, said(&nobody(), None).await] {
+        assert!(!sure.contains("may be done"), "{sure}");
+    }
+}
+
+/// `muster logs -f --rank 0 --tail 5` of a job that waits has not come to an end.
+#[tokio::test]
+async fn chosen_logs_are_followed_over_all_attempts_too() {
+    let bench = Bench::new();
+    let (server, script) = bench.serve([None]).await;
+    let live = |state: &str, attempt| Job { id: 1, state: state.into(), attempt, ..Job::default() };
+    *script.lives.lock().expect("whole") = [live("QUEUED", 0), live("RUNNING", 2), live("RUNNING", 3)].into();
+    let request = LogsRequest {
+        job: Some(JobRef { id: 1, ..JobRef::default() }),
+        ranks: vec![0],
+        follow: true,
+        tail_bytes: 100,
+        ..LogsRequest::default()
+    };
+    let target = Target { tail: Some(5), ..Target::new(Streams::Together) };
+    let client = bench.client(&[&server], 10_000);
+    follow::chosen_to_end(&context(), &client, request, target).await.expect("ended");
+    let read = script.read.lock().expect("whole").clone();
+    let told: Vec<_> = read
+        .iter()
+        .map(|request| (request.job.as_ref().and_then(|job| job.attempt), request.ranks.len(), request.tail_bytes))
+        .collect();
+    assert_eq!(told, [(Some(2), 1, 100), (Some(3), 1, 0)]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_named_and_is_not_there_is_an_error_for_who_follows_too() {
+    let bench = Bench::new();
+    let (server, _script) = bench.serve([None]).await;
+    let job = Some(JobRef { id: 1, attempt: Some(9), ..JobRef::default() });
+    let request = LogsRequest { job, follow: true, ..LogsRequest::default() };
+    let client = bench.client(&[&server], 10_000);
+    let read = follow::stream(&context(), &client, request, Target::new(Streams::Together)).await;
+    assert_eq!(read.expect_err("there is none").code(), ErrorCode::AttemptNotFound);
+}
+
+/// What happens while a server is exchanged is what somebody follows events for.
+#[tokio::test]
+async fn events_that_are_followed_from_now_on_have_no_gap_when_the_stream_breaks() {
+    let bench = Bench::new();
+    let (server, script) = bench.serve([None]).await;
+    let args = EventsArgs { follow: true, from: None, job: None, node: None, kind: Vec::new(), limit: 1000 };
+    let ended = events::tell(&context(), &bench.client(&[&server], 10_000), args).await;
+    assert_eq!(ended.expect_err("the script ends so").code(), ErrorCode::Internal);
+    assert_eq!(*script.followed.lock().expect("whole"), [Some(42), Some(42)]);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_not_waited_for_beyond_the_time_that_was_given() {
+    let bench = Bench::new();
+    // The system takes the connection; nobody shakes hands.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let begun = Instant::now();
+    let error = submit(&bench.client(&[&address], 200), "k").await.expect_err("nobody speaks");
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn nobody_is_given_up_before_every_server_was_tried() {
+    let client = Bench::new().client(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], 30_000);
+    let all = Duration::from_secs(30);
+    assert_eq!((client.limit(true, 1), client.limit(true, 2), client.limit(true, 3)), (all, all, NOBODY_LIMIT));
+    assert_eq!(client.limit(false, 3), all);
+}
+
+#[tokio::test]
+async fn a_node_that_an_earlier_try_has_removed_is_removed() {
+    let bench = Bench::new();
+    let (server, _script) = bench.serve([None]).await;
+    let client = bench.client(&[&server], 10_000);
+    let request = NodeAdminRequest { node: "n1".into(), action: "remove".into(), ..NodeAdminRequest::default() };
+    let reply = admin::send(&client, request.clone()).await.expect("it is gone");
+    assert_eq!((reply.changed, reply.node.unwrap_or_default().name.as_str()), (true, "n1"));
+    let error = admin::send(&client, request).await.expect_err("somebody else removed it");
+    assert_eq!(error.code(), ErrorCode::NodeNotFound);
+}
+
+#[tokio::test]
+async fn logs_that_could_not_be_read_are_told_from_those_without_a_line() {
+    let bench = Bench::new();
+    let (server, _script) = bench.serve([None]).await;
+    let client = bench.client(&[&server], 10_000);
+    for (attempt, why) in [(2, None), (3, Some("the agent of n1 is not connected".to_owned()))] {
+        let job = Some(JobRef { id: 1, attempt: Some(attempt), ..JobRef::default() });
+        let request = LogsRequest { job, ..LogsRequest::default() };
+        let read = follow::stream(&context(), &client, request, Target::new(Streams::Together)).await;
+        assert_eq!(read.expect("it ended"), why);
     }
 }

@@ -1,7 +1,7 @@
 //! `muster events`: what happened, in order, resumable.
 
 use super::follow;
-use crate::client::status_error;
+use crate::client::{Client, status_error};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::table::cell;
@@ -37,13 +37,21 @@ pub struct EventsArgs {
 }
 
 pub async fn run(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
-    let client = context.client()?;
+    tell(context, &context.client()?, args).await
+}
+
+pub async fn tell(context: &Context, client: &Client, args: EventsArgs) -> Result<u8, CliError> {
     let job = match args.job.as_deref() {
-        Some(job) => Some(follow::pinned(&client, &context.job(job)?).await?),
+        Some(job) => Some(follow::pinned(client, &context.job(job)?).await?),
         None => None,
     };
+    let from_index = match args.from {
+        // A stream that breaks before its first event must go on where it began, not where the next one begins.
+        None if args.follow => Some(next_index(client).await?),
+        from => from,
+    };
     let mut request = EventsRequest {
-        from_index: args.from,
+        from_index,
         follow: args.follow,
         kinds: args.kind,
         job,
@@ -79,6 +87,14 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
         request.from_index = last.map(|(index, _)| index).or(request.from_index);
         tokio::time::sleep(BREAK_PAUSE).await;
     }
+}
+
+/// Of the entry behind the last that told anything.
+async fn next_index(client: &Client) -> Result<u64, CliError> {
+    let request = EventsRequest { limit: 1, ..EventsRequest::default() };
+    let mut events = client.call(async |mut api| api.events(request.clone()).await).await?;
+    let last = events.message().await.map_err(|status| status_error(&status))?;
+    Ok(last.map_or(0, |event| event.index + 1))
 }
 
 fn print(context: &Context, event: &Event) -> Result<(), CliError> {

@@ -75,26 +75,42 @@ async fn poll_once(
 
 /// Prints the logs of every attempt as they are written, until the job has ended.
 pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, streams: Streams) -> Result<Job, CliError> {
-    let job = pinned(client, job).await?;
-    let mut printed = 0;
+    let request = LogsRequest { job: Some(job.clone()), follow: true, ..LogsRequest::default() };
+    chosen_to_end(context, client, request, Target::new(streams)).await
+}
+
+/// The same of the ranks that a request names; with a tail from the last lines of the latest attempt on.
+pub async fn chosen_to_end(
+    context: &Context,
+    client: &Client,
+    mut request: LogsRequest,
+    mut target: Target,
+) -> Result<Job, CliError> {
+    let job = pinned(client, &request.job.take().unwrap_or_default()).await?;
+    let (mut printed, mut seen) = (0, 0);
     // No job has this state, so the first answer comes at once.
     let (mut state, mut told) = ("UNSEEN".to_owned(), String::new());
     loop {
-        let reply = poll_once(client, &job, POLL_MS, &state, printed).await?;
+        // What was seen, not what was printed: an attempt of which nothing is printed yet is news only once.
+        let reply = poll_once(client, &job, POLL_MS, &state, seen).await?;
         let now = reply.job.unwrap_or_default();
         state.clone_from(&now.state);
+        seen = now.attempt;
         let started = now.attempt > printed && now.state != "QUEUED" && now.state != "STARTING";
         if started {
-            for attempt in printed + 1..=now.attempt {
+            let first = if target.tail.is_some() { now.attempt } else { printed + 1 };
+            for attempt in first..=now.attempt {
                 if attempt > 1 {
                     context.printer.say(&format!("attempt {attempt} of job {}", now.id));
                 }
-                let target = LogsRequest {
-                    job: Some(JobRef { attempt: Some(attempt), ..job.clone() }),
-                    follow: true,
-                    ..LogsRequest::default()
-                };
-                stream(context, client, target, Target::new(streams)).await?;
+                request.job = Some(JobRef { attempt: Some(attempt), ..job.clone() });
+                match stream(context, client, request.clone(), target).await {
+                    // An attempt that never had a rank has no logs to speak of.
+                    Err(error) if error.code() == ErrorCode::AttemptNotFound => {}
+                    read => drop(read?),
+                }
+                // What comes after the last lines is all new.
+                (target.tail, request.tail_bytes) = (None, 0);
             }
             printed = now.attempt;
         } else if reply.ended {
@@ -108,13 +124,13 @@ pub async fn logs_to_end(context: &Context, client: &Client, job: &JobRef, strea
     }
 }
 
-/// Prints one attempt's logs; a broken stream is opened again where it broke.
+/// Prints one attempt's logs; a broken stream is opened again where it broke. Says why a log could not be read, if one could not.
 pub async fn stream(
     context: &Context,
     client: &Client,
     mut request: LogsRequest,
     target: Target,
-) -> Result<(), CliError> {
+) -> Result<Option<String>, CliError> {
     let job = request.job.take().unwrap_or_default();
     request.job = Some(pinned(client, &job).await?);
     let mut lines = Assembler::new(target);
@@ -123,13 +139,10 @@ pub async fn stream(
         let opened = client.call(async |mut api| api.logs(request.clone()).await).await;
         let mut chunks = match opened {
             Ok(chunks) => chunks,
-            // An attempt that never had a rank has no logs to speak of.
-            Err(error)
-                if request.follow && matches!(error.code(), ErrorCode::AttemptNotFound | ErrorCode::LogNotFound) =>
-            {
-                return lines.finish(context);
+            Err(error) => {
+                lines.finish(context)?;
+                return Err(error);
             }
-            Err(error) => return Err(error),
         };
         loop {
             match tokio::time::timeout(lines.patience().unwrap_or(SILENCE), chunks.message()).await {
@@ -138,14 +151,18 @@ pub async fn stream(
                     silences = if request.follow && is_over(client, &request).await { silences + 1 } else { 0 };
                     if silences >= SILENCES_MAX {
                         context.printer.warn("the attempt is over, but not every log was marked as whole");
-                        return lines.finish(context);
+                        lines.finish(context)?;
+                        return Ok(lines.unread);
                     }
                 }
                 Ok(Ok(Some(chunk))) => {
                     (breaks, silences) = (0, 0);
                     lines.take(context, chunk)?;
                 }
-                Ok(Ok(None)) => return lines.finish(context),
+                Ok(Ok(None)) => {
+                    lines.finish(context)?;
+                    return Ok(lines.unread);
+                }
                 Ok(Err(status)) => {
                     let error = status_error(&status);
                     breaks += 1;

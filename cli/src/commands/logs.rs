@@ -38,20 +38,30 @@ pub struct LogsArgs {
 
 pub async fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
     let mut job = context.job(&args.job)?;
+    if job.attempt.is_some() && args.attempt.is_some() {
+        return Err(CliError::new(ErrorCode::Usage, format!("{} and --attempt: two attempts are named", args.job))
+            .hint("leave out one of them"));
+    }
     job.attempt = args.attempt.or(job.attempt);
     let (ranks, last_rank) = parse_ranks(&args.rank)?;
     let tail = args.tail.map(|lines| lines.min(TAIL_LINES_MAX));
     let client = context.client()?;
     let target = Target { tail, live: args.follow, ..Target::new(Streams::Together) };
-    let whole = ranks.is_empty() && !last_rank && tail.is_none() && job.attempt.is_none();
-    if args.follow && whole {
-        follow::logs_to_end(context, &client, &job, Streams::Together).await?;
-        return Ok(0);
-    }
+    let all_attempts = job.attempt.is_none();
     let tail_bytes = tail.map_or(0, |lines| (lines as u64 + 1) * TAIL_LINE_BYTES);
     let request = LogsRequest { job: Some(job), ranks, last_rank, follow: args.follow, tail_bytes };
-    follow::stream(context, &client, request, target).await?;
-    Ok(0)
+    if args.follow && all_attempts {
+        follow::chosen_to_end(context, &client, request, target).await?;
+        return Ok(0);
+    }
+    // What could be read was printed; nobody must take it for the whole.
+    follow::stream(context, &client, request, target).await?.map_or(Ok(0), |why| Err(unread(&why)))
+}
+
+fn unread(why: &str) -> CliError {
+    let code = if why.contains("is not connected") { ErrorCode::AgentUnreachable } else { ErrorCode::FileUnusable };
+    CliError::new(code, format!("not every log could be read: {why}"))
+        .hint("`muster node ls` shows whose agent is away; ask again once it is back")
 }
 
 /// `0,3,last` as ranks and whether the last one is meant too.
@@ -115,6 +125,8 @@ pub struct Assembler {
     backlog: bool,
     world_size: u32,
     attempt: u32,
+    /// Why a log could not be read, of the last such one.
+    pub unread: Option<String>,
 }
 
 /// A line ready to be shown.
@@ -127,7 +139,8 @@ pub struct Line {
 
 impl Assembler {
     pub fn new(target: Target) -> Self {
-        Self { target, logs: BTreeMap::new(), backlog: target.tail.is_some(), world_size: 0, attempt: 0 }
+        let (logs, backlog) = (BTreeMap::new(), target.tail.is_some());
+        Self { target, logs, backlog, world_size: 0, attempt: 0, unread: None }
     }
 
     /// How long to wait for another chunk before [`Assembler::pause`].
@@ -138,6 +151,7 @@ impl Assembler {
     pub fn take(&mut self, context: &Context, chunk: LogChunk) -> Result<(), CliError> {
         if !chunk.error.is_empty() {
             context.printer.warn(&format!("rank {}: {}", chunk.rank, chunk.error));
+            self.unread = Some(chunk.error.clone());
         }
         if chunk.dropped > 0 {
             let message =

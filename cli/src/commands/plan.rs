@@ -53,8 +53,13 @@ pub async fn run(context: &Context, args: PlanArgs) -> Result<u8, CliError> {
     let style = context.style();
     context.printer.answer(|| document(&reply, &args.files), || render(&reply, &args.files, &style))?;
     refusals(&reply, &loaded)?;
-    let waits = reply.jobs.iter().any(|job| job.verdict != "starts");
-    Ok(if args.exit_code && waits { WOULD_WAIT } else { 0 })
+    Ok(if args.exit_code && reply.jobs.iter().any(would_wait) { WOULD_WAIT } else { 0 })
+}
+
+/// An array starts with its first element; others of it may wait.
+pub fn would_wait(planned: &PlannedJob) -> bool {
+    let counts = planned.job.as_ref().and_then(|job| job.counts.as_ref());
+    planned.verdict != "starts" || counts.is_some_and(|counts| counts.total > planned.gangs_now)
 }
 
 /// What a submit of the refused ones would answer, each at its place in its file.

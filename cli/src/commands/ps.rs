@@ -20,7 +20,7 @@ pub struct PsArgs {
     #[arg(short = 'A', long)]
     pub all: bool,
     /// Of another user
-    #[arg(long, conflicts_with = "all")]
+    #[arg(long, conflicts_with_all = ["all", "jobs"])]
     pub user: Option<String>,
     /// Only in these states, such as RUNNING,QUEUED
     #[arg(long, value_delimiter = ',')]
@@ -32,7 +32,7 @@ pub struct PsArgs {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// Go on where a list was cut off, as the end of it says
-    #[arg(long, value_name = "PAGE")]
+    #[arg(long, value_name = "PAGE", conflicts_with = "jobs")]
     pub page: Option<String>,
 }
 
@@ -60,12 +60,21 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<u8, CliError> {
     let style = context.style();
     context.printer.answer(|| document(&reply), || render(&reply, &style))?;
     if reply.jobs.is_empty() {
-        context.printer.say(if args.all { "no jobs" } else { "no jobs of yours; -A shows everybody's" });
+        context.printer.say(nothing(&request));
     }
     if !reply.next_page.is_empty() {
         context.printer.say(&format!("there are more: --limit, or --page {}", reply.next_page));
     }
     Ok(0)
+}
+
+fn nothing(request: &ListJobsRequest) -> &'static str {
+    match (request.all_users || !request.user.is_empty(), request.states.is_empty()) {
+        (true, true) => "no jobs",
+        (true, false) => "no jobs in such a state",
+        (false, true) => "no jobs of yours; -A shows everybody's",
+        (false, false) => "no jobs of yours in such a state; -A shows everybody's",
+    }
 }
 
 pub fn render(reply: &ListJobsReply, style: &Style) -> String {
@@ -146,4 +155,18 @@ fn place(job: &Job, style: &Style) -> String {
 
 pub fn document(reply: &ListJobsReply) -> Value {
     json::document("muster.jobs/1", reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_is_said_to_be_of_who_was_asked_for() {
+        let bob = ListJobsRequest { user: "bob".into(), ..ListJobsRequest::default() };
+        assert_eq!(nothing(&bob), "no jobs");
+        let failed = ListJobsRequest { states: vec!["FAILED".into()], ..ListJobsRequest::default() };
+        assert!(nothing(&failed).starts_with("no jobs of yours in such a state"));
+        assert!(nothing(&ListJobsRequest::default()).contains("-A"));
+    }
 }

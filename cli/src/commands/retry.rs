@@ -2,6 +2,7 @@
 
 use super::several::Several;
 use super::{follow, submit};
+use crate::client::MaybeDone;
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use clap::Args;
@@ -28,7 +29,13 @@ pub async fn run(context: &Context, args: RetryArgs) -> Result<u8, CliError> {
             key_made_at_ms: context.now_ms(),
             hold: args.hold,
         };
-        client.call(async |mut api| api.retry(request.clone()).await).await
+        let taken = MaybeDone::default();
+        let sent = client.call(async |mut api| taken.watch(api.retry(request.clone())).await).await;
+        sent.map_err(|error| match taken.get() && error.code().is_retryable() {
+            // Typed again, the command would have another request id.
+            true => error.hint("it may be done: look with `muster ps` before you repeat it"),
+            false => error,
+        })
     });
     let retried = retried.await;
     if let Some(job) = retried.done.last().and_then(|reply| reply.job.as_ref()) {

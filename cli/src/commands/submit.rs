@@ -2,7 +2,7 @@
 
 use super::follow::{self, Streams};
 use super::why;
-use crate::client::Client;
+use crate::client::{Client, MaybeDone};
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::jobfile::{self, Loaded};
@@ -32,7 +32,7 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub follow: bool,
     /// Only check it, and tell what would happen
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["wait", "follow"])]
     pub dry_run: bool,
 }
 
@@ -82,14 +82,24 @@ pub async fn send(
         retry_of: None,
         dry_run: options.dry_run,
     };
-    let reply = client
-        .call(async |mut api| api.submit(request.clone()).await)
-        .await
-        .map_err(|error| jobfile::place_server_error(error, &loaded.source))?;
+    let taken = MaybeDone::default();
+    let sent = client.call(async |mut api| taken.watch(api.submit(request.clone())).await).await;
+    let reply = sent.map_err(|error| {
+        let untold = taken.get() && key_made_at_ms.is_some() && !options.dry_run && error.code().is_retryable();
+        let error = if untold { unsure(error, &request.key) } else { error };
+        jobfile::place_server_error(error, &loaded.source)
+    })?;
     if let Some(job) = reply.job.as_ref().filter(|job| job.id != 0) {
         context.last_job().set(job.id);
     }
     Ok(reply)
+}
+
+/// Typed again, the command would make another key, and with it another job.
+fn unsure(error: CliError, key: &str) -> CliError {
+    error.hint(format!(
+        "it may be done: look with `muster ps` before you repeat it, or have one job of both: muster submit FILE --key {key}"
+    ))
 }
 
 /// Says how a waited job ended; 0 or 8.

@@ -138,9 +138,11 @@ pub fn apply_set(value: &mut Value, set: &str) -> Result<(), CliError> {
     let (path, text) =
         set.split_once('=').ok_or_else(|| wrong("a key and a value with `=` between them are needed"))?;
     let parsed: Value = match toml::from_str::<toml::Table>(&format!("value = {text}")) {
-        Ok(mut table) if table.len() == 1 => {
-            table.remove("value").and_then(|value| serde_json::to_value(value).ok()).unwrap_or_default()
-        }
+        Ok(mut table) if table.len() == 1 => match table.remove("value") {
+            // A job file has moments and durations as texts, and TOML takes `12:00:00` for a time of day.
+            Some(toml::Value::Datetime(_)) => Value::from(text.trim()),
+            value => value.and_then(|value| serde_json::to_value(value).ok()).unwrap_or_default(),
+        },
         _ => Value::from(text),
     };
     let mut at = value;

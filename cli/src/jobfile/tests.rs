@@ -113,6 +113,13 @@ fn set_overrides_adds_and_repairs() {
 }
 
 #[test]
+fn moments_and_durations_are_set_without_quotes() {
+    let file = accepted("[gang]\nrun = 'x'\n", &["begin=2026-12-01T08:00:00Z", "limits.time=12:00:00"]);
+    assert_eq!(file.begin.map(|moment| moment.ms()), Some(1_796_112_000_000));
+    assert_eq!(file.limits.time.map(|time| time.ms()), Some(12 * 3_600_000));
+}
+
+#[test]
 fn a_wrong_set_is_refused() {
     for (set, code) in [
         ("gang.nodes", ErrorCode::Usage),

@@ -110,22 +110,23 @@ impl Printer {
     /// A remark for people.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{}", printable(text));
+            talk(&format!("{}\n", printable(text)));
         }
     }
 
     pub fn warn(&self, text: &str) {
         let word = if self.color_err { "\x1b[1;33mwarning\x1b[0m" } else { "warning" };
-        eprintln!("{word}: {}", printable(text));
+        talk(&format!("{word}: {}\n", printable(text)));
     }
 
     pub fn fail(&self, error: &CliError) {
-        if self.json {
-            eprintln!("{}", error.json());
-        } else {
-            eprint!("{}", error.text(self.color_err));
-        }
+        talk(&if self.json { error.json() + "\n" } else { error.text(self.color_err) });
     }
+}
+
+/// To stderr. `eprint!` would end the program with 101 where nobody listens any more, whatever came of the command.
+pub fn talk(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// A reader that has gone away (`muster ps | head -1`) ends the command quietly, as a signal would.

@@ -68,6 +68,24 @@ fn a_backup_reads_back() {
     assert_eq!(read.file_bytes, std::fs::metadata(&file).unwrap().len());
 }
 
+/// A membership, or a leader's first entry, may be the last that a quiet cluster has.
+#[test]
+fn a_backup_whose_last_entry_holds_nothing_for_the_state_is_whole() {
+    use crate::consensus::Machine;
+    use crate::machine::Proposal;
+    let dir = tempfile::tempdir().unwrap();
+    let history = std::sync::Arc::new(HistoryStore::open(&dir.path().join("history")).unwrap());
+    let mut machine = EngineMachine::new(history.clone(), WatchHandle::default());
+    let at = muster_common::Time(1_700_000_000_000);
+    machine.apply(1, 3, &Proposal { at, command: Command::AdvanceTime { to: at } }.encode()).unwrap();
+    machine.skip(2, 3).unwrap();
+    let state = machine.view();
+    let head = Head { index: 2, ..head(&state) };
+    let file = dir.path().join("a.backup");
+    write(std::fs::File::create(&file).unwrap(), &head, &state, &history, None).unwrap();
+    assert_eq!(inspect(&file).unwrap().head, head);
+}
+
 /// Every cut, and every byte changed, of a small backup.
 #[test]
 fn a_backup_that_is_cut_or_damaged_anywhere_is_refused_and_nothing_is_written() {

@@ -28,8 +28,9 @@ use super::wire::{self, StreamAppendResult};
 
 /// Bytes of a snapshot in one message.
 pub(crate) const PART_BYTES: usize = 1 << 20;
-/// The longest message either side accepts: an append of [`super::log_store::READ_BYTES_MAX`] and one entry over it.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// The longest message either side accepts: an append of [`super::log_store::READ_BYTES_MAX`] and one entry over it, or a
+/// page of history that ends with the longest record.
+pub(crate) const MESSAGE_BYTES_MAX: usize = (8 << 20) + crate::history::RECORD_BYTES_MAX;
 /// A stream is set up over a connection that may have to be made first.
 const SETUP_MS_MIN: u64 = 1_000;
 /// Between two tries to open a stream of appends. openraft's own back-off is taken with the stream's

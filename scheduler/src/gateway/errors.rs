@@ -2,6 +2,7 @@
 
 use super::render::words::plain;
 use crate::consensus::{ProposeError, ReadError};
+use crate::history::HistoryStore;
 use muster_common::text::is_steering;
 use muster_engine::outcome::Refusal;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -128,6 +129,18 @@ pub fn history(error: io::Error) -> ErrorInfo {
     tracing::error!(%error, "history cannot be read");
     ErrorInfo::new(ErrorCode::Internal, format!("this server's history cannot be read: {error}"))
         .hint("ask another server; this one's log says more")
+}
+
+/// What this server's history lacks is never taken for "nothing happened" either.
+///
+/// # Errors
+/// [`ErrorCode::Unavailable`] when it lacks an entry between `from` and `to`, both included.
+pub fn check_history(history: &HistoryStore, from: u64, to: u64) -> Result<(), ErrorInfo> {
+    let gaps = history.gaps().map_err(self::history)?;
+    let Some(gap) = gaps.into_iter().find(|gap| from <= to && gap.from <= to && gap.to >= from) else { return Ok(()) };
+    let message = format!("this server's history lacks entries {} to {}", gap.from, gap.to);
+    Err(ErrorInfo::new(ErrorCode::Unavailable, message)
+        .hint("ask another server with --server, or wait: it is fetched from the others"))
 }
 
 /// A text that people give for others to read.

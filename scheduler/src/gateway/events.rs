@@ -164,9 +164,10 @@ impl Reader {
     async fn tell_history(&mut self, upto: u64, mut left: usize) -> Result<Result<(), Done>, ErrorInfo> {
         while self.next <= upto {
             let from = self.next;
-            let page = self
-                .inner
-                .reading(move |inner| records::range(&inner.ctx.history, from, PAGE).map_err(errors::history));
+            let page = self.inner.reading(move |inner| {
+                errors::check_history(&inner.ctx.history, from, upto)?;
+                records::range(&inner.ctx.history, from, PAGE).map_err(errors::history)
+            });
             let page = page.await?;
             let state = self.inner.ctx.view();
             let Some(last) = page.last().map(|recorded| recorded.index) else { break };
@@ -234,6 +235,11 @@ impl Reader {
             };
             match applied {
                 Ok(applied) if applied.index < self.next => {}
+                Ok(jumped) if jumped.events.is_empty() => {
+                    if self.tell_history(jumped.index, usize::MAX).await?.is_err() {
+                        return Ok(());
+                    }
+                }
                 Ok(applied) => {
                     let state = self.inner.ctx.view();
                     if self.tell_all(&state, &applied).await.is_err() {

@@ -137,7 +137,7 @@ fn page_of(
     let before = match page {
         Page::Ended(before) => before,
         Page::Live(after) => {
-            let from = JobId(after + u64::from(after > 0));
+            let from = JobId(after.saturating_add(u64::from(after > 0)));
             for (id, record) in state.jobs().range_from(&from) {
                 if !filter.takes_user(&record.principal.0) {
                     continue;

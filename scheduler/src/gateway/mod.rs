@@ -386,18 +386,18 @@ impl Muster for Gateway {
     }
 
     async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanReply>, Status> {
-        anywhere!(self, "Plan", request, plan::plan)
+        in_turn!(self, "Plan", request, plan::plan)
     }
 
     async fn list_queues(
         &self,
         request: Request<pb::ListQueuesRequest>,
     ) -> Result<Response<pb::ListQueuesReply>, Status> {
-        anywhere!(self, "ListQueues", request, queues::list)
+        in_turn!(self, "ListQueues", request, queues::list)
     }
 
     async fn show_queue(&self, request: Request<pb::ShowQueueRequest>) -> Result<Response<pb::ShowQueueReply>, Status> {
-        anywhere!(self, "ShowQueue", request, queues::show)
+        in_turn!(self, "ShowQueue", request, queues::show)
     }
 
     async fn edit_job(&self, request: Request<pb::EditJobRequest>) -> Result<Response<pb::EditJobReply>, Status> {

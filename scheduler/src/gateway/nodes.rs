@@ -14,7 +14,8 @@ use muster_proto::client as pb;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::sync::Arc;
 
-const STATES: &[&str] = &["UP", "SILENT", "FENCED", "CORDONED", "DRAINING", "DRAINED"];
+const STATES: &[&str] =
+    &["UP", "SILENT", "FENCED", "CORDONED", "DRAINING", "DRAINED", "FALLING_ASLEEP", "ASLEEP", "WAKING"];
 const ACTIONS: &str = "cordon, uncordon, drain, undrain, state-released, end-quarantine, remove";
 /// A drain lasts at most this long; without a deadline it is for ever.
 const DEADLINE_MS_MAX: u64 = 366 * 24 * 3_600_000;
@@ -227,6 +228,19 @@ fn fate(node: &NodeRecord, action: &NodeAction, end: Option<Time>, now: Time) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_state_that_a_node_is_shown_in_can_be_asked_for() {
+        let proto = include_str!("../../../proto/proto/client.proto");
+        let message = proto.split("message Node {").nth(1).and_then(|rest| rest.split("string state =").next());
+        let shown: Vec<&str> = message
+            .expect("a node has a state")
+            .split(|c: char| !c.is_ascii_uppercase() && c != '_')
+            .filter(|word| word.len() > 1)
+            .collect();
+        assert!(shown.contains(&"UP") && shown.contains(&"ASLEEP"), "{shown:?}");
+        assert!(shown.iter().all(|word| STATES.contains(word)), "{shown:?}");
+    }
 
     #[test]
     fn names_sort_as_people_count() {

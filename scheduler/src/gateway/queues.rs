@@ -25,7 +25,7 @@ pub(super) async fn list(
 ) -> Result<pb::ListQueuesReply, ErrorInfo> {
     let state = inner.fresh().await?;
     inner
-        .blocking(move |inner| {
+        .reading(move |inner| {
             let cells = owned_cells(&state, |_| true);
             let budgets = budgets(&state, inner.now(&state), |_| true);
             Ok(pb::ListQueuesReply { queues: queues(&state).into_values().collect(), cells, budgets })
@@ -44,7 +44,7 @@ pub(super) async fn show(
     let limit = if request.limit == 0 { ENTRIES } else { request.limit } as usize;
     let state = inner.fresh().await?;
     inner
-        .blocking(move |inner| {
+        .reading(move |inner| {
             let mut queues = queues(&state);
             let name = Name::new(request.name.as_str()).ok();
             let Some((name, queue)) = name.and_then(|name| queues.remove_entry(&name)) else {

@@ -121,7 +121,7 @@ fn from_the_end_come_the_same_records_in_pages_of_any_size() {
 #[test]
 fn a_page_from_the_end_is_bounded_by_bytes_too() {
     let store = HistoryStore::open_memory(MemHistory::default()).unwrap();
-    let large = vec![7; RECORD_BYTES_MAX];
+    let large = vec![7; READ_BYTES_MAX / 2];
     for index in 1..=9 {
         store.append(index, &[record(0, None, &large)]).unwrap();
     }

@@ -151,13 +151,16 @@ impl Jobs {
         note.first_start.get_or_insert(started);
         note.last = Some(Ran { started, until });
         note.attempts += 1;
-        if let Cause::RankFailed { exit, .. } = &record.cause {
+        // What failed before the stretch does not fail in it again.
+        if let Cause::RankFailed { exit, .. } = &record.cause
+            && until > self.from
+        {
             note.failures += 1;
             let code = match exit {
                 Exit::Code(code) => *code,
                 Exit::Signal(_) | Exit::Unknown => 1,
             };
-            note.first_failure.get_or_insert((until.since_ms(started), code));
+            note.first_failure.get_or_insert((until.since_ms(started.max(self.from)), code));
         }
         if record.ended_at < self.from {
             return;
@@ -343,8 +346,11 @@ impl Jobs {
 
 /// The part of a line that follows from what was asked for.
 fn described(id: String, run_ms: u64, expected_ms: Option<u64>, scheduling: Scheduling) -> TraceJob {
-    let shared = scheduling.groups.first().filter(|group| group.count == Count::Nodes { nodes: 1, per_node: 1 });
-    let share_milli = shared.map_or(1000, |group| group.share.0);
+    // Of all others `scheduling` tells it.
+    let share_milli = match scheduling.groups.as_slice() {
+        [group] if group.count == (Count::Nodes { nodes: 1, per_node: 1 }) => group.share.0,
+        _ => 1000,
+    };
     let models: Vec<Name> = scheduling.groups.first().map_or_else(Vec::new, |group| group.models.clone());
     TraceJob {
         id,

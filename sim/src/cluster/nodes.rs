@@ -178,7 +178,7 @@ impl NodeNote {
         outages
     }
 
-    /// From a moment on; several at once are one after the other, as whole seconds.
+    /// From a moment on, as whole seconds.
     fn drains(self, node: &Name, from: Time) -> Vec<PlannedDrain> {
         let NodeNote { closed, mut closures, .. } = self;
         closures.extend(closed);
@@ -189,8 +189,26 @@ impl NodeNote {
             let until_s = out.until.map(|until| until.0.div_ceil(SECOND_MS).max(at_s + 1));
             PlannedDrain { node: node.clone(), at_s, deadline_s: out.deadline_s, until_s }
         };
-        closures.into_iter().map(drain).collect()
+        one_after_the_other(closures.into_iter().map(drain))
     }
+}
+
+/// Those of one node, by time: whoever ends a drain opens the node, so that one that begins within another takes it over
+/// and ends no sooner.
+fn one_after_the_other(drains: impl Iterator<Item = PlannedDrain>) -> Vec<PlannedDrain> {
+    let mut apart: Vec<PlannedDrain> = Vec::new();
+    for mut drain in drains {
+        if let Some(last) = apart.last_mut().filter(|last| last.until_s.is_none_or(|until_s| drain.at_s <= until_s)) {
+            drain.until_s = last.until_s.zip(drain.until_s).map(|(one, other)| one.max(other));
+            last.until_s = Some(drain.at_s);
+            if last.at_s == drain.at_s {
+                drain.deadline_s = last.deadline_s.into_iter().chain(drain.deadline_s).min();
+                apart.pop();
+            }
+        }
+        apart.push(drain);
+    }
+    apart
 }
 
 /// An inventory without what tells one machine from another.

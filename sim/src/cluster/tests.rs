@@ -7,10 +7,13 @@ use crate::play::Play;
 use crate::run::Going;
 use crate::trace::TraceJob;
 use crate::world::truth::Truth;
-use muster_common::job::{ArraySpec, Dependencies, Limits, Scheduling};
+use muster_common::Name;
+use muster_common::job::{ArraySpec, Count, Dependencies, GroupRequest, Limits, Scheduling};
+use muster_common::resources::Share;
 use muster_engine::Command;
-use muster_engine::command::{Cancel, NodeAction, Principal};
+use muster_engine::command::{Cancel, Exit, NodeAction, Principal};
 use muster_engine::policy::Order;
+use muster_engine::state::gang::Cause;
 use std::collections::BTreeMap;
 
 fn import(lived: &Lived, from_s: u64) -> Imported {
@@ -34,6 +37,7 @@ fn results(imported: &Imported, policy: &Policy) -> Vec<JobResult> {
         throughputs: None,
         seed: 0,
         bounds: Vec::new(),
+        watts: Vec::new(),
         estimates: Sample::default(),
         check: true,
     };
@@ -193,6 +197,53 @@ fn elements_failures_and_drains_are_imported() {
     assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
 }
 
+/// Moments of a cluster are no whole seconds, and the end of the one must not open what the other closed.
+#[test]
+fn a_node_that_was_cordoned_and_then_drained_stays_out() {
+    let mut lived = Lived::new(2);
+    lived.submit(0, "long", 500, scheduling(1, 8));
+    lived.submit(150, "other", 50, scheduling(1, 8));
+    let node = lived.nodes[1];
+    let admin = |action| Command::NodeAdmin { node, action, by: Principal("ann".into()) };
+    lived.at(60, admin(NodeAction::Cordon { reason: "fan".into() }));
+    let drain = NodeAction::Drain { reason: "fan".into(), deadline_ms: None };
+    lived.player.at(BEGIN.plus_ms(100_500), admin(drain));
+    lived.at(400, admin(NodeAction::Undrain));
+    lived.until(1_000_000);
+    let imported = import(&lived, 0);
+    let told = |drain: &crate::world::planned::PlannedDrain| {
+        (drain.at_s - BEGIN.0 / SECOND, drain.until_s.map(|until_s| until_s - BEGIN.0 / SECOND))
+    };
+    let drains: Vec<_> = imported.world.drains.iter().map(told).collect();
+    assert_eq!(drains, [(60, Some(100)), (100, Some(400))]);
+    assert_eq!(replayed(&imported), sorted(lived.history.starts.clone()));
+}
+
+/// Books balance by what was held, and what was written can be read.
+#[test]
+fn shares_of_many_devices_are_imported_as_what_they_hold() {
+    let group = |name: &str, nodes: u32, per_node: u32, share: u16| GroupRequest {
+        name: Name::new(name).unwrap(),
+        share: Share(share),
+        ..GroupRequest::of(Count::Nodes { nodes, per_node })
+    };
+    let mut lived = Lived::new(3);
+    let halves = Scheduling { groups: vec![group("main", 2, 4, 500)], ..scheduling(1, 1) };
+    let mixed = Scheduling { groups: vec![group("head", 1, 1, 500), group("rest", 2, 4, 1000)], ..scheduling(1, 1) };
+    lived.submit(0, "halves", 100, halves);
+    lived.submit(1_000, "mixed", 100, mixed);
+    lived.until(1_000_000);
+    let imported = import(&lived, 0);
+    let results = results(&imported, &imported.policy);
+    assert_eq!(results.iter().map(JobResult::gpus).collect::<Vec<_>>(), [4.0, 8.5]);
+    let kept = crate::metrics::usage::running_parts(&results)[0];
+    assert_eq!(kept, u128::from(100 * SECOND) * (4_000 + 8_500));
+    let folder = tempfile::tempdir().unwrap();
+    imported.write(folder.path()).unwrap();
+    let read = crate::trace::read(&folder.path().join(TRACE_FILE), Default::default()).unwrap();
+    assert_eq!(read.jobs, imported.trace.jobs);
+}
+
 /// With losses of nodes that did not happen there.
 fn with_losses(lived: &Lived, lost: &[(u64, Event)], from_s: u64) -> Imported {
     let mut gatherer = Gatherer::new(BEGIN.plus_ms(from_s * SECOND));
@@ -232,6 +283,29 @@ fn a_lost_node_is_imported_as_an_outage_that_loses_work() {
     // One that was fenced before the stretch holds nothing any more, and is only not there yet.
     let later = import_of(400 + fence_s + 1);
     assert_eq!((later.world.outages.len(), later.world.drains.len()), (0, 1));
+}
+
+/// It is there with what was left of its last attempt, and that did not fail.
+#[test]
+fn a_failure_from_before_the_stretch_is_not_played_again() {
+    let (lived, ..) = one_long_job();
+    let ended = lived.history.events.iter().find_map(|(_, event)| match event {
+        Event::AttemptEnded { gang, record } => Some((*gang, (**record).clone())),
+        _ => None,
+    });
+    let (gang, mut record) = ended.unwrap();
+    record.cause = Cause::RankFailed { rank: 0, node: lived.nodes[0], exit: Exit::Code(3) };
+    record.ended_at = BEGIN.plus_ms(100 * SECOND);
+    record.attempt.started_at = Some(BEGIN);
+    record.attempt.stopping_at = Some(record.ended_at);
+    let failed = [(100, Event::AttemptEnded { gang, record: record.into() })];
+    let failures = |from_s: u64| -> Vec<(u64, u32)> {
+        let known = with_losses(&lived, &failed, from_s).world.user_failures;
+        known.iter().map(|failure| (failure.after_s, failure.attempts)).collect()
+    };
+    assert_eq!(failures(0), [(100, 1)]);
+    assert_eq!(failures(40), [(60, 1)]);
+    assert_eq!(failures(200), []);
 }
 
 /// Its second outage begins, as far as anybody heard, before the first is over.

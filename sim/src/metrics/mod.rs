@@ -169,7 +169,7 @@ impl JobResult {
 
     /// Devices, a share of one counted as that share.
     pub fn gpus(&self) -> f64 {
-        f64::from(self.job.devices) * f64::from(self.job.share_milli) / 1000.0
+        self.job.milli() as f64 / 1000.0
     }
 
     pub fn gpu_h(&self, ms: u64) -> f64 {
@@ -188,6 +188,14 @@ impl JobResult {
     /// The part of the turnaround in which it did not run.
     pub fn wait_ms(&self) -> Option<u64> {
         self.turnaround_ms().map(|turnaround_ms| turnaround_ms.saturating_sub(self.served_ms))
+    }
+
+    /// The run time of what succeeded, as publications count it; of other ends no more than it really ran.
+    fn worked_ms(&self) -> u64 {
+        match self.state {
+            JobState::Succeeded => self.job.run_ms,
+            _ => self.job.run_ms.min(self.served_ms),
+        }
     }
 
     /// Bounded slowdown: turnaround over run time, both as if no run were shorter than the bound,
@@ -291,6 +299,11 @@ pub struct Utilisation {
 }
 
 impl Summary {
+    /// Jobs that came to an end, whichever.
+    pub(crate) const fn ended(&self) -> u64 {
+        self.succeeded + self.ended_otherwise
+    }
+
     pub(crate) fn of(played: &Played, sample: Sample) -> Self {
         let Played { results, attempts, meter, faults, sleepers, .. } = played;
         let devices = faults.machines.iter().map(|machine| u64::from(machine.devices)).sum();
@@ -317,7 +330,7 @@ impl Summary {
         let since_first = |time: Option<Time>| time.map_or(0.0, |time| seconds(time.since_ms(Time(first_ms))));
         let makespan_s = since_first(ended().filter_map(|result| result.end).max());
         let last_start_s = since_first(results.iter().filter_map(|result| result.first_start).max());
-        let work_s: f64 = ended().map(|result| seconds(result.job.run_ms) * result.gpus()).sum();
+        let work_s: f64 = ended().map(|result| seconds(result.worked_ms()) * result.gpus()).sum();
         let share = |span_s: f64| {
             let capacity = span_s * devices as f64;
             if capacity > 0.0 { work_s / capacity } else { 0.0 }
@@ -391,6 +404,22 @@ mod tests {
         assert_eq!(summary.utilisation.until_last_start, 50.0 / 20.0);
         assert_eq!(summary.utilisation.full_span, 50.0 / 80.0);
         assert_eq!((summary.wait_s.mean, summary.wait_s.max), (2.5, 5.0));
+    }
+
+    /// Else the policy that loses more jobs would use the machines better.
+    #[test]
+    fn only_what_ran_is_used() {
+        let given_up = JobResult {
+            first_start: None,
+            end: Some(Time(50_000)),
+            served_ms: 0,
+            state: JobState::TimedOut,
+            ..result(0, 0, 1_000, 1)
+        };
+        let failed =
+            JobResult { end: Some(Time(5_000)), served_ms: 5_000, state: JobState::Failed, ..result(0, 0, 900, 1) };
+        let summary = Summary::of_jobs(&[result(0, 5, 95, 1), given_up, failed], 1);
+        assert_eq!((summary.makespan_s, summary.utilisation.full_span), (100.0, 1.0));
     }
 
     #[test]

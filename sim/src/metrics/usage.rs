@@ -82,7 +82,7 @@ pub type Spending = [u128; CATEGORIES];
 pub(crate) fn running_parts(results: &[JobResult]) -> [u128; Category::RUNNING] {
     let mut parts = [0; Category::RUNNING];
     for result in results {
-        let milli = u128::from(result.job.devices) * u128::from(result.job.share_milli);
+        let milli = u128::from(result.job.milli());
         let kept = match result.state {
             JobState::Succeeded => Category::Kept,
             JobState::Failed | JobState::Cancelled | JobState::TimedOut => Category::Unsuccessful,

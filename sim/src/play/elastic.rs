@@ -66,6 +66,24 @@ fn machines_that_sleep_draw_less_and_change_nothing_but_the_time_they_take_to_wa
     }
 }
 
+/// Else policies would be compared on unlike failures.
+#[test]
+fn machines_that_slept_fail_later_as_those_that_did_not() {
+    let world = world(
+        "[[nodes]]\nname = \"own\"\ncount = 1\ndevices = 1\n[[elastic]]\nnodes = \"own\"\nwake_s = 60\n\
+         [delays]\ncheckpoint_every_ms = 60000\n[jobs]\nretry_infra = 4000000000\n\
+         [failures]\ngpu = { per_1000_days = 1000.0, repair_mean_s = 60 }\n",
+    );
+    let failed = |pools: &str| -> Vec<Time> {
+        let played = played(&world, &policy(pools), vec![job(0, 0, 60, 1), job(1, 10 * 86_400, 20 * 86_400, 1)]);
+        let lost = played.attempts.iter().filter(|attempt| attempt.job == 1 && attempt.cause == "DEVICE_FAILED");
+        lost.filter_map(|attempt| attempt.stopping).take(5).collect()
+    };
+    let awake = failed("");
+    assert_eq!(awake.len(), 5);
+    assert_eq!(failed(&format!("[elastic.own]\n{POOL}")), awake);
+}
+
 fn burst(more: &str) -> World {
     world(&format!(
         "[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n\

@@ -1,6 +1,7 @@
 use super::*;
 use crate::meter::Use;
 use crate::metrics::Used;
+use crate::metrics::usage::Category;
 use crate::world::failures::Kind;
 
 pub(super) fn world(text: &str) -> World {
@@ -31,6 +32,7 @@ pub(super) fn plain<'a>(world: &'a World, truth: &'a Truth, policy: &'a Policy) 
         throughputs: None,
         seed: 0,
         bounds: Vec::new(),
+        watts: Vec::new(),
         estimates: Sample::default(),
         check: true,
     }
@@ -52,7 +54,7 @@ pub(super) fn assert_books_balance(played: &Played) {
     assert_eq!(cells, played.meter.paid());
     let job_time = |result: &JobResult| {
         let Used { overhead_ms, kept_ms, lost_ms, stalled_ms } = result.used;
-        let milli = u128::from(result.job.devices) * u128::from(result.job.share_milli);
+        let milli = u128::from(result.job.milli());
         u128::from(overhead_ms + kept_ms + lost_ms + stalled_ms) * milli
     };
     let ran: u128 = played.results.iter().map(job_time).sum();
@@ -224,6 +226,21 @@ fn planned_things_happen_at_their_times() {
     );
 }
 
+/// Lost is what had to be done again, and after the last attempt nobody does it.
+#[test]
+fn work_of_a_failed_job_is_unsuccessful_and_only_what_was_tried_again_is_lost() {
+    let text = "[[nodes]]\ncount = 1\ndevices = 8\n[jobs]\nretry_app = 1\n\
+                [[user_failures]]\njob = \"1\"\nafter_s = 40\nattempts = 2\n";
+    let played = played(&world(text), &Truth::default(), 0, vec![job(1, 0, 100, 8)]);
+    assert_eq!((played.results[0].state, played.results[0].attempts), (JobState::Failed, 2));
+    let used = Used { overhead_ms: 0, kept_ms: 40_000, lost_ms: 40_000, stalled_ms: 0 };
+    assert_eq!(played.results[0].used, used);
+    let parts = crate::Summary::of(&played, Sample::default()).usage.parts;
+    let part = |category: Category| parts.iter().find(|part| part.category == category).unwrap().gpu_h;
+    assert_eq!(part(Category::Unsuccessful), part(Category::Lost));
+    assert!(part(Category::Lost) > 0.0 && part(Category::Kept) == 0.0);
+}
+
 #[test]
 fn what_waits_for_ever_does_not_hang_the_run() {
     let text = format!("{TWO_NODES}[[drains]]\nnode = \"node-0\"\nat_s = 10\n");
@@ -231,6 +248,24 @@ fn what_waits_for_ever_does_not_hang_the_run() {
     let played = played(&world(&text), &Truth::default(), 0, jobs);
     let states: Vec<JobState> = played.results.iter().map(|result| result.state).collect();
     assert_eq!(states, [JobState::Unplaceable, JobState::Succeeded, JobState::Unfinished]);
+}
+
+/// Whoever waits for ever may be given up, and then those behind it have their turn.
+#[test]
+fn a_run_goes_on_to_a_cancellation_that_lets_others_start() {
+    let text =
+        format!("{TWO_NODES}[[drains]]\nnode = \"node-0\"\nat_s = 10\n[[cancellations]]\njob = \"2\"\nat_s = 1000\n");
+    let strict = "order = \"fifo\"\nadmission = { head_of_line = { sticky = false } }\n[backfill]\nreserve_depth = 0\n";
+    let strict: Policy = toml::from_str(strict).unwrap();
+    let (world, truth) = (world(&text), Truth::default());
+    let jobs = vec![job(1, 0, 15, 8), job(2, 20, 20, 16), job(3, 30, 5, 8)];
+    let played = plain(&world, &truth, &strict).run(jobs, None, &mut |_| Going::On).unwrap();
+    let told: Vec<_> = played.results.iter().map(|result| (result.state, result.end)).collect();
+    let at = |s: u64| Some(Time(s * 1000));
+    assert_eq!(
+        told,
+        [(JobState::Succeeded, at(15)), (JobState::Cancelled, at(1_000)), (JobState::Succeeded, at(1_005))]
+    );
 }
 
 #[test]

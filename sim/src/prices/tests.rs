@@ -35,6 +35,7 @@ fn billed(world: &str, prices: &str, jobs: Vec<TraceJob>) -> (Bill, Played) {
         throughputs: None,
         seed: 0,
         bounds: prices.bounds(),
+        watts: prices.watts(&world),
         estimates: Sample::default(),
         check: true,
     };
@@ -98,6 +99,22 @@ fn each_hour_has_the_price_of_its_date() {
     assert_eq!(bill.contracts, BTreeMap::from([(Contract::Owned, 1.0), (Contract::OnDemand, 3.0)]));
     assert_near(bill.accounts[0].usd, 2.0);
     assert_near(bill.usd_per_kept_gpu_h, 4.0);
+}
+
+/// Each device draws what its own model does, and nobody knows what the others draw.
+#[test]
+fn the_curve_of_several_models_is_that_of_the_bill() {
+    let prices = "[[power]]\nmodel = \"big\"\nidle_w = 100\nbusy_w = 700\n[[power]]\nmodel = \"small\"\nidle_w = 10\nbusy_w = 70\n";
+    let group = |model: &str, count: u32| {
+        format!("[[nodes]]\nname = \"{model}\"\ncount = {count}\ndevices = 8\nmodel = \"{model}\"\n")
+    };
+    let world = group("big", 1) + &group("small", 2) + &group("other", 9);
+    let wish = TraceJob { models: vec![Name::literal("big")], ..job(1, "nlp", 0, HOUR_S, 8) };
+    let (bill, played) = billed(&world, prices, vec![wish]);
+    assert_near(bill.energy_kwh, 8.0 * 0.7 + 16.0 * 0.01);
+    assert_near(bill.peak_kw, 8.0 * 0.7 + 16.0 * 0.01);
+    let drawn: u128 = played.meter.cells.iter().map(|cell| cell.drawn).sum();
+    assert_near(drawn as f64 / 3.6e12, bill.energy_kwh);
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(super) fn user(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| short(text))
 }
 
-/// `2020-06-09 18:41:01`, also with `T`, a fraction, or `Z` or `+08:00` behind: milliseconds since
+/// `2020-06-09 18:41:01`, also with `T`, a fraction, or `Z`, `+08:00` or `+0800` behind: milliseconds since
 /// 1970. Without a zone the clock is taken as it stands.
 pub(super) fn moment_ms(field: &str, text: &str) -> Result<u64, String> {
     parse_moment(text)
@@ -86,8 +86,18 @@ fn parse_moment(text: &str) -> Option<i64> {
     let offset_ms = match zone {
         "Z" => 0,
         _ => {
-            let (hours, minutes) = zone[1..].split_once(':').unwrap_or((&zone[1..], "0"));
-            sign * (hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?) * 60_000
+            let digits = zone.strip_prefix(['+', '-'])?;
+            let (hours, minutes) = match digits.split_once(':') {
+                Some(parts) => parts,
+                // `+0800`, as Slurm and C write it.
+                None if digits.len() == 4 && digits.is_ascii() => digits.split_at(2),
+                None => (digits, "0"),
+            };
+            let (hours, minutes) = (hours.parse::<i64>().ok()?, minutes.parse::<i64>().ok()?);
+            if !(0..24).contains(&hours) || !(0..60).contains(&minutes) {
+                return None;
+            }
+            sign * (hours * 60 + minutes) * 60_000
         }
     };
     Some(days_since_1970(year, month, day) * 86_400_000 + ms - offset_ms)
@@ -145,6 +155,13 @@ mod tests {
         assert_eq!(moment_ms("t", "1970-01-02 00:00:01").unwrap(), 86_401_000);
         assert_eq!(moment_ms("t", "2023-03-01T00:18:22+08:00").unwrap(), 1_677_601_102_000);
         assert_eq!(moment_ms("t", "2023-02-28T16:18:22Z").unwrap(), 1_677_601_102_000);
+        for zone in ["+0800", "+08"] {
+            assert_eq!(moment_ms("t", &format!("2023-03-01T00:18:22{zone}")).unwrap(), 1_677_601_102_000, "{zone}");
+        }
+        assert_eq!(moment_ms("t", "2023-02-28T11:18:22-0500").unwrap(), 1_677_601_102_000);
+        for zone in ["Z08", "+800:00", "+80000", "+08:60", "+-8:00", "+"] {
+            assert!(moment_ms("t", &format!("2023-03-01T00:18:22{zone}")).is_err(), "{zone}");
+        }
         assert_eq!(moment_ms("t", "2024-02-29 12:00:00.5").unwrap(), 1_709_208_000_500);
         for wrong in ["", "today", "2023-13-01 00:00:00", "1969-12-31 23:59:59", "2023-03-01 25:00:00", "2023-03-01"] {
             assert!(moment_ms("t", wrong).is_err(), "{wrong}");

@@ -98,9 +98,17 @@ impl Default for TraceJob {
 }
 
 impl TraceJob {
+    /// Thousandths of devices that it holds while it runs.
+    pub fn milli(&self) -> u64 {
+        match &self.scheduling {
+            Some(known) => known.groups.iter().map(|group| group.devices() * u64::from(group.share.0)).sum(),
+            None => u64::from(self.devices) * u64::from(self.share_milli),
+        }
+    }
+
     /// Devices times run time; a share of one counts as that share.
     pub fn device_ms(&self) -> u128 {
-        u128::from(self.run_ms) * u128::from(self.devices) * u128::from(self.share_milli) / 1000
+        u128::from(self.run_ms) * u128::from(self.milli()) / 1000
     }
 }
 

@@ -112,7 +112,7 @@ impl Constraint {
 /// How good a setting is; the better one is less.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Standing {
-    /// Sum of what limits are missed by, each as a part of its bound.
+    /// Sum of what limits are missed by, each as a part of its bound; jobs that should have ended are one of them.
     pub shortfall: f64,
     /// Of the goal, so that less is better.
     badness: f64,
@@ -126,6 +126,12 @@ impl Standing {
             shortfall: constraints.iter().map(|constraint| constraint.shortfall(figures, base)).sum(),
             badness: if badness.is_nan() { f64::INFINITY } else { badness },
         }
+    }
+
+    /// Behind all that bring as many jobs to an end as the policy as it is: means are over those that ended, so that whoever
+    /// starves a job would look better for it.
+    pub fn with_ended(self, own: u64, base: u64) -> Self {
+        Self { shortfall: self.shortfall + base.saturating_sub(own) as f64 / base.max(1) as f64, ..self }
     }
 
     pub fn order(&self, other: &Self) -> Ordering {

@@ -50,6 +50,12 @@ impl Setting {
         Some(sums)
     }
 
+    /// Jobs that came to an end in these laps.
+    fn ended(&self, laps: Range<usize>) -> u64 {
+        let played = self.runs.get(laps).unwrap_or_default().iter().filter_map(|run| run.as_ref()?.as_ref().ok());
+        played.map(Summary::ended).sum()
+    }
+
     fn failed(&self) -> Option<&String> {
         self.runs.iter().flatten().find_map(|run| run.as_ref().err())
     }
@@ -153,10 +159,12 @@ impl Race {
     fn judge(&mut self, number: usize, there: &[usize]) {
         let laps = self.stages[number].judged.clone();
         let Some(base) = self.settings[0].means(laps.clone()) else { return };
+        let base_ended = self.settings[0].ended(laps.clone());
         let mut through = Vec::new();
         for &at in there {
             let Some(figures) = self.settings[at].means(laps.clone()) else { continue };
-            let standing = Standing::of(&self.goal, &self.constraints, &figures, &base);
+            let ended = self.settings[at].ended(laps.clone());
+            let standing = Standing::of(&self.goal, &self.constraints, &figures, &base).with_ended(ended, base_ended);
             self.settings[at].judged = Some(Judged { stage: number, runs: laps.len(), figures, standing });
             through.push(at);
         }

@@ -117,6 +117,31 @@ fn where_nothing_keeps_to_the_limits_no_policy_is_written() {
     assert!(!args.output.join(TUNED_FILE).exists());
 }
 
+/// Means are over the jobs that ended, and without the pool the large one never does.
+#[test]
+fn a_setting_that_leaves_a_job_out_is_no_better_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let pool = "order = \"fifo\"\n[elastic.rented]\nlabels = { pool = \"burst\" }\nidle_ms = 600000\nwake_ms = 120000\n\
+                wake_timeout_ms = 900000\n";
+    let world = "[[nodes]]\nname = \"own\"\ncount = 1\ndevices = 8\n\
+                 [[nodes]]\nname = \"rented\"\ncount = 1\ndevices = 8\nlabels = { pool = \"burst\" }\n\
+                 [[elastic]]\nnodes = \"rented\"\nwake_s = 60\nstarts_asleep = true\n";
+    let jobs = "job_id,num_gpu,submit_time,duration\n0,16,0,60\n1,8,2000,60\n";
+    let args = TuneArgs {
+        policy: file("pool.toml", pool),
+        scene: SceneArgs::of(file("burst.toml", world), file("two.csv", jobs)),
+        seeds: 1,
+        parts: 1,
+        ..args(folder.path(), &["policy.elastic={}"])
+    };
+    let tuned = quietly(&args).unwrap();
+    assert_eq!((tuned.trials.len(), tuned.chosen), (2, Some(0)), "{}", tuned.verdict);
+}
+
 #[test]
 fn settings_that_are_no_policy_are_counted_and_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -37,8 +37,12 @@ pub fn check_devices(text: &str) -> Result<(), CliError> {
 }
 
 pub async fn run(context: &Context, args: AgentArgs) -> Result<u8, CliError> {
-    if let Some(AgentCommand::Join(args)) = args.command {
-        return join::run(context, args).await;
+    if let Some(AgentCommand::Join(joining)) = args.command {
+        if args.devices.is_some() {
+            return Err(CliError::new(ErrorCode::Usage, "--devices in front of `join` says nothing to it")
+                .hint("write it behind: muster agent join --devices ..."));
+        }
+        return join::run(context, joining).await;
     }
     let file = settings_file(context, "agent.toml")?;
     let mut config: Config = load_file(&file)?;

@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use crate::error::CliError;
+use crate::output::talk;
 use muster_proto::convert::error::ErrorCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -89,7 +90,7 @@ impl Processes {
         for process in self.0.iter_mut().filter(|process| !process.ended) {
             if let Ok(Some(status)) = process.child.try_wait() {
                 process.ended = true;
-                eprintln!("{} ended ({status})", process.name);
+                talk(&format!("{} ended ({status})\n", process.name));
             }
         }
     }

@@ -68,6 +68,11 @@ impl EditArgs {
 
 pub async fn run(context: &Context, args: EditArgs) -> Result<u8, CliError> {
     let job = context.job(&args.job)?;
+    // What is sent names the job alone: an element would be taken for the whole array.
+    if job.ordinal.is_some() || job.attempt.is_some() {
+        return Err(CliError::new(ErrorCode::Usage, "edit is for whole jobs")
+            .hint("leave out the element and the attempt; elements that wait take the edit of their job"));
+    }
     let wishes = args.wishes();
     let by_editor = wishes.is_empty() && args.file.is_none();
     if by_editor {

@@ -1,6 +1,6 @@
 //! Changes to a node: first what they touch, then the change.
 
-use crate::client::Client;
+use crate::client::{Client, MaybeDone};
 use crate::context::{Context, request_id};
 use crate::error::CliError;
 use crate::output::human;
@@ -107,8 +107,17 @@ pub async fn run(context: &Context, change: Change) -> Result<u8, CliError> {
     Ok(0)
 }
 
-async fn send(client: &Client, request: NodeAdminRequest) -> Result<NodeAdminReply, CliError> {
-    client.call(async |mut api| api.node_admin(request.clone()).await).await
+pub async fn send(client: &Client, request: NodeAdminRequest) -> Result<NodeAdminReply, CliError> {
+    let gone = MaybeDone::default();
+    let sent = client.call(async |mut api| gone.watch(api.node_admin(request.clone())).await).await;
+    sent.or_else(|error| match error.code() {
+        // An earlier try of this call has removed it, and its answer was lost.
+        ErrorCode::NodeNotFound if request.action == "remove" && !request.plan_only && gone.get() => {
+            let node = Some(Node { name: request.node.clone(), ..Node::default() });
+            Ok(NodeAdminReply { node, changed: true, ..NodeAdminReply::default() })
+        }
+        _ => Err(error),
+    })
 }
 
 pub fn plan_text(reply: &NodeAdminReply, style: &Style) -> String {

@@ -24,12 +24,16 @@ pub struct LsArgs {
 pub async fn run(context: &Context, args: LsArgs) -> Result<u8, CliError> {
     let states = args.state.iter().map(|state| state.to_uppercase()).collect();
     let request = ListNodesRequest { names: args.names, states };
+    let all = request.states.is_empty();
     let client = context.client()?;
     let reply = client.call(async |mut api| api.list_nodes(request.clone()).await).await?;
     let style = context.style();
     context.printer.answer(|| document(&reply), || render(&reply, &style))?;
     if reply.nodes.is_empty() {
-        context.printer.say("no nodes; a machine joins with: muster agent join --token $(muster node token)");
+        context.printer.say(match all {
+            true => "no nodes; a machine joins with: muster node token | ssh NODE muster agent join --token -",
+            false => "no nodes in such a state",
+        });
     }
     Ok(0)
 }

@@ -104,7 +104,7 @@ fn compare_of_two_policies() {
             file(dir, "smallest.toml", "order = \"smallest\"\n"),
         ],
         scene,
-        seeds: 4,
+        seeds: 6,
         threads: 2,
         output: dir.join("out"),
         past: None,

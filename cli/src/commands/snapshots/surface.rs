@@ -77,6 +77,8 @@ fn plan() {
     };
     let files = ["a.toml", "b.toml", "c.toml", "sweep.toml", "giant.toml"].map(str::to_owned);
     check("plan", plan::render(&reply, &files, &STYLE), plan::document(&reply, &files));
+    let waits: Vec<bool> = reply.jobs.iter().map(plan::would_wait).collect();
+    assert_eq!(waits, [false, true, true, true, true], "what is refused has a code of its own");
     let alone = PlanReply { jobs: reply.jobs[..1].to_vec(), delays: vec![], complete: true, ..reply.clone() };
     check("plan_alone", plan::render(&alone, &files, &STYLE), plan::document(&alone, &files));
     let far = PlannedJob {

@@ -1,15 +1,17 @@
 //! Calls on one real server.
 
 use super::server::{Server, within};
-use crate::gateway::READERS_MAX;
+use crate::gateway::{EARLIEST, READERS_MAX};
 use muster_common::{GangId, JobId};
 use muster_engine::command::Exit;
+use muster_engine::state::gang::GangState;
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
-use muster_runtime::clock::{Clock, SystemClock};
+use muster_runtime::clock::{Clock, Sleep, SystemClock};
 use muster_runtime::identity::Role;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
@@ -73,6 +75,59 @@ async fn nothing_is_taken_before_the_cluster_knows_what_time_it_is() {
     assert!(wall_ms.abs_diff(submitted_at.0) < 60_000, "{submitted_at} is far from {wall_ms}");
 }
 
+/// The machine's clocks, moved on by as much as the test says.
+#[derive(Debug, Clone, Default)]
+struct Later(Arc<AtomicU64>);
+
+impl Later {
+    fn by_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for Later {
+    fn boottime_ms(&self) -> u64 {
+        SystemClock.boottime_ms() + self.by_ms()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        SystemClock.wall_ms() + self.by_ms()
+    }
+
+    fn sleep_until_ms(&self, boottime_ms: u64) -> Sleep {
+        let clock = self.clone();
+        Box::pin(async move {
+            while clock.boottime_ms() < boottime_ms {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    }
+}
+
+/// An entry takes State a minute on at most. Were it an hour behind, a start deadline would be over when it is set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_hour_without_any_entry_a_job_has_all_the_time_to_start_that_it_should_have() {
+    let clock = Later::default();
+    let server = Server::start_on(1, None, Arc::new(clock.clone())).await;
+    server.begin();
+    let mut views = server.ctx.consensus.views();
+    within("the cluster's time", views.wait_for(|seen| seen.view.now() >= EARLIEST)).await.unwrap();
+    // Once the coordinator has decided something it has looked at the clocks, and does so next in half a minute.
+    let first = GangId::new(JobId(server.submit("k0", JOB).await.job.unwrap().id), 0);
+    server.prepare(first).await;
+    server.finish(first, Exit::Code(0)).await;
+    clock.0.store(3_600_000, Ordering::SeqCst);
+    let now_ms = clock.wall_ms();
+    let caught_up = views.wait_for(|seen| seen.view.now().0 + 60_000 > now_ms);
+    within("State's time, an hour later", caught_up).await.unwrap();
+
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    let gang = GangId::new(JobId(id), 0);
+    server.prepare(gang).await;
+    server.until(gang, "a start", |state| matches!(state, Some(GangState::Running(_)))).await;
+    assert_eq!(server.ctx.view().gang(gang).unwrap().attempt.0, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_waited_for_shown_and_retried_after_its_end() {
     let server = Server::start(1).await;
@@ -131,6 +186,15 @@ async fn ended_jobs_are_listed_page_by_page_the_newest_first() {
         }
     }
     assert_eq!(listed, ids);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_the_last_id_there_is_can_be_no_page() {
+    let server = Server::start(0).await;
+    server.submit("k1", JOB).await;
+    let list = pb::ListJobsRequest { page: format!("live:{}", u64::MAX), ..pb::ListJobsRequest::default() };
+    let listed = within("list", server.gateway.list_jobs(Server::call(Role::User, list))).await.unwrap().into_inner();
+    assert_eq!((listed.jobs.len(), listed.next_page.as_str()), (0, ""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,6 +268,36 @@ async fn whys_that_wait_their_turn_keep_no_list_waiting() {
         let reply = within("a why", why).await.unwrap().unwrap().into_inner();
         assert_eq!(reply.job.unwrap().id, id);
     }
+}
+
+/// Each holds a thread of the pool in which cycles run, and most of them wait for one look at everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_all_its_turns_waits_with_queues_and_plans_too() {
+    let server = Server::start(0).await;
+    let turns = &server.gateway.inner.turns;
+    let mut taken = Vec::new();
+    for _ in 0..crate::gateway::TURNS_MAX {
+        taken.push(turns.take("the-user").await.map_err(|_| "refused").unwrap());
+    }
+    let gateway = &server.gateway;
+    let jobs = vec![pb::PlanJob { spec_json: JOB.into(), ..pb::PlanJob::default() }];
+    let plan = gateway.plan(Server::call(Role::User, pb::PlanRequest { jobs, ..pb::PlanRequest::default() }));
+    let shown = pb::ShowQueueRequest { name: "default".into(), limit: 0 };
+    let show = gateway.show_queue(Server::call(Role::User, shown));
+    let list = gateway.list_queues(Server::call(Role::User, pb::ListQueuesRequest {}));
+    let (mut plan, mut show, mut list) = (std::pin::pin!(plan), std::pin::pin!(show), std::pin::pin!(list));
+    let early = tokio::time::timeout(Duration::from_millis(300), async {
+        tokio::select! {
+            _ = &mut plan => "a plan",
+            _ = &mut show => "a queue",
+            _ = &mut list => "queues",
+        }
+    });
+    assert_eq!(early.await.ok(), None, "answered out of turn");
+    drop(taken);
+    drop(within("a plan", plan).await);
+    drop(within("a queue", show).await);
+    drop(within("queues", list).await);
 }
 
 /// `muster wait train && deploy` must not deploy because another's `train` went well.
@@ -286,6 +380,40 @@ async fn events_are_told_from_history_and_then_as_they_come_each_once() {
     assert!(server.gateway.events(Server::call(Role::User, unknown)).await.is_err());
 }
 
+/// As after a snapshot from another server, until what it passed over has been fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_history_lacks_is_not_told_as_if_it_had_not_happened() {
+    let server = Server::start(0).await;
+    let id = server.submit("k1", JOB).await.job.unwrap().id;
+    let followed = pb::EventsRequest { follow: true, ..pb::EventsRequest::default() };
+    let mut following = server.gateway.events(Server::call(Role::User, followed)).await.unwrap().into_inner();
+    let missing = id + 100;
+    server.ctx.history.note_restore(missing).unwrap();
+    let jumped = crate::watch::AppliedEvents { index: missing, at: server.ctx.view().now(), events: Vec::new() };
+    server.ctx.watch.publish(jumped);
+    let told = within("an error", following.next()).await.unwrap().err().expect("events were passed over");
+    assert_eq!(decode(&told).unwrap().code, ErrorCode::Unavailable);
+
+    let gone = server.submit("k2", JOB).await.job.unwrap().id;
+    assert!(gone < missing);
+    let past = pb::EventsRequest { from_index: Some(gone), ..pb::EventsRequest::default() };
+    let mut past = server.gateway.events(Server::call(Role::User, past)).await.unwrap().into_inner();
+    let told = within("an error", past.next()).await.unwrap().err().expect("events were passed over");
+    assert_eq!(decode(&told).unwrap().code, ErrorCode::Unavailable);
+
+    // A job that may have ended in there, and an id that nobody can have had yet.
+    let show = |id| server.gateway.show_job(Server::call(Role::User, pb::ShowJobRequest { job: job(id) }));
+    assert_eq!(error(show(gone + 1).await).code, ErrorCode::JobNotFound);
+    let request = pb::CancelRequest { request_id: "c".into(), job: job(gone), reason: String::new() };
+    within("cancel", server.gateway.cancel(Server::call(Role::User, request))).await.unwrap();
+    let known = server.ctx.view();
+    let empty = crate::history::HistoryStore::open_memory(Default::default()).unwrap();
+    let load = || crate::gateway::subject::Subject::load(&known, &empty, JobId(gone), known.now());
+    assert_eq!(load().unwrap_err().code, ErrorCode::JobNotFound);
+    empty.note_restore(known.applied_index()).unwrap();
+    assert_eq!(load().unwrap_err().code, ErrorCode::Unavailable);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_of_what_was_never_placed_are_not_found_and_an_absent_agent_is_told_per_stream() {
     let server = Server::start(1).await;
@@ -303,6 +431,31 @@ async fn logs_of_what_was_never_placed_are_not_found_and_an_absent_agent_is_told
     assert!(chunks.iter().all(|chunk| chunk.end && chunk.error.contains("n1")));
     let request = pb::LogsRequest { job: job(first), ranks: vec![9], ..Default::default() };
     assert_eq!(error(server.gateway.logs(Server::call(Role::User, request)).await).code, ErrorCode::LogNotFound);
+}
+
+/// A hung rank writes nothing, and its logs are looked at again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_hears_of_readers_that_left_a_quiet_rank_before_the_next_one_comes() {
+    use crate::session::Outgoing;
+    use crate::sessions::Member;
+    use muster_proto::agent as wire;
+    let server = Server::start(1).await;
+    let sessions = &server.ctx.sessions;
+    let record = server.ctx.view().nodes().values().next().unwrap().clone();
+    let (node, epoch) = (record.id, record.epoch);
+    let (outgoing, mut messages, _ending) = Outgoing::new();
+    let member = Member { node, epoch, session: sessions.next_session() };
+    sessions.enter(member, "n1".into(), "boot-1".into(), record.inventory.clone(), outgoing);
+    drop(sessions.logs(node, wire::LogRequest::default()).await.unwrap());
+    let _second = sessions.logs(node, wire::LogRequest::default()).await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(message) = messages.try_recv() {
+        if let Some(wire::server_message::Body::Log(request)) = message.unwrap().body {
+            told.push((request.request, request.cancel));
+        }
+    }
+    let [(first, false), (left, true), (second, false)] = told[..] else { panic!("{told:?}") };
+    assert!(left == first && second != first, "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,8 +96,12 @@ impl Server {
     }
 
     async fn start_without(nodes: usize, elastic: Option<ElasticConfig>) -> Self {
+        Self::start_on(nodes, elastic, Arc::new(SystemClock)).await
+    }
+
+    /// The same on another clock.
+    pub async fn start_on(nodes: usize, elastic: Option<ElasticConfig>, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let history = Arc::new(HistoryStore::open(&dir.path().join("history")).unwrap());
         let watch = WatchHandle::default();
         let machine = EngineMachine::new(history.clone(), watch.clone());
@@ -110,8 +114,10 @@ impl Server {
         let (reports, _) = Reports::new(proposer.clone(), clock.clone());
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone(), clock.clone());
-        let clocks = Arc::new(|| -> futures::future::BoxFuture<'static, Vec<u64>> {
-            Box::pin(async { vec![SystemClock.wall_ms()] })
+        let of_wall = clock.clone();
+        let clocks = Arc::new(move || -> futures::future::BoxFuture<'static, Vec<u64>> {
+            let clock = of_wall.clone();
+            Box::pin(async move { vec![clock.wall_ms()] })
         });
         let (shadow, _) = crate::shadow::ShadowHandle::new();
         let coordinator =
