@@ -168,6 +168,8 @@ pub struct Core {
     lapsed: bool,
     /// Until then a driver that has not answered is left alone.
     ask_again_ms: u64,
+    /// When devices that were in use, or not known to be free, are to be looked at again: no message may tell of it.
+    look_again_ms: Option<u64>,
     swept: bool,
     /// Told once each, however often they are asked for again.
     refused: BTreeSet<Key>,
@@ -208,6 +210,7 @@ impl Core {
             renewed_ms: None,
             lapsed: false,
             ask_again_ms: 0,
+            look_again_ms: None,
             swept: false,
             refused: BTreeSet::new(),
             released_at: BTreeMap::new(),
@@ -234,6 +237,11 @@ impl Core {
                 Some(_) = self.runners.join_next() => continue,
                 () = clock.sleep_ms(SAVE_WHEN_IDLE_MS), if self.unsaved != Unsaved::Nothing => {
                     self.save()?;
+                    continue;
+                }
+                () = clock.sleep_until_ms(self.look_again_ms.unwrap_or_default()), if self.look_again_ms.is_some() => {
+                    self.reconcile().await;
+                    self.settle()?;
                     continue;
                 }
             };
@@ -328,7 +336,8 @@ impl Core {
     }
 
     /// Ranks outlive their servers for as long as these servers wait, also when that was changed since they began: a
-    /// planned move needs longer, and servers from a backup may know only less. It counts from the next renewal on.
+    /// planned move needs longer, and servers from a backup may know only less. It counts from the next renewal on; no
+    /// end that was promised before comes sooner.
     fn take_leases(&mut self, desired: &Desired) {
         for assignment in &desired.assignments {
             let Some(lease_ms) = assignment.run.as_ref().map(|run| run.lease_ms) else { continue };

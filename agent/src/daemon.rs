@@ -186,7 +186,7 @@ async fn watch_devices(
         }
         if now_ms >= health_at_ms {
             health_at_ms = now_ms + HEALTH_EVERY_MS;
-            for report in told.news(&devices.health().await) {
+            for report in told.news(&devices.health().await, &core.load()) {
                 tracing::warn!(?report, "a device is not as it should be");
                 core.report(report).await?;
             }

@@ -161,13 +161,13 @@ pub fn report_of(event: &DeviceEvent) -> Option<ReportBody> {
 }
 
 /// The report that a device's own state is worth, if any: it tells of what happened while nobody listened for events.
-fn report_of_health(slot: u16, health: &DeviceHealth) -> Option<ReportBody> {
+/// What endangers nothing that runs may run on.
+fn report_of_health(slot: u16, health: &DeviceHealth, is_loaded: bool) -> Option<ReportBody> {
     let (why, fatal) = match (health.remap_failed, health.recovery) {
-        (Some(true), _) => ("no spare row of its memory is left: it is to be replaced", true),
+        (Some(true), _) => ("no spare row of its memory is left: it is to be replaced", !is_loaded),
         (_, Some(Recovery::GpuReset | Recovery::BusReset)) => ("the driver asks for its reset", true),
         (_, Some(Recovery::NodeReboot | Recovery::SystemReboot)) => ("the driver asks for a reboot of the node", true),
-        // What runs may end first.
-        (_, Some(Recovery::DrainAndReset)) => ("the driver asks for its reset once nothing runs on it", false),
+        (_, Some(Recovery::DrainAndReset)) => ("the driver asks for its reset once nothing runs on it", !is_loaded),
         _ => return None,
     };
     Some(ReportBody::DeviceFault { slot, xid: 0, why: why.to_owned(), fatal })
@@ -179,10 +179,11 @@ pub struct FaultsTold(BTreeMap<u16, ReportBody>);
 
 impl FaultsTold {
     /// What is new. A device that does not answer, or is left out of `health`, has not become well.
-    pub fn news(&mut self, health: &[DeviceHealth]) -> Vec<ReportBody> {
+    /// `load` is what allocations hold, by slot.
+    pub fn news(&mut self, health: &[DeviceHealth], load: &Load) -> Vec<ReportBody> {
         let mut news = Vec::new();
         for (slot, health) in (0u16..).zip(health).filter(|(_, health)| health.reachable) {
-            match report_of_health(slot, health) {
+            match report_of_health(slot, health, load.contains_key(&slot)) {
                 Some(report) if self.0.get(&slot) == Some(&report) => {}
                 Some(report) => {
                     self.0.insert(slot, report.clone());
@@ -223,19 +224,24 @@ mod tests {
 
     #[test]
     fn a_device_that_asks_for_a_reset_or_has_no_spare_rows_is_told_of_without_any_event() {
-        let fatal = |change: fn(&mut DeviceHealth)| {
+        let fatal_beside = |is_loaded, change: fn(&mut DeviceHealth)| {
             let mut health = DeviceHealth { recovery: Some(Recovery::None), ..DeviceHealth::default() };
             change(&mut health);
-            report_of_health(3, &health).map(|report| match report {
+            report_of_health(3, &health, is_loaded).map(|report| match report {
                 ReportBody::DeviceFault { slot: 3, fatal, .. } => fatal,
                 other => panic!("{other:?}"),
             })
         };
+        let fatal = |change| fatal_beside(false, change);
         assert_eq!(fatal(|_| {}), None);
         assert_eq!(fatal(|health| health.remap_pending = Some(true)), None, "new work is allowed");
         assert_eq!(fatal(|health| health.remap_failed = Some(true)), Some(true));
         assert_eq!(fatal(|health| health.recovery = Some(Recovery::NodeReboot)), Some(true));
-        assert_eq!(fatal(|health| health.recovery = Some(Recovery::DrainAndReset)), Some(false));
+        assert_eq!(fatal(|health| health.recovery = Some(Recovery::DrainAndReset)), Some(true));
+        let beside_work = |change| fatal_beside(true, change);
+        assert_eq!(beside_work(|health| health.remap_failed = Some(true)), Some(false), "it serves what runs");
+        assert_eq!(beside_work(|health| health.recovery = Some(Recovery::DrainAndReset)), Some(false));
+        assert_eq!(beside_work(|health| health.recovery = Some(Recovery::GpuReset)), Some(true));
     }
 
     #[test]
@@ -249,7 +255,7 @@ mod tests {
                 ReportBody::DeviceFault { slot, .. } => *slot,
                 other => panic!("{other:?}"),
             };
-            told.news(&[well.clone(), second.clone()]).iter().map(slot).collect()
+            told.news(&[well.clone(), second.clone()], &Load::default()).iter().map(slot).collect()
         };
         assert_eq!(slots(&unwell), [1]);
         assert_eq!(slots(&unwell), [0u16; 0]);
@@ -271,7 +277,7 @@ mod tests {
         assert!(matches!(devices.processes_on("GPU-z").await, Err(ProbeError::NotFound { .. })));
         let health = devices.health().await;
         assert_eq!(health.len(), 3, "devices that came later are not the agent's");
-        assert_eq!(FaultsTold::default().news(&health).len(), 1);
+        assert_eq!(FaultsTold::default().news(&health, &Load::default()).len(), 1);
     }
 
     #[test]

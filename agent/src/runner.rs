@@ -26,6 +26,8 @@ use tokio::sync::watch;
 
 /// Between two looks for leftovers and for processes on devices.
 const LOOK_AGAIN_MS: u64 = 50;
+/// The same while they cannot be looked at at all.
+const LOOK_IN_VAIN_MS: u64 = 2_000;
 /// A shim in the middle of a kill is looked at this often.
 const WATCH_KILL_MS: u64 = 500;
 
@@ -269,7 +271,7 @@ impl<W: Witness> Runner<W> {
             };
             let waited_ms = self.clock.boottime_ms().saturating_sub(begun_ms);
             self.tell_if_stuck(waited_ms, why, &mut told).await;
-            self.clock.sleep_ms(LOOK_AGAIN_MS).await;
+            self.clock.sleep_ms(if left == UNKNOWN { LOOK_IN_VAIN_MS } else { LOOK_AGAIN_MS }).await;
         }
         self.tell(Fact::Gone { lease_expired, vanished }).await;
     }

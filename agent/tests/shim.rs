@@ -276,7 +276,7 @@ fn rule_9a_without_a_pid_namespace_the_lease_kills_it_as_well() {
 fn ends_of_a_shim_that_is_held_up(ranks: u32, test: u32) -> Vec<RankExit> {
     let mark = sleep_mark(test);
     let mut rig = Rig::start(&format!("trap '' TERM; sleep {mark}; :"), ranks, |spec| {
-        spec.deadline_ms = SystemClock.boottime_ms() + 3_000;
+        spec.deadline_ms = SystemClock.boottime_ms() + 6_000;
     });
     let status = rig.client.await_status("the barrier", |status| status.phase == Phase::Barrier);
     if status.weak_fencing {
@@ -312,7 +312,7 @@ fn rule_9a_the_lease_ends_the_start_of_a_shim_that_is_held_up() {
 #[test]
 fn an_extension_reaches_all_who_keep_the_lease() {
     let mark = sleep_mark(7);
-    let deadline_ms = SystemClock.boottime_ms() + 3_000;
+    let deadline_ms = SystemClock.boottime_ms() + 6_000;
     let mut rig = Rig::running(&format!("sleep {mark}; :"), 1, |spec| spec.deadline_ms = deadline_ms);
     let pid = rig.machine_pid(&mark);
     rig.client.send(&Request::Extend { deadline_ms: deadline_ms + LONG_MS });

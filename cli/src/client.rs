@@ -172,6 +172,11 @@ impl Client {
         Ok(channel)
     }
 
+    /// The next call goes to another server, where there is one: what this one answered says that it cannot help now.
+    pub fn elsewhere(&self) {
+        self.lock().next();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Servers> {
         // The guarded code cannot panic half-way, so the data is whole even after one.
         self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -118,7 +118,8 @@ struct Session {
     sessions: SessionsHandle,
     outgoing: Outgoing,
     member: Member,
-    /// What the agent registered with: the slots in its messages are of this list.
+    /// What the agent registered with: the slots in its messages are of this list. (Those of a fault that waited for a server
+    /// while the agent was started again with other devices are of its list before.)
     inventory: Arc<Inventory>,
     /// What the agent was told last, without its position.
     told: Option<Desired>,

@@ -232,7 +232,11 @@ fn notes(random: bool, summaries: &BySeed) -> Vec<String> {
 }
 
 fn against(which: usize, name: &str, summaries: &BySeed, (same_policy, random): (bool, bool)) -> Against {
-    let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries, random)).collect();
+    let differs = |of: usize| summaries.windows(2).any(|pair| figures(&pair[0].1[of]) != figures(&pair[1].1[of]));
+    // Several seeds that are the same run in both: nothing that was drawn touched them.
+    let by_chance = summaries.len() == 1 || differs(0) || differs(which);
+    let too_few = random && summaries.len() < SEEDS_MIN && by_chance;
+    let differences: Vec<Difference> = (0..FIGURES.len()).map(|at| difference(at, which, summaries, too_few)).collect();
     let accounts = accounts(which, summaries);
     let verdict = match nothing_to_compare(&differences, same_policy) {
         Some(why) => format!("nothing to compare: {why}"),
@@ -261,7 +265,7 @@ fn nothing_to_compare(differences: &[Difference], same_policy: bool) -> Option<S
     })
 }
 
-fn difference(at: usize, which: usize, summaries: &BySeed, random: bool) -> Difference {
+fn difference(at: usize, which: usize, summaries: &BySeed, too_few: bool) -> Difference {
     let figure = &FIGURES[at];
     let pairs: Vec<(f64, f64)> =
         summaries.iter().map(|(_, of)| ((figure.of)(&of[0]), (figure.of)(&of[which]))).collect();
@@ -272,10 +276,8 @@ fn difference(at: usize, which: usize, summaries: &BySeed, random: bool) -> Diff
     let difference = differences.iter().sum::<f64>() / differences.len() as f64;
     let interval = interval(&differences, at as u64);
     let good = |difference: f64| (difference < 0.0) == (figure.better == Better::Lower);
-    // Of several seeds without an interval, all are alike: nothing that was drawn touched them.
-    let chance = random && differences.len() < SEEDS_MIN && (differences.len() == 1 || interval.is_some());
     let verdict = match interval {
-        _ if chance && difference != 0.0 => Verdict::NoClearDifference,
+        _ if too_few && difference != 0.0 => Verdict::NoClearDifference,
         Some((low, high)) if low <= 0.0 && high >= 0.0 && (low, high) != (0.0, 0.0) => Verdict::NoClearDifference,
         _ if difference == 0.0 => Verdict::Equal,
         _ if good(difference) => Verdict::Better,

@@ -90,11 +90,12 @@ impl Core {
     async fn foreign(&mut self, desired: &Desired) -> BTreeMap<u16, Option<u32>> {
         let (slots, begins) = self.asked(desired);
         let mut foreign = BTreeMap::new();
+        self.look_again_ms = None;
         if slots.is_empty() {
             return foreign;
         }
         let (devices, clock) = (self.parts.devices.clone(), self.parts.clock.clone());
-        // A release that cannot be confirmed comes up again with every message.
+        // A release that cannot be confirmed comes up again with every message, and when it is time to look again.
         let mut is_late = !begins && clock.boottime_ms() < self.ask_again_ms;
         let mut late = clock.sleep_ms(ASK_WITHIN_MS);
         for slot in slots {
@@ -114,6 +115,10 @@ impl Core {
                     foreign.insert(slot, None);
                 }
             }
+        }
+        if !foreign.is_empty() {
+            let later_ms = clock.boottime_ms().saturating_add(ASK_AGAIN_MS);
+            self.look_again_ms = Some(if is_late { self.ask_again_ms } else { later_ms });
         }
         foreign
     }

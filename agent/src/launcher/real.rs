@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 /// A starting shim answers within this, or counts as vanished.
 const ANSWER_WITHIN_MS: u64 = 10_000;
 const LOOK_AGAIN_MS: u64 = 10;
+/// Between two tries to reach a shim for which this side has no files or no memory.
+const LACK_NAP_MS: u64 = 200;
 /// So long a start waits for the shim's word that it listens.
 const READY_WITHIN_MS: u64 = 1_000;
 /// For so long a process that was just executed may show no mark.
@@ -124,12 +126,21 @@ impl Launcher for RealLauncher {
     }
 
     async fn find(&self, dir: &Path, marker: &str) -> Found {
-        let begun_ms = SystemClock.boottime_ms();
+        let mut begun_ms = SystemClock.boottime_ms();
         loop {
-            if let Ok(folder) = File::open(dir)
-                && let Ok(stream) = UnixStream::connect(short_path(&folder)).await
-            {
-                return Found::Live(carry(stream));
+            let reached = match File::open(dir) {
+                Ok(folder) => UnixStream::connect(short_path(&folder)).await,
+                Err(error) => Err(error),
+            };
+            match reached {
+                Ok(stream) => return Found::Live(carry(stream)),
+                // It says nothing about the shim, whose time begins once there is room to look.
+                Err(error) if is_lack(&error) => {
+                    SystemClock.sleep_ms(LACK_NAP_MS).await;
+                    begun_ms = SystemClock.boottime_ms();
+                    continue;
+                }
+                Err(_) => {}
             }
             let alive = self.is_alive(dir, marker);
             // Looked for after the look at the process: a shim writes it before it ends.
@@ -151,6 +162,11 @@ impl Launcher for RealLauncher {
         // A sweep that did not come to an end has proven nothing.
         tokio::task::spawn_blocking(sweep).await.unwrap_or(UNKNOWN)
     }
+}
+
+/// Whether this side, not the other, is to blame.
+fn is_lack(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 /// Looks twice before it says that nothing is there: a process caught in the middle of its start
@@ -277,6 +293,13 @@ async fn carry_in(read: &mut tokio::net::unix::OwnedReadHalf, inbox: mpsc::Sende
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lack_of_files_says_nothing_about_a_shim() {
+        let is_lack = |number| is_lack(&std::io::Error::from_raw_os_error(number));
+        assert!(is_lack(libc::EMFILE) && is_lack(libc::ENOMEM));
+        assert!(![libc::ENOENT, libc::ECONNREFUSED, libc::EAGAIN].into_iter().any(is_lack));
+    }
     use std::fs;
 
     fn put(path: &Path, mode: u32) {

@@ -10,6 +10,7 @@ use clap::Args;
 use muster_proto::client::{Event, EventsRequest};
 use serde_json::Value;
 use std::time::Duration;
+use tonic::Status;
 
 const BREAKS_MAX: u32 = 30;
 const BREAK_PAUSE: Duration = Duration::from_millis(300);
@@ -47,7 +48,7 @@ pub async fn tell(context: &Context, client: &Client, args: EventsArgs) -> Resul
     };
     let from_index = match args.from {
         // A stream that breaks before its first event must go on where it began, not where the next one begins.
-        None if args.follow => Some(next_index(client).await?),
+        None if args.follow => next_index(client).await?,
         from => from,
     };
     let mut request = EventsRequest {
@@ -75,26 +76,38 @@ pub async fn tell(context: &Context, client: &Client, args: EventsArgs) -> Resul
                 }
                 Ok(None) => return Ok(0),
                 Err(status) => {
-                    let error = status_error(&status);
-                    breaks += 1;
-                    if !error.info().retryable || breaks > BREAKS_MAX {
-                        return Err(error);
-                    }
+                    broken(client, &status, &mut breaks).await?;
                     break;
                 }
             }
         }
         request.from_index = last.map(|(index, _)| index).or(request.from_index);
-        tokio::time::sleep(BREAK_PAUSE).await;
     }
 }
 
-/// Of the entry behind the last that told anything.
-async fn next_index(client: &Client) -> Result<u64, CliError> {
+/// Of the entry behind the last that told anything; `None` where none is known to have.
+async fn next_index(client: &Client) -> Result<Option<u64>, CliError> {
     let request = EventsRequest { limit: 1, ..EventsRequest::default() };
-    let mut events = client.call(async |mut api| api.events(request.clone()).await).await?;
-    let last = events.message().await.map_err(|status| status_error(&status))?;
-    Ok(last.map_or(0, |event| event.index + 1))
+    let mut breaks = 0;
+    loop {
+        let mut events = client.call(async |mut api| api.events(request.clone()).await).await?;
+        match events.message().await {
+            Ok(last) => return Ok(last.map(|event| event.index + 1)),
+            Err(status) => broken(client, &status, &mut breaks).await?,
+        }
+    }
+}
+
+/// Whether to open a stream again, at another server: this one may go away, or its history lack something.
+async fn broken(client: &Client, status: &Status, breaks: &mut u32) -> Result<(), CliError> {
+    let error = status_error(status);
+    *breaks += 1;
+    if !error.info().retryable || *breaks > BREAKS_MAX {
+        return Err(error);
+    }
+    client.elsewhere();
+    tokio::time::sleep(BREAK_PAUSE).await;
+    Ok(())
 }
 
 fn print(context: &Context, event: &Event) -> Result<(), CliError> {

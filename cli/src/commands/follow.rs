@@ -107,6 +107,8 @@ pub async fn chosen_to_end(
                 match stream(context, client, request.clone(), target).await {
                     // An attempt that never had a rank has no logs to speak of.
                     Err(error) if error.code() == ErrorCode::AttemptNotFound => {}
+                    // Nor has one that had fewer ranks than a later one.
+                    Err(error) if error.code() == ErrorCode::LogNotFound && attempt < now.attempt => {}
                     read => drop(read?),
                 }
                 // What comes after the last lines is all new.

@@ -86,7 +86,8 @@ pub async fn send(
     let sent = client.call(async |mut api| taken.watch(api.submit(request.clone())).await).await;
     let reply = sent.map_err(|error| {
         let untold = taken.get() && key_made_at_ms.is_some() && !options.dry_run && error.code().is_retryable();
-        let error = if untold { unsure(error, &request.key) } else { error };
+        let key = loaded.source.is_text().then_some(request.key.as_str());
+        let error = if untold { unsure(error, key) } else { error };
         jobfile::place_server_error(error, &loaded.source)
     })?;
     if let Some(job) = reply.job.as_ref().filter(|job| job.id != 0) {
@@ -95,11 +96,13 @@ pub async fn send(
     Ok(reply)
 }
 
-/// Typed again, the command would make another key, and with it another job.
-fn unsure(error: CliError, key: &str) -> CliError {
-    error.hint(format!(
-        "it may be done: look with `muster ps` before you repeat it, or have one job of both: muster submit FILE --key {key}"
-    ))
+/// Typed again, the command would make another key, and with it another job. `muster run` takes none.
+fn unsure(error: CliError, key: Option<&str>) -> CliError {
+    let look = "it may be done: look with `muster ps` before you repeat it";
+    error.hint(match key {
+        Some(key) => format!("{look}, or have one job of both: muster submit FILE --key {key}"),
+        None => look.to_owned(),
+    })
 }
 
 /// Says how a waited job ended; 0 or 8.

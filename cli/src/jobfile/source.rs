@@ -47,6 +47,11 @@ impl Source {
         Self { name: name.to_owned(), text: String::new(), format: Format::None }
     }
 
+    /// Is there a text, or was it made from a command line?
+    pub fn is_text(&self) -> bool {
+        self.format != Format::None
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

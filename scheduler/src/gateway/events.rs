@@ -212,6 +212,9 @@ impl Reader {
             }
             let surplus = found.len().saturating_sub(limit);
             found.drain(..surplus);
+            // What is told has no hole in it, nor behind it.
+            let first = found.first().map_or(floor, |first| first.index);
+            errors::check_history(history, first, applied)?;
             Ok(found)
         });
         let found = found.await?;

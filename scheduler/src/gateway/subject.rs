@@ -59,18 +59,15 @@ impl Subject {
     /// # Errors
     /// [`ErrorCode::JobNotFound`] for an id nobody has had; [`ErrorCode::Unavailable`] when history lacks where it may be.
     pub fn load(state: &Arc<State>, history: &HistoryStore, id: JobId, now: Time) -> Result<Self, ErrorInfo> {
+        // A job ends behind the entry that made it, which is its id. Before history is read: what is lacking may come in
+        // between.
+        let lacking = errors::check_history(history, id.0, state.applied_index()).err();
         let past = Past::of(history, id).map_err(errors::history)?;
         let found = match state.job(id) {
             Some(_) => Self::live(state, id, past, now),
             None => Self::ended(state, past),
         };
-        match found {
-            Some(subject) => Ok(subject),
-            // A job ends behind the entry that made it, which is its id.
-            None => Err(errors::check_history(history, id.0, state.applied_index())
-                .err()
-                .unwrap_or_else(|| not_found(&format!("there is no job {id}")))),
-        }
+        found.ok_or_else(|| lacking.unwrap_or_else(|| not_found(&format!("there is no job {id}"))))
     }
 
     pub fn id(&self) -> JobId {

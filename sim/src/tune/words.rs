@@ -23,7 +23,7 @@ pub(super) fn verdict(tuned: &Tuned) -> String {
             figure(base)
         ),
         (None, _, Some(nearest)) => format!(
-            "nothing that was tried keeps to {}; the nearest, {}, misses it by {:.1} %",
+            "nothing that was tried keeps to {}; the nearest, {}, misses it, or ends fewer jobs, by {:.1} %",
             limits(tuned),
             if nearest.number == 0 { "the policy as it is".to_owned() } else { pairs(tuned, nearest) },
             100.0 * nearest.shortfall

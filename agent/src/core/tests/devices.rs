@@ -99,7 +99,8 @@ async fn a_driver_that_does_not_answer_holds_the_centre_up_once_and_not_for_each
     }
     assert_eq!(rig.reports(), ["1:failed"], "released without an answer");
     let_go.store(true, Ordering::Relaxed);
+    rig.settle().await;
+    assert_eq!(rig.reports(), ["1:failed"], "asked before its time");
     rig.time.advance(ASK_AGAIN_MS);
-    rig.desire(vec![rig.work(1, 50, Stop, &all, "run")]).await;
     rig.await_report("1:released").await;
 }
