@@ -391,14 +391,14 @@ async fn what_history_lacks_is_not_told_as_if_it_had_not_happened() {
     server.ctx.history.note_restore(missing).unwrap();
     let jumped = crate::watch::AppliedEvents { index: missing, at: server.ctx.view().now(), events: Vec::new() };
     server.ctx.watch.publish(jumped);
-    let told = within("an error", following.next()).await.unwrap().err().expect("events were passed over");
+    let told = within("an error", following.next()).await.unwrap().expect_err("events were passed over");
     assert_eq!(decode(&told).unwrap().code, ErrorCode::Unavailable);
 
     let gone = server.submit("k2", JOB).await.job.unwrap().id;
     assert!(gone < missing);
     let past = pb::EventsRequest { from_index: Some(gone), ..pb::EventsRequest::default() };
     let mut past = server.gateway.events(Server::call(Role::User, past)).await.unwrap().into_inner();
-    let told = within("an error", past.next()).await.unwrap().err().expect("events were passed over");
+    let told = within("an error", past.next()).await.unwrap().expect_err("events were passed over");
     assert_eq!(decode(&told).unwrap().code, ErrorCode::Unavailable);
 
     // A job that may have ended in there, and an id that nobody can have had yet.
