@@ -13,6 +13,7 @@ use crate::link::{Backoff, Link};
 use crate::paths::Paths;
 use crate::procfs;
 use crate::runner::Workplace;
+use crate::shim::raise_open_files;
 use crate::store::{Store, StoreError};
 use muster_common::node::Inventory;
 use muster_runtime::actor::ActorError;
@@ -104,6 +105,8 @@ impl Seams {
 /// Errors: see [`AgentError`]; each ends the agent and leaves ranks alone.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), AgentError> {
     config.validate()?;
+    // A socket for each allocation, and what starts an agent may have left it few.
+    raise_open_files();
     let seams = Seams::of_machine(&config).await?;
     run_on(config, seams, shutdown).await
 }

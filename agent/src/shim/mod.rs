@@ -16,3 +16,4 @@ pub mod wire;
 mod machine_tests;
 
 pub use process::shim_main;
+pub use spawn::raise_open_files;
