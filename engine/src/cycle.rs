@@ -453,6 +453,10 @@ fn hold_back(
     // Nobody waits behind what never can run here, whatever is foreseen for it.
     let could_ever = round.could_ever(gang, item);
     let may_book = front.depth > 0 && could_ever;
+    if !could_ever && round.excluded(gang).is_empty() {
+        // Else each of those that ask for the same would be looked at, in every cycle.
+        round.no_booking.insert(item.asked());
+    }
     let mut booked = may_book && round.book_or_improve(gang, item, own);
     if !booked && may_book && front.strict && !round.unseen.is_empty() {
         // Nobody behind it keeps what it needs: without it, they would have none either.

@@ -230,6 +230,19 @@ fn refilling_spares_the_young_and_those_that_may_not_be_stopped() {
     assert_eq!(end_of_short(0, false), 120);
 }
 
+/// Found by a bench whose 12,000 jobs each have a limit of their own: a decision took 4 ms in place of 60 us.
+#[test]
+fn those_that_can_never_run_are_not_looked_at_one_by_one() {
+    let mut policy = Policy { order: Order::Fifo, ..Policy::default() };
+    policy.budget.depth = 3;
+    let mut cluster = Cluster::new(policy);
+    cluster.nodes(1, 2);
+    (0..10).for_each(|more_s| _ = cluster.submit(exact(nodes(5, 2), 100 + more_s)));
+    let fits = cluster.submit(exact(nodes(1, 2), 100));
+    let decided = cycle(&cluster.player.state, &mut Memo::default(), cluster.now());
+    assert_eq!((placed(&decided.commands), decided.truncated), (vec![fits], 0));
+}
+
 #[test]
 fn a_cycle_ends_at_its_depth_and_says_so() {
     let mut policy = Policy { backfill: no_backfill(), ..Policy::default() };
