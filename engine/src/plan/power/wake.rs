@@ -266,8 +266,8 @@ impl Search<'_> {
     fn wake_for(&mut self, round: &mut Round, gang: GangId, item: &Item, ripe: usize) -> Woken {
         let pools = &self.powers.pools[..ripe];
         let wake_ms = pools.iter().map(|pool| pool.rules.wake_ms).max().unwrap_or(0);
-        // A full cluster is not worked out anew: what was booked before stands.
-        let known = round.state.reservations().get(&gang).map(|known| known.start);
+        // A full cluster is not worked out anew: what was booked before stands, but for a start that did not come.
+        let known = round.state.reservations().get(&gang).map(|known| known.start).filter(|start| *start > round.now);
         let booked = round.booked.get(gang).map(|booking| booking.start).or(known);
         if ripe == 0 || booked.is_some_and(|start| start <= round.now.plus_ms(wake_ms)) {
             return Woken::Later;
