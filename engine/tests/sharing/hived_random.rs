@@ -11,7 +11,7 @@ use muster_engine::command::{Command, ConfigChange, Entry, NodeAction, Principal
 use muster_engine::forecast::{Hooks, Player, World};
 use muster_engine::organisation::{Account, CellQuota, Organisation};
 use muster_engine::outcome::{Outcome, Response};
-use muster_engine::plan::owed::{Owed, cells_of, entitled};
+use muster_engine::plan::owed::{CellsOf, Owed, cells_of, entitled};
 use muster_engine::policy::{Policy, Reclaim, Score, Taking};
 use muster_engine::state::gang::GangState;
 use muster_engine::{Cycle, State};
@@ -51,7 +51,7 @@ impl Watch {
 
     /// Gangs of owners that wait, are within their shape, and have a cell that is obtainable for it.
     fn within(state: &State, now: Time) -> Vec<GangId> {
-        let owed = Owed::of(state);
+        let (owed, cells) = (Owed::of(state), cells_of(state));
         let running = Self::running(state);
         let mut found = Vec::new();
         for job in state.jobs().values() {
@@ -68,7 +68,7 @@ impl Watch {
             let document = state.accounts().document();
             let is_entitled = !entitled(&owed, document, state.fabric(), scheduling, others).is_empty();
             let is_within = is_entitled && is_within_number(state, &running, scheduling);
-            if is_within && has_obtainable(state, scheduling) {
+            if is_within && has_obtainable(&cells, scheduling) {
                 found.push(gang);
             }
         }
@@ -103,9 +103,8 @@ fn is_within_number(state: &State, running: &[(GangId, Scheduling)], scheduling:
 }
 
 /// Does its account have a cell for it that its own work has not cut up? As `muster queue ls` tells it.
-fn has_obtainable(state: &State, scheduling: &Scheduling) -> bool {
+fn has_obtainable(cells: &[CellsOf], scheduling: &Scheduling) -> bool {
     let needs_rack = !scheduling.groups[0].topology.is_empty();
-    let cells = cells_of(state);
     let mut own = cells.iter().filter(|of| of.account == scheduling.account && of.obtainable > 0);
     own.any(|of| !needs_rack || of.cells.level.as_str() == "rack")
 }
@@ -116,7 +115,7 @@ impl Hooks for Watch {
     }
 
     fn on_entry(&mut self, state: &State, entry: &Entry, outcome: &Outcome) -> Result<(), String> {
-        let lost = cells_of(state).iter().map(|of| of.lost).sum();
+        let cells = cells_of(state);
         let fault = matches!(entry.command, Command::NodeAdmin { .. });
         self.faults |= fault;
         if let Command::NodeAdmin { node, .. } = entry.command {
@@ -125,11 +124,11 @@ impl Hooks for Watch {
         // A node that is closed costs the widest cell that it can be in at most, sometimes only when the work that was
         // in it has ended. Wider cells come first: what ends elsewhere may make the wide one whole again out of narrow
         // ones, so nodes are counted, not cells.
-        let missing: u32 = cells_of(state).iter().map(|of| of.lost * of.cells.nodes).sum();
+        let missing: u32 = cells.iter().map(|of| of.lost * of.cells.nodes).sum();
         if missing > WIDEST * self.closed.len() as u32 && state.accounts().version() > 0 {
-            return Err(format!("{missing} nodes are missing after {:?}: {:?}", entry.command, cells_of(state)));
+            return Err(format!("{missing} nodes are missing after {:?}: {cells:?}", entry.command));
         }
-        self.lost = lost;
+        self.lost = cells.iter().map(|of| of.lost).sum();
         self.exact.on_entry(state, entry, outcome)
     }
 

@@ -4,6 +4,7 @@ use super::*;
 
 use crate::plan_support::within;
 use muster_common::topology::TopologyMode::Required;
+use muster_engine::command::{NodeAction, Principal};
 use muster_engine::forecast::forecast;
 use muster_engine::policy::Admission;
 use muster_engine::state::reservation::ReservationKind;
@@ -115,6 +116,22 @@ fn a_start_that_is_booked_sooner_than_nodes_wake_wakes_none() {
     cluster.pass(60);
     cluster.submit(taking_s(nodes(1, 8), 60));
     assert_eq!(cluster.waking(), 1);
+}
+
+#[test]
+fn a_gang_whose_booked_start_did_not_come_has_a_node_woken() {
+    let (mut cluster, _) = asleep(policy(ElasticPool { keep_awake: 1, ..pool() }), 1, 2);
+    let short = cluster.submit(taking_s(nodes(1, 8), WAKE_S - 1));
+    let waits = cluster.submit(taking_s(nodes(1, 8), 60));
+    let busy = cluster.nodes_of(short)[0];
+    assert!(cluster.kept(waits, ReservationKind::Booked).is_some() && cluster.waking() == 0);
+    // The node that it was to have is closed while the short one is still on it.
+    let (action, by) = (NodeAction::Cordon { reason: "fans".into() }, Principal("root".into()));
+    cluster.commit(Command::NodeAdmin { node: busy, action, by });
+    cluster.pass(WAKE_S - 1);
+    assert!(!cluster.runs(short) && !cluster.runs(waits));
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(waits) && cluster.nodes_of(waits)[0] != busy);
 }
 
 #[test]
@@ -246,7 +263,7 @@ fn gangs_without_devices_have_as_many_nodes_woken_as_they_fill() {
 fn the_waiting_budget_begins_when_a_gang_could_start() {
     let pool = ElasticPool { wake_after_ms: 120_000, ..pool() };
     let (mut cluster, _) = asleep(policy(pool), 1, 2);
-    let by = || muster_engine::command::Principal("root".into());
+    let by = || Principal("root".into());
     let held = cluster.submit(taking_s(nodes(1, 8), 10_000));
     cluster.commit(Command::Hold { job: held.job, hold: true, by: by() });
     let mut later = taking_s(nodes(1, 8), 10_000);
