@@ -36,9 +36,9 @@ async fn a_reservation_is_tried_made_once_and_ended() {
     let tried = server.made(pb::MakeReservationRequest { plan_only: true, ..asked("firmware") }).await.unwrap();
     assert!(tried.changed && server.reserved().await.is_empty());
     let request = pb::MakeReservationRequest { reason: "switches".into(), ..asked("firmware") };
-    let before_ms = server.ctx.clock.wall_ms();
+    let before_ms = server.ctx.proposer.now().0;
     let made = server.made(request).await.unwrap().reservation.unwrap();
-    let after_ms = server.ctx.clock.wall_ms();
+    let after_ms = server.ctx.proposer.now().0;
     assert_eq!((made.state.as_str(), made.holders.as_str(), &made.nodes[..]), ("ACTIVE", "nobody", &["n1".into()][..]));
     // It ends an hour after it was asked for, and begins when it is committed, a moment later.
     let (asked_ms, start_ms) = (made.end_at_ms - 3_600_000, made.start_at_ms);
