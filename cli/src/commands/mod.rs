@@ -42,6 +42,7 @@ use crate::args::Command;
 use crate::context::Context;
 use crate::error::CliError;
 use std::future::Future;
+use std::time::Duration;
 
 pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
     match command {
@@ -82,12 +83,23 @@ pub fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {
 
 /// One thread is enough for somebody who waits for answers.
 fn client(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    to_its_end(tokio::runtime::Builder::new_current_thread().enable_all().build()?, work)
 }
 
 fn daemon(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
     share_heaps();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    to_its_end(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, work)
+}
+
+/// How long calls to the system that still go on are waited for at the end.
+const CALLS_END: Duration = Duration::from_secs(2);
+
+/// A call that hangs, as one of a GPU's driver may, would otherwise keep a process that failed: nobody would hear why, and
+/// who restarts it would wait for ever.
+fn to_its_end<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(work);
+    runtime.shutdown_timeout(CALLS_END);
+    ended
 }
 
 /// glibc gives up to eight heaps to each core, and what one thread made and another drops leaves holes in all of them:
@@ -101,3 +113,23 @@ fn share_heaps() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn share_heaps() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_proto::convert::error::ErrorCode;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[test]
+    fn what_failed_ends_though_a_call_to_the_system_hangs() {
+        let (end, ended) = mpsc::channel::<()>();
+        let started = Instant::now();
+        let failed = daemon(async {
+            drop(tokio::task::spawn_blocking(move || ended.recv_timeout(Duration::from_secs(60))));
+            Err(CliError::new(ErrorCode::Internal, "it fails"))
+        });
+        assert!(failed.is_err() && started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        drop(end);
+    }
+}
