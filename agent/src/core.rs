@@ -2,6 +2,7 @@
 //! and what runs, and makes every fact durable before it is told.
 
 mod facts;
+mod faults;
 mod saving;
 mod startup;
 mod steps;
@@ -266,10 +267,7 @@ impl Core {
                 self.handle_fact(key, fact).await;
                 self.effects.push(Effect::Told(reply));
             }
-            Message::Node(body) => {
-                self.parts.store.report(None, body);
-                self.must_save();
-            }
+            Message::Node(body) => self.handle_node(body),
             Message::Swept => {
                 self.swept = true;
                 self.reconcile().await;

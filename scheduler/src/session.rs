@@ -118,8 +118,7 @@ struct Session {
     sessions: SessionsHandle,
     outgoing: Outgoing,
     member: Member,
-    /// What the agent registered with: the slots in its messages are of this list. (Those of a fault that waited for a server
-    /// while the agent was started again with other devices are of its list before.)
+    /// What the agent registered with: the slots in its messages are of this list, unless a fault names its device.
     inventory: Arc<Inventory>,
     /// What the agent was told last, without its position.
     told: Option<Desired>,
@@ -387,9 +386,10 @@ impl Session {
             Some(FromAgent::Reports(reports)) => {
                 let known = inventory_of(services, node);
                 for report in reports.reports {
+                    let device = translate::device_of(&report);
                     let mut report = translate::report(node, epoch, report)?;
                     if let Some(known) = &known {
-                        report.body = translate::in_states_slots(report.body, &self.inventory, known);
+                        report.body = translate::in_states_slots(report.body, &device, &self.inventory, known);
                     }
                     let arrived = Arrived { report, session: self.outgoing.clone() };
                     if !services.reports.report(arrived).await {

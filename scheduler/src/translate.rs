@@ -100,13 +100,22 @@ pub fn report(node: NodeId, epoch: u64, report: wire::Report) -> Result<NodeRepo
     Ok(NodeReport { node, epoch, number: report.number, gang, attempt: AttemptNo(report.attempt), token, body })
 }
 
-/// A report in State's slots. Of a device that State does not have there is nothing to say.
-pub fn in_states_slots(body: ReportBody, registered: &Inventory, known: &Inventory) -> ReportBody {
+/// UUID of the device that a report is about; empty where it does not say.
+pub fn device_of(report: &wire::Report) -> String {
+    match &report.body {
+        Some(wire::report::Body::DeviceFault(fault)) => fault.uuid.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A report in State's slots. Of a device that State does not have there is nothing to say. `device` is what
+/// [`device_of`] found in it.
+pub fn in_states_slots(body: ReportBody, device: &str, registered: &Inventory, known: &Inventory) -> ReportBody {
     match body {
-        ReportBody::DeviceFault { slot, xid, why, fatal } => match states_slot(slot, registered, known) {
-            Some(slot) => ReportBody::DeviceFault { slot, xid, why, fatal },
-            None => ReportBody::Informational,
-        },
+        ReportBody::DeviceFault { slot, xid, why, fatal } => {
+            let slot = if device.is_empty() { states_slot(slot, registered, known) } else { slot_with(device, known) };
+            slot.map_or(ReportBody::Informational, |slot| ReportBody::DeviceFault { slot, xid, why, fatal })
+        }
         other => other,
     }
 }
@@ -124,7 +133,11 @@ fn states_slot(slot: u16, registered: &Inventory, known: &Inventory) -> Option<u
     if known.devices.get(usize::from(slot)).is_some_and(|same| same.uuid == *wanted) {
         return Some(slot);
     }
-    (0u16..).zip(&known.devices).find(|(_, device)| device.uuid == *wanted).map(|(at, _)| at)
+    slot_with(wanted, known)
+}
+
+fn slot_with(uuid: &str, known: &Inventory) -> Option<u16> {
+    (0u16..).zip(&known.devices).find(|(_, device)| device.uuid == uuid).map(|(at, _)| at)
 }
 
 fn exit(exited: &wire::Exited) -> Exit {
@@ -231,15 +244,31 @@ mod tests {
     fn faults_and_samples_are_of_the_device_that_the_agent_meant_although_slots_have_moved() {
         let (registered, known) = (with(&["GPU-0", "MIG-a", "GPU-1"]), with(&["GPU-0", "GPU-1"]));
         let fault = |slot| ReportBody::DeviceFault { slot, xid: 79, why: "lost".to_owned(), fatal: true };
-        let moved = |slot| in_states_slots(fault(slot), &registered, &known);
+        let moved = |slot| in_states_slots(fault(slot), "", &registered, &known);
         assert_eq!(moved(0), fault(0));
         assert_eq!(moved(2), fault(1), "the fault of another GPU");
         assert_eq!((moved(1), moved(3)), (ReportBody::Informational, ReportBody::Informational));
         let told = ReportBody::Quarantined { slots: vec![2], why: "as State counts".to_owned() };
-        assert_eq!(in_states_slots(told.clone(), &registered, &known), told);
+        assert_eq!(in_states_slots(told.clone(), "", &registered, &known), told);
         let sample =
             |slot| Sample { slot, busy_percent: Some(7), memory_used_bytes: None, temperature_c: None, power_mw: None };
         let samples = [sample(0), sample(1), sample(2), sample(9)];
         assert_eq!(samples_in_states_slots(&samples, &registered, &known), [sample(0), sample(1)]);
+    }
+
+    #[test]
+    fn a_fault_that_names_its_device_is_of_that_one_also_when_the_agent_has_it_no_more() {
+        let (registered, known) = (with(&["GPU-1", "GPU-2"]), with(&["GPU-0", "GPU-1", "GPU-2"]));
+        let fault = |slot| ReportBody::DeviceFault { slot, xid: 79, why: "lost".to_owned(), fatal: true };
+        let moved = |slot, device| in_states_slots(fault(slot), device, &registered, &known);
+        assert_eq!(moved(0, "GPU-1"), fault(1));
+        assert_eq!(moved(65_535, "GPU-0"), fault(0), "it is lost, and State keeps it while work is on the node");
+        assert_eq!(moved(65_535, ""), ReportBody::Informational);
+        assert_eq!(moved(0, "GPU-9"), ReportBody::Informational, "the slot is another device's");
+        let report = |slot, uuid: &str| {
+            let fault = wire::DeviceFault { slot, xid: 79, uuid: uuid.to_owned(), ..Default::default() };
+            wire::Report { body: Some(wire::report::Body::DeviceFault(fault)), ..Default::default() }
+        };
+        assert_eq!(device_of(&report(0, "GPU-1")), "GPU-1");
     }
 }

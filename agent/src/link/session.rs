@@ -215,8 +215,10 @@ impl Session<'_> {
     }
 
     async fn report(&mut self, reports: &BTreeMap<u64, crate::store::Report>) -> bool {
+        let devices = &self.link.inventory.devices;
+        let fresh = reports.range(self.reported + 1..);
         let fresh: Vec<wire::Report> =
-            reports.range(self.reported + 1..).map(|(number, report)| translate::report(*number, report)).collect();
+            fresh.map(|(number, report)| translate::report(*number, report, devices)).collect();
         for batch in fresh.chunks(REPORTS_AT_ONCE) {
             if !self.send(ToServer::Reports(wire::Reports { reports: batch.to_vec() })).await {
                 return false;

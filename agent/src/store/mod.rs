@@ -111,6 +111,10 @@ pub struct Report {
     /// `None` for facts about the node.
     pub key: Option<Key>,
     pub body: ReportBody,
+    /// UUID of the device that a fault is of. The slot in the body is that of the agent that wrote it, and the next one may
+    /// find other devices. `None` in what an agent wrote that did not keep it.
+    #[serde(skip)]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,8 +162,25 @@ struct Image {
 }
 
 impl Image {
+    /// What was added to the format stands behind the rest, where agents from before it do not look.
     fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("plain data encodes")
+        let mut bytes = postcard::to_stdvec(self).expect("plain data encodes");
+        let devices = self.reports.iter().filter_map(|(number, report)| Some((*number, report.device.as_deref()?)));
+        let devices: BTreeMap<u64, &str> = devices.collect();
+        bytes.extend(postcard::to_stdvec(&devices).expect("plain data encodes"));
+        bytes
+    }
+
+    /// `None` for what no agent wrote.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut image, rest) = postcard::take_from_bytes::<Self>(bytes).ok()?;
+        let (devices, _) = next_part::<BTreeMap<u64, String>>(rest)?;
+        for (number, device) in devices {
+            if let Some(report) = image.reports.get_mut(&number) {
+                report.device = Some(device);
+            }
+        }
+        image.is_sound().then_some(image)
     }
 
     /// Report numbers count on from here; one that was used already, or the last there is, was written by no agent.
@@ -167,6 +188,14 @@ impl Image {
         let last = self.reports.last_key_value().map_or(0, |(number, _)| *number);
         self.next_report > last && self.next_report < u64::MAX / 2
     }
+}
+
+/// The next of the parts behind an image, and what is behind it; an image from before the part has the default.
+fn next_part<'b, T: Deserialize<'b> + Default>(rest: &'b [u8]) -> Option<(T, &'b [u8])> {
+    if rest.is_empty() {
+        return Some((T::default(), rest));
+    }
+    postcard::take_from_bytes(rest).ok()
 }
 
 /// Why a store cannot be used.
@@ -296,11 +325,21 @@ impl Store {
 
     /// Notes a report; it has its number from here on.
     pub fn report(&mut self, key: Option<Key>, body: ReportBody) {
+        self.number(Report { key, body, device: None });
+    }
+
+    /// The same of a fact about the node; `device` is the UUID of the one that it is about.
+    pub fn report_of(&mut self, device: Option<String>, body: ReportBody) {
+        self.number(Report { key: None, body, device });
+    }
+
+    fn number(&mut self, report: Report) {
+        let body = &report.body;
         if body.is_informational() && self.image.reports.len() >= REPORTS_SOFT_MAX {
             tracing::warn!(?body, "too many reports wait for a server; this one is left out");
             return;
         }
-        self.image.reports.insert(self.image.next_report, Report { key, body });
+        self.image.reports.insert(self.image.next_report, report);
         self.image.next_report += 1;
     }
 
@@ -348,8 +387,7 @@ fn read(path: &Path) -> Result<Option<(SlotFile, Image)>, StoreError> {
     if value.version != VERSION {
         return Err(StoreError::OtherFormat { path: path.to_owned(), have: value.version });
     }
-    let image = postcard::from_bytes::<Image>(&value.bytes).ok().filter(Image::is_sound);
-    Ok(image.map(|image| (file, image)))
+    Ok(Image::decode(&value.bytes).map(|image| (file, image)))
 }
 
 /// The file of a store that holds this, whatever it is, for the fuzz targets.

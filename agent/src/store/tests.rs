@@ -52,6 +52,39 @@ fn rule_5b_a_report_is_kept_until_it_is_acknowledged() {
     assert_eq!(again.first_report(), 4, "a number is never used twice");
 }
 
+/// A store with a fault of slot 1, then GPU-1, that waits for a server.
+fn with_fault(dir: &Path) -> Store {
+    let mut store = open(dir);
+    let fault = ReportBody::DeviceFault { slot: 1, xid: 79, why: "lost".to_owned(), fatal: true };
+    store.report_of(Some("GPU-1".to_owned()), fault);
+    store.save().expect("saved");
+    store
+}
+
+#[test]
+fn a_fault_that_waits_keeps_the_name_of_its_device() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let store = with_fault(dir.path());
+    let again = open(dir.path());
+    assert_eq!(again.reports(), store.reports());
+    assert_eq!(again.reports()[&1].device.as_deref(), Some("GPU-1"));
+}
+
+#[test]
+fn a_store_from_before_faults_named_their_device_is_read_and_the_other_way_round() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let store = with_fault(dir.path());
+    // The image alone is what an earlier agent writes, and all that it reads.
+    let earlier = postcard::to_stdvec(&store.image).expect("plain data");
+    let read = postcard::from_bytes::<Image>(&store.image.encode()).expect("an earlier agent reads it");
+    assert_eq!(postcard::to_stdvec(&read).expect("plain data"), earlier);
+    SlotFile::create(&dir.path().join(FILE), VERSION, &earlier).expect("written");
+    let again = open(dir.path());
+    assert!(!again.is_lost(), "it was not believed");
+    let report = &again.reports()[&1];
+    assert_eq!((&report.body, report.device.as_deref()), (&store.reports()[&1].body, None));
+}
+
 #[test]
 fn rule_8b_a_damaged_store_is_moved_aside_and_counts_as_lost() {
     let dir = tempfile::tempdir().expect("a temp folder");

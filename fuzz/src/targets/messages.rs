@@ -101,7 +101,13 @@ fn seeds_up() -> Vec<Vec<u8>> {
         report(Report::Prepared(wire::Prepared {})),
         report(Report::Exited(wire::Exited { rank: 1, code: 1, ..Default::default() })),
         report(Report::Quarantined(wire::Quarantined { slots: vec![0, 1], why: "w".into() })),
-        report(Report::DeviceFault(wire::DeviceFault { slot: 1, xid: 79, why: "w".into(), fatal: true })),
+        report(Report::DeviceFault(wire::DeviceFault {
+            slot: 1,
+            xid: 79,
+            why: "w".into(),
+            fatal: true,
+            uuid: "GPU-1".into(),
+        })),
         report(Report::Released(wire::Released { lease_expired: false })),
     ];
     let bodies = [Body::Hello(hello), Body::Reports(wire::Reports { reports })];

@@ -156,9 +156,10 @@ async fn a_rogue_agent_speaks_for_its_own_node_only() {
     }
     // Devices it does not have: a slot out of range is nobody's.
     rogue.report(&mine, Report::Quarantined(wire::Quarantined { slots: vec![0, 1, 65_535], why: "x".into() })).await;
-    rogue
-        .report(&mine, Report::DeviceFault(wire::DeviceFault { slot: 1, xid: 79, why: "x".into(), fatal: true }))
-        .await;
+    for (slot, uuid) in [(1, ""), (0, "GPU-1")] {
+        let fault = wire::DeviceFault { slot, xid: 79, why: "x".into(), fatal: true, uuid: uuid.into() };
+        rogue.report(&mine, Report::DeviceFault(fault)).await;
+    }
     let node = |name: &str| ShowNodeRequest { name: name.to_owned() };
     let n1 = server.user("alice").show_node(node("n1")).await.expect("known").into_inner();
     assert!(n1.devices.iter().all(|device| !device.state.contains("QUARANTINE")), "{:?}", n1.devices);

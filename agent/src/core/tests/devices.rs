@@ -31,6 +31,26 @@ async fn rule_8d_a_release_asks_the_device_that_was_held_although_slots_have_mov
     rig.await_report("1:released").await;
 }
 
+#[tokio::test]
+async fn a_fault_told_before_a_restart_names_the_device_that_had_it() {
+    let mut rig = Rig::start().await;
+    let fault = ReportBody::DeviceFault { slot: 1, xid: 79, why: "it fell off the bus".to_owned(), fatal: true };
+    rig.core.report(fault).await.expect("the centre lives");
+    rig.await_report("0:devicefault").await;
+    rig.shutdown.trigger();
+    (&mut rig.task).await.expect("no panic").expect("a clean end");
+    // GPU-0 is gone: what was slot 1 is slot 0 for an agent that starts now.
+    let uuids = (1..8).map(|slot| format!("GPU-{slot}")).collect();
+    let probe = SimulatedProbe::new("dgx-h100", None, "n").expect("a fixture");
+    let control = probe.control();
+    let devices = Devices::new(Box::new(probe), uuids);
+    let rig = Rig::start_with(rig.folder, rig.time, rig.launcher, "boot-1", devices, control).await;
+    rig.await_report("0:devicefault").await;
+    let pending = rig.core.pending.borrow().clone();
+    let named: Vec<_> = pending.values().map(|report| report.device.as_deref()).collect();
+    assert_eq!(named, [Some("GPU-1")]);
+}
+
 /// A driver that answers nothing until it is let go.
 #[derive(Debug)]
 struct Wedged {
