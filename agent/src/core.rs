@@ -70,7 +70,7 @@ impl Occupied {
 
 enum Message {
     Introduce(Reply<Introduction>),
-    Joined { cluster_id: String, reply: Reply<bool> },
+    Joined { cluster_id: String, unregistered: Vec<String>, reply: Reply<bool> },
     Desired(Box<Desired>),
     LeaseExtended { sent_ms: u64 },
     Acknowledged { number: u64 },
@@ -93,9 +93,10 @@ impl CoreHandle {
         self.mailbox.ask(Message::Introduce).await
     }
 
-    /// False when the store belongs to another cluster.
-    pub async fn joined(&self, cluster_id: String) -> Result<bool, ActorError> {
-        self.mailbox.ask(|reply| Message::Joined { cluster_id, reply }).await
+    /// `unregistered` are the devices of this node, by UUID, that servers do not have. False when the store belongs to
+    /// another cluster.
+    pub async fn joined(&self, cluster_id: String, unregistered: Vec<String>) -> Result<bool, ActorError> {
+        self.mailbox.ask(|reply| Message::Joined { cluster_id, unregistered, reply }).await
     }
 
     pub async fn desired(&self, desired: Desired) -> Result<(), ActorError> {
@@ -178,6 +179,8 @@ pub struct Core {
     released_at: BTreeMap<Key, Position>,
     /// Told once to the servers of this generation.
     ends_told: BTreeSet<Key>,
+    /// Devices that servers did not have when they were joined last, by UUID.
+    unregistered: BTreeSet<String>,
     runners: JoinSet<()>,
     unsaved: Unsaved,
     /// What is done once the store is saved, in order.
@@ -216,6 +219,7 @@ impl Core {
             refused: BTreeSet::new(),
             released_at: BTreeMap::new(),
             ends_told: BTreeSet::new(),
+            unregistered: BTreeSet::new(),
             runners: JoinSet::new(),
             unsaved: Unsaved::Nothing,
             effects: Vec::new(),
@@ -259,7 +263,9 @@ impl Core {
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Introduce(reply) => self.effects.push(Effect::Introduce(reply)),
-            Message::Joined { cluster_id, reply } => self.handle_joined(&cluster_id, reply),
+            Message::Joined { cluster_id, unregistered, reply } => {
+                self.handle_joined(&cluster_id, unregistered, reply);
+            }
             Message::Desired(desired) => self.handle_desired(*desired).await,
             Message::LeaseExtended { sent_ms } => self.handle_lease_extended(sent_ms).await,
             Message::Acknowledged { number } => self.handle_acknowledged(number).await,
@@ -297,11 +303,14 @@ impl Core {
         }
     }
 
-    fn handle_joined(&mut self, cluster_id: &str, reply: Reply<bool>) {
+    fn handle_joined(&mut self, cluster_id: &str, unregistered: Vec<String>, reply: Reply<bool>) {
         let ours = self.parts.store.cluster_id().is_none_or(|known| known == cluster_id);
         if self.parts.store.cluster_id().is_none() {
             self.parts.store.set_cluster_id(cluster_id);
             self.must_save();
+        }
+        if ours {
+            self.take_unregistered(unregistered);
         }
         self.effects.push(Effect::Joined(reply, ours));
     }

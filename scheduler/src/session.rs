@@ -323,6 +323,8 @@ impl Session {
         let settings = state.settings();
         let renew_every_ms = renew_every_ms(settings);
         self.renew_every_ms = renew_every_ms;
+        let known = state.node(self.member.node).map(|record| &record.inventory);
+        let unregistered = known.map_or_else(Vec::new, |known| translate::unregistered(&self.inventory, known));
         self.outgoing.try_send(ToAgent::Welcome(wire::Welcome {
             node_id: self.member.node.0,
             epoch: self.member.epoch,
@@ -331,6 +333,7 @@ impl Session {
             lease_ms: settings.lease_ms(None),
             renew_every_ms,
             datagrams: self.sessions.services.datagrams,
+            unregistered,
         }));
         renew_every_ms
     }

@@ -120,6 +120,12 @@ pub fn in_states_slots(body: ReportBody, device: &str, registered: &Inventory, k
     }
 }
 
+/// Devices that the agent registered and State does not have.
+pub fn unregistered(registered: &Inventory, known: &Inventory) -> Vec<String> {
+    let uuids = registered.devices.iter().map(|device| &device.uuid);
+    uuids.filter(|uuid| slot_with(uuid, known).is_none()).cloned().collect()
+}
+
 /// Samples in State's slots, without those of devices that State does not have.
 pub fn samples_in_states_slots(samples: &[Sample], registered: &Inventory, known: &Inventory) -> Vec<Sample> {
     let moved = |sample: &Sample| Some(Sample { slot: states_slot(sample.slot, registered, known)?, ..*sample });
@@ -270,5 +276,12 @@ mod tests {
             wire::Report { body: Some(wire::report::Body::DeviceFault(fault)), ..Default::default() }
         };
         assert_eq!(device_of(&report(0, "GPU-1")), "GPU-1");
+    }
+
+    #[test]
+    fn an_agent_is_told_which_of_its_devices_state_does_not_have() {
+        let (registered, known) = (with(&["GPU-0", "MIG-a", "GPU-1"]), with(&["GPU-0", "GPU-1", "GPU-2"]));
+        assert_eq!(unregistered(&registered, &known), ["MIG-a"]);
+        assert_eq!(unregistered(&registered, &registered), [""; 0]);
     }
 }

@@ -10,7 +10,21 @@ impl Core {
             ReportBody::DeviceFault { slot, .. } => self.parts.devices.uuids().get(usize::from(*slot)).cloned(),
             _ => None,
         };
-        self.parts.store.report_of(device, body);
+        let store = &mut self.parts.store;
+        match device {
+            Some(device) if body.is_fatal_fault() && self.unregistered.contains(&device) => store.put_off(device, body),
+            device => store.report_of(device, body),
+        }
         self.must_save();
+    }
+
+    /// Of devices that servers do not have, faults wait: a server acknowledges what means nothing to it as well, and the
+    /// device would be taken for sound once work has left the node and it is registered.
+    pub(super) fn take_unregistered(&mut self, uuids: Vec<String>) {
+        let devices = &self.parts.devices;
+        self.unregistered = uuids.into_iter().filter(|uuid| devices.slot_of(uuid).is_some()).collect();
+        if self.parts.store.sort_faults(&self.unregistered) {
+            self.must_save();
+        }
     }
 }

@@ -499,8 +499,8 @@ async fn the_next_holder_waits_until_the_last_one_is_gone() {
 #[tokio::test]
 async fn another_clusters_server_is_not_joined() {
     let rig = Rig::start().await;
-    assert!(rig.core.joined("c".to_owned()).await.expect("lives"));
-    assert!(!rig.core.joined("d".to_owned()).await.expect("lives"));
+    assert!(rig.core.joined("c".to_owned(), Vec::new()).await.expect("lives"));
+    assert!(!rig.core.joined("d".to_owned(), Vec::new()).await.expect("lives"));
 }
 
 #[tokio::test]

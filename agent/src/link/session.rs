@@ -81,7 +81,7 @@ impl Link {
             Ok(welcome) => welcome,
             Err(ended) => return Ok(ended),
         };
-        if !self.core.joined(welcome.cluster_id.clone()).await? {
+        if !self.core.joined(welcome.cluster_id.clone(), welcome.unregistered.clone()).await? {
             return Ok(Ended::Refused(format!("it serves another cluster, {}", welcome.cluster_id)));
         }
         tracing::info!(%address, session = welcome.session, node = welcome.node_id, "joined the leader");

@@ -18,7 +18,7 @@ use crate::shim::machine::RankExit;
 use muster_runtime::durable::{self, DurableError};
 use serde::{Deserialize, Serialize};
 use slots::{SlotError, SlotFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ const FILE: &str = "store";
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Reports nobody acknowledges, before informational ones are left out.
 const REPORTS_SOFT_MAX: usize = 4096;
+/// Devices of which a fault is put off; a node has no more.
+const PUT_OFF_MAX: usize = 256;
 
 /// One allocation this node has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,11 @@ pub enum ReportBody {
 }
 
 impl ReportBody {
+    /// What takes a device out of use.
+    pub fn is_fatal_fault(&self) -> bool {
+        matches!(self, Self::DeviceFault { fatal: true, .. })
+    }
+
     /// Nothing depends on its arrival.
     fn is_informational(&self) -> bool {
         matches!(self, Self::Started | Self::Checkpointed | Self::DeviceFault { fatal: false, .. })
@@ -159,6 +166,10 @@ struct Image {
     held: BTreeMap<Key, Held>,
     reports: BTreeMap<u64, Report>,
     next_report: u64,
+    /// Fatal faults of devices that servers do not have yet, one for each, by UUID. They have no number: those are applied
+    /// in order, and a later report's would count for them.
+    #[serde(skip)]
+    put_off: BTreeMap<String, ReportBody>,
 }
 
 impl Image {
@@ -168,13 +179,15 @@ impl Image {
         let devices = self.reports.iter().filter_map(|(number, report)| Some((*number, report.device.as_deref()?)));
         let devices: BTreeMap<u64, &str> = devices.collect();
         bytes.extend(postcard::to_stdvec(&devices).expect("plain data encodes"));
+        bytes.extend(postcard::to_stdvec(&self.put_off).expect("plain data encodes"));
         bytes
     }
 
     /// `None` for what no agent wrote.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (mut image, rest) = postcard::take_from_bytes::<Self>(bytes).ok()?;
-        let (devices, _) = next_part::<BTreeMap<u64, String>>(rest)?;
+        let (devices, rest) = next_part::<BTreeMap<u64, String>>(rest)?;
+        (image.put_off, _) = next_part(rest)?;
         for (number, device) in devices {
             if let Some(report) = image.reports.get_mut(&number) {
                 report.device = Some(device);
@@ -245,6 +258,7 @@ impl Store {
             held: BTreeMap::new(),
             reports: BTreeMap::new(),
             next_report: 1,
+            put_off: BTreeMap::new(),
         };
         let ends = Ends::open(&ends_path, &image.store_id)?;
         let file = SlotFile::create(&path, VERSION, &image.encode())?;
@@ -331,6 +345,39 @@ impl Store {
     /// The same of a fact about the node; `device` is the UUID of the one that it is about.
     pub fn report_of(&mut self, device: Option<String>, body: ReportBody) {
         self.number(Report { key: None, body, device });
+    }
+
+    /// Keeps the first fatal fault of a device that servers do not have, without a number.
+    pub fn put_off(&mut self, device: String, fault: ReportBody) {
+        let put_off = &mut self.image.put_off;
+        if put_off.len() >= PUT_OFF_MAX && !put_off.contains_key(&device) {
+            tracing::warn!(%device, ?fault, "too many devices of which a fault waits; this one is left out");
+            return;
+        }
+        put_off.entry(device).or_insert(fault);
+    }
+
+    /// Gives what was put off its number, but for devices that are still `unregistered`; what waits with a number and is of
+    /// one of those loses it. True when anything changed.
+    pub fn sort_faults(&mut self, unregistered: &BTreeSet<String>) -> bool {
+        let is_early = |report: &Report| {
+            report.body.is_fatal_fault() && report.device.as_ref().is_some_and(|device| unregistered.contains(device))
+        };
+        let early = self.image.reports.iter().filter(|(_, report)| is_early(report));
+        let early: Vec<u64> = early.map(|(number, _)| *number).collect();
+        let due = self.image.put_off.keys().filter(|device| !unregistered.contains(*device));
+        let due: Vec<String> = due.cloned().collect();
+        for number in &early {
+            if let Some(Report { device: Some(device), body, .. }) = self.image.reports.remove(number) {
+                self.put_off(device, body);
+            }
+        }
+        for device in &due {
+            if let Some(body) = self.image.put_off.remove(device) {
+                self.report_of(Some(device.clone()), body);
+            }
+        }
+        !(early.is_empty() && due.is_empty())
     }
 
     fn number(&mut self, report: Report) {

@@ -86,6 +86,41 @@ fn a_store_from_before_faults_named_their_device_is_read_and_the_other_way_round
 }
 
 #[test]
+fn a_fault_is_put_off_once_for_each_device_and_numbered_after_all_others() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = with_fault(dir.path());
+    store.report(None, ReportBody::Released { lease_expired: false });
+    let unregistered = BTreeSet::from(["GPU-1".to_owned()]);
+    assert!(store.sort_faults(&unregistered));
+    assert!(!store.sort_faults(&unregistered), "it is put off already");
+    for xid in 0..3 {
+        let fault = ReportBody::DeviceFault { slot: 1, xid, why: String::new(), fatal: true };
+        store.put_off("GPU-1".to_owned(), fault);
+    }
+    assert_eq!(store.reports().keys().collect::<Vec<_>>(), [&2]);
+    store.acknowledge(2);
+    store.save().expect("saved");
+    let mut again = open(dir.path());
+    assert!(again.sort_faults(&BTreeSet::new()));
+    assert_eq!(again.reports().len(), 1);
+    let (number, report) = again.reports().first_key_value().expect("one");
+    assert_eq!((*number, report.device.as_deref()), (3, Some("GPU-1")));
+    assert!(matches!(report.body, ReportBody::DeviceFault { xid: 79, .. }), "the first that was told: {report:?}");
+}
+
+#[test]
+fn no_more_devices_faults_are_put_off_than_a_node_has() {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let mut store = open(dir.path());
+    for device in 0..PUT_OFF_MAX + 2 {
+        let fault = ReportBody::DeviceFault { slot: 0, xid: 79, why: String::new(), fatal: true };
+        store.put_off(format!("GPU-{device}"), fault);
+    }
+    store.sort_faults(&BTreeSet::new());
+    assert_eq!(store.reports().len(), PUT_OFF_MAX);
+}
+
+#[test]
 fn rule_8b_a_damaged_store_is_moved_aside_and_counts_as_lost() {
     let dir = tempfile::tempdir().expect("a temp folder");
     let mut store = Store::open(dir.path(), || "first".to_owned()).expect("a usable folder");

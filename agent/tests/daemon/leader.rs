@@ -217,6 +217,7 @@ impl Leader {
             lease_ms,
             renew_every_ms,
             datagrams,
+            unregistered: Vec::new(),
         }));
         if let Some(desired) = desired {
             send(ToAgent::Desired(desired));

@@ -31,11 +31,40 @@ async fn rule_8d_a_release_asks_the_device_that_was_held_although_slots_have_mov
     rig.await_report("1:released").await;
 }
 
+fn fault(slot: u16) -> ReportBody {
+    ReportBody::DeviceFault { slot, xid: 79, why: "it fell off the bus".to_owned(), fatal: true }
+}
+
+impl Rig {
+    /// Joins servers that do not have these devices, and says of which the faults are that they are told of, with numbers.
+    async fn faults_told(&self, unregistered: &[&str]) -> Vec<(u64, String)> {
+        let unregistered = unregistered.iter().map(|uuid| (*uuid).to_owned()).collect();
+        assert!(self.core.joined("c".to_owned(), unregistered).await.expect("the centre lives"));
+        let pending = self.core.pending.borrow().clone();
+        pending.iter().map(|(number, report)| (*number, report.device.clone().unwrap_or_default())).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_a_device_that_servers_do_not_have_is_told_once_they_have_it() {
+    let rig = Rig::start().await;
+    // Before any server is known; then while one is.
+    rig.core.report(fault(6)).await.expect("the centre lives");
+    assert_eq!(rig.faults_told(&["GPU-6", "GPU-7"]).await, []);
+    rig.core.report(fault(7)).await.expect("the centre lives");
+    rig.core.report(fault(0)).await.expect("the centre lives");
+    let told = |number, uuid: &str| (number, uuid.to_owned());
+    assert_eq!(rig.faults_told(&["GPU-6", "GPU-7"]).await, [told(2, "GPU-0")], "a server has that one");
+    rig.acknowledge_all().await;
+    let rig = rig.restart("boot-1").await;
+    assert_eq!(rig.faults_told(&["GPU-7"]).await, [told(3, "GPU-6")], "the number of one that was passed over");
+    assert_eq!(rig.faults_told(&[]).await, [told(3, "GPU-6"), told(4, "GPU-7")]);
+}
+
 #[tokio::test]
 async fn a_fault_told_before_a_restart_names_the_device_that_had_it() {
     let mut rig = Rig::start().await;
-    let fault = ReportBody::DeviceFault { slot: 1, xid: 79, why: "it fell off the bus".to_owned(), fatal: true };
-    rig.core.report(fault).await.expect("the centre lives");
+    rig.core.report(fault(1)).await.expect("the centre lives");
     rig.await_report("0:devicefault").await;
     rig.shutdown.trigger();
     (&mut rig.task).await.expect("no panic").expect("a clean end");
