@@ -159,9 +159,13 @@ fn previous_gone(run: &RunPart, observed: &Observed<'_>) -> bool {
 fn confirm_released<'a>(assignment: &'a Assignment, observed: &Observed<'_>) -> Option<Step<'a>> {
     let busy = match &assignment.run {
         Some(run) => {
-            // Of a device that is not here any more nothing is known.
-            let in_use =
-                |uuid: &str| slot_in(observed.devices, uuid).is_none_or(|slot| observed.foreign.contains_key(&slot));
+            // Of a device that is not here any more nothing is known. But no end is remembered before the work was proven
+            // gone, and its token opens nothing since.
+            let was_gone = observed.ends.told(&assignment.key).is_some();
+            let in_use = |uuid: &str| match slot_in(observed.devices, uuid) {
+                Some(slot) => observed.foreign.contains_key(&slot),
+                None => !was_gone,
+            };
             run.devices.iter().any(|share| in_use(&share.uuid)) || !previous_gone(run, observed)
         }
         // The message does not say which devices it was, so all must be accounted for.

@@ -247,6 +247,24 @@ fn rule_3b_what_has_ended_never_runs_again_and_its_end_is_told_to_who_asks() {
 }
 
 #[test]
+fn rule_8d_a_stop_of_what_has_ended_is_confirmed_although_its_device_has_vanished() {
+    let wanted = desired(&[(1, 50, Stop, &[0, 7])]);
+    let mut node = Node::idle();
+    assert_eq!(node.steps(&wanted), [""; 0], "of what this store does not remember nothing is known");
+    let (key, mut held) = test_held(1, 50, &[0, 7]);
+    held.gone = true;
+    held.exits = (2..4).map(|rank| (rank, test_exit(rank, 0))).collect();
+    node.ends.note(key, &held);
+    assert_eq!(node.steps(&wanted), ["released 1"]);
+    node.foreign.insert(0, Some(4242));
+    assert_eq!(node.steps(&wanted), [""; 0], "a process is on the device that is left");
+    node.foreign.clear();
+    assert_eq!(node.steps(&desired(&[(1, 60, Stop, &[0, 7])])), [""; 0], "the end of one attempt is not another's");
+    node.swept = false;
+    assert_eq!(node.steps(&wanted), [""; 0], "not swept");
+}
+
+#[test]
 fn what_is_told_and_acknowledged_is_forgotten_once_no_server_names_it() {
     let mut node = Node::idle().with(1, 50, &[0], Progress::Gone);
     assert_eq!(node.steps(&desired(&[])), [""; 0], "its release was never told");
