@@ -8,7 +8,7 @@ use crate::paths::Paths;
 use crate::shim::machine::Failure;
 use crate::shim::wire::{RankSpec, Spec, VERSION};
 use muster_common::job::{Launch, Run};
-use muster_runtime::durable;
+use muster_runtime::{aside, durable};
 use std::path::PathBuf;
 
 /// First and longest wait before a launch part is asked for again.
@@ -65,9 +65,7 @@ impl<W: Witness> Runner<W> {
         let launch = self.launch_part(deadline_ms).await?;
         let spec = self.workplace.spec(self.key, &self.run, &launch, deadline_ms);
         let infra = |why: String| Some(Failure { infra: true, why });
-        let output = self.workplace.paths.output(&self.key);
-        // Not synced: nothing is in it yet, and a file that a rank syncs takes its new parents to the disk with it.
-        durable::make_folder(&output).map_err(|error| infra(error.to_string()))?;
+        make_output(self.workplace.paths.output(&self.key)).await.map_err(infra)?;
         let started = self.launcher.start(&self.dir(), &spec).await;
         started.map_err(|error| infra(error.to_string()))
     }
@@ -95,5 +93,39 @@ impl<W: Witness> Runner<W> {
             }
             wait_ms = (wait_ms * 2).min(ASK_AGAIN_MAX_MS);
         }
+    }
+}
+
+/// Beside the tasks: a file server that does not answer must not hold up leases. Not synced: nothing is in it yet, and a
+/// file that a rank syncs takes its new parents to the disk with it.
+async fn make_output(folder: PathBuf) -> Result<(), String> {
+    let made = aside::run(move || durable::make_folder(&folder)).await;
+    made.map_err(|error| format!("the output folder was not made: {error}"))?.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_go_on_while_the_file_system_of_the_output_folder_does_not_answer() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let output = folder.path().join("attempt/output");
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        runtime.expect("a runtime").block_on(async {
+            // The one thread for work that blocks hangs, as in a call that is not answered.
+            let (answer, question) = std::sync::mpsc::sync_channel::<()>(1);
+            let hanging = tokio::task::spawn_blocking(move || question.recv());
+            let mut making = Box::pin(make_output(output.clone()));
+            tokio::select! {
+                biased;
+                made = &mut making => panic!("a task did the work itself: {made:?}"),
+                () = std::future::ready(()) => assert!(!output.exists()),
+            }
+            answer.send(()).expect("it waits");
+            hanging.await.expect("no panic").expect("an answer");
+            making.await.expect("made");
+            assert!(output.is_dir());
+        });
     }
 }
