@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_failed_ends_though_a_call_to_the_system_hangs() {
-        let (end, ended) = mpsc::channel::<()>();
+        let (end, ended) = mpsc::sync_channel::<()>(1);
         let started = Instant::now();
         let failed = daemon(async {
             drop(tokio::task::spawn_blocking(move || ended.recv_timeout(Duration::from_secs(60))));
