@@ -3,7 +3,7 @@
 use super::*;
 use crate::commands::events::{self, EventsArgs};
 use crate::commands::follow::{self, Streams};
-use crate::commands::logs::Target;
+use crate::commands::logs::{Target, Unread};
 use crate::commands::node::admin;
 use crate::commands::submit as submitting;
 use crate::context::Context;
@@ -92,7 +92,8 @@ macro_rules! unscripted {
                     return Err(ErrorInfo::new(ErrorCode::AttemptNotFound, "there was no such attempt").into());
                 }
                 self.meant(request.job);
-                let away = LogChunk { end: true, error: "the agent of n1 is not connected".into(), ..LogChunk::default() };
+                let error = "the agent of n1 is not connected".to_owned();
+                let away = LogChunk { end: true, error, agent_away: true, ..LogChunk::default() };
                 let chunks = (attempt == Some(3)).then_some(Ok(away));
                 let chunks: Stream<LogChunk> = Box::pin(tokio_stream::iter(chunks));
                 Ok(Response::new(chunks))
@@ -441,10 +442,11 @@ async fn logs_that_could_not_be_read_are_told_from_those_without_a_line() {
     let bench = Bench::new();
     let (server, _script) = bench.serve([None]).await;
     let client = bench.client(&[&server], 10_000);
-    for (attempt, why) in [(2, None), (3, Some("the agent of n1 is not connected".to_owned()))] {
+    let away = Unread { why: "the agent of n1 is not connected".to_owned(), agent_away: true };
+    for (attempt, unread) in [(2, None), (3, Some(away))] {
         let job = Some(JobRef { id: 1, attempt: Some(attempt), ..JobRef::default() });
         let request = LogsRequest { job, ..LogsRequest::default() };
         let read = follow::stream(&context(), &client, request, Target::new(Streams::Together)).await;
-        assert_eq!(read.expect("it ended"), why);
+        assert_eq!(read.expect("it ended"), unread);
     }
 }

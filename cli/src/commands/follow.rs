@@ -1,6 +1,6 @@
 //! Waiting for a job, with or without its logs: over retries, leader changes and server restarts.
 
-use super::logs::{Assembler, Target};
+use super::logs::{Assembler, Target, Unread};
 use crate::client::{Client, status_error};
 use crate::context::Context;
 use crate::error::CliError;
@@ -126,13 +126,13 @@ pub async fn chosen_to_end(
     }
 }
 
-/// Prints one attempt's logs; a broken stream is opened again where it broke. Says why a log could not be read, if one could not.
+/// Prints one attempt's logs; a broken stream is opened again where it broke. Tells of a log that could not be read.
 pub async fn stream(
     context: &Context,
     client: &Client,
     mut request: LogsRequest,
     target: Target,
-) -> Result<Option<String>, CliError> {
+) -> Result<Option<Unread>, CliError> {
     let job = request.job.take().unwrap_or_default();
     request.job = Some(pinned(client, &job).await?);
     let mut lines = Assembler::new(target);

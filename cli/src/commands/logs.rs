@@ -55,12 +55,20 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     // What could be read was printed; nobody must take it for the whole.
-    follow::stream(context, &client, request, target).await?.map_or(Ok(0), |why| Err(unread(&why)))
+    follow::stream(context, &client, request, target).await?.map_or(Ok(0), |unread| Err(not_read(&unread)))
 }
 
-fn unread(why: &str) -> CliError {
-    let code = if why.contains("is not connected") { ErrorCode::AgentUnreachable } else { ErrorCode::FileUnusable };
-    CliError::new(code, format!("not every log could be read: {why}"))
+/// Why a log could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    pub why: String,
+    /// It can be read once its node's agent is back.
+    pub agent_away: bool,
+}
+
+fn not_read(unread: &Unread) -> CliError {
+    let code = if unread.agent_away { ErrorCode::AgentUnreachable } else { ErrorCode::FileUnusable };
+    CliError::new(code, format!("not every log could be read: {}", unread.why))
         .hint("`muster node ls` shows whose agent is away; ask again once it is back")
 }
 
@@ -125,8 +133,8 @@ pub struct Assembler {
     backlog: bool,
     world_size: u32,
     attempt: u32,
-    /// Why a log could not be read, of the last such one.
-    pub unread: Option<String>,
+    /// Of the last log that could not be read.
+    pub unread: Option<Unread>,
 }
 
 /// A line ready to be shown.
@@ -151,7 +159,7 @@ impl Assembler {
     pub fn take(&mut self, context: &Context, chunk: LogChunk) -> Result<(), CliError> {
         if !chunk.error.is_empty() {
             context.printer.warn(&format!("rank {}: {}", chunk.rank, chunk.error));
-            self.unread = Some(chunk.error.clone());
+            self.unread = Some(Unread { why: chunk.error.clone(), agent_away: chunk.agent_away });
         }
         if chunk.dropped > 0 {
             let message =
@@ -328,6 +336,12 @@ mod tests {
         assert_eq!(parse_ranks("0,3,last").expect("read"), (vec![0, 3], true));
         assert_eq!(parse_ranks("all").expect("read"), (vec![], false));
         assert_eq!(parse_ranks("first").expect_err("no rank").code(), ErrorCode::Usage);
+    }
+
+    #[test]
+    fn an_agent_is_away_when_the_server_says_so_and_not_by_words() {
+        let code = |agent_away| not_read(&Unread { why: "its disk is not connected".into(), agent_away }).code();
+        assert_eq!((code(true), code(false)), (ErrorCode::AgentUnreachable, ErrorCode::FileUnusable));
     }
 
     #[test]

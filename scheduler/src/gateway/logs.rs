@@ -162,11 +162,11 @@ impl NodeReader {
         let clock = self.inner.ctx.clock.clone();
         let patience_ms = if self.follow { AWAY_FOLLOWED_MS } else { AWAY_MS };
         let mut away_since_ms = clock.boottime_ms();
-        let why = loop {
+        let (why, agent_away) = loop {
             let before = splice.taken();
             match self.turn(&mut splice, &name, &ranks).await {
                 Turn::Done => return,
-                Turn::Refused(why) => break why,
+                Turn::Refused(why) => break (why, false),
                 Turn::Away => {}
             }
             if !self.inner.ctx.leads() {
@@ -177,7 +177,7 @@ impl NodeReader {
             if splice.taken() > before {
                 away_since_ms = clock.boottime_ms();
             } else if clock.boottime_ms().saturating_sub(away_since_ms) > patience_ms {
-                break format!("the agent of {name} is not connected");
+                break (format!("the agent of {name} is not connected"), true);
             }
             tokio::select! {
                 () = self.sender.closed() => return,
@@ -185,8 +185,8 @@ impl NodeReader {
             }
         };
         for (rank, stream) in splice.unfinished() {
-            let chunk =
-                pb::LogChunk { rank, stream: stream.into(), end: true, error: why.clone(), ..self.blank(&name) };
+            let (stream, error) = (stream.to_owned(), why.clone());
+            let chunk = pb::LogChunk { rank, stream, end: true, error, agent_away, ..self.blank(&name) };
             if self.sender.send(Ok(chunk)).await.is_err() {
                 return;
             }

@@ -130,6 +130,15 @@ mod tests {
         assert!(splice.is_finished());
     }
 
+    /// Whatever its words are, it has answered.
+    #[test]
+    fn an_agent_that_tells_why_a_log_cannot_be_read_is_not_away() {
+        let error = wire::LogChunk { error: "its disk is not connected".into(), ..chunk(0, 1, 0, "") };
+        let told = Splice::new(&[0]).take(error, &pb::LogChunk::default());
+        assert_eq!(told.len(), 1);
+        assert!(told[0].end && !told[0].agent_away && told[0].error == "its disk is not connected");
+    }
+
     #[test]
     fn ranks_nobody_asked_for_are_not_told() {
         assert_eq!(read(&mut Splice::new(&[0]), chunk(7, 1, 0, "x")), []);

@@ -428,7 +428,7 @@ async fn logs_of_what_was_never_placed_are_not_found_and_an_absent_agent_is_told
     let chunks: Vec<pb::LogChunk> = chunks.into_iter().map(|chunk| chunk.unwrap()).collect();
     let told: Vec<(u32, &str)> = chunks.iter().map(|chunk| (chunk.rank, chunk.stream.as_str())).collect();
     assert_eq!(told, [(0, "stdout"), (0, "stderr"), (1, "stdout"), (1, "stderr")]);
-    assert!(chunks.iter().all(|chunk| chunk.end && chunk.error.contains("n1")));
+    assert!(chunks.iter().all(|chunk| chunk.end && chunk.agent_away && chunk.error.contains("n1")));
     let request = pb::LogsRequest { job: job(first), ranks: vec![9], ..Default::default() };
     assert_eq!(error(server.gateway.logs(Server::call(Role::User, request)).await).code, ErrorCode::LogNotFound);
 }
