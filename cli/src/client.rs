@@ -17,8 +17,14 @@ use tonic::{Code, Response, Status};
 
 pub type Api = MusterClient<Channel>;
 
-/// One attempt of one call, unless there is less time or the caller says otherwise.
-const ATTEMPT_MS: u64 = 10_000;
+/// For how long a call goes on with all its tries, unless somebody says otherwise.
+const USUAL: Duration = Duration::from_secs(30);
+/// One try of a call, unless there is less time or the caller says otherwise.
+const TRY: Duration = Duration::from_secs(10);
+/// Who waits for so long is answered when the time is over, and the answer has to come.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Another try with less time would only leave unknown whether it was carried out.
+const LEAST: Duration = Duration::from_millis(250);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_millis(2_000);
 /// When nothing listens at any address, waiting longer rarely helps.
@@ -31,8 +37,20 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Client {
     credentials: Credentials,
-    timeout: Duration,
+    /// What somebody has said; else it is as usual for the call.
+    timeout: Option<Duration>,
     servers: Mutex<Servers>,
+}
+
+/// How long a call may take, counted from its begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    /// One try.
+    one: Duration,
+    /// No other try begins after it.
+    begin: Duration,
+    /// No try goes on after it.
+    end: Duration,
 }
 
 #[derive(Debug)]
@@ -73,9 +91,10 @@ impl Client {
         Self::with(settings.servers.clone(), Credentials::new(identity), settings.timeout_ms)
     }
 
-    pub fn with(servers: Vec<String>, credentials: Credentials, timeout_ms: u64) -> Result<Self, CliError> {
+    /// `timeout_ms`: how long one call may take, where somebody said so.
+    pub fn with(servers: Vec<String>, credentials: Credentials, timeout_ms: Option<u64>) -> Result<Self, CliError> {
         let servers = Servers { addresses: servers, at: 0, channels: BTreeMap::new() };
-        let client = Self { credentials, timeout: Duration::from_millis(timeout_ms), servers: Mutex::new(servers) };
+        let client = Self { credentials, timeout: timeout_ms.map(Duration::from_millis), servers: Mutex::new(servers) };
         // An address that cannot be one is a mistake now, not after the other servers were tried.
         let addresses = client.lock().addresses.clone();
         for address in addresses {
@@ -91,7 +110,7 @@ impl Client {
 
     /// The same caller at one server only.
     pub fn at(&self, address: &str, timeout_ms: u64) -> Result<Self, CliError> {
-        Self::with(vec![address.to_owned()], self.credentials.clone(), timeout_ms)
+        Self::with(vec![address.to_owned()], self.credentials.clone(), Some(timeout_ms))
     }
 
     /// The addresses it tries.
@@ -102,28 +121,70 @@ impl Client {
     /// Makes a call, again and elsewhere as long as that is safe and there is time. `op` may run
     /// several times: what it sends must carry the same request id or key each time.
     pub async fn call<T>(&self, op: impl AsyncFn(Api) -> Result<Response<T>, Status>) -> Result<T, CliError> {
-        let all_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        self.call_within(ATTEMPT_MS.min(all_ms.max(1)), op).await
+        let whole = self.timeout.unwrap_or(USUAL);
+        self.go_on(Bounds { one: TRY, begin: whole, end: whole }, op).await
     }
 
-    /// Like [`Client::call`], for calls that may take longer than usual.
+    /// Like [`Client::call`], for calls of which one try may take longer than usual.
     pub async fn call_within<T>(
         &self,
-        attempt_ms: u64,
+        try_ms: u64,
+        op: impl AsyncFn(Api) -> Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
+        self.go_on(self.slow(Duration::from_millis(try_ms)), op).await
+    }
+
+    /// Like [`Client::call`], for one that a server keeps for `held` before it answers. Within `limit` where there is
+    /// one; else the time that it is kept does not count.
+    pub async fn call_held<T>(
+        &self,
+        held: Duration,
+        limit: Option<Duration>,
+        op: impl AsyncFn(Api) -> Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
+        self.go_on(self.held(held, limit), op).await
+    }
+
+    fn slow(&self, one: Duration) -> Bounds {
+        match self.timeout {
+            Some(whole) => Bounds { one, begin: whole, end: whole },
+            // Nobody said for how long: a try that has begun in time has all of its own.
+            None => Bounds { one, begin: USUAL, end: USUAL + one },
+        }
+    }
+
+    fn held(&self, held: Duration, limit: Option<Duration>) -> Bounds {
+        let one = held + TRY;
+        match limit {
+            Some(limit) => Bounds { one, begin: limit, end: limit + ANSWER },
+            None => {
+                let whole = held + self.timeout.unwrap_or(USUAL);
+                Bounds { one, begin: whole, end: whole }
+            }
+        }
+    }
+
+    async fn go_on<T>(
+        &self,
+        bounds: Bounds,
         op: impl AsyncFn(Api) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
         let started = Instant::now();
         let (mut backoff, mut hints, mut only_silence, mut tries) = (BACKOFF_FIRST, 0, true, 0);
+        let mut known: Option<CliError> = None;
         loop {
             let address = self.lock().current();
             let api = MusterClient::new(self.channel(&address)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let verdict = match tokio::time::timeout(Duration::from_millis(attempt_ms), op(api)).await {
+            let left = bounds.end.saturating_sub(started.elapsed());
+            let within = bounds.one.min(left);
+            let verdict = match tokio::time::timeout(within, op(api)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => judge(&address, &status),
-                Err(_) => {
-                    let message = format!("{address} did not answer within {attempt_ms} ms");
-                    Verdict::Again { error: CliError::new(ErrorCode::Unavailable, message), leader: None, nobody: true }
-                }
+                // What an earlier try was answered tells more than that the time was over in this one.
+                Err(_) => match known.take().filter(|_| left < bounds.one) {
+                    Some(known) => return Err(self.out_of_time(known, started.elapsed())),
+                    None => silent(&address, within),
+                },
             };
             let (error, leader, nobody) = match verdict {
                 Verdict::Final(error) => return Err(error),
@@ -131,35 +192,40 @@ impl Client {
             };
             only_silence &= nobody;
             tries += 1;
-            if let Some(leader) = leader.filter(|_| hints < HINTS_MAX) {
+            let spent = started.elapsed();
+            if let Some(leader) = leader.filter(|_| hints < HINTS_MAX && spent + LEAST < bounds.begin) {
                 hints += 1;
                 self.lock().go_to(leader);
+                known = Some(error);
                 continue;
             }
             hints = 0;
             self.lock().next();
-            if started.elapsed() + backoff >= self.limit(only_silence, tries) {
-                return Err(self.out_of_time(error));
+            if spent + backoff + LEAST >= self.limit(only_silence, tries, bounds.begin) {
+                return Err(self.out_of_time(error, spent));
             }
+            known = Some(error);
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MOST);
         }
     }
 
     /// For how long to go on after so many tries. While an address is left that was not tried, somebody may listen.
-    fn limit(&self, only_silence: bool, tries: usize) -> Duration {
+    fn limit(&self, only_silence: bool, tries: usize, whole: Duration) -> Duration {
         match only_silence && tries >= self.lock().addresses.len() {
-            true => self.timeout.min(NOBODY_LIMIT),
-            false => self.timeout,
+            true => whole.min(NOBODY_LIMIT),
+            false => whole,
         }
     }
 
-    fn out_of_time(&self, error: CliError) -> CliError {
+    fn out_of_time(&self, error: CliError, spent: Duration) -> CliError {
         let servers = self.lock().addresses.join(", ");
-        match error.info().hint {
-            Some(_) => error,
-            None => error.hint(format!("tried {servers}; it is safe to try again (--timeout sets for how long)")),
-        }
+        let tried = format!("tried {servers} for {:.1} s", spent.as_secs_f64());
+        let hint = match &error.info().hint {
+            Some(hint) => format!("{hint}\n{tried} (--timeout sets for how long)"),
+            None => format!("{tried}; it is safe to try again (--timeout sets for how long)"),
+        };
+        error.hint(hint)
     }
 
     fn channel(&self, address: &str) -> Result<Channel, CliError> {
@@ -226,6 +292,11 @@ fn may_be_done(status: &Status) -> bool {
         Some(info) => info.code == ErrorCode::Unavailable,
         None => dial_error(status).is_none(),
     }
+}
+
+fn silent(address: &str, within: Duration) -> Verdict {
+    let message = format!("{address} did not answer within {} ms", within.as_millis());
+    Verdict::Again { error: CliError::new(ErrorCode::Unavailable, message), leader: None, nobody: true }
 }
 
 /// A failed status as an error of the command line.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 /// `MUSTER_SERVER`, `MUSTER_IDENTITY`, `MUSTER_TIMEOUT` in the environment.
 const KEYS: &[&str] = &["server", "identity", "timeout"];
-const TIMEOUT_DEFAULT: &str = "30s";
 const SERVERS_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +17,8 @@ pub struct Settings {
     pub servers: Vec<String>,
     /// The folder with the caller's certificate and key.
     pub identity: Option<PathBuf>,
-    pub timeout_ms: u64,
+    /// How long one call may take with all its tries; `None` = as is usual for it.
+    pub timeout_ms: Option<u64>,
 }
 
 /// What the command line says.
@@ -55,7 +55,6 @@ pub fn load(flags: &Flags, env: &[(String, String)]) -> Result<Settings, CliErro
             layers.set_flag(key, flag, value)?;
         }
     }
-    layers.set_default("timeout", TIMEOUT_DEFAULT)?;
     resolve(&layers)
 }
 
@@ -82,8 +81,8 @@ fn resolve(layers: &Layers) -> Result<Settings, CliError> {
         }
         _ => PathBuf::from(&setting.value),
     });
-    let timeout = layers.value("timeout").unwrap_or(TIMEOUT_DEFAULT);
-    let timeout_ms = parse_duration_ms(timeout).map_err(|error| wrong("timeout", error.to_string()))?;
+    let timeout_ms = layers.value("timeout").map(parse_duration_ms).transpose();
+    let timeout_ms = timeout_ms.map_err(|error| wrong("timeout", error.to_string()))?;
     Ok(Settings { servers, identity, timeout_ms })
 }
 
@@ -104,13 +103,16 @@ mod tests {
         let settings = load(&Flags::default(), &config).expect("sound");
         assert_eq!(settings.servers, ["a:1", "b:2"]);
         assert_eq!(settings.identity, Some(folder.path().join("me")));
-        assert_eq!(settings.timeout_ms, 5000);
+        assert_eq!(settings.timeout_ms, Some(5000));
 
         let mut more = config.clone();
         more.extend(env(&[("MUSTER_SERVER", "c:3"), ("MUSTER_TIMEOUT", "7s")]));
         let flags = Flags { timeout: Some("9s".into()), ..Flags::default() };
         let settings = load(&flags, &more).expect("sound");
-        assert_eq!((settings.servers, settings.timeout_ms), (vec!["c:3".to_owned()], 9000));
+        assert_eq!((settings.servers, settings.timeout_ms), (vec!["c:3".to_owned()], Some(9000)));
+
+        std::fs::write(&file, "").expect("written");
+        assert_eq!(load(&Flags::default(), &config).expect("sound").timeout_ms, None, "nobody said");
     }
 
     #[test]

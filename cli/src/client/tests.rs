@@ -186,7 +186,7 @@ impl Bench {
 
     fn client(&self, servers: &[&str], timeout_ms: u64) -> Client {
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
-        Client::with(servers, self.credentials(Role::User, "alice"), timeout_ms).expect("a client")
+        Client::with(servers, self.credentials(Role::User, "alice"), Some(timeout_ms)).expect("a client")
     }
 }
 
@@ -281,7 +281,7 @@ async fn an_expired_certificate_says_so() {
     let Ok(identity) = bench.authority.issue(&name, &Sans::default(), past_ms, 3_600_000) else {
         panic!("a certificate for yesterday can be issued");
     };
-    let client = Client::with(vec![server], Credentials::new(identity), 5_000).expect("a client");
+    let client = Client::with(vec![server], Credentials::new(identity), Some(5_000)).expect("a client");
     let error = submit(&client, "k").await.expect_err("expired");
     assert_eq!((error.code(), error.exit_code()), (ErrorCode::CertificateExpired, 4), "{}", error.text(false));
 }
@@ -290,7 +290,7 @@ async fn an_expired_certificate_says_so() {
 fn an_address_that_is_none_is_a_mistake_at_once() {
     let bench = Bench::new();
     let error =
-        Client::with(vec!["localhost".into()], bench.credentials(Role::User, "alice"), 1000).expect_err("no port");
+        Client::with(vec!["localhost".into()], bench.credentials(Role::User, "alice"), None).expect_err("no port");
     assert_eq!(error.exit_code(), 2);
 }
 
@@ -421,8 +421,55 @@ async fn a_server_that_says_nothing_is_not_waited_for_beyond_the_time_that_was_g
 async fn nobody_is_given_up_before_every_server_was_tried() {
     let client = Bench::new().client(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], 30_000);
     let all = Duration::from_secs(30);
-    assert_eq!((client.limit(true, 1), client.limit(true, 2), client.limit(true, 3)), (all, all, NOBODY_LIMIT));
-    assert_eq!(client.limit(false, 3), all);
+    let after = |tries| client.limit(true, tries, all);
+    assert_eq!((after(1), after(2), after(3)), (all, all, NOBODY_LIMIT));
+    assert_eq!(client.limit(false, 3, all), all);
+}
+
+#[tokio::test]
+async fn a_call_ends_in_the_time_that_was_given_with_all_its_tries_and_tells_what_it_was_answered() {
+    let bench = Bench::new();
+    let (idle, _script) = bench.serve([Some(ErrorInfo::new(ErrorCode::NoLeader, "an election is held"))]).await;
+    // The system takes the connection; nobody shakes hands.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    // Longer than a handshake takes on a busy machine.
+    let client = bench.client(&[&idle, &address], 1_500);
+    let (begun, request) = (Instant::now(), SubmitRequest::default());
+    let called = client.call_within(60_000, async |mut api| api.submit(request.clone()).await).await;
+    let error = called.expect_err("nobody leads");
+    // Whoever listens without a word is given up after that by itself.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert_eq!((error.code(), error.info().message.as_str()), (ErrorCode::NoLeader, "an election is held"));
+    let hint = error.info().hint.clone().unwrap_or_default();
+    assert!(hint.contains(&idle) && hint.contains(&address), "{hint}");
+}
+
+#[tokio::test]
+async fn slow_calls_have_their_own_time_unless_one_was_given() {
+    let bench = Bench::new();
+    let given = bench.client(&["127.0.0.1:1"], 5_000);
+    let free = Client::with(vec!["127.0.0.1:1".into()], bench.credentials(Role::User, "alice"), None);
+    let free = free.expect("a client");
+    let seconds = Duration::from_secs;
+    let bounds = |one, begin, end| Bounds { one: seconds(one), begin: seconds(begin), end: seconds(end) };
+    assert_eq!(given.slow(seconds(60)), bounds(60, 5, 5));
+    assert_eq!(free.slow(seconds(60)), bounds(60, 30, 90));
+    // A server that keeps a call on purpose is no silent one.
+    assert_eq!(given.held(seconds(20), None), bounds(30, 25, 25));
+    assert_eq!(given.held(seconds(3), Some(seconds(3))), bounds(13, 3, 5));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_time_hears_that_it_is_over_and_not_that_nobody_answered() {
+    let bench = Bench::new();
+    let (server, script) = bench.serve([None]).await;
+    let live = Job { id: 1, state: "RUNNING".into(), attempt: 1, ..Job::default() };
+    *script.lives.lock().expect("whole") = [live].into();
+    // Shorter than any handshake.
+    let (client, job) = (bench.client(&[&server], 0), JobRef { id: 1, ..JobRef::default() });
+    let error = follow::to_end(&client, &job, Some(Duration::ZERO)).await.expect_err("it runs");
+    assert_eq!(error.code(), ErrorCode::TimedOut);
 }
 
 #[tokio::test]

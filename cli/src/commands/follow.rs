@@ -9,9 +9,8 @@ use muster_proto::client::{Job, JobRef, LogsRequest, WaitReply, WaitRequest};
 use muster_proto::convert::error::ErrorCode;
 use std::time::{Duration, Instant};
 
-/// One long poll, and the margin for its answer to arrive.
-const POLL_MS: u64 = 20_000;
-const MARGIN_MS: u64 = 10_000;
+/// One long poll.
+const POLL: Duration = Duration::from_secs(20);
 /// Broken streams in a row without a byte of progress.
 const BREAKS_MAX: u32 = 30;
 const BREAK_PAUSE: Duration = Duration::from_millis(300);
@@ -38,7 +37,7 @@ pub async fn pinned(client: &Client, job: &JobRef) -> Result<JobRef, CliError> {
         return Ok(job.clone());
     }
     let named = JobRef { attempt: None, ..job.clone() };
-    let found = poll_once(client, &named, 0, "", 0).await?.job.unwrap_or_default();
+    let found = poll_once(client, &named, Duration::ZERO, None, "", 0).await?.job.unwrap_or_default();
     Ok(JobRef { id: found.id, name: String::new(), ..job.clone() })
 }
 
@@ -48,8 +47,8 @@ pub async fn to_end(client: &Client, job: &JobRef, limit: Option<Duration>) -> R
     let id = pinned(client, job).await?;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
-        let poll = left.map_or(POLL_MS, |left| POLL_MS.min(left.as_millis() as u64));
-        let reply = poll_once(client, &id, poll, "", 0).await?;
+        let poll = left.map_or(POLL, |left| POLL.min(left));
+        let reply = poll_once(client, &id, poll, left, "", 0).await?;
         let now = reply.job.unwrap_or_default();
         if reply.ended {
             return Ok(now);
@@ -61,16 +60,29 @@ pub async fn to_end(client: &Client, job: &JobRef, limit: Option<Duration>) -> R
     }
 }
 
+/// What a job is once it is other than was seen, or once `held` is over.
 async fn poll_once(
     client: &Client,
     job: &JobRef,
-    timeout_ms: u64,
+    held: Duration,
+    limit: Option<Duration>,
     state: &str,
     attempt: u32,
 ) -> Result<WaitReply, CliError> {
-    let request =
-        WaitRequest { job: Some(job.clone()), timeout_ms, seen_state: state.to_owned(), seen_attempt: attempt };
-    client.call_within(timeout_ms + MARGIN_MS, async |mut api| api.wait(request.clone()).await).await
+    let started = Instant::now();
+    let asked = WaitRequest {
+        job: Some(job.clone()),
+        seen_state: state.to_owned(),
+        seen_attempt: attempt,
+        ..WaitRequest::default()
+    };
+    client
+        .call_held(held, limit, async |mut api| {
+            // Another try waits for the rest of the time only.
+            let timeout_ms = held.saturating_sub(started.elapsed()).as_millis() as u64;
+            api.wait(WaitRequest { timeout_ms, ..asked.clone() }).await
+        })
+        .await
 }
 
 /// Prints the logs of every attempt as they are written, until the job has ended.
@@ -92,7 +104,7 @@ pub async fn chosen_to_end(
     let (mut state, mut told) = ("UNSEEN".to_owned(), String::new());
     loop {
         // What was seen, not what was printed: an attempt of which nothing is printed yet is news only once.
-        let reply = poll_once(client, &job, POLL_MS, &state, seen).await?;
+        let reply = poll_once(client, &job, POLL, None, &state, seen).await?;
         let now = reply.job.unwrap_or_default();
         state.clone_from(&now.state);
         seen = now.attempt;
@@ -184,7 +196,7 @@ pub async fn stream(
 async fn is_over(client: &Client, request: &LogsRequest) -> bool {
     let reference = request.job.clone().unwrap_or_default();
     let job = JobRef { attempt: None, ..reference.clone() };
-    let Ok(reply) = poll_once(client, &job, 0, "", 0).await else { return false };
+    let Ok(reply) = poll_once(client, &job, Duration::ZERO, None, "", 0).await else { return false };
     let now = reply.job.unwrap_or_default();
     reply.ended || reference.attempt.is_some_and(|attempt| now.attempt > attempt || now.state == "QUEUED")
 }
