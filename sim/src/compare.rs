@@ -379,6 +379,7 @@ fn runs_csv(policies: &[(Policy, Input)], summaries: &BySeed) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::given::files_in;
 
     #[test]
     fn intervals_hold_the_mean_and_shrink_with_more_seeds() {
@@ -397,10 +398,7 @@ mod tests {
 
     fn compared(policies: [&str; 2], world: &str, jobs: &str, seeds: u64) -> Comparison {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap();
-            folder.path().join(name)
-        };
+        let file = files_in(folder.path());
         let args = CompareArgs {
             policies: vec![file("one.toml", policies[0]), file("two.toml", policies[1])],
             scene: SceneArgs {
@@ -431,10 +429,7 @@ mod tests {
     #[test]
     fn of_a_past_page_and_document_tell_the_mode_and_what_is_not_played() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap();
-            folder.path().join(name)
-        };
+        let file = files_in(folder.path());
         let past = Past {
             mode: "counterfactual",
             says: crate::replay::counterfactual::SAYS,

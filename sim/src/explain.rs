@@ -418,13 +418,11 @@ impl Looker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::given::files_in;
     use crate::run::{RunArgs, SceneArgs};
 
     fn played(folder: &Path, jobs: &str) -> ExplainArgs {
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).unwrap();
-            folder.join(name)
-        };
+        let file = files_in(folder);
         let args = RunArgs {
             policy: file("policy.toml", "order = \"fifo\"\n"),
             scene: SceneArgs {

@@ -15,6 +15,8 @@ pub mod evidence;
 pub mod explain;
 mod faults;
 pub mod figures;
+#[cfg(test)]
+mod given;
 mod import;
 #[cfg(test)]
 mod lived;

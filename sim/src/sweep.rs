@@ -157,6 +157,7 @@ fn csv(sweep: &Sweep) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::given::files_in;
 
     #[test]
     fn only_what_nothing_beats_is_on_the_front() {
@@ -175,10 +176,7 @@ mod tests {
     #[test]
     fn a_sweep_is_the_same_on_one_thread_and_on_four() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap();
-            folder.path().join(name)
-        };
+        let file = files_in(folder.path());
         let jobs: String =
             (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at % 8, at * 50, 300 + at * 97 % 900)).collect();
         let world = "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.software]\nper_1000_days = 50000.0\n";

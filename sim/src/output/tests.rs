@@ -1,5 +1,6 @@
 use crate::columnar::in_seconds;
 use crate::columnar::read::{Cell, Table};
+use crate::given::files_in;
 use crate::{Going, RunArgs, SceneArgs, run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,7 @@ const WORLD: &str = "[[nodes]]\ncount = 3\ndevices = 8\n\n[failures.node]\nper_1
     [[cancellations]]\njob = \"7\"\nat_s = 360\n";
 
 fn args(folder: &Path, output: &str) -> RunArgs {
-    let file = |name: &str, text: &str| -> PathBuf {
-        std::fs::write(folder.join(name), text).unwrap();
-        folder.join(name)
-    };
+    let file = files_in(folder);
     let jobs: String =
         (0..60).map(|at| format!("{at},{},{},{}\n", 1 + at * 5 % 11, at * 50, 300 + at * 97 % 900)).collect();
     let trace = file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}big,99,3000,5\n"));

@@ -2,11 +2,12 @@
 
 use super::calibrated;
 use crate::calibration::Calibration;
+use crate::given::files_in;
 use crate::metrics::JobResult;
 use crate::trace::TraceJob;
 use crate::{Going, RunArgs, SceneArgs, run};
 use muster_common::Time;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const WORLD: &str = "[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n\
     [[elastic]]\nnodes = \"own\"\nwake_s = 120\nsleep_s = 60\n";
@@ -15,10 +16,7 @@ const PRICES: &str = "[[power]]\nidle_w = 100\nbusy_w = 700\nasleep_w = 10\n";
 
 /// With all that a page may show; machines sleep for hours between jobs that have to wait for each other.
 fn page(folder: &Path, policy: &str, prices: Option<&str>) -> String {
-    let file = |name: &str, text: &str| -> PathBuf {
-        std::fs::write(folder.join(name), text).unwrap();
-        folder.join(name)
-    };
+    let file = files_in(folder);
     let jobs: String = (0..12).map(|at| format!("{at},{},{},1800\n", 1 + at * 5 % 16, at / 3 * 14_400)).collect();
     let trace = file("t.csv", &format!("job_id,num_gpu,submit_time,duration\n{jobs}"));
     let prices = prices.map(|text| file("prices.toml", text));

@@ -1,14 +1,12 @@
 use super::*;
+use crate::given::files_in;
 
 const NODES: &str = "[[nodes]]\nname = \"own\"\ncount = 2\ndevices = 8\n";
 const JOBS: &str = "job_id,num_gpu,submit_time,duration\nprobe-1,1,10,60\nprobe-2,1,20,60\n";
 
 fn scene(world: &str, window: (usize, Option<usize>)) -> Result<Scene, SimError> {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        std::fs::write(folder.path().join(name), text).unwrap();
-        folder.path().join(name)
-    };
+    let file = files_in(folder.path());
     let args = SceneArgs::of(file("world.toml", &format!("{NODES}{world}")), file("t.csv", JOBS));
     Scene::read(&SceneArgs { start_job: window.0, jobs: window.1, ..args })
 }

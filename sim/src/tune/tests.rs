@@ -1,13 +1,11 @@
 use super::*;
+use crate::given::files_in;
 use muster_engine::policy::Policy;
 use std::path::Path;
 
 /// A queue in which short jobs suffer behind long ones, and software that fails now and then.
 fn args(folder: &Path, ranges: &[&str]) -> TuneArgs {
-    let file = |name: &str, text: &str| {
-        std::fs::write(folder.join(name), text).unwrap();
-        folder.join(name)
-    };
+    let file = files_in(folder);
     let jobs: String = (0..80)
         .map(|at| {
             format!("{at},{},{},{}\n", 1 + at * 5 % 8, at * 40, if at % 4 == 0 { 1800 } else { 60 + at * 7 % 90 })
@@ -121,10 +119,7 @@ fn where_nothing_keeps_to_the_limits_no_policy_is_written() {
 #[test]
 fn a_setting_that_leaves_a_job_out_is_no_better_for_it() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        std::fs::write(folder.path().join(name), text).unwrap();
-        folder.path().join(name)
-    };
+    let file = files_in(folder.path());
     let pool = "order = \"fifo\"\n[elastic.rented]\nlabels = { pool = \"burst\" }\nidle_ms = 600000\nwake_ms = 120000\n\
                 wake_timeout_ms = 900000\n";
     let world = "[[nodes]]\nname = \"own\"\ncount = 1\ndevices = 8\n\
