@@ -19,8 +19,8 @@ pub struct CompareArgs {
     /// The first one is what the others are measured against.
     pub policies: Vec<PathBuf>,
     pub scene: SceneArgs,
-    /// Seeds from 0.
-    pub seeds: u64,
+    /// So many seeds from 0; `None` = as many as a verdict needs, and one where nothing is drawn.
+    pub seeds: Option<u64>,
     pub threads: usize,
     pub output: PathBuf,
     /// Where it is a cluster's own past that is played.
@@ -31,7 +31,12 @@ pub struct CompareArgs {
 pub const RUNS_MAX: usize = 10_000;
 const RESAMPLES: usize = 2_000;
 /// Fewer draws all fall on one side by chance more often than once in twenty times.
-const SEEDS_MIN: usize = 6;
+pub(crate) const SEEDS_MIN: usize = 6;
+
+/// How many seeds to play: as many as a verdict needs, unless somebody said. Where nothing is drawn all are the same run.
+pub(crate) fn seeds(wanted: Option<u64>, scene: &Scene) -> u64 {
+    wanted.unwrap_or(if scene.is_random() { SEEDS_MIN as u64 } else { 1 })
+}
 
 /// One policy against the first, in one figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -106,10 +111,6 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
     let [_, _, ..] = args.policies.as_slice() else {
         return Err(SimError::Arguments("a comparison needs at least two policies".into()));
     };
-    let runs = args.policies.len().saturating_mul(args.seeds as usize);
-    if args.seeds == 0 || runs > RUNS_MAX {
-        return Err(SimError::Arguments(format!("{runs} runs; there must be from 1 to {RUNS_MAX}")));
-    }
     output::check_output(&args.output)?;
     let read = |path: &PathBuf| {
         let (policy, text) = read_policy(path)?;
@@ -117,7 +118,12 @@ pub fn compare(args: &CompareArgs, stop: &AtomicBool, told: impl FnMut(usize, us
     };
     let policies: Vec<(Policy, Input)> = args.policies.iter().map(read).collect::<Result<_, SimError>>()?;
     let scene = Scene::read(&args.scene)?;
-    let summaries = play_all(&scene, &policies, args, stop, told)?;
+    let seeds = seeds(args.seeds, &scene);
+    let runs = policies.len().saturating_mul(seeds as usize);
+    if seeds == 0 || runs > RUNS_MAX {
+        return Err(SimError::Arguments(format!("{runs} runs; there must be from 1 to {RUNS_MAX}")));
+    }
+    let summaries = play_all(&scene, &policies, (seeds, args.threads), stop, told)?;
     let concluded = conclude(&scene, &policies, &summaries, !stop.load(Ordering::Relaxed));
     let comparison = Comparison { past: args.past.clone(), ..concluded };
     write(&args.output, &policies, &summaries, &comparison)?;
@@ -165,17 +171,17 @@ pub(crate) type BySeed = Vec<(u64, Vec<Summary>)>;
 fn play_all(
     scene: &Scene,
     policies: &[(Policy, Input)],
-    args: &CompareArgs,
+    (seeds, threads): (u64, usize),
     stop: &AtomicBool,
     mut told: impl FnMut(usize, usize),
 ) -> Result<BySeed, SimError> {
-    let count = policies.len() * args.seeds as usize;
+    let count = policies.len() * seeds as usize;
     let going = || if stop.load(Ordering::Relaxed) { Going::Stop } else { Going::On };
     let work = |number: usize| {
         let (seed, which) = (number / policies.len(), number % policies.len());
         scene.play(&policies[which].0, seed as u64, None, &mut |_| going()).map(|(_, summary)| summary)
     };
-    let results = batch::all(count, args.threads, stop, work, |done| told(done, count));
+    let results = batch::all(count, threads, stop, work, |done| told(done, count));
     let mut by_seed: BySeed = Vec::new();
     for (seed, of_seed) in results.chunks(policies.len()).enumerate() {
         let mut summaries = Vec::new();
@@ -396,7 +402,7 @@ mod tests {
     const STRICT: &str = "order = \"fifo\"\nadmission = { head_of_line = { sticky = false } }\n";
     const CALM: &str = "[[nodes]]\ncount = 2\ndevices = 8\n";
 
-    fn compared(policies: [&str; 2], world: &str, jobs: &str, seeds: u64) -> Comparison {
+    fn compared(policies: [&str; 2], world: &str, jobs: &str, seeds: Option<u64>) -> Comparison {
         let folder = tempfile::tempdir().unwrap();
         let file = files_in(folder.path());
         let args = CompareArgs {
@@ -443,7 +449,7 @@ mod tests {
                 file("world.toml", CALM),
                 file("t.jsonl", &format!("{{\"schema\":\"muster.trace/1\"}}\n{job}")),
             ),
-            seeds: 1,
+            seeds: Some(1),
             threads: 1,
             output: folder.path().join("out"),
             past: Some(past),
@@ -463,7 +469,8 @@ mod tests {
 
     #[test]
     fn where_nothing_differs_the_verdict_says_why_instead_of_equal() {
-        let verdict = |policies: [&str; 2], jobs: &str| compared(policies, CALM, jobs, 1).against[0].verdict.clone();
+        let verdict =
+            |policies: [&str; 2], jobs: &str| compared(policies, CALM, jobs, Some(1)).against[0].verdict.clone();
         let full = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
         assert!(verdict([STRICT, STRICT], full).ends_with("both files hold the same policy"));
         let idle = verdict([STRICT, "order = \"smallest\"\n"], "0,4,0,60\n1,4,10,60\n");
@@ -482,21 +489,29 @@ mod tests {
         let policies = [STRICT, "order = \"smallest\"\n"];
         let notes = |rate: &str| {
             let world = format!("{CALM}\n[failures.software]\nper_1000_days = {rate}\n");
-            compared(policies, &world, jobs, 3).notes
+            compared(policies, &world, jobs, Some(3)).notes
         };
-        assert!(compared(policies, CALM, jobs, 3).notes[0].starts_with("nothing is drawn at random"));
+        assert!(compared(policies, CALM, jobs, Some(3)).notes[0].starts_with("nothing is drawn at random"));
         assert!(notes("0.001")[0].starts_with("nothing that this world draws touched a run"));
         assert!(notes("1000000.0")[0].starts_with("3 seeds only"));
         let world = format!("{CALM}\n[failures.software]\nper_1000_days = 1000000.0\n");
-        assert_eq!(compared(policies, &world, jobs, 6).notes, [""; 0]);
+        assert_eq!(compared(policies, &world, jobs, Some(6)).notes, [""; 0]);
     }
 
     /// As `muster sim compare` does it unless told otherwise.
     #[test]
+    fn there_are_as_many_draws_as_a_verdict_needs_and_one_where_nothing_is_drawn() {
+        let jobs = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
+        let seeds = |world: &str| compared([STRICT, "order = \"smallest\"\n"], world, jobs, None).seeds.len();
+        assert_eq!(seeds(CALM), 1);
+        assert_eq!(seeds(&format!("{CALM}\n[failures.software]\nper_1000_days = 1000000.0\n")), SEEDS_MIN);
+    }
+
+    #[test]
     fn one_draw_is_no_verdict() {
         let jobs = "0,16,0,60\n1,16,10,30\n2,4,20,5\n";
         let of = |world: &str| {
-            let compared = compared([STRICT, "order = \"smallest\"\n"], world, jobs, 1);
+            let compared = compared([STRICT, "order = \"smallest\"\n"], world, jobs, Some(1));
             (compared.against[0].differences[0].verdict, compared.notes[0].clone())
         };
         assert_eq!(of(CALM).0, Verdict::Better);

@@ -34,8 +34,8 @@ pub struct TuneArgs {
     pub constraints: Vec<Constraint>,
     /// The most runs, of a part or of the whole trace.
     pub budget: usize,
-    /// Seeds from 0.
-    pub seeds: u64,
+    /// So many seeds from 0; `None` = as many as a verdict needs, and one where nothing is drawn.
+    pub seeds: Option<u64>,
     /// Windows of equally many jobs into which the trace is cut for the first stages.
     pub parts: usize,
     pub threads: usize,
@@ -118,9 +118,11 @@ pub struct Tuned {
 /// # Errors
 /// Whatever is wrong with an input, before anything is run; a run of the policy as it is that breaks off.
 pub fn tune(args: &TuneArgs, stop: &AtomicBool, mut told: impl FnMut(usize, usize)) -> Result<Tuned, SimError> {
-    let course = checked(args)?;
+    check_wishes(args)?;
     output::check_output(&args.output)?;
     let base = Base::read(&args.policy, &args.scene)?;
+    let seeds = compare::seeds(args.seeds, &base.scene);
+    let course = course(args, seeds)?;
     let base_text =
         std::fs::read(&args.policy).map_err(|source| SimError::Read { path: args.policy.clone(), source })?;
     let keys: Vec<&str> = args.ranges.iter().map(|range| range.key.as_str()).collect();
@@ -137,7 +139,7 @@ pub fn tune(args: &TuneArgs, stop: &AtomicBool, mut told: impl FnMut(usize, usiz
         constraints: args.constraints.clone(),
         ranges: args.ranges.iter().map(|range| range.text.clone()).collect(),
         keys: keys.iter().map(ToString::to_string).collect(),
-        seeds: args.seeds,
+        seeds,
         parts: args.parts,
         budget: args.budget,
         runs: race.runs_made(),
@@ -175,7 +177,8 @@ pub fn tune(args: &TuneArgs, stop: &AtomicBool, mut told: impl FnMut(usize, usiz
     Ok(tuned)
 }
 
-fn checked(args: &TuneArgs) -> Result<Course, SimError> {
+/// What needs no file to be refused.
+fn check_wishes(args: &TuneArgs) -> Result<(), SimError> {
     let refuse = |why: String| Err(SimError::Arguments(why));
     if args.ranges.is_empty() {
         return refuse("there is no range to search; declare one with --range KEY=LOW..HIGH".into());
@@ -188,7 +191,13 @@ fn checked(args: &TuneArgs) -> Result<Course, SimError> {
     if !(1..=RUNS_MAX).contains(&args.budget) {
         return refuse(format!("a budget of {} runs; it is from 1 to {RUNS_MAX}", args.budget));
     }
-    let (parts, seeds) = (args.parts, usize::try_from(args.seeds).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// What every setting is played on.
+fn course(args: &TuneArgs, seeds: u64) -> Result<Course, SimError> {
+    let refuse = |why: String| Err(SimError::Arguments(why));
+    let (parts, seeds) = (args.parts, usize::try_from(seeds).unwrap_or(usize::MAX));
     if parts == 0 || seeds == 0 || parts.saturating_mul(seeds) > RUNS_MAX {
         let why = format!("{parts} parts and {seeds} seeds; there is at least 1 of each, and at most {RUNS_MAX} pairs");
         return refuse(why);

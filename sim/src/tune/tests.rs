@@ -21,7 +21,7 @@ fn args(folder: &Path, ranges: &[&str]) -> TuneArgs {
         goal: Goal::minimize("wait_mean_s").unwrap(),
         constraints: Vec::new(),
         budget: 60,
-        seeds: 2,
+        seeds: Some(2),
         parts: 3,
         threads: 2,
         output: folder.join("out"),
@@ -54,6 +54,17 @@ fn the_best_setting_is_found_and_its_file_and_evidence_are_written() {
     let evidence = crate::evidence::read(&args.output.join(COMPARED_FOLDER), None).unwrap();
     assert_eq!(evidence.policy, written);
     assert!(std::fs::read_to_string(args.output.join("tune.csv")).unwrap().lines().count() == 1 + tuned.trials.len());
+}
+
+#[test]
+fn there_are_as_many_draws_as_a_verdict_needs_and_one_where_nothing_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let random = TuneArgs { seeds: None, parts: 1, ..args(folder.path(), &["policy.order=sjf"]) };
+    assert_eq!(quietly(&random).unwrap().seeds, compare::SEEDS_MIN as u64);
+    let world = files_in(folder.path())("calm.toml", "[[nodes]]\ncount = 2\ndevices = 8\n");
+    let scene = SceneArgs { world, ..random.scene.clone() };
+    let calm = TuneArgs { scene, output: folder.path().join("calm"), ..random };
+    assert_eq!(quietly(&calm).unwrap().seeds, 1);
 }
 
 #[test]
@@ -129,7 +140,7 @@ fn a_setting_that_leaves_a_job_out_is_no_better_for_it() {
     let args = TuneArgs {
         policy: file("pool.toml", pool),
         scene: SceneArgs::of(file("burst.toml", world), file("two.csv", jobs)),
-        seeds: 1,
+        seeds: Some(1),
         parts: 1,
         ..args(folder.path(), &["policy.elastic={}"])
     };
@@ -159,7 +170,7 @@ fn bad_arguments_are_refused_before_anything_is_run() {
     let poor = TuneArgs { budget: 10, ..args.clone() };
     assert!(refused(&poor).contains("is too small"), "{}", refused(&poor));
     assert!(refused(&TuneArgs { parts: 81, budget: 10_000, ..args.clone() }).contains("81 parts of 80 jobs"));
-    assert!(refused(&TuneArgs { seeds: 0, ..args.clone() }).contains("at least 1"));
+    assert!(refused(&TuneArgs { seeds: Some(0), ..args.clone() }).contains("at least 1"));
     let twice = [RANGES[1], RANGES[1]].map(|text| Range::parse(text).unwrap()).to_vec();
     assert!(refused(&TuneArgs { ranges: twice, ..args.clone() }).contains("two ranges"));
     assert!(refused(&TuneArgs { ranges: Vec::new(), ..args.clone() }).contains("no range"));

@@ -191,8 +191,14 @@ mod tests {
         let compared = |count: usize| {
             let output = dir.join(format!("of-{count}"));
             let policies = policies[..count].to_vec();
-            let args =
-                CompareArgs { policies, scene: scene(dir), seeds: 1, threads: 1, output: output.clone(), past: None };
+            let args = CompareArgs {
+                policies,
+                scene: scene(dir),
+                seeds: Some(1),
+                threads: 1,
+                output: output.clone(),
+                past: None,
+            };
             compare(&args, &AtomicBool::new(false), |_, _| ()).expect("a comparison");
             output
         };

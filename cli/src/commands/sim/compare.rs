@@ -16,9 +16,9 @@ pub struct SimCompareArgs {
     pub policies: Vec<PathBuf>,
     #[command(flatten)]
     pub scene: SimSceneArgs,
-    /// Runs of each policy, each with its own draws of failures and run times
-    #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
+    /// Runs of each policy, each with its own draws of failures and run times; 6 unless given, 1 where nothing is drawn
+    #[arg(long)]
+    pub seeds: Option<u64>,
     /// Runs at once; all CPUs unless given
     #[arg(long)]
     pub threads: Option<usize>,

@@ -145,7 +145,7 @@ fn counterfactual(context: &Context, args: &SimReplayArgs, policy: &Path, output
             organisation: organisation_in(&folder),
             ..SceneArgs::of(folder.join(WORLD_FILE), folder.join(TRACE_FILE))
         },
-        seeds: 1,
+        seeds: Some(1),
         threads: threads(None),
         output: output.join("compared"),
         past: Some(Past::of(&imported.card)),

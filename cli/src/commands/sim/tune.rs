@@ -37,9 +37,10 @@ pub struct SimTuneArgs {
     /// The most runs, of a part or of the whole trace
     #[arg(long, default_value_t = 200)]
     pub budget: usize,
-    /// Runs of each setting on the same work, each with its own draws of failures and run times
-    #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
+    /// Runs of each setting on the same work, each with its own draws of failures and run times; 6 unless given, 1 where
+    /// nothing is drawn
+    #[arg(long)]
+    pub seeds: Option<u64>,
     /// Windows of the trace on which settings are tried before the whole trace
     #[arg(long, default_value_t = 4)]
     pub parts: usize,
