@@ -63,17 +63,30 @@ pub(super) async fn show(
         check_attempt(&subject, reference.ordinal.unwrap_or(0), attempt)?;
     }
     let secrets = caller.is_admin() || caller.owns(&subject.record.principal);
-    let mut job = job::whole(&subject, reference.ordinal, reference.attempt, secrets);
-    if why::waiting_gang(&subject, reference.ordinal).is_some() {
-        let answer = inner.reading(move |inner| Ok(explained(inner, &subject, reference.ordinal))).await?;
-        if let Some(explained) = answer.job {
-            job.reason = explained.reason;
-            job.reason_text = explained.reason_text;
-            job.start_estimate_at_ms = explained.start_estimate_at_ms;
-            job.start_estimate_coarse = explained.start_estimate_coarse;
-        }
+    render(inner, subject, reference, secrets).await
+}
+
+/// A thousand gangs with their attempts take a while.
+async fn render(
+    inner: &Arc<Inner>,
+    subject: Subject,
+    reference: pb::JobRef,
+    secrets: bool,
+) -> Result<pb::Job, ErrorInfo> {
+    inner.reading(move |inner| Ok(shown(inner, &subject, &reference, secrets))).await
+}
+
+fn shown(inner: &Inner, subject: &Subject, reference: &pb::JobRef, secrets: bool) -> pb::Job {
+    let mut job = job::whole(subject, reference.ordinal, reference.attempt, secrets);
+    if why::waiting_gang(subject, reference.ordinal).is_some()
+        && let Some(explained) = explained(inner, subject, reference.ordinal).job
+    {
+        job.reason = explained.reason;
+        job.reason_text = explained.reason_text;
+        job.start_estimate_at_ms = explained.start_estimate_at_ms;
+        job.start_estimate_coarse = explained.start_estimate_coarse;
     }
-    Ok(job)
+    job
 }
 
 /// # Errors
@@ -139,5 +152,26 @@ pub(super) fn check_whole(reference: Option<&pb::JobRef>, call: &str) -> Result<
             Err(errors::usage(format!("{call} is for whole jobs")).hint("leave out the element and the attempt"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::READERS_MAX;
+    use crate::gateway::tests::fixture::Cluster;
+    use crate::gateway::tests::server::{Server, within};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_job_is_rendered_when_a_reader_is_free_and_not_by_who_serves_the_call() {
+        let server = Server::start(0).await;
+        let mut cluster = Cluster::new(0, 0);
+        let ended = cluster.end("alice", r#"{"name":"train","gang":{"run":"x"}}"#);
+        let inner = &server.gateway.inner;
+        let others = inner.readers.acquire_many(READERS_MAX as u32).await.unwrap();
+        let mut shown = std::pin::pin!(render(inner, cluster.subject(ended), pb::JobRef::default(), false));
+        assert!(futures::poll!(&mut shown).is_pending(), "rendered without a reader's permit");
+        drop(others);
+        assert_eq!(within("a job", shown).await.unwrap().state, "CANCELLED");
     }
 }
