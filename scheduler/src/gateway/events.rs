@@ -171,7 +171,7 @@ impl Reader {
             let page = page.await?;
             let state = self.inner.ctx.view();
             let Some(last) = page.last().map(|recorded| recorded.index) else { break };
-            self.arrays.meet(&self.inner, &state, &page).await?;
+            let page = self.arrays.meet(&self.inner, &state, page).await?;
             for recorded in page.iter().filter(|recorded| recorded.index <= upto) {
                 match self.tell(&state, recorded).await {
                     Ok(told) => left -= usize::from(told),
@@ -220,7 +220,7 @@ impl Reader {
         let found = found.await?;
         let state = self.inner.ctx.view();
         let mut arrays = self.arrays;
-        arrays.meet(&self.inner, &state, &found).await?;
+        let found = arrays.meet(&self.inner, &state, found).await?;
         for recorded in &found {
             let event = render(&state, recorded, arrays.has(&recorded.event));
             if self.sender.send(Ok(event)).await.is_err() {

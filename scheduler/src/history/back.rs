@@ -4,6 +4,7 @@ use super::keys::{self, Head, Key};
 use super::rows::Failure;
 use super::{HistoryStore, READ_BYTES_MAX, Record};
 use std::io;
+use std::ops::Bound;
 
 /// A place in history: log index, and the place among the records of that entry.
 pub type Place = (u64, u32);
@@ -36,6 +37,30 @@ impl HistoryStore {
             true => Ok(found),
             false => Err(self.damage("the first part of a record is missing")),
         }
+    }
+
+    /// As [`HistoryStore::read_back`], of the records about one job.
+    ///
+    /// # Errors
+    /// The disk's, and damage that was found.
+    pub fn job_back(&self, job: u64, before: Place, limit: usize) -> io::Result<Vec<(u64, Record)>> {
+        let open = self.read();
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for row in open.rows.range_back(keys::job_prefix(job), keys::job(job, before.0, before.1)) {
+            let Some(Key::Job { index, ordinal, .. }) = Key::parse(&row.map_err(Failure::into_io)?.0) else {
+                return Err(self.damage("a key of the index by job is malformed"));
+            };
+            let last_part = Bound::Included(keys::record(index, ordinal, u16::MAX));
+            let parts = open.rows.range(keys::record(index, ordinal, 0), last_part);
+            for record in self.collect(parts, 1)?.0 {
+                bytes += record.1.bytes.len();
+                found.push(record);
+            }
+            if found.len() >= limit || bytes >= READ_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 

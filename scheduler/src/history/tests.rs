@@ -71,6 +71,38 @@ fn a_job_with_more_records_than_fit_a_page_is_told_to_its_end() {
     assert!(seen.is_sorted());
 }
 
+#[test]
+fn a_jobs_records_come_from_the_end_as_they_do_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = HistoryStore::open(&dir.path().join("history")).unwrap();
+    let in_memory = HistoryStore::open_memory(MemHistory::default()).unwrap();
+    for store in [on_disk, in_memory] {
+        for index in 1..=30u64 {
+            let long = vec![index as u8; PART_BYTES + 1];
+            let others = record(1, Some(6 + index % 3), b"other");
+            let records = [record(0, Some(7), b"first"), others, record(2, None, b"none"), record(3, Some(7), &long)];
+            store.append(index, &records).unwrap();
+        }
+        store.delete_below(4).unwrap();
+        let mut all = store.job_records(7).unwrap();
+        all.reverse();
+        assert_eq!(all.len(), 27 * 2 + 9, "those of every kept entry");
+        for limit in [1, 2, 7, usize::MAX] {
+            let (mut before, mut read): (Place, Vec<(u64, Record)>) = ((u64::MAX, 0), Vec::new());
+            loop {
+                let page = store.job_back(7, before, limit).unwrap();
+                assert!(page.len() <= limit);
+                let Some((index, record)) = page.last() else { break };
+                before = (*index, record.ordinal);
+                read.extend(page);
+            }
+            assert!(read == all, "{:?} in pages of {limit}", indexes(&read));
+        }
+        assert!(store.job_back(77, (u64::MAX, 0), 9).unwrap().is_empty());
+        assert!(store.job_back(7, (4, 0), 9).unwrap().is_empty(), "the first kept place has nothing before it");
+    }
+}
+
 /// Everything before a place, page by page.
 fn back(store: &HistoryStore, before: Place, limit: usize) -> Vec<(u64, Record)> {
     let (mut at, mut read) = (before, Vec::new());
