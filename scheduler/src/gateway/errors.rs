@@ -2,7 +2,7 @@
 
 use super::render::words::plain;
 use crate::consensus::{ProposeError, ReadError};
-use crate::history::HistoryStore;
+use crate::history::{Gap, HistoryStore};
 use muster_common::text::is_steering;
 use muster_engine::outcome::Refusal;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo};
@@ -136,8 +136,15 @@ pub fn history(error: io::Error) -> ErrorInfo {
 /// # Errors
 /// [`ErrorCode::Unavailable`] when it lacks an entry between `from` and `to`, both included.
 pub fn check_history(history: &HistoryStore, from: u64, to: u64) -> Result<(), ErrorInfo> {
-    let gaps = history.gaps().map_err(self::history)?;
-    let Some(gap) = gaps.into_iter().find(|gap| from <= to && gap.from <= to && gap.to >= from) else { return Ok(()) };
+    check_gaps(&history.gaps().map_err(self::history)?, from, to)
+}
+
+/// The same by the gaps that it had a moment ago.
+///
+/// # Errors
+/// As of [`check_history`].
+pub fn check_gaps(gaps: &[Gap], from: u64, to: u64) -> Result<(), ErrorInfo> {
+    let Some(gap) = gaps.iter().find(|gap| from <= to && gap.from <= to && gap.to >= from) else { return Ok(()) };
     let message = format!("this server's history lacks entries {} to {}", gap.from, gap.to);
     Err(ErrorInfo::new(ErrorCode::Unavailable, message)
         .hint("ask another server with --server, or wait: it is fetched from the others"))

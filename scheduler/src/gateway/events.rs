@@ -1,6 +1,9 @@
 //! The stream of events: from history first, then as they apply. Nothing is left out in between.
 
+mod last;
+
 use super::arrays::Arrays;
+use super::ended::Depth;
 use super::jobs::locate;
 use super::limits::Ticket;
 use super::render::event::{KINDS, kind, nodes_of, render};
@@ -9,6 +12,7 @@ use super::{Inner, Streamed, errors};
 use crate::consensus::ReadError;
 use crate::records::{self, Recorded, job_of};
 use crate::watch::AppliedEvents;
+use last::{Found, Search, look_back};
 use muster_common::{JobId, Name, NodeId};
 use muster_engine::{Event, State};
 use muster_proto::client as pb;
@@ -23,8 +27,6 @@ const LIMIT: u32 = 1000;
 const LIMIT_MAX: u32 = 100_000;
 /// Records read from history in one go.
 const PAGE: usize = 2_000;
-/// Log entries looked at in one step back.
-const STEP: u64 = 4096;
 /// Events on their way to one reader.
 const CHANNEL: usize = 256;
 
@@ -163,6 +165,10 @@ impl Reader {
     /// Tells everything recorded from `next` through `upto`, at most `left` events of it.
     async fn tell_history(&mut self, upto: u64, mut left: usize) -> Result<Result<(), Done>, ErrorInfo> {
         while self.next <= upto {
+            // Of a filter that nothing matches nothing is sent, and so nobody's leaving is noticed.
+            if self.sender.is_closed() {
+                return Ok(Err(Done));
+            }
             let from = self.next;
             let page = self.inner.reading(move |inner| {
                 errors::check_history(&inner.ctx.history, from, upto)?;
@@ -190,44 +196,18 @@ impl Reader {
 
     /// The last `limit` events that match.
     async fn last(self, limit: usize, applied: u64) -> Result<(), ErrorInfo> {
-        let filter = self.filter;
-        let found = self.inner.reading(move |inner| {
-            let history = &inner.ctx.history;
-            let floor = history.floor().map_err(errors::history)?;
-            let mut found: Vec<Recorded> = Vec::new();
-            let mut high = applied + 1;
-            while high > floor.max(1) && found.len() < limit {
-                let low = high.saturating_sub(STEP).max(floor);
-                let mut window = Vec::new();
-                let mut from = low;
-                while from < high {
-                    let part = records::range(history, from, PAGE).map_err(errors::history)?;
-                    let Some(last) = part.last().map(|recorded| recorded.index) else { break };
-                    window.extend(part.into_iter().filter(|one| one.index < high && filter.takes(&one.event)));
-                    from = last + 1;
-                }
-                window.append(&mut found);
-                found = window;
-                high = low;
-            }
-            let surplus = found.len().saturating_sub(limit);
-            found.drain(..surplus);
-            // What is told has no hole in it, nor behind it.
-            let first = found.first().map_or(floor, |first| first.index);
-            errors::check_history(history, first, applied)?;
-            Ok(found)
-        });
-        let found = found.await?;
-        let state = self.inner.ctx.view();
-        let mut arrays = self.arrays;
-        let found = arrays.meet(&self.inner, &state, found).await?;
-        for recorded in &found {
+        let Self { inner, filter, mut arrays, sender, .. } = self;
+        let search = Search::new(filter, limit, applied, Depth::LIST);
+        let Some(Found { events, cut }) = look_back(&inner, &sender, search).await? else { return Ok(()) };
+        let state = inner.ctx.view();
+        let events = arrays.meet(&inner, &state, events).await?;
+        for recorded in &events {
             let event = render(&state, recorded, arrays.has(&recorded.event));
-            if self.sender.send(Ok(event)).await.is_err() {
-                break;
+            if sender.send(Ok(event)).await.is_err() {
+                return Ok(());
             }
         }
-        Ok(())
+        cut.map_or(Ok(()), Err)
     }
 
     async fn follow(&mut self) -> Result<(), ErrorInfo> {
@@ -276,5 +256,27 @@ impl Reader {
             self.tell(state, recorded).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::READERS_MAX;
+    use crate::gateway::tests::server::{Server, within};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn history_is_told_no_further_to_who_has_left() {
+        let server = Server::start(0).await;
+        let inner = server.gateway.inner.clone();
+        // With these no page is ever read.
+        let _others = server.gateway.inner.readers.acquire_many(READERS_MAX as u32).await.unwrap();
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        drop(receiver);
+        let filter = Filter { kinds: vec!["node_silent".into()], job: None, node: None };
+        let live = server.ctx.watch.subscribe();
+        let mut reader = Reader { inner, filter, arrays: Arrays::default(), sender, live, next: 1 };
+        let told = within("an end", reader.tell_history(server.ctx.view().applied_index(), usize::MAX)).await;
+        assert!(matches!(told, Ok(Err(Done))), "it went on");
     }
 }
