@@ -12,6 +12,8 @@ use std::ops::ControlFlow;
 
 /// Records held at a time; a page is bounded by bytes too.
 const PAGE: usize = 512;
+/// The end of a job is among the last so many records of it.
+const END_WITHIN: usize = 16;
 
 /// How far back one call looks, whatever it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,20 @@ pub(super) fn newest_first(
         }
     }
     Ok(Some(at))
+}
+
+/// How a job ended, without what its gangs tell. `None`: history does not say that it has.
+pub(super) fn end_of(history: &HistoryStore, job: JobId) -> Result<Option<Past>, ErrorInfo> {
+    // Mostly the very last that is told of it.
+    for most in [1, END_WITHIN] {
+        for (index, record) in history.job_back(job.0, (u64::MAX, 0), most).map_err(errors::history)? {
+            let recorded = records::decode(index, &record).map_err(errors::history)?;
+            if let Some((_, past)) = Past::of_end(&recorded.event) {
+                return Ok(Some(past));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The jobs that ended last under a name.

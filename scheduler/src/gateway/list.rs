@@ -10,16 +10,19 @@ use super::{Inner, errors, why};
 use crate::history::{HistoryStore, Place};
 use muster_common::{JobId, Time};
 use muster_engine::State;
+use muster_engine::forecast::Forecast;
+use muster_engine::plan::brief::Briefs;
 use muster_proto::client as pb;
 use muster_proto::convert::error::ErrorInfo;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const LIMIT: u32 = 200;
 const LIMIT_MAX: u32 = 1000;
 const REFS_MAX: usize = 1000;
-/// An ended job with more gangs is listed without what its attempts tell.
-const GANGS_MAX: u32 = 64;
+/// A job with more gangs is listed without what its attempts tell.
+pub(super) const GANGS_MAX: u32 = 64;
 
 const LIVE: &[&str] = &["QUEUED", "STARTING", "RUNNING", "STOPPING"];
 const ENDED: &[&str] = &["SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"];
@@ -105,25 +108,32 @@ pub(super) async fn list(
         .reading(move |inner| {
             let now = inner.now(&state);
             let history = &inner.ctx.history;
-            let (subjects, next) = match request.jobs.as_slice() {
-                [] => page_of(&state, history, &filter, page, now)?,
-                refs => (named(&state, history, &caller, refs, now)?, None),
+            let mut lines = Lines { inner, looked: None };
+            let (jobs, next): (Vec<pb::Job>, _) = match request.jobs.as_slice() {
+                [] => {
+                    let (subjects, next) = page_of(&state, history, &filter, page, now)?;
+                    (subjects.iter().map(|subject| lines.of(subject)).collect(), next)
+                }
+                refs => (named(&state, history, &find_all(&state, history, &caller, refs)?, now, &mut lines)?, None),
             };
-            let jobs = render(inner, &subjects);
             let jobs = jobs.into_iter().filter(|job| filter.takes(job)).collect();
             Ok(pb::ListJobsReply { jobs, next_page: next.map(Page::text).unwrap_or_default() })
         })
         .await
 }
 
+/// A line of each, in the order in which they are named first. One subject at a time: a thousand of them with all that
+/// history tells would not fit into memory.
 fn named(
     state: &Arc<State>,
     history: &HistoryStore,
-    caller: &Caller,
-    refs: &[pb::JobRef],
+    ids: &[JobId],
     now: Time,
-) -> Result<Vec<Subject>, ErrorInfo> {
-    find_all(state, history, caller, refs)?.into_iter().map(|id| Subject::load(state, history, id, now)).collect()
+    lines: &mut Lines<'_>,
+) -> Result<Vec<pb::Job>, ErrorInfo> {
+    let mut seen = BTreeSet::new();
+    let first = ids.iter().filter(|id| seen.insert(**id));
+    first.map(|id| Ok(lines.of(&Subject::for_list(state, history, *id, now)?))).collect()
 }
 
 fn page_of(
@@ -189,28 +199,88 @@ fn ended(
     Ok((found, next))
 }
 
-fn render(inner: &Inner, subjects: &[Subject]) -> Vec<pb::Job> {
-    let clock = &*inner.ctx.clock;
-    let mut lines: Vec<pb::Job> = subjects.iter().map(|subject| job::summary(subject, None)).collect();
-    // Looked at once for the whole list.
-    let mut looked = None;
-    for (line, subject) in lines.iter_mut().zip(subjects).filter(|(line, _)| line.state == "QUEUED") {
-        let (briefs, forecast) = looked.get_or_insert_with(|| {
-            let (state, now) = (&subject.state, subject.now);
-            (inner.looks.get(state, now, clock), inner.estimates.for_list(state, now, clock))
-        });
-        why::add_reason(line, subject, briefs, forecast.as_deref());
+/// Renders the lines of one list.
+struct Lines<'a> {
+    inner: &'a Inner,
+    /// Looked at once for the whole list.
+    looked: Option<(Arc<Briefs>, Option<Arc<Forecast>>)>,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, subject: &Subject) -> pb::Job {
+        let mut line = job::summary(subject, None);
+        if line.state == "QUEUED" {
+            let inner = self.inner;
+            let (briefs, forecast) = self.looked.get_or_insert_with(|| {
+                let (state, now, clock) = (&subject.state, subject.now, &*inner.ctx.clock);
+                (inner.looks.get(state, now, clock), inner.estimates.for_list(state, now, clock))
+            });
+            why::add_reason(&mut line, subject, briefs, forecast.as_deref());
+        }
+        line
     }
-    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateway::tests::fixture::{Cluster, principal};
+    use crate::gateway::tests::server::Server;
     use crate::records;
     use muster_engine::Command;
     use muster_engine::command::Cancel;
+    use muster_proto::convert::error::ErrorCode;
+
+    const SMALL: &str = r#"{"name":"small","array":{"range":"0-3"},"gang":{"run":"x"}}"#;
+    const LARGE: &str = r#"{"name":"large","array":{"range":"0-199"},"gang":{"run":"x"}}"#;
+
+    /// Ends all elements of a new array but the last, one by one.
+    fn almost_ended(cluster: &mut Cluster, json: &str, gangs: u32) -> JobId {
+        let job = cluster.submit("alice", json);
+        for ordinal in 0..gangs - 1 {
+            let by = principal("alice");
+            cluster.apply(Command::Cancel(Cancel { job, ordinal: Some(ordinal), reason: String::new(), by }));
+        }
+        job
+    }
+
+    /// `muster ps` may name an array of a hundred thousand elements a thousand times.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_job_that_is_named_twice_is_listed_once_where_it_was_named_first() {
+        let server = Server::start(0).await;
+        let mut cluster = Cluster::new(0, 0);
+        let (one, other) = (cluster.end("alice", SMALL), almost_ended(&mut cluster, SMALL, 4));
+        let (state, now) = (Arc::new(cluster.state.clone()), cluster.state.now());
+        let mut lines = Lines { inner: &server.gateway.inner, looked: None };
+        let ids = [other, one, other, one, one];
+        let listed = named(&state, &cluster.history(), &ids, now, &mut lines).unwrap();
+        let told: Vec<(u64, &str)> = listed.iter().map(|job| (job.id, job.state.as_str())).collect();
+        assert_eq!(told, [(other.0, "QUEUED"), (one.0, "CANCELLED")]);
+    }
+
+    #[test]
+    fn of_a_named_job_of_many_gangs_history_reads_its_end_alone() {
+        let mut cluster = Cluster::new(0, 0);
+        let live = almost_ended(&mut cluster, LARGE, 200);
+        let ended = almost_ended(&mut cluster, LARGE, 200);
+        let small = almost_ended(&mut cluster, SMALL, 4);
+        for job in [ended, small] {
+            let by = principal("alice");
+            cluster.apply(Command::Cancel(Cancel { job, ordinal: None, reason: String::new(), by }));
+        }
+        let (rows, history) = cluster.history_on_rows();
+        let (state, now) = (Arc::new(cluster.state.clone()), cluster.state.now());
+        let load = |job| Subject::for_list(&state, &history, job, now).unwrap();
+        let few = load(small);
+        assert_eq!(few.past.gangs.len(), 3, "of a small one all is told");
+        let read_back = rows.read_back();
+        let (many, running) = (load(ended), load(live));
+        assert_eq!((many.past.gangs.len(), running.past.gangs.len(), rows.read_back()), (0, 0, read_back + 1));
+        let counts = [&many, &running].map(|subject| job::counts(subject).cancelled);
+        assert_eq!((counts, many.end.is_some(), running.end.is_some()), ([200, 199], true, false));
+        let nobodys = Subject::for_list(&state, &history, JobId(1_000), now).unwrap_err();
+        assert_eq!(nobodys.code, ErrorCode::JobNotFound);
+    }
 
     /// One entry may end many jobs, as when a node is fenced.
     #[test]

@@ -1,6 +1,8 @@
 //! A job to be shown, live or ended, with what is needed to show it.
 
+use super::ended::end_of;
 use super::errors;
+use super::list::GANGS_MAX;
 use super::past::Past;
 use crate::history::HistoryStore;
 use muster_common::job::{Launch, Scheduling};
@@ -59,10 +61,37 @@ impl Subject {
     /// # Errors
     /// [`ErrorCode::JobNotFound`] for an id nobody has had; [`ErrorCode::Unavailable`] when history lacks where it may be.
     pub fn load(state: &Arc<State>, history: &HistoryStore, id: JobId, now: Time) -> Result<Self, ErrorInfo> {
+        Self::with_past(state, history, id, now, || Past::of(history, id).map_err(errors::history))
+    }
+
+    /// With what one line of a list tells. Of a job of many gangs that is only what the job itself does: an array may have
+    /// a hundred thousand.
+    ///
+    /// # Errors
+    /// As of [`Subject::load`].
+    pub fn for_list(state: &Arc<State>, history: &HistoryStore, id: JobId, now: Time) -> Result<Self, ErrorInfo> {
+        let past = || match state.job(id) {
+            Some(record) if state.scheduling(record).gangs() > GANGS_MAX => Ok(Past::default()),
+            Some(_) => Past::of(history, id).map_err(errors::history),
+            None => match end_of(history, id)? {
+                Some(past) if past.ended.as_ref().is_some_and(|end| end.tally.total() > GANGS_MAX) => Ok(past),
+                _ => Past::of(history, id).map_err(errors::history),
+            },
+        };
+        Self::with_past(state, history, id, now, past)
+    }
+
+    fn with_past(
+        state: &Arc<State>,
+        history: &HistoryStore,
+        id: JobId,
+        now: Time,
+        past: impl FnOnce() -> Result<Past, ErrorInfo>,
+    ) -> Result<Self, ErrorInfo> {
         // A job ends behind the entry that made it, which is its id. Before history is read: what is lacking may come in
         // between.
         let lacking = errors::check_history(history, id.0, state.applied_index()).err();
-        let past = Past::of(history, id).map_err(errors::history)?;
+        let past = past()?;
         let found = match state.job(id) {
             Some(_) => Self::live(state, id, past, now),
             None => Self::ended(state, past),
