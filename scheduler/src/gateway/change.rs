@@ -55,9 +55,16 @@ async fn commit(
 async fn after(inner: &Arc<Inner>, id: JobId) -> Result<Subject, ErrorInfo> {
     let state = inner.ctx.view();
     let now = inner.now(&state);
-    if let Some(subject) = Subject::live(&state, id, Default::default(), now) {
-        return Ok(subject);
+    match Subject::live(&state, id, Default::default(), now) {
+        Some(subject) => Ok(subject),
+        None => after_whole(inner, id).await,
     }
+}
+
+/// The same with its past: what elements used that have ended is only there.
+async fn after_whole(inner: &Arc<Inner>, id: JobId) -> Result<Subject, ErrorInfo> {
+    let state = inner.ctx.view();
+    let now = inner.now(&state);
     inner.blocking(move |inner| Subject::load(&state, &inner.ctx.history, id, now)).await
 }
 
@@ -167,7 +174,7 @@ pub(super) async fn cancel(
         Err(error) if error.code == ErrorCode::JobNotFound => 0,
         Err(error) => return Err(error),
     };
-    let subject = after(inner, id).await?;
+    let subject = after_whole(inner, id).await?;
     Ok(pb::CancelReply { job: Some(job::summary(&subject, reference.ordinal)), gangs })
 }
 

@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// One job's past, by ordinal where it concerns a gang.
 #[derive(Debug, Clone, Default)]
 pub struct Past {
+    /// Everything that history tells was read. Else attempts and ends are missing, and what is not here may have been.
+    pub whole: bool,
     pub ended: Option<Ended>,
     pub gangs: BTreeMap<u32, GangPast>,
     /// Who cancelled the whole job, and why.
@@ -61,14 +63,14 @@ pub struct GangPast {
 impl Past {
     /// From everything that history tells of the job.
     pub fn of(history: &HistoryStore, job: JobId) -> io::Result<Self> {
-        let mut past = Self::default();
+        let mut past = Self { whole: true, ..Self::default() };
         records::visit_job(history, job, |recorded| past.take(recorded))?;
         Ok(past)
     }
 
     /// From everything that happened to the job, in order.
     pub fn gather(events: &[Recorded]) -> Self {
-        let mut past = Self::default();
+        let mut past = Self { whole: true, ..Self::default() };
         events.iter().for_each(|recorded| past.take(recorded));
         past
     }
@@ -115,6 +117,6 @@ impl Past {
     pub fn of_end(event: &Event) -> Option<(JobId, Self)> {
         let Event::JobEnded { record, .. } = event else { return None };
         let recorded = Recorded { index: 0, ordinal: 0, at: Time::ZERO, event: event.clone() };
-        Some((record.id, Self::gather(&[recorded])))
+        Some((record.id, Self { whole: false, ..Self::gather(&[recorded]) }))
     }
 }

@@ -8,3 +8,4 @@ pub(crate) mod roles;
 pub(crate) mod server;
 mod submit;
 mod surface;
+mod used;

@@ -1,20 +1,27 @@
 //! Attempts and their parts.
 
 use super::words::{cause_text, cause_word, node_name, plain};
+use muster_common::Time;
 use muster_engine::State;
 use muster_engine::command::Exit;
 use muster_engine::state::gang::{Allocation, Attempt, AttemptRecord, Cause, GangState, PartState};
 use muster_proto::client as pb;
 
 /// An attempt that has not ended.
-pub fn current(state: &State, gang: &GangState) -> Option<pb::Attempt> {
+pub fn current(state: &State, gang: &GangState, now: Time) -> Option<pb::Attempt> {
     let (attempt, word, cause) = match gang {
         GangState::Queued { .. } => return None,
         GangState::Starting(attempt) => (attempt, "STARTING", None),
         GangState::Running(attempt) => (attempt, "RUNNING", None),
         GangState::Stopping(attempt, cause) => (attempt, "STOPPING", Some(&**cause)),
     };
-    Some(render(state, attempt, word, cause))
+    Some(pb::Attempt { device_ms: held_ms(attempt, now), ..render(state, attempt, word, cause) })
+}
+
+/// Device-milliseconds of an attempt that has not ended: what it would be charged if it ended now.
+pub fn held_ms(attempt: &Attempt, now: Time) -> u64 {
+    let holding = attempt.holding();
+    now.since_ms(holding.placed_at).saturating_mul(holding.milli) / 1000
 }
 
 pub fn ended(state: &State, record: &AttemptRecord) -> pb::Attempt {

@@ -125,7 +125,7 @@ pub fn render(subject: &Subject, ordinal: u32, only: Option<u32>) -> pb::Gang {
     let live = state.gang(subject.gang_id(ordinal)).filter(|_| subject.end.is_none());
     let ended = subject.ended_attempts(ordinal);
     let mut attempts: Vec<pb::Attempt> = ended.iter().map(|record| attempt::ended(state, record)).collect();
-    attempts.extend(live.and_then(|gang| attempt::current(state, &gang.state)));
+    attempts.extend(live.and_then(|gang| attempt::current(state, &gang.state, subject.now)));
     attempts.retain(|attempt| only.is_none_or(|number| attempt.number == number));
     let requeued = subject.past.gangs.get(&ordinal).and_then(|gang| gang.queued_at);
     let queued_at = live.map(|gang| gang.queued_at).or(requeued).unwrap_or(subject.record.submitted_at);
@@ -146,6 +146,17 @@ pub fn render(subject: &Subject, ordinal: u32, only: Option<u32>) -> pb::Gang {
         excluded_nodes: excluded.iter().map(|node| super::words::node_name(state, *node)).collect(),
         attempts,
     }
+}
+
+/// Device-milliseconds of its ended attempts and of the one now.
+pub fn charged_ms(subject: &Subject, ordinal: u32) -> u64 {
+    let ended = subject.ended_attempts(ordinal);
+    let last = ended.last().map_or(0, |record| record.attempt.number.0);
+    let live = subject.state.gang(subject.gang_id(ordinal)).filter(|_| subject.end.is_none());
+    // History may be a moment ahead of this view, and know its end already.
+    let current = live.and_then(|gang| gang.current()).filter(|attempt| attempt.number.0 > last);
+    let held = current.map_or(0, |attempt| attempt::held_ms(attempt, subject.now));
+    ended.iter().map(|record| record.device_ms).fold(held, u64::saturating_add)
 }
 
 /// Retries after faults of one kind: every such attempt but one that was the last.

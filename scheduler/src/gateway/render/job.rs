@@ -44,6 +44,7 @@ pub fn summary(subject: &Subject, ordinal: Option<u32>) -> pb::Job {
         time_limit_ms: scheduling.limits.time_ms,
         expected_ms: scheduling.limits.expected_ms,
         device_ms: charged_ms(subject),
+        partial: is_partial(subject),
         node_names: facts.nodes.into_iter().take(NODES_SHOWN_MAX).collect(),
         cause: facts.cause,
         cause_text: facts.cause_text,
@@ -118,12 +119,25 @@ fn live_gangs(subject: &Subject) -> Vec<(u32, &GangState)> {
     of_job.into_iter().filter_map(|gang| Some((gang.ordinal, &subject.state.gang(gang)?.state))).collect()
 }
 
+/// Of all gangs whose attempts are known.
 fn charged_ms(subject: &Subject) -> u64 {
     let ended = subject.past.gangs.keys().copied();
     let live = live_gangs(subject).into_iter().map(|(ordinal, _)| ordinal);
     let ordinals: std::collections::BTreeSet<u32> = ended.chain(live).collect();
-    let of_gang = |ordinal| subject.ended_attempts(ordinal).iter().map(|record| record.device_ms).sum::<u64>();
-    ordinals.into_iter().map(of_gang).fold(0, u64::saturating_add)
+    ordinals.into_iter().map(|ordinal| gang::charged_ms(subject, ordinal)).fold(0, u64::saturating_add)
+}
+
+/// Whether ended attempts may be missing: State has none of elements that have ended, and of others only the latest.
+fn is_partial(subject: &Subject) -> bool {
+    if subject.past.whole {
+        return false;
+    }
+    let is_cut = |ordinal: u32| {
+        let first = subject.state.gang(subject.gang_id(ordinal)).and_then(|gang| gang.past.first());
+        first.is_some_and(|first| first.attempt.number.0 > 1)
+    };
+    let is_known = subject.end.is_none() && subject.tally().total() == 0;
+    !is_known || live_gangs(subject).into_iter().any(|(ordinal, _)| is_cut(ordinal))
 }
 
 /// An array in one line: running while any gang holds devices, else queued while any waits.
