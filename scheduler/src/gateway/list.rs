@@ -309,6 +309,27 @@ mod tests {
         assert_eq!(listed, [ids[2], ids[1], ids[0]]);
     }
 
+    /// Reading what became of each element would take too long; that is no reason to make a cause up.
+    #[test]
+    fn an_ended_array_of_many_elements_is_listed_with_how_they_ended_and_no_cause() {
+        let mut cluster = Cluster::new(0, 0);
+        let array = |last: u32| format!(r#"{{"gang":{{"run":"x"}},"array":{{"range":"0-{last}"}}}}"#);
+        let (many, few) = (cluster.end("alice", &array(99)), cluster.end("alice", &array(9)));
+        let history = cluster.history();
+        let state = Arc::new(cluster.state.clone());
+        let filter = Filter { states: Vec::new(), user: None, ended: true, limit: 10 };
+        let before = (state.applied_index() + 1, 0);
+        let (listed, _) = ended(&state, &history, &filter, before, filter.limit).unwrap();
+        let lines: Vec<pb::Job> = listed.iter().map(|subject| job::summary(subject, None)).collect();
+        let [looked_up, not_looked_up] = lines.as_slice() else { panic!("{lines:?}") };
+        let told = |job: &pb::Job| (job.id, job.cause.clone(), job.cause_text.clone(), job.partial);
+        assert_eq!(told(looked_up), (few.0, "cancelled".into(), "element 0: cancelled by alice".into(), false));
+        assert_eq!(told(not_looked_up), (many.0, String::new(), "100 cancelled of 100 elements".into(), true));
+        assert_eq!(not_looked_up.state, "CANCELLED");
+        let whole = Subject::load(&state, &history, many, state.now()).unwrap();
+        assert_eq!(job::summary(&whole, None).cause_text, "element 0: cancelled by alice");
+    }
+
     #[test]
     fn pages_read_as_they_are_written() {
         for page in [Page::Live(4711), Page::Ended((9, 2))] {

@@ -101,6 +101,8 @@ fn end_cause(subject: &Subject, ordinal: u32, end: End, last: Option<&AttemptRec
             let text = match own.or(subject.past.cancelled.as_ref()) {
                 Some((by, reason)) if reason.is_empty() => format!("cancelled by {}", by.0),
                 Some((by, reason)) => format!("cancelled by {}: {reason}", by.0),
+                // Who cancelled it would be there.
+                None if !subject.past.whole => return Default::default(),
                 None => "given up after other elements failed".into(),
             };
             ("cancelled".into(), plain(&text))

@@ -176,6 +176,20 @@ fn latest_attempt(subject: &Subject) -> u32 {
     numbers.map(|gang| gang.attempt.0).chain(past).max().unwrap_or(0)
 }
 
+/// All that is known of an ended array whose elements were not looked up.
+fn how_elements_ended(subject: &Subject) -> String {
+    let tally = subject.tally();
+    let all = [
+        (tally.succeeded, "succeeded"),
+        (tally.failed, "failed"),
+        (tally.cancelled, "cancelled"),
+        (tally.timed_out, "timed out"),
+    ];
+    let some: Vec<String> =
+        all.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    format!("{} of {} elements", some.join(", "), subject.scheduling.gangs())
+}
+
 /// The element that decided how the array ended: the first of the worst.
 fn ended_array(subject: &Subject, end: End, at: Time) -> Facts {
     let attempts = subject.past.gangs.values().flat_map(|gang| &gang.attempts);
@@ -189,6 +203,10 @@ fn ended_array(subject: &Subject, end: End, at: Time) -> Facts {
         exit_code: (end == End::Succeeded).then_some(0),
         ..Facts::default()
     };
+    if !subject.past.whole {
+        array.cause_text = how_elements_ended(subject);
+        return array;
+    }
     let known = subject.past.gangs.iter().filter(|(_, gang)| gang.end.is_some());
     let first =
         known.filter(|(_, gang)| gang.end.is_some_and(|known| known.0 == end)).map(|(ordinal, _)| *ordinal).next();
