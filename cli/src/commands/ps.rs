@@ -102,11 +102,8 @@ pub fn render(reply: &ListJobsReply, style: &Style) -> String {
 fn row(job: &Job, style: &Style) -> [String; 9] {
     let id = if job.array { format!("{}_*", job.id) } else { job.id.to_string() };
     let state = if job.held && job.state == "QUEUED" { "HELD".to_owned() } else { style.state(&cell(&job.state)) };
-    let end = job.ended_at_ms.unwrap_or(style.now_ms);
-    let started = job.started_at_ms.filter(|_| job.state != "QUEUED");
-    let wait = started.unwrap_or(end).saturating_sub(job.submitted_at_ms);
-    let run = started.map(|started| end.saturating_sub(started));
-    let left = match (started, job.time_limit_ms, job.ended_at_ms) {
+    let (wait, run) = waited_and_ran(job, style.now_ms);
+    let left = match (present_start(job), job.time_limit_ms, job.ended_at_ms) {
         (Some(started), Some(limit), None) => Some((started + limit).saturating_sub(style.now_ms)),
         _ => None,
     };
@@ -116,11 +113,39 @@ fn row(job: &Job, style: &Style) -> [String; 9] {
         cell(&job.user),
         state,
         gpus(job),
-        human::duration(wait),
+        human::maybe_duration(wait),
         human::maybe_duration(run),
         human::maybe_duration(left),
         place(job, style),
     ]
+}
+
+/// When the latest attempt started, of a job that does not wait for another.
+fn present_start(job: &Job) -> Option<u64> {
+    job.started_at_ms.filter(|_| job.state != "QUEUED")
+}
+
+/// For how long a job that has ended ran, over all its attempts. `None` when it never did, or that is not known.
+pub fn ran(job: &Job) -> Option<u64> {
+    // Older servers tell of the last attempt only, with what was waited behind it.
+    let last = job.started_at_ms.zip(job.ended_at_ms).map(|(started, ended)| ended.saturating_sub(started));
+    job.ran_ms.filter(|ran| *ran > 0).or(last)
+}
+
+/// For how long it waited and for how long it ran, over all its attempts: between them a job waits again. `None` where that
+/// is not known, or it never ran.
+fn waited_and_ran(job: &Job, now_ms: u64) -> (Option<u64>, Option<u64>) {
+    let started = present_start(job);
+    let lived = |until: u64| until.saturating_sub(job.submitted_at_ms);
+    if let Some(ended) = job.ended_at_ms {
+        let ran = ran(job);
+        let is_known = ran.is_some() || !job.partial;
+        return (is_known.then(|| lived(ended).saturating_sub(ran.unwrap_or(0))), ran);
+    }
+    let before = job.ran_ms.unwrap_or(0);
+    let wait = lived(started.unwrap_or(now_ms)).saturating_sub(before);
+    let runs = started.map(|started| now_ms.saturating_sub(started).saturating_add(before));
+    (Some(wait), runs.or((before > 0).then_some(before)))
 }
 
 fn gpus(job: &Job) -> String {
@@ -160,6 +185,45 @@ pub fn document(reply: &ListJobsReply) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    /// Ran for an hour after an hour's wait, was preempted, and waits since.
+    fn preempted(state: &str) -> Job {
+        Job { state: state.into(), submitted_at_ms: 0, ran_ms: Some(HOUR), attempt: 1, ..Job::default() }
+    }
+
+    #[test]
+    fn what_a_job_waited_between_its_attempts_is_told_as_waiting() {
+        let cancelled = Job { started_at_ms: Some(HOUR), ended_at_ms: Some(12 * HOUR), ..preempted("CANCELLED") };
+        assert_eq!(waited_and_ran(&cancelled, 50 * HOUR), (Some(11 * HOUR), Some(HOUR)));
+        // Its second attempt was placed and never started.
+        let cancelled = Job { ended_at_ms: Some(12 * HOUR), attempt: 2, ..preempted("CANCELLED") };
+        assert_eq!(waited_and_ran(&cancelled, 50 * HOUR), (Some(11 * HOUR), Some(HOUR)));
+        let waits = preempted("QUEUED");
+        assert_eq!(waited_and_ran(&waits, 12 * HOUR), (Some(11 * HOUR), Some(HOUR)));
+        let runs_again = Job { started_at_ms: Some(12 * HOUR), attempt: 2, ..preempted("RUNNING") };
+        assert_eq!(waited_and_ran(&runs_again, 15 * HOUR), (Some(11 * HOUR), Some(4 * HOUR)));
+    }
+
+    #[test]
+    fn a_job_that_ran_once_waited_until_it_started() {
+        let ended = Job { started_at_ms: Some(HOUR), ended_at_ms: Some(3 * HOUR), ..Job::default() };
+        // From an older server and from one that tells how long it ran.
+        for ran_ms in [None, Some(2 * HOUR)] {
+            let job = Job { ran_ms, ..ended.clone() };
+            assert_eq!(waited_and_ran(&job, 50 * HOUR), (Some(HOUR), Some(2 * HOUR)), "{ran_ms:?}");
+        }
+        let runs = Job { ended_at_ms: None, ran_ms: Some(0), ..ended };
+        assert_eq!(waited_and_ran(&runs, 5 * HOUR), (Some(HOUR), Some(4 * HOUR)));
+        assert_eq!(waited_and_ran(&Job { ran_ms: Some(0), ..Job::default() }, HOUR), (Some(HOUR), None));
+    }
+
+    #[test]
+    fn nothing_is_made_up_of_an_ended_array_whose_elements_were_not_looked_up() {
+        let array = Job { ended_at_ms: Some(HOUR), array: true, partial: true, ..Job::default() };
+        assert_eq!(waited_and_ran(&array, 2 * HOUR), (None, None));
+    }
 
     #[test]
     fn an_empty_list_is_said_to_be_of_who_was_asked_for() {

@@ -97,6 +97,7 @@ fn failed() -> Job {
     Job {
         state: "FAILED".into(),
         ended_at_ms: Some(NOW - MINUTE),
+        ran_ms: Some(31 * HOUR - MINUTE),
         cause: "rank_failed".into(),
         cause_text: "rank 9 on n034 was ended by signal 9".into(),
         exit_code: Some(137),

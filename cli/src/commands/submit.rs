@@ -1,7 +1,7 @@
 //! `muster submit`: a job file to the cluster.
 
 use super::follow::{self, Streams};
-use super::why;
+use super::{ps, why};
 use crate::client::{Client, MaybeDone};
 use crate::context::{Context, request_id};
 use crate::error::CliError;
@@ -113,10 +113,8 @@ pub fn conclude(context: &Context, job: &Job) -> u8 {
 
 pub fn ending(job: &Job) -> String {
     let why = if job.cause_text.is_empty() { String::new() } else { format!(": {}", job.cause_text) };
-    let took = match (job.started_at_ms, job.ended_at_ms) {
-        (Some(started), Some(ended)) => format!(" after {}", human::duration(ended.saturating_sub(started))),
-        _ => String::new(),
-    };
+    let took = ps::ran(job).filter(|_| job.ended_at_ms.is_some());
+    let took = took.map(|ms| format!(" after {}", human::duration(ms))).unwrap_or_default();
     format!("{} {} {}{took}{why}", job.id, job.name, job.state)
 }
 
@@ -167,4 +165,19 @@ pub fn asks(job: &Job) -> String {
 
 pub fn document(reply: &SubmitReply, dry_run: bool) -> Value {
     muster_proto::document::submitted(reply, dry_run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_job_tells_for_how_long_it_ran_and_not_for_how_long_it_waited_then() {
+        let hour = 3_600_000;
+        let job = Job { id: 7, name: "train".into(), state: "CANCELLED".into(), ..Job::default() };
+        let ran = Job { started_at_ms: Some(hour), ended_at_ms: Some(12 * hour), ran_ms: Some(hour), ..job.clone() };
+        assert_eq!(ending(&ran), "7 train CANCELLED after 1h");
+        assert_eq!(ending(&Job { ran_ms: None, ..ran }), "7 train CANCELLED after 11h");
+        assert_eq!(ending(&Job { ended_at_ms: Some(hour), ran_ms: Some(0), ..job }), "7 train CANCELLED");
+    }
 }

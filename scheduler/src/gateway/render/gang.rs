@@ -161,6 +161,19 @@ pub fn charged_ms(subject: &Subject, ordinal: u32) -> u64 {
     ended.iter().map(|record| record.device_ms).fold(held, u64::saturating_add)
 }
 
+/// For how long its ended attempts ran.
+pub fn ran_ms(subject: &Subject, ordinal: u32) -> u64 {
+    let live = subject.state.gang(subject.gang_id(ordinal)).filter(|_| subject.end.is_none());
+    let current = live.and_then(|gang| gang.current()).map_or(u32::MAX, |attempt| attempt.number.0);
+    let ended = subject.ended_attempts(ordinal).into_iter().filter(|record| record.attempt.number.0 < current);
+    ended.filter_map(|record| ran(&record)).map(|(from, until)| until.since_ms(from)).fold(0, u64::saturating_add)
+}
+
+/// From when until when an attempt ran, if it ever started.
+pub fn ran(record: &AttemptRecord) -> Option<(Time, Time)> {
+    record.attempt.started_at.map(|started| (started, record.ended_at))
+}
+
 /// Retries after faults of one kind: every such attempt but one that was the last.
 fn used(ended: &[Arc<AttemptRecord>], infra: bool) -> u32 {
     use muster_engine::state::gang::Blame;

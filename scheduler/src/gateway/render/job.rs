@@ -45,6 +45,7 @@ pub fn summary(subject: &Subject, ordinal: Option<u32>) -> pb::Job {
         expected_ms: scheduling.limits.expected_ms,
         device_ms: charged_ms(subject),
         partial: is_partial(subject),
+        ran_ms: ran_ms(subject, ordinal),
         node_names: facts.nodes.into_iter().take(NODES_SHOWN_MAX).collect(),
         cause: facts.cause,
         cause_text: facts.cause_text,
@@ -132,12 +133,38 @@ fn is_partial(subject: &Subject) -> bool {
     if subject.past.whole {
         return false;
     }
-    let is_cut = |ordinal: u32| {
-        let first = subject.state.gang(subject.gang_id(ordinal)).and_then(|gang| gang.past.first());
-        first.is_some_and(|first| first.attempt.number.0 > 1)
-    };
     let is_known = subject.end.is_none() && subject.tally().total() == 0;
-    !is_known || live_gangs(subject).into_iter().any(|(ordinal, _)| is_cut(ordinal))
+    !is_known || live_gangs(subject).into_iter().any(|(ordinal, _)| is_cut(subject, ordinal))
+}
+
+/// Whether State has forgotten the first attempts of a live gang.
+fn is_cut(subject: &Subject, ordinal: u32) -> bool {
+    let first = subject.state.gang(subject.gang_id(ordinal)).and_then(|gang| gang.past.first());
+    first.is_some_and(|first| first.attempt.number.0 > 1)
+}
+
+/// For how long ended attempts of the job or the gang ran; `None` where they are not all known.
+fn ran_ms(subject: &Subject, ordinal: Option<u32>) -> Option<u64> {
+    if ordinal.is_none() && subject.is_array() {
+        return (subject.end.is_some() && subject.past.whole).then(|| any_ran_ms(subject));
+    }
+    let ordinal = ordinal.unwrap_or(0);
+    let lives = subject.state.gang(subject.gang_id(ordinal)).is_some() || subject.record.unstarted.contains(ordinal);
+    let is_known = subject.past.whole || subject.end.is_none() && lives && !is_cut(subject, ordinal);
+    is_known.then(|| gang::ran_ms(subject, ordinal))
+}
+
+/// The time in which any element of an ended array ran.
+fn any_ran_ms(subject: &Subject) -> u64 {
+    let attempts = subject.past.gangs.values().flat_map(|gang| &gang.attempts);
+    let mut spans: Vec<(Time, Time)> = attempts.filter_map(|record| gang::ran(record)).collect();
+    spans.sort_unstable();
+    let (mut sum, mut until) = (0, Time::ZERO);
+    for (from, to) in spans {
+        sum += to.since_ms(from.max(until));
+        until = until.max(to);
+    }
+    sum
 }
 
 /// An array in one line: running while any gang holds devices, else queued while any waits.

@@ -1,12 +1,13 @@
-//! What a job has used so far, as far as it is known.
+//! What a job has used and for how long it ran, as far as it is known.
 
-use super::fixture::Cluster;
+use super::fixture::{Cluster, principal};
 use super::server::{Server, within};
 use crate::gateway::past::Past;
 use crate::gateway::render::job;
 use crate::gateway::subject::Subject;
 use muster_common::{GangId, JobId};
-use muster_engine::command::{Exit, ReportBody};
+use muster_engine::Command;
+use muster_engine::command::{Cancel, Exit, ReportBody};
 use muster_proto::client as pb;
 use muster_proto::client::muster_server::Muster;
 use muster_runtime::identity::Role;
@@ -91,6 +92,50 @@ fn a_list_says_that_it_lacks_what_ended_elements_used() {
     assert!(listed.partial && !shown.partial);
     // The second element was placed beside the first, and still is.
     assert_eq!((listed.device_ms, shown.device_ms), (10_000, 20_000));
+}
+
+#[test]
+fn a_job_ran_only_while_its_attempts_did() {
+    let mut cluster = Cluster::new(1, 2);
+    let job = cluster.submit("alice", ONE);
+    assert_eq!(line(&cluster, job).ran_ms, Some(0));
+    cluster.start(gang0(job));
+    cluster.pass(5_000);
+    assert_eq!(line(&cluster, job).ran_ms, Some(0), "what runs is told by its start");
+    let node = cluster.nodes_of(gang0(job))[0];
+    cluster.report(node, gang0(job), ReportBody::Exited { rank: 0, exit: Exit::Code(1), why: String::new() });
+    cluster.release(gang0(job));
+    cluster.pass(50_000);
+    let waits = line(&cluster, job);
+    assert_eq!((waits.state.as_str(), waits.started_at_ms, waits.ran_ms), ("QUEUED", None, Some(5_000)));
+    cluster.apply(Command::Cancel(Cancel { job, ordinal: None, reason: String::new(), by: principal("alice") }));
+    let ended = job::summary(&cluster.subject(job), None);
+    assert_eq!((ended.state.as_str(), ended.ran_ms), ("CANCELLED", Some(5_000)));
+    assert_eq!(ended.ended_at_ms.unwrap() - ended.started_at_ms.unwrap(), 55_000, "with what it waited");
+}
+
+#[test]
+fn elements_that_ran_side_by_side_count_once_and_what_is_not_known_is_left_out() {
+    let mut cluster = Cluster::new(1, 2);
+    let job = cluster.submit("alice", SWEEP);
+    cluster.start(gang0(job));
+    let second = GangId::new(job, 1);
+    cluster.pass(10_000);
+    cluster.start(second);
+    cluster.pass(10_000);
+    succeed(&mut cluster, gang0(job));
+    let live = cluster.subject(job);
+    assert_eq!(job::summary(&live, None).ran_ms, None, "an array tells it at its end");
+    assert_eq!([0, 1, 2].map(|n| job::summary(&live, Some(n)).ran_ms), [Some(20_000), Some(0), Some(0)]);
+    let state = Arc::new(cluster.state.clone());
+    let unread = Subject::live(&state, job, Past::default(), state.now()).unwrap();
+    assert_eq!([0, 1].map(|n| job::summary(&unread, Some(n)).ran_ms), [None, Some(0)]);
+    cluster.pass(10_000);
+    succeed(&mut cluster, second);
+    cluster.pass(30_000);
+    cluster.apply(Command::Cancel(Cancel { job, ordinal: None, reason: String::new(), by: principal("alice") }));
+    let ended = job::summary(&cluster.subject(job), None);
+    assert_eq!((ended.state.as_str(), ended.ran_ms), ("CANCELLED", Some(30_000)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
