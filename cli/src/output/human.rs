@@ -65,6 +65,14 @@ pub fn cpus(milli: u64) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.1}", milli as f64 / 1000.0) }
 }
 
+/// Thousandths of a GPU: `8`, `0.25`.
+pub fn gpus(milli: u64) -> String {
+    match milli % 1000 {
+        0 => (milli / 1000).to_string(),
+        part => format!("{}.{part:03}", milli / 1000).trim_end_matches('0').to_owned(),
+    }
+}
+
 /// Device-milliseconds as GPU-hours.
 pub fn gpu_hours(device_ms: u64) -> String {
     let hours = device_ms as f64 / HOUR_MS as f64;
@@ -129,6 +137,13 @@ mod tests {
             [(0, "0s"), (250, "250ms"), (12_300, "12s"), (300_000, "5m"), (4_320_000, "1h 12m"), (187_200_000, "2d 4h")]
         {
             assert_eq!(duration(ms), text);
+        }
+    }
+
+    #[test]
+    fn gpus_show_the_shares_of_one() {
+        for (milli, text) in [(0, "0"), (1, "0.001"), (250, "0.25"), (1000, "1"), (10_000, "10"), (64_500, "64.5")] {
+            assert_eq!(gpus(milli), text);
         }
     }
 

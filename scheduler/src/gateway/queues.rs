@@ -4,6 +4,8 @@ use super::render::words::plain;
 use super::render::{cluster, spec};
 use super::roles::Caller;
 use super::{Inner, errors, why};
+use muster_common::job::Scheduling;
+use muster_common::resources::Share;
 use muster_common::{JobId, Name, Time};
 use muster_engine::State;
 use muster_engine::forecast::Forecast;
@@ -138,31 +140,42 @@ pub fn queues(state: &State) -> BTreeMap<Name, pb::Queue> {
     }
     for job in state.jobs().values() {
         let scheduling = state.scheduling(job);
-        let queue = queues
-            .entry(scheduling.queue.clone())
-            .or_insert_with(|| pb::Queue { name: scheduling.queue.to_string(), ..pb::Queue::default() });
+        let queue = queues.entry(scheduling.queue.clone()).or_insert_with(|| pb::Queue {
+            name: scheduling.queue.to_string(),
+            gpus_waiting_milli: Some(0),
+            gpus_active_milli: Some(0),
+            ..pb::Queue::default()
+        });
         queue.jobs += 1;
         queue.users += u32::from(users.insert((scheduling.queue.clone(), &job.principal.0)));
-        count(queue, job, scheduling.devices(), again.get(&job.id).map_or(&[][..], Vec::as_slice));
+        count(queue, job, scheduling, again.get(&job.id).map_or(&[][..], Vec::as_slice));
     }
     queues
 }
 
-fn count(queue: &mut pb::Queue, job: &JobRecord, devices: u64, again_since: &[u64]) {
+fn count(queue: &mut pb::Queue, job: &JobRecord, scheduling: &Scheduling, again_since: &[u64]) {
+    let (devices, milli) = (scheduling.devices(), milli(scheduling));
     let unstarted = u64::from(job.unstarted.len());
     let waiting = unstarted + again_since.len() as u64;
     let active = u64::from(job.gangs_active);
     queue.gangs_active += active;
     queue.gpus_active += active * devices;
+    *queue.gpus_active_milli.get_or_insert(0) += active * milli;
     if job.held {
         queue.gangs_held += waiting;
         return;
     }
     queue.gangs_waiting += waiting;
     queue.gpus_waiting += waiting * devices;
+    *queue.gpus_waiting_milli.get_or_insert(0) += waiting * milli;
     let first = (unstarted > 0).then_some(job.submitted_at.0);
     let oldest = again_since.iter().copied().chain(first).chain(queue.oldest_wait_since_at_ms).min();
     queue.oldest_wait_since_at_ms = oldest;
+}
+
+/// What one gang asks for, in thousandths of a device.
+fn milli(scheduling: &Scheduling) -> u64 {
+    scheduling.groups.iter().map(|group| group.devices() * u64::from(group.share.0.min(Share::WHOLE.0))).sum()
 }
 
 fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now: Time) -> Option<pb::QueueEntry> {
@@ -192,4 +205,29 @@ fn entry(state: &State, brief: &Brief, forecast: Option<&Forecast>, now: Time) -
         start_estimate_coarse: start.is_some_and(|start| start.coarse),
         array: scheduling.array.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture::Cluster;
+
+    #[test]
+    fn shares_of_a_gpu_are_summed_as_what_they_are() {
+        let mut cluster = Cluster::new(1, 1);
+        for _ in 0..5 {
+            cluster.submit("alice", r#"{"gang":{"nodes":1,"gpus_per_node":1,"share":0.25,"run":"x"}}"#);
+        }
+        cluster.submit("alice", r#"{"queue":"other","gang":{"nodes":2,"gpus_per_node":8,"run":"x"}}"#);
+        cluster.decide();
+        let queues = queues(&cluster.state);
+        let [default, other] = queues.values().collect::<Vec<_>>()[..] else { panic!("{queues:?}") };
+        let told = |queue: &pb::Queue| {
+            let (active, waiting) = (queue.gpus_active_milli.unwrap(), queue.gpus_waiting_milli.unwrap());
+            (queue.gangs_active, active, queue.gangs_waiting, waiting)
+        };
+        assert_eq!(told(default), (4, 1000, 1, 250));
+        assert_eq!(told(other), (0, 0, 1, 16_000));
+        assert_eq!((default.gpus_active, default.gpus_waiting), (4, 1), "as those read who know no shares");
+    }
 }

@@ -1,6 +1,6 @@
 //! `muster queue ls`.
 
-use super::{budgets, cells};
+use super::{budgets, cells, milli};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -80,9 +80,9 @@ fn row(queue: &Queue, style: &Style) -> [String; 9] {
         queue.jobs.to_string(),
         queue.users.to_string(),
         queue.gangs_active.to_string(),
-        queue.gpus_active.to_string(),
+        human::gpus(milli(queue.gpus_active_milli, queue.gpus_active)),
         queue.gangs_waiting.to_string(),
-        queue.gpus_waiting.to_string(),
+        human::gpus(milli(queue.gpus_waiting_milli, queue.gpus_waiting)),
         queue.gangs_held.to_string(),
         oldest.map_or_else(|| NONE.to_owned(), human::duration),
     ]

@@ -19,6 +19,11 @@ pub enum QueueCommand {
     Show(show::ShowArgs),
 }
 
+/// GPUs in thousandths; older servers count a share as a whole one.
+fn milli(milli: Option<u64>, whole: u64) -> u64 {
+    milli.unwrap_or(whole.saturating_mul(1000))
+}
+
 pub async fn run(context: &Context, command: QueueCommand) -> Result<u8, CliError> {
     match command {
         QueueCommand::Ls(args) => ls::run(context, args).await,

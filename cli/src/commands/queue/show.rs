@@ -1,6 +1,6 @@
 //! `muster queue show`.
 
-use super::{budgets, cells};
+use super::{budgets, cells, milli};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::human::{self, NONE};
@@ -49,9 +49,9 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
         "{}: {} running on {}, {} waiting for {}, {} held; policy {}\n",
         style.bold(&cell(&queue.name)),
         human::count(queue.gangs_active, "gang"),
-        human::count(queue.gpus_active, "GPU"),
+        gpus(milli(queue.gpus_active_milli, queue.gpus_active)),
         queue.gangs_waiting,
-        human::count(queue.gpus_waiting, "GPU"),
+        gpus(milli(queue.gpus_waiting_milli, queue.gpus_waiting)),
         queue.gangs_held,
         cell(&reply.policy),
     );
@@ -77,6 +77,12 @@ pub fn render(reply: &ShowQueueReply, style: &Style) -> String {
         table.row(row(entry, reply.looked_at_ms, style));
     }
     text + &table.text() + &owned
+}
+
+/// `1 GPU`, `0.25 GPUs`.
+fn gpus(milli: u64) -> String {
+    let unit = if milli == 1000 { "GPU" } else { "GPUs" };
+    format!("{} {unit}", human::gpus(milli))
 }
 
 fn row(entry: &QueueEntry, looked_at_ms: u64, style: &Style) -> [String; 10] {

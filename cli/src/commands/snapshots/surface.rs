@@ -162,7 +162,10 @@ fn queues() {
         gpus_waiting: 328,
         gpus_active: 64,
         oldest_wait_since_at_ms: Some(NOW - 72 * MINUTE),
+        gpus_waiting_milli: Some(328_250),
+        gpus_active_milli: Some(64_500),
     };
+    // Of an older server.
     let idle = Queue { name: "default".into(), jobs: 1, users: 1, gangs_active: 1, gpus_active: 8, ..Queue::default() };
     let reply = ListQueuesReply { queues: vec![idle.clone(), research.clone()], ..ListQueuesReply::default() };
     check("queue_ls", queue::ls::render(&reply, &STYLE), queue::ls::document(&reply));
