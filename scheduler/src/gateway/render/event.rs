@@ -3,93 +3,66 @@
 use super::spec::without_secrets;
 use super::words::{cause_text, exit_text, gang_name, node_name, plain};
 use crate::records::{Recorded, job_of};
-use muster_common::{AttemptNo, GangId, NodeId};
+use muster_common::{AttemptNo, GangId, JobId, NodeId};
 use muster_engine::command::NodeAction;
 use muster_engine::outcome::Evidence;
 use muster_engine::{Event, State};
 use muster_proto::client as pb;
 use std::sync::Arc;
 
-/// From the closed set of kinds.
-pub const fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::JobSubmitted { .. } => "job_submitted",
-        Event::JobHeld { hold: true, .. } => "job_held",
-        Event::JobHeld { hold: false, .. } => "job_released",
-        Event::JobCancelled { .. } => "job_cancelled",
-        Event::GangPlaced { .. } => "gang_placed",
-        Event::GangStarted { .. } => "gang_started",
-        Event::RankExited { .. } => "rank_exited",
-        Event::GangStopping { .. } => "gang_stopping",
-        Event::AttemptEnded { .. } => "attempt_ended",
-        Event::GangQueued { .. } => "gang_queued",
-        Event::GangEnded { .. } => "gang_ended",
-        Event::JobEnded { .. } => "job_ended",
-        Event::Reserved { .. } => "reserved",
-        Event::Unreserved { .. } => "unreserved",
-        Event::NodeRegistered { .. } => "node_registered",
-        Event::NodeSeen { .. } => "node_seen",
-        Event::NodeSilent { .. } => "node_silent",
-        Event::NodeFenced { .. } => "node_fenced",
-        Event::NodeAdmin { .. } => "node_admin",
-        Event::DevicesUnknown { .. } => "devices_unknown",
-        Event::DevicesFree { .. } => "devices_free",
-        Event::DeviceQuarantined { .. } => "device_quarantined",
-        Event::DeviceFault { .. } => "device_fault",
-        Event::Configured { .. } => "configured",
-        Event::TokenIssued { .. } => "token_issued",
-        Event::TokenUsed { .. } => "token_used",
-        Event::TokenExpired => "token_expired",
-        Event::DependencyBroken { .. } => "dependency_broken",
-        Event::JobEdited { .. } => "job_edited",
-        Event::WindowMade { .. } => "reservation_made",
-        Event::WindowEnded { .. } => "reservation_ended",
-        Event::NodesRequested { .. } => "nodes_requested",
-        Event::NodesSleeping { .. } => "nodes_sleeping",
-        Event::NodeAsleep { .. } => "node_asleep",
-        Event::NodeAwake { .. } => "node_awake",
-        Event::NodePowerFailed { .. } => "node_power_failed",
-    }
+/// One table for both, so that every word that is told can be asked for.
+macro_rules! kinds {
+    ($($event:pat => $word:literal,)*) => {
+        /// From the closed set of kinds.
+        pub const fn kind(event: &Event) -> &'static str {
+            match event {
+                $($event => $word,)*
+            }
+        }
+
+        /// Every word [`kind`] may give, for checking filters.
+        pub const KINDS: &[&str] = &[$($word),*];
+    };
 }
 
-/// Every word [`kind`] may give, for checking filters.
-pub const KINDS: &[&str] = &[
-    "job_submitted",
-    "job_held",
-    "job_released",
-    "job_cancelled",
-    "gang_placed",
-    "gang_started",
-    "rank_exited",
-    "gang_stopping",
-    "attempt_ended",
-    "gang_queued",
-    "gang_ended",
-    "job_ended",
-    "reserved",
-    "unreserved",
-    "node_registered",
-    "node_seen",
-    "node_silent",
-    "node_fenced",
-    "node_admin",
-    "devices_unknown",
-    "devices_free",
-    "device_quarantined",
-    "device_fault",
-    "configured",
-    "token_issued",
-    "token_used",
-    "token_expired",
-    "job_edited",
-    "reservation_made",
-    "reservation_ended",
-    "nodes_requested",
-    "nodes_sleeping",
-    "node_asleep",
-    "node_awake",
-    "node_power_failed",
-];
+kinds! {
+    Event::JobSubmitted { .. } => "job_submitted",
+    Event::JobHeld { hold: true, .. } => "job_held",
+    Event::JobHeld { hold: false, .. } => "job_released",
+    Event::JobCancelled { .. } => "job_cancelled",
+    Event::GangPlaced { .. } => "gang_placed",
+    Event::GangStarted { .. } => "gang_started",
+    Event::RankExited { .. } => "rank_exited",
+    Event::GangStopping { .. } => "gang_stopping",
+    Event::AttemptEnded { .. } => "attempt_ended",
+    Event::GangQueued { .. } => "gang_queued",
+    Event::GangEnded { .. } => "gang_ended",
+    Event::JobEnded { .. } => "job_ended",
+    Event::Reserved { .. } => "reserved",
+    Event::Unreserved { .. } => "unreserved",
+    Event::NodeRegistered { .. } => "node_registered",
+    Event::NodeSeen { .. } => "node_seen",
+    Event::NodeSilent { .. } => "node_silent",
+    Event::NodeFenced { .. } => "node_fenced",
+    Event::NodeAdmin { .. } => "node_admin",
+    Event::DevicesUnknown { .. } => "devices_unknown",
+    Event::DevicesFree { .. } => "devices_free",
+    Event::DeviceQuarantined { .. } => "device_quarantined",
+    Event::DeviceFault { .. } => "device_fault",
+    Event::Configured { .. } => "configured",
+    Event::TokenIssued { .. } => "token_issued",
+    Event::TokenUsed { .. } => "token_used",
+    Event::TokenExpired => "token_expired",
+    Event::DependencyBroken { .. } => "dependency_broken",
+    Event::JobEdited { .. } => "job_edited",
+    Event::WindowMade { .. } => "reservation_made",
+    Event::WindowEnded { .. } => "reservation_ended",
+    Event::NodesRequested { .. } => "nodes_requested",
+    Event::NodesSleeping { .. } => "nodes_sleeping",
+    Event::NodeAsleep { .. } => "node_asleep",
+    Event::NodeAwake { .. } => "node_awake",
+    Event::NodePowerFailed { .. } => "node_power_failed",
+}
 
 /// The nodes an event is about.
 pub fn nodes_of(event: &Event) -> Vec<NodeId> {
@@ -114,6 +87,11 @@ pub fn nodes_of(event: &Event) -> Vec<NodeId> {
         | Event::DeviceFault { node, .. } => vec![*node],
         _ => Vec::new(),
     }
+}
+
+/// The job an event is about, a gang's too where history does not list the event under it.
+pub fn job_told(event: &Event) -> Option<JobId> {
+    job_of(event).or_else(|| gang_of(event).0.map(|gang| gang.job))
 }
 
 fn gang_of(event: &Event) -> (Option<GangId>, Option<AttemptNo>) {
@@ -148,7 +126,7 @@ pub fn render(state: &State, recorded: &Recorded, array: bool) -> pb::Event {
         ordinal: recorded.ordinal,
         at_ms: recorded.at.0,
         kind: kind(event).into(),
-        job: job_of(event).map(|job| job.0),
+        job: job_told(event).map(|job| job.0),
         gang: gang.map(|gang| gang.ordinal),
         attempt: attempt.map(|attempt| attempt.0),
         node,

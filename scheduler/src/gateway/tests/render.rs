@@ -1,11 +1,14 @@
 use super::fixture::{Cluster, principal};
 use crate::gateway::render::{cluster, event, gang, job, node};
 use crate::gateway::{helped, waiting, why};
+use crate::records::Recorded;
+use muster_common::job::DependencyKind;
 use muster_common::{GangId, JobId};
 use muster_engine::command::{Cancel, Exit, NodeAction, ReportBody};
 use muster_engine::forecast::{forecast, forecast_within};
 use muster_engine::plan::brief::briefs;
-use muster_engine::{Command, Memo};
+use muster_engine::state::gang::End;
+use muster_engine::{Command, Event, Memo};
 use muster_proto::client as pb;
 use muster_runtime::clock::{Clock, ManualTime, Sleep};
 use serde::Serialize;
@@ -372,10 +375,39 @@ fn every_event_has_one_line_for_people() {
     insta::assert_snapshot!("events", lines.join("\n"));
 }
 
+/// By the events there are, so that one that comes later is seen here too.
 #[test]
 fn every_kind_of_event_can_be_asked_for() {
-    let (cluster, _) = retried();
-    for recorded in &cluster.events {
-        assert!(event::KINDS.contains(&event::kind(&recorded.event)));
+    let source = include_str!("../../../../engine/src/outcome.rs");
+    let body = source.split("pub enum Event {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the events");
+    let names = body.lines().filter(|line| line.starts_with("    ") && line[4..].starts_with(char::is_uppercase));
+    let mut expected: Vec<String> = Vec::new();
+    for name in names.map(|line| line.trim().trim_end_matches([',', '{', ' '])) {
+        match name {
+            "JobHeld" => expected.extend(["job_held", "job_released"].map(String::from)),
+            "WindowMade" => expected.push("reservation_made".into()),
+            "WindowEnded" => expected.push("reservation_ended".into()),
+            name => {
+                let lower = |c: char| if c.is_uppercase() { format!("_{}", c.to_lowercase()) } else { c.to_string() };
+                expected.push(name.chars().map(lower).collect::<String>().trim_start_matches('_').to_owned());
+            }
+        }
     }
+    assert!(expected.len() > 30, "{expected:?}");
+    expected.sort();
+    let mut kinds: Vec<String> = event::KINDS.iter().map(|kind| (*kind).to_owned()).collect();
+    kinds.sort();
+    assert_eq!(kinds, expected);
+    let broken = Event::DependencyBroken { job: JobId(7), kind: DependencyKind::Ok, on: JobId(6), end: End::Failed };
+    assert!(event::KINDS.contains(&event::kind(&broken)));
+}
+
+#[test]
+fn an_event_that_is_about_a_gang_names_its_job() {
+    let cluster = Cluster::new(1, 1);
+    let node = *cluster.state.nodes().keys().next().unwrap();
+    let asked = Event::NodesRequested { gang: GangId::new(JobId(7), 3), nodes: vec![node] };
+    let recorded = Recorded { index: 9, ordinal: 0, at: cluster.at, event: asked };
+    let told = event::render(&cluster.state, &recorded, true);
+    assert_eq!((told.job, told.gang, told.text.as_str()), (Some(7), Some(3), "1 node is to be woken"));
 }
