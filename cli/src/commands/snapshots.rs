@@ -210,6 +210,7 @@ fn whole_node() -> Node {
         weak_fencing: true,
         heartbeat: "stream".into(),
         udp_lost_at_ms: Some(NOW - 12_000),
+        gangs_total: 5,
         ..node()
     }
 }

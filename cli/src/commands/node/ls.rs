@@ -68,8 +68,10 @@ fn row(node: &Node, style: &Style) -> [String; 9] {
         total => format!("{total} {}", cell(&node.models.join("/"))),
     };
     let mut runs = node.gangs.iter().take(GANGS_SHOWN).map(|gang| cell(gang)).collect::<Vec<_>>().join(" ");
-    if node.gangs.len() > GANGS_SHOWN {
-        runs.push_str(&format!(" +{}", node.gangs.len() - GANGS_SHOWN));
+    // An older server does not tell how many there are beyond those it names.
+    let all = node.gangs.len().max(node.gangs_total as usize);
+    if all > GANGS_SHOWN {
+        runs.push_str(&format!(" +{}", all - GANGS_SHOWN));
     }
     [
         cell(&node.name),

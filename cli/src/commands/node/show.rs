@@ -48,7 +48,7 @@ pub fn render(node: &Node, style: &Style) -> String {
         "labels",
         node.labels.iter().map(|(key, value)| format!("{}={}", cell(key), cell(value))).collect::<Vec<_>>().join(" "),
     );
-    line("runs", cell(&node.gangs.join(" ")));
+    line("runs", runs(node));
     line(
         "free at",
         node.free_estimate_at_ms.map(|at| human::moment_and_distance(at, style.now_ms)).unwrap_or_default(),
@@ -87,6 +87,15 @@ pub fn render(node: &Node, style: &Style) -> String {
         text.push_str(&devices::table(node, style));
     }
     text
+}
+
+/// Those that have a part here; older servers do not tell how many they did not name.
+fn runs(node: &Node) -> String {
+    let named = cell(&node.gangs.join(" "));
+    match (node.gangs_total as usize).saturating_sub(node.gangs.len()) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// The way its renewals come; that UDP is lost is worth an operator's look.

@@ -67,6 +67,7 @@ pub fn summary(state: &State, node: &NodeRecord) -> pb::Node {
         memory_bytes_used: node.used.memory_bytes,
         counts: Some(counts(std::iter::once(node))),
         models: models(node),
+        gangs_total: u32::try_from(node.gangs.len()).unwrap_or(u32::MAX),
         gangs: node.gangs.iter().take(GANGS_SHOWN_MAX).map(|gang| gang_name(state, *gang)).collect(),
         labels: inventory.labels.iter().map(|(key, value)| (key.to_string(), plain(value))).collect(),
         place: inventory.place.iter().map(|(tree, path)| place(tree.as_str(), path)).collect(),

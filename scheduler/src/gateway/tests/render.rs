@@ -360,6 +360,15 @@ fn nodes_show_devices_holders_and_drains() {
 }
 
 #[test]
+fn a_node_tells_how_many_gangs_it_has_beyond_those_it_names() {
+    let cluster = Cluster::new(1, 1);
+    let mut record = cluster.state.nodes().values().next().unwrap().clone();
+    record.gangs = (0..70).map(|ordinal| GangId::new(JobId(7), ordinal)).collect();
+    let told = node::summary(&cluster.state, &record);
+    assert_eq!((told.gangs.len(), told.gangs_total), (64, 70));
+}
+
+#[test]
 fn every_event_has_one_line_for_people() {
     let (mut cluster, _) = retried();
     let id = *cluster.state.nodes().keys().next().unwrap();
