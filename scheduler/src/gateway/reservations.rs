@@ -12,7 +12,7 @@ use muster_engine::command::{MakeWindow, Which};
 use muster_engine::state::window::{Holders, Window};
 use muster_engine::{Command, Response, State};
 use muster_proto::client as pb;
-use muster_proto::convert::error::ErrorInfo;
+use muster_proto::convert::error::{ErrorCode, ErrorInfo};
 use std::sync::Arc;
 
 /// Nodes that one call may name; more are meant by their domain.
@@ -47,7 +47,7 @@ pub(super) async fn show(
 ) -> Result<pb::Reservation, ErrorInfo> {
     let state = inner.fresh().await?;
     let now = inner.now(&state);
-    inner.reading(move |_| Ok(whole(&state, named(&state, &request.name)?, now))).await
+    inner.reading(move |_| Ok(whole(&state, standing(&state, &request.name, now)?, now))).await
 }
 
 pub(super) async fn make(
@@ -111,6 +111,17 @@ fn answer(state: &State, name: &Name, now: Time, changed: bool) -> Result<pb::Ma
 
 fn named<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Window>, ErrorInfo> {
     window_named(state, &word("name", name)?).map_err(errors::refused)
+}
+
+/// One that is not over: its end may have passed and State, which goes on with the next entry, still have it.
+fn standing<'a>(state: &'a State, name: &str, now: Time) -> Result<&'a Arc<Window>, ErrorInfo> {
+    let window = named(state, name)?;
+    if window.end > now {
+        return Ok(window);
+    }
+    let message = format!("reservation `{}` is over", window.name);
+    let hint = "`muster reservation ls` lists those that are not over";
+    Err(ErrorInfo::new(ErrorCode::ReservationNotFound, message).hint(hint))
 }
 
 /// What is asked for, with the times that were left out.
@@ -232,5 +243,35 @@ fn whole(state: &State, window: &Window, now: Time) -> pb::Reservation {
             .map(|known| affected_by_end(state, known.gang, known.ends, fate(known.ends)))
             .collect(),
         ..render(state, window, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fixture::{Cluster, START, principal};
+
+    #[test]
+    fn a_reservation_whose_end_has_passed_is_shown_no_more_even_if_state_still_has_it() {
+        let mut cluster = Cluster::new(1, 1);
+        let end = START.plus_ms(60_000);
+        let asked = MakeWindow {
+            name: Name::literal("firmware"),
+            start: START,
+            end,
+            nodes: Which::All,
+            holders: Holders::Nobody,
+            reason: String::new(),
+            by: principal("root"),
+            managed: false,
+        };
+        cluster.apply(Command::MakeWindow(Box::new(asked)));
+        let state = &cluster.state;
+        let shown = standing(state, "firmware", Time(end.0 - 1)).unwrap();
+        assert_eq!(render(state, shown, Time(end.0 - 1)).state, "ACTIVE");
+        assert!(state.windows().named(&Name::literal("firmware")).is_some());
+        let over = standing(state, "firmware", end).unwrap_err();
+        assert_eq!(over.code, ErrorCode::ReservationNotFound);
+        assert_eq!(over.message, "reservation `firmware` is over");
     }
 }
