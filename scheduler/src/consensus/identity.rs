@@ -121,12 +121,11 @@ impl Identity {
 
     /// Durably remembers the term of a vote. A few milliseconds, once a term.
     pub(crate) fn record_vote(&self, term: u64) -> io::Result<()> {
-        let mut facts = self.lock();
+        let facts = self.lock();
         if facts.voted_term >= Some(term) {
             return Ok(());
         }
-        facts.voted_term = Some(term);
-        write(&self.path, &facts).map_err(io::Error::other)
+        self.change(facts, |facts| facts.voted_term = Some(term))
     }
 
     /// The disk the server `id` had when it was first met; empty if it was not.
@@ -141,12 +140,20 @@ impl Identity {
 
     /// Remembers the disk of a server met for the first time.
     pub(crate) fn meet(&self, id: u64, disk_id: &str) -> io::Result<()> {
-        let mut facts = self.lock();
+        let facts = self.lock();
         if disk_id.is_empty() || facts.peers.contains_key(&id) {
             return Ok(());
         }
-        facts.peers.insert(id, disk_id.to_owned());
-        write(&self.path, &facts).map_err(io::Error::other)
+        self.change(facts, |facts| drop(facts.peers.insert(id, disk_id.to_owned())))
+    }
+
+    /// On the disk first: what could not be written is not known either, so that the next call tries again.
+    fn change(&self, mut known: MutexGuard<'_, Facts>, change: impl FnOnce(&mut Facts)) -> io::Result<()> {
+        let mut next = known.clone();
+        change(&mut next);
+        write(&self.path, &next).map_err(io::Error::other)?;
+        *known = next;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
@@ -209,6 +216,21 @@ mod tests {
         assert_eq!(again.disk_id(), first.disk_id());
         assert_eq!(again.disk_of(2), "disk-of-2");
         assert_eq!(again.disk_of(3), "");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_by_the_next_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path(), "c", 1, &EngineState::default()).unwrap();
+        let in_the_way = dir.path().join("identity.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(identity.meet(2, "disk-of-2").is_err() && identity.record_vote(5).is_err());
+        assert_eq!((identity.disk_of(2), identity.has_voted()), (String::new(), false));
+        std::fs::remove_dir(&in_the_way).unwrap();
+        identity.meet(2, "disk-of-2").unwrap();
+        identity.record_vote(5).unwrap();
+        let again = Identity::open(dir.path(), "c", 1, &voted(5)).unwrap();
+        assert_eq!((again.disk_of(2).as_str(), again.has_voted()), ("disk-of-2", true));
     }
 
     #[test]
