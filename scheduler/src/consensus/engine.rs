@@ -71,8 +71,8 @@ pub trait LogEngine: Send + 'static {
     /// Appends consecutive entries; `done` is called when they are durable.
     fn append(&mut self, records: Vec<Record>, done: OnDurable) -> io::Result<()>;
 
-    /// Removes every entry after `keep`; all of them for `None`.
-    fn truncate_after(&mut self, keep: Option<LogPos>) -> io::Result<()>;
+    /// Removes every entry after `keep`; all of them for `None`. `done` is called when they are gone for good.
+    fn truncate_after(&mut self, keep: Option<LogPos>, done: OnDurable) -> io::Result<()>;
 
     /// Removes every entry up to `upto`, which may lie beyond the last one.
     fn purge(&mut self, upto: LogPos) -> io::Result<()>;

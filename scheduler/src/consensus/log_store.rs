@@ -187,10 +187,47 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, keep: Option<LogId>) -> io::Result<()> {
-        self.with(|engine| engine.truncate_after(LogPos::of_opt(keep.as_ref())))
+        let keep = LogPos::of_opt(keep.as_ref());
+        let (tx, rx) = oneshot::channel();
+        self.with(|engine| engine.truncate_after(keep, OnDurable::new(move |result| drop(tx.send(result)))))?;
+        // Waited for: a snapshot that ends inside the old tail may be durable next, and behind it that tail makes no log.
+        rx.await.map_err(|_| io::Error::other("the log engine dropped a truncation"))?
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.with(|engine| engine.purge(LogPos::of(&upto)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::consensus::engine::Record;
+    use crate::consensus::{OnSync, WalEngine, WalLimits};
+
+    #[tokio::test]
+    async fn a_truncation_is_on_the_disk_before_openraft_hears_of_it() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Long enough that nothing but a waiting caller makes the log write.
+        let limits = WalLimits { seal_after_ms: 60_000, ..WalLimits::default() };
+        let open = |dir: &Path| WalEngine::open(dir, limits, OnSync::ignored()).unwrap();
+        let pos = |index| LogPos { term: 1, index };
+        let mut engine = open(dir.path());
+        let records = (0..4).map(|index| Record { pos: pos(index), body: Bytes::from_static(b"body") }).collect();
+        let (tx, rx) = mpsc::sync_channel(1);
+        engine.append(records, OnDurable::new(move |result| tx.send(result).unwrap())).unwrap();
+        rx.recv().unwrap().unwrap();
+        let mut store = LogStore::new(Box::new(engine), None, Instruments::default());
+        store.truncate_after(Some(pos(1).log_id())).await.unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        assert_eq!(open(copy.path()).state().last, Some(pos(1)));
     }
 }

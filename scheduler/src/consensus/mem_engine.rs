@@ -197,11 +197,11 @@ impl LogEngine for MemEngine {
         self.write(Write::Append(records), Some(done))
     }
 
-    fn truncate_after(&mut self, keep: Option<LogPos>) -> io::Result<()> {
+    fn truncate_after(&mut self, keep: Option<LogPos>, done: OnDurable) -> io::Result<()> {
         if keep < self.now.state.committed {
             return Err(refuse(format!("truncating after {keep:?} would remove committed entries")));
         }
-        self.write(Write::Truncate(keep), None)
+        self.write(Write::Truncate(keep), Some(done))
     }
 
     fn purge(&mut self, upto: LogPos) -> io::Result<()> {

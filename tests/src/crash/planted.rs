@@ -162,8 +162,10 @@ impl LogEngine for Planted {
         Ok(())
     }
 
-    fn truncate_after(&mut self, keep: Option<LogPos>) -> io::Result<()> {
-        self.put(vec![Frame::Truncate(keep)])
+    fn truncate_after(&mut self, keep: Option<LogPos>, done: OnDurable) -> io::Result<()> {
+        self.put(vec![Frame::Truncate(keep)])?;
+        done.report(self.sync_log());
+        Ok(())
     }
 
     fn purge(&mut self, upto: LogPos) -> io::Result<()> {

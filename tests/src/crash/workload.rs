@@ -288,8 +288,9 @@ impl Driver {
         // The first index to go.
         let cut = self.dice.between(low, last.index);
         let keep = cut.checked_sub(1).and_then(|index| self.at(index)).or(self.purged);
-        self.began(Op::Truncate(keep));
-        self.engine.truncate_after(keep)?;
+        let number = self.began(Op::Truncate(keep));
+        let done = self.on_durable(number);
+        self.engine.truncate_after(keep, done)?;
         self.terms.split_off(&cut);
         self.last = keep;
         self.term += 1;

@@ -153,12 +153,10 @@ impl LogEngine for WalEngine {
         self.shared.push(records.into_iter().map(Change::Entry).collect(), Some(done))
     }
 
-    /// Durable with the next batch; until then the old tail may come back, and Raft would remove it again.
-    fn truncate_after(&mut self, keep: Option<LogPos>) -> io::Result<()> {
-        if keep >= self.state().last {
-            return Ok(());
-        }
-        self.shared.push(vec![Change::Truncate(keep)], None)
+    fn truncate_after(&mut self, keep: Option<LogPos>, done: OnDurable) -> io::Result<()> {
+        // With nothing to remove, `done` still waits for what was written before.
+        let goes = keep < self.state().last;
+        self.shared.push(goes.then_some(Change::Truncate(keep)).into_iter().collect(), Some(done))
     }
 
     fn purge(&mut self, upto: LogPos) -> io::Result<()> {

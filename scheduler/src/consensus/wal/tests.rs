@@ -79,7 +79,7 @@ fn acknowledged_writes_are_there_after_reopening() {
         append(&mut engine, (0..10).map(record).collect());
         engine.save_committed(pos(8)).unwrap();
         engine.purge(pos(2)).unwrap();
-        engine.truncate_after(Some(pos(8))).unwrap();
+        waited(|done| engine.truncate_after(Some(pos(8)), done));
     }
     let want = EngineState { vote: Some(vote), committed: Some(pos(8)), purged: Some(pos(2)), last: Some(pos(8)) };
     for _ in 0..3 {
