@@ -25,6 +25,23 @@ pub struct Recording {
     before: Expect,
 }
 
+/// Lets `program` (`muster-crash-images`) live one life on the stores in `data`, and appends what it did to `record`.
+pub fn live(program: &Path, data: &Path, record: &Path, life: &Life) -> Result<()> {
+    let data = data.canonicalize()?;
+    let mut command = Command::new(program);
+    command.arg("live").arg(&data).args(life.arguments());
+    command.envs(recorded(&data, record));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = {
+        let _alone = FORKING.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        command.spawn().with_context(|| format!("{} does not start", program.display()))?
+    };
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the recorded life failed: {}: {said}", output.status);
+    Ok(())
+}
+
 /// An image with what must be in it.
 pub struct Sample {
     pub image: Image,
@@ -47,18 +64,7 @@ impl Recording {
                 }
             }
         }
-        let data = data.canonicalize()?;
-        let mut command = Command::new(program);
-        command.arg("live").arg(&data).args(life.arguments());
-        command.envs(recorded(&data, &folder.join("record")));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = {
-            let _alone = FORKING.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            command.spawn().with_context(|| format!("{} does not start", program.display()))?
-        };
-        let output = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "the recorded life failed: {}: {said}", output.status);
+        live(program, &data, &folder.join("record"), life)?;
         let recording = Self::read(folder, before)?;
         let mut disk = recording.disk()?;
         for event in &recording.events {

@@ -66,7 +66,11 @@ fn read_chain(dir: &Path, cache_bytes: usize) -> Result<Recovered, Fault> {
     }
     if let Some(last) = segments.last() {
         replay.check_whole(&last.path)?;
-        // What is only in the page cache after a killed process must be on disk before anything builds on it.
+        // A killed process leaves its last batch in the page cache, and so does a failed sync, whose pages then pass for
+        // written: a sync would not look at them again. Written once more, the disk takes them or says no.
+        if let Some((offset, batch)) = &replay.last_batch {
+            last.file.write_all_at(batch, *offset)?;
+        }
         last.file.sync_data()?;
     }
     // Only now: a log that is refused is left as it was found.
@@ -98,6 +102,8 @@ struct Replay {
     spans: Spans,
     next_batch: u64,
     last_is_empty: bool,
+    /// Where the last batch of the last file begins, and its bytes: the only ones that may not be on the disk.
+    last_batch: Option<(u64, Bytes)>,
     /// Entries up to here are in no file and must turn out to be purged.
     absent_upto: Option<LogPos>,
 }
@@ -108,7 +114,7 @@ impl Replay {
         index.state = first.map(|first| first.header.state).unwrap_or_default();
         let absent_upto = index.state.last;
         let next_batch = first.map_or(1, |first| first.header.first_batch);
-        Replay { index, spans: Spans::default(), next_batch, last_is_empty: true, absent_upto }
+        Replay { index, spans: Spans::default(), next_batch, last_is_empty: true, last_batch: None, absent_upto }
     }
 
     /// Reads one file. `until` is the first batch of the next one, if there is a next one.
@@ -121,11 +127,14 @@ impl Replay {
         let mut bytes = vec![0; usize::try_from(segment.bytes).unwrap_or(usize::MAX) - HEADER_BYTES];
         segment.file.read_exact_at(&mut bytes, HEADER_BYTES as u64)?;
         let bytes = Bytes::from(bytes);
+        self.last_batch = None;
         let mut at = 0;
         while until.is_none_or(|until| self.next_batch < until) {
             match batch_at(header.number, self.next_batch, &bytes[at..]) {
                 Some((payload, length)) => {
-                    self.batch(segment, (HEADER_BYTES + at) as u64, payload)?;
+                    let offset = (HEADER_BYTES + at) as u64;
+                    self.batch(segment, offset, payload)?;
+                    self.last_batch = Some((offset, bytes.slice(at..at + length)));
                     at += length;
                 }
                 None if until.is_some() => {
