@@ -76,6 +76,18 @@ impl DurableError {
         matches!(self, Self::Missing { .. })
     }
 
+    /// Whether a folder's sync failed because nothing can be made in it: it is another owner's, or of a file system that is
+    /// only read or has nothing to sync. So we made nothing there that would wait for a sync.
+    fn is_of_foreign_folder(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Io { cause, .. } => {
+                matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem)
+            }
+            _ => false,
+        }
+    }
+
     fn from_io(path: &Path, doing: &'static str, cause: io::Error) -> Self {
         let path = path.to_owned();
         match cause.kind() {
@@ -163,7 +175,8 @@ pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DurableErr
     Ok(bytes)
 }
 
-/// Makes a folder (mode 0700) and its missing parents, each synced into its parent. An existing folder is left as it is.
+/// Makes a folder (mode 0700) and its missing parents, each synced into its parent. An existing folder is left as it is, and
+/// synced into its parent as well: who made it may have been killed before that.
 pub fn create_folder(path: &Path) -> Result<(), DurableError> {
     make_with_parents(path, &mut |parent| sync_folder(parent))
 }
@@ -178,11 +191,14 @@ fn make_with_parents(
     settle: &mut dyn FnMut(&Path) -> Result<(), DurableError>,
 ) -> Result<(), DurableError> {
     let failed = |cause| DurableError::from_io(path, "create the folder", cause);
-    if path.is_dir() {
-        return Ok(());
-    }
     let parent = folder_of(path);
-    if parent != path && !parent.is_dir() {
+    if path.is_dir() {
+        return match settle(parent) {
+            Err(error) if error.is_of_foreign_folder() => Ok(()),
+            settled => settled,
+        };
+    }
+    if parent != path {
         make_with_parents(parent, settle)?;
     }
     match fs::create_dir(path) {
@@ -263,6 +279,34 @@ mod tests {
         remove(&path).expect("gone already");
         assert!(read_limited(&path, LIMIT).expect_err("gone").is_missing());
         assert!(matches!(write_atomic(&folder.path().join("no/x"), b""), Err(DurableError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_folder_found_there_is_synced_into_its_parent_like_a_new_one() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let (old, new) = (folder.path().join("old"), folder.path().join("old/a/b"));
+        fs::create_dir(&old).expect("created");
+        let mut synced = Vec::new();
+        let mut settle = |parent: &Path| -> Result<(), DurableError> {
+            synced.push(parent.to_owned());
+            Ok(())
+        };
+        make_with_parents(&old, &mut settle).expect("it is there");
+        make_with_parents(&new, &mut settle).expect("made");
+        let (top, a) = (folder.path().to_owned(), old.join("a"));
+        assert_eq!(synced, [top.clone(), top, old, a]);
+    }
+
+    #[test]
+    fn a_parent_in_which_we_could_make_nothing_need_not_be_synced_and_a_failed_disk_is_told_of() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let settled = |errno| {
+            let failed = |parent: &Path| DurableError::from_io(parent, "sync", io::Error::from_raw_os_error(errno));
+            make_with_parents(folder.path(), &mut |parent| Err(failed(parent)))
+        };
+        let (denied, no_sync, read_only, failed) = (13, 22, 30, 5);
+        assert!([denied, no_sync, read_only].into_iter().all(|errno| settled(errno).is_ok()));
+        assert!(matches!(settled(failed), Err(DurableError::Io { .. })));
     }
 
     #[test]

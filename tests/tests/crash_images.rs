@@ -143,3 +143,17 @@ fn what_only_the_page_cache_may_hold_is_written_again_before_it_is_synced_and_tr
     assert!(before[to..].iter().all(|byte| *byte == 0), "a later batch follows");
     assert!(was_synced(&events, &path));
 }
+
+#[test]
+fn a_name_that_was_found_is_synced_before_anything_is_written_under_it() {
+    let stores = Stores::new();
+    stores.lived(0);
+    let events = stores.lived(0);
+    let opened = events.iter().position(|event| matches!(event, Event::Mark(_))).expect("the stores were opened");
+    let opening = &events[..opened];
+    let made = opening.iter().find(|event| matches!(event, Event::Renamed { .. }));
+    assert_eq!(made, None, "the empty file of the log was not taken on, and this test shows nothing");
+    for folder in ["log", "snapshots"] {
+        assert!(was_synced(opening, folder), "{folder} was trusted as the page cache has it");
+    }
+}

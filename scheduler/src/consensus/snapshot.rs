@@ -263,6 +263,8 @@ impl SnapshotStore {
             let found = newest.map_or("nothing".to_owned(), |last| format!("entry {last}"));
             return Err(SnapshotError::Gap { dir: dir.to_owned(), purged, found });
         }
+        // Who published the newest may have been killed before its name was durable, and the log will be purged up to it.
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         Ok(SnapshotStore { dir: dir.to_owned(), kept: Arc::new(Mutex::new(kept)) })
     }
 

@@ -92,7 +92,11 @@ impl WalEngine {
         let state = recovered.index.state;
         let mut segments: Vec<_> = recovered.segments.into_iter().collect();
         let active = match segments.pop_if(|_| recovered.last_is_empty) {
-            Some(empty) => empty,
+            Some(empty) => {
+                // Who made it may have been killed before its name was durable.
+                segment::sync_folder(dir).map_err(io)?;
+                empty
+            }
             None => {
                 let previous = segments.last().map_or(0, |last| last.header.number);
                 let first_batch = recovered.next_batch;
