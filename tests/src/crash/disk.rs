@@ -154,6 +154,8 @@ impl Disk {
                 let (covers, since) = self.syncs.remove(token).context("a sync ends that never began")?;
                 if *good {
                     self.settle(covers, since);
+                } else {
+                    self.lose(covers, since);
                 }
             }
             Event::Mark(_) => {}
@@ -201,6 +203,16 @@ impl Disk {
         });
     }
 
+    /// A sync that failed: Linux takes the pages it covers for written, so no later sync brings them to the disk, and yet a
+    /// reader sees them until the power goes. Lengths and names are the file system's own and go on waiting.
+    fn lose(&mut self, covers: Option<Id>, since: u64) {
+        for (id, file) in &mut self.files {
+            if covers.is_none_or(|covered| covered == *id) {
+                file.pending.retain(|(at, change)| *at >= since || matches!(change, Change::Length(_)));
+            }
+        }
+    }
+
     fn known(&self, id: u64) -> Result<Id> {
         self.ids.get(&id).copied().with_context(|| format!("the record never said what {id} is"))
     }
@@ -243,5 +255,27 @@ impl Change {
             }
             Change::Length(length) => content.resize(*length as usize, 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_sync_covered_is_lost_whatever_is_synced_later() {
+        let written = |offset, bytes: &[u8]| Event::Written { id: 7, offset, bytes: bytes.to_vec() };
+        let sync = |token, good| [Event::SyncBegan { token, id: Some(7) }, Event::SyncEnded { token, good }];
+        let mut disk = Disk { next_id: ROOT + 1, ..Disk::default() };
+        let mut play = |events: &[Event]| events.iter().for_each(|event| disk.step(event).unwrap());
+        play(&[Event::Created { id: 7, path: "file".into() }, written(0, b"kept")]);
+        play(&sync(1, true));
+        play(&[written(4, b"lost"), Event::SyncBegan { token: 2, id: Some(7) }, written(8, b"late")]);
+        play(&[Event::SyncEnded { token: 2, good: false }]);
+        play(&sync(3, true));
+        let file = disk.files.values().next().unwrap();
+        assert_eq!(file.durable, b"kept\0\0\0\0late");
+        assert_eq!(file.now, b"keptlostlate");
+        assert!(file.pending.is_empty());
     }
 }

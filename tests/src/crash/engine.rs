@@ -14,12 +14,13 @@ pub enum Engine {
     Planted(Flaw),
 }
 
-const NAMES: [(&str, Engine); 5] = [
+const NAMES: [(&str, Engine); 6] = [
     ("wal", Engine::Wal),
     ("planted-none", Engine::Planted(Flaw::None)),
     ("planted-no-sync", Engine::Planted(Flaw::NoSync)),
     ("planted-vote-unsynced", Engine::Planted(Flaw::VoteUnsynced)),
     ("planted-rename-without-folder-sync", Engine::Planted(Flaw::RenameWithoutFolderSync)),
+    ("planted-retry-after-failed-sync", Engine::Planted(Flaw::RetryAfterFailedSync)),
 ];
 
 impl Engine {

@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::expect::Expect;
 use super::image::{Image, check_record_is_whole};
 use super::mark::Mark;
-use super::preload::recorded;
+use super::preload::{failing_once, recorded};
 use super::record::{Event, parse};
 use super::workload::{Life, folders};
 use anyhow::{Context, Result, ensure};
@@ -30,7 +30,7 @@ pub fn live(program: &Path, data: &Path, record: &Path, life: &Life) -> Result<(
     let data = data.canonicalize()?;
     let mut command = Command::new(program);
     command.arg("live").arg(&data).args(life.arguments());
-    command.envs(recorded(&data, record));
+    command.envs(recorded(&data, record)).envs([failing_once(&record.with_extension("failure"))]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = {
         let _alone = FORKING.write().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -3,6 +3,7 @@
 //! A file of frames `length(4) crc(4) payload`, synced before each acknowledgement; the vote is a file of its own, written
 //! aside, synced and renamed; a purge writes the log anew in the same way.
 
+use super::preload::fail_next_sync;
 use anyhow::Context;
 use bytes::Bytes;
 use muster_scheduler::consensus::{EngineState, LogEngine, LogPos, OnDurable, Record, SavedVote};
@@ -21,7 +22,12 @@ pub enum Flaw {
     VoteUnsynced,
     /// Files are synced and renamed, and their folder is not synced.
     RenameWithoutFolderSync,
+    /// The disk fails a sync now and then, and the engine simply syncs again.
+    RetryAfterFailedSync,
 }
+
+/// With [`Flaw::RetryAfterFailedSync`]: of so many syncs of the log, one fails.
+const SYNCS_TO_A_FAILURE: u64 = 5;
 
 #[derive(Serialize, Deserialize)]
 enum Frame {
@@ -35,6 +41,7 @@ pub struct Planted {
     dir: PathBuf,
     flaw: Flaw,
     log: File,
+    syncs: u64,
     state: EngineState,
     entries: BTreeMap<u64, Record>,
 }
@@ -53,8 +60,14 @@ impl Planted {
             }
         }
         let log = OpenOptions::new().append(true).read(true).open(&path)?;
-        let mut planted =
-            Planted { dir: dir.to_owned(), flaw, log, state: EngineState::default(), entries: BTreeMap::new() };
+        let mut planted = Planted {
+            dir: dir.to_owned(),
+            flaw,
+            log,
+            syncs: 0,
+            state: EngineState::default(),
+            entries: BTreeMap::new(),
+        };
         let bytes = fs::read(&path)?;
         let mut rest = &bytes[..];
         while let Some((payload, later)) = frame(rest) {
@@ -105,8 +118,18 @@ impl Planted {
         Ok(())
     }
 
-    fn sync_log(&self) -> io::Result<()> {
-        if self.flaw == Flaw::NoSync { Ok(()) } else { self.log.sync_data() }
+    fn sync_log(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        match self.flaw {
+            Flaw::NoSync => Ok(()),
+            Flaw::RetryAfterFailedSync => {
+                if self.syncs.is_multiple_of(SYNCS_TO_A_FAILURE) {
+                    fail_next_sync()?;
+                }
+                self.log.sync_data().or_else(|_| self.log.sync_data())
+            }
+            Flaw::None | Flaw::VoteUnsynced | Flaw::RenameWithoutFolderSync => self.log.sync_data(),
+        }
     }
 
     /// Puts a file in the place of another.
@@ -118,7 +141,7 @@ impl Planted {
             file.sync_all()?;
         }
         fs::rename(&aside, self.dir.join(name))?;
-        if matches!(self.flaw, Flaw::None | Flaw::VoteUnsynced) {
+        if !matches!(self.flaw, Flaw::NoSync | Flaw::RenameWithoutFolderSync) {
             File::open(&self.dir)?.sync_all()?;
         }
         Ok(())

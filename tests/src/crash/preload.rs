@@ -2,8 +2,11 @@
 
 use crate::binary::build;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+const FAIL_SYNC: &str = "MUSTER_CRASH_FAIL_SYNC";
 
 /// Path of `libcrash_recorder.so`.
 pub fn library() -> &'static PathBuf {
@@ -23,5 +26,10 @@ pub fn recorded(folder: &Path, record: &Path) -> Vec<(String, OsString)> {
 
 /// What is added to [`recorded`] so that the next sync fails once while `wish` is there.
 pub fn failing_once(wish: &Path) -> (String, OsString) {
-    ("MUSTER_CRASH_FAIL_SYNC".to_owned(), wish.as_os_str().to_owned())
+    (FAIL_SYNC.to_owned(), wish.as_os_str().to_owned())
+}
+
+/// Wishes that the next sync of this process fails, if it was started with [`failing_once`]; does nothing elsewhere.
+pub fn fail_next_sync() -> io::Result<()> {
+    std::env::var_os(FAIL_SYNC).map_or(Ok(()), |wish| std::fs::write(wish, ""))
 }
