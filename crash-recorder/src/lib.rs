@@ -5,7 +5,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `MUSTER_CRASH_DIR` | the folder that is watched, absolute and without links; without it every call just passes |
-//! | `MUSTER_CRASH_RECORD` | the file the record is appended to; it lies outside the folder |
+//! | `MUSTER_CRASH_RECORD` | the file the record is appended to; it lies outside the folder and is one process's alone |
 //! | `MUSTER_CRASH_FAIL_SYNC` | while this file exists, the next sync of something watched fails once with `EIO`, and the file is removed |
 //!
 //! The record is a sequence of events in one order over all threads: a kind (one byte), the length of the rest (u32), the
@@ -28,7 +28,7 @@
 //!
 //! A sync covers what was written before it began and counts from when it ended. `sync_file_range` promises nothing after a
 //! power cut, so it is no event. Only calls through the C library are seen: whoever makes a record compares the folder with
-//! the record played to its end.
+//! the record played to its end. `openat2` and `syscall` itself are among what only that comparison notices.
 
 #![allow(clippy::missing_safety_doc, reason = "the contract of every call is the C library's")]
 

@@ -1,5 +1,7 @@
 //! The events and the file they go to.
 
+use crate::watch::look;
+use std::cell::Cell;
 use std::os::fd::RawFd;
 
 /// What happened to a file; the table in the crate's documentation is the format.
@@ -100,8 +102,11 @@ fn length_of(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).expect("one call writes less than 4 GiB").to_le_bytes()
 }
 
-/// The open record.
-pub struct Record(RawFd);
+/// The open record, and how long this process has made it.
+pub struct Record {
+    fd: RawFd,
+    bytes: Cell<u64>,
+}
 
 impl Record {
     /// Opens the file for appending, made if missing.
@@ -109,16 +114,26 @@ impl Record {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
         // SAFETY: a C string that lives through the call.
         let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) };
-        RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).map(Record)
+        RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).map(|fd| Record { fd, bytes: Cell::new(0) })
     }
 
-    /// Appends an event. A record with a hole would prove nothing, so a failure ends the process.
+    /// Appends an event. Another process has ids of its own, so a record that grew by itself says that it is not whole.
     pub fn put(&self, event: &Event<'_>) {
+        let there = look(self.fd).map_or(self.bytes.get(), |(_, length)| length);
+        if there != self.bytes.replace(there) {
+            self.append(&Event::Unseen { what: b"a second process wrote into the same record" });
+        }
+        self.append(event);
+    }
+
+    /// A record with a hole would prove nothing, so a failure ends the process.
+    fn append(&self, event: &Event<'_>) {
         let whole = event.encode();
+        self.bytes.set(self.bytes.get() + whole.len() as u64);
         let mut rest = &whole[..];
         while !rest.is_empty() {
             // SAFETY: the buffer is as long as said.
-            let wrote = unsafe { libc::syscall(libc::SYS_write, self.0, rest.as_ptr(), rest.len()) };
+            let wrote = unsafe { libc::syscall(libc::SYS_write, self.fd, rest.as_ptr(), rest.len()) };
             match usize::try_from(wrote) {
                 Ok(wrote) => rest = &rest[wrote..],
                 Err(_) => {

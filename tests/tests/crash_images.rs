@@ -157,3 +157,14 @@ fn a_name_that_was_found_is_synced_before_anything_is_written_under_it() {
         assert!(was_synced(opening, folder), "{folder} was trusted as the page cache has it");
     }
 }
+
+#[test]
+fn a_record_into_which_a_second_process_wrote_is_refused() {
+    let stores = Stores::new();
+    let record = stores.0.path().join("record");
+    stores.live(0, &record);
+    stores.live(0, &record);
+    let refused =
+        parse(&fs::read(record).unwrap()).expect_err("two processes count their files each from 0").to_string();
+    assert!(refused.contains("second process"), "{refused}");
+}

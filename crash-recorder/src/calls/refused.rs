@@ -88,3 +88,14 @@ pub unsafe extern "C" fn pwritev2(
     unseen(fd, b"pwritev2");
     unsafe { libc::syscall(libc::SYS_pwritev2, fd, parts, count, offset, 0, flags) as ssize_t }
 }
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pwritev64v2(
+    fd: c_int,
+    parts: *const libc::iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    unsafe { pwritev2(fd, parts, count, offset, flags) }
+}
