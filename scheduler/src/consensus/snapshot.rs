@@ -157,7 +157,11 @@ impl SnapshotFile {
         let failed = |cause| SnapshotError::Io { path: path.to_owned(), cause };
         let damaged = |why: &str| SnapshotError::Damaged { path: path.to_owned(), why: why.to_owned() };
         let file = File::open(path).map_err(failed)?;
-        let file_bytes = file.metadata().map_err(failed)?.len();
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        let file_bytes = metadata.len();
         if file_bytes < (FIXED_BYTES + CRC_BYTES + SHA_BYTES) as u64 || file_bytes > SNAPSHOT_BYTES_MAX {
             return Err(damaged(&format!("it has {file_bytes} bytes")));
         }
@@ -237,11 +241,11 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Opens the folder, which must exist. Unfinished files are removed; damaged ones are renamed and reported, and an
-    /// older one is used if the log still begins inside it.
+    /// Opens the folder, which must exist. Unfinished files are removed; damaged ones are renamed and reported, those that
+    /// cannot be read are left and reported, and an older one is used if the log still begins inside it.
     pub(crate) fn open(dir: &Path, purged: Option<LogPos>) -> Result<Self, SnapshotError> {
         let failed = |cause| SnapshotError::Io { path: dir.to_owned(), cause };
-        let mut kept = Vec::new();
+        let (mut kept, mut unreadable) = (Vec::new(), None);
         for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
@@ -252,6 +256,10 @@ impl SnapshotStore {
                         tracing::error!(path = %path.display(), why, "moved a damaged snapshot aside");
                         fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
                     }
+                    Err(error @ SnapshotError::Io { .. }) => {
+                        tracing::error!(%error, "left a snapshot that cannot be read");
+                        unreadable = Some(error);
+                    }
                     Err(error) => return Err(error),
                 },
                 _ => {}
@@ -259,7 +267,12 @@ impl SnapshotStore {
         }
         kept.sort_by_key(|file| file.head.last);
         let newest = kept.last().and_then(SnapshotFile::last);
-        if let Some(purged) = purged.filter(|purged| newest.is_none_or(|last| last.index < purged.index)) {
+        let short = purged.filter(|purged| newest.is_none_or(|last| last.index < purged.index));
+        // The disk may yet give it back.
+        if let Some(error) = unreadable.filter(|_| short.is_some() || kept.is_empty()) {
+            return Err(error);
+        }
+        if let Some(purged) = short {
             let found = newest.map_or("nothing".to_owned(), |last| format!("entry {last}"));
             return Err(SnapshotError::Gap { dir: dir.to_owned(), purged, found });
         }

@@ -47,6 +47,29 @@ fn a_damaged_newest_is_moved_aside_and_the_older_used() {
 }
 
 #[test]
+fn a_newest_that_cannot_be_read_is_left_and_the_older_used_if_the_log_reaches_back_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    let older = store.write(&meta(10), b"older").unwrap();
+    let newer = store.write(&meta(20), b"newer").unwrap();
+    // A folder cannot be read as a file, and neither can a bad sector.
+    let unreadable = dir.path().join(format!("snapshot-{:020}-{:020}.snap", 2, 30));
+    fs::create_dir(&unreadable).unwrap();
+    let purged = |index| Some(LogPos { term: 2, index });
+    let store = SnapshotStore::open(dir.path(), purged(10)).unwrap();
+    assert_eq!(store.newest().unwrap().state().unwrap(), b"newer");
+    assert!(unreadable.is_dir(), "it was moved: {:?}", files(dir.path()));
+    let refused = |purged| match SnapshotStore::open(dir.path(), purged) {
+        Err(SnapshotError::Io { path, .. }) => path == unreadable,
+        _ => false,
+    };
+    assert!(refused(purged(21)), "the log begins behind what can be read");
+    fs::remove_file(&older.path).unwrap();
+    fs::remove_file(&newer.path).unwrap();
+    assert!(refused(None), "nothing can be read");
+}
+
+#[test]
 fn every_flipped_byte_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path(), None).unwrap();
