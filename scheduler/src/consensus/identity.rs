@@ -57,6 +57,17 @@ pub enum IdentityError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] DurableError),
+    /// A later build of muster wrote the file in a format that this one does not know.
+    #[error(
+        "{} has format {version}, and this muster knows formats up to {}; run the version of muster that wrote it; nothing \
+         was changed", path.display(), VERSION
+    )]
+    Newer {
+        /// The identity file.
+        path: PathBuf,
+        /// Its format.
+        version: u8,
+    },
     /// The file is whole but makes no sense.
     #[error("{} is damaged: {why}; restore it, or remove the server and add it under a new id", path.display())]
     Damaged {
@@ -163,8 +174,11 @@ impl Identity {
 
 fn parse(path: &Path, version: u8, bytes: &[u8]) -> Result<Facts, IdentityError> {
     let damaged = |why: String| IdentityError::Damaged { path: path.to_owned(), why };
-    if version != VERSION {
-        return Err(damaged(format!("it has version {version}; this program knows {VERSION}")));
+    if version > VERSION {
+        return Err(IdentityError::Newer { path: path.to_owned(), version });
+    }
+    if version < VERSION {
+        return Err(damaged(format!("no muster ever wrote format {version}")));
     }
     serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))
 }
@@ -242,6 +256,17 @@ mod tests {
             assert!(matches!(refused, Err(IdentityError::LogLost { voted_term: 5, .. })), "{log:?}");
         }
         assert!(Identity::open(dir.path(), "c", 1, &voted(5)).is_ok());
+    }
+
+    #[test]
+    fn an_identity_of_a_newer_format_is_refused_as_such_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        durable::write_sealed(&path, VERSION + 1, b"whatever it will be").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let refused = Identity::open(dir.path(), "c", 1, &EngineState::default()).err().unwrap();
+        assert!(matches!(refused, IdentityError::Newer { version: 2, .. }), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
     #[test]

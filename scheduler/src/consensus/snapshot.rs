@@ -50,6 +50,17 @@ pub enum SnapshotError {
         /// What is wrong.
         why: String,
     },
+    /// A later build of muster wrote it in a format that this one does not know.
+    #[error(
+        "snapshot {} has format {version}, and this muster knows formats up to {}; run the version of muster that wrote it; \
+         nothing was changed", path.display(), VERSION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        version: u16,
+    },
     /// No usable snapshot reaches the beginning of the log.
     #[error(
         "the log in {} begins behind entry {purged}, but the newest usable snapshot ends at {found}. This server's state \
@@ -152,7 +163,7 @@ impl SnapshotFile {
         Ok(state)
     }
 
-    /// Opens a file and checks every byte of it.
+    /// Opens a file and checks every byte of it; first that this build knows its format.
     pub(crate) fn open(path: &Path) -> Result<Self, SnapshotError> {
         let failed = |cause| SnapshotError::Io { path: path.to_owned(), cause };
         let damaged = |why: &str| SnapshotError::Damaged { path: path.to_owned(), why: why.to_owned() };
@@ -162,8 +173,9 @@ impl SnapshotFile {
             return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
         }
         let file_bytes = metadata.len();
-        if file_bytes < (FIXED_BYTES + CRC_BYTES + SHA_BYTES) as u64 || file_bytes > SNAPSHOT_BYTES_MAX {
-            return Err(damaged(&format!("it has {file_bytes} bytes")));
+        let of_wrong_length = || damaged(&format!("it has {file_bytes} bytes"));
+        if file_bytes < (FIXED_BYTES + CRC_BYTES + SHA_BYTES) as u64 {
+            return Err(of_wrong_length());
         }
         let mut fixed = [0; FIXED_BYTES];
         file.read_exact_at(&mut fixed, 0).map_err(failed)?;
@@ -171,22 +183,19 @@ impl SnapshotFile {
             return Err(damaged("it does not begin like a snapshot"));
         }
         let version = u16::from_le_bytes([fixed[8], fixed[9]]);
+        fixed[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        let head = sound_head(&file, &fixed, file_bytes).map_err(failed)?;
         if version != VERSION {
-            return Err(damaged(&format!("version {version} is not {VERSION}")));
+            // A head that is sound under our own version had another one by damage.
+            let newer = version > VERSION && head.is_err();
+            let path = path.to_owned();
+            return Err(if newer { SnapshotError::Newer { path, version } } else { damaged("its version is wrong") });
         }
-        let head_bytes = u32::from_le_bytes([fixed[10], fixed[11], fixed[12], fixed[13]]) as usize;
-        if head_bytes > HEAD_BYTES_MAX || (FIXED_BYTES + head_bytes + CRC_BYTES + SHA_BYTES) as u64 > file_bytes {
-            return Err(damaged("its head is longer than the file"));
+        if file_bytes > SNAPSHOT_BYTES_MAX {
+            return Err(of_wrong_length());
         }
-        let mut head = vec![0; head_bytes + CRC_BYTES];
-        file.read_exact_at(&mut head, FIXED_BYTES as u64).map_err(failed)?;
-        let crc = head.split_off(head_bytes);
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&fixed);
-        hasher.update(&head);
-        if hasher.finalize().to_le_bytes()[..] != crc[..] {
-            return Err(damaged("the checksum of its head is wrong"));
-        }
+        let head = head.map_err(damaged)?;
+        let head_bytes = head.len();
         let head: Head = postcard::from_bytes(&head).map_err(|error| damaged(&error.to_string()))?;
         let body_at = (FIXED_BYTES + head_bytes + CRC_BYTES) as u64;
         if body_at.saturating_add(head.body_bytes).saturating_add(SHA_BYTES as u64) != file_bytes
@@ -213,6 +222,22 @@ impl SnapshotFile {
     fn io(&self, cause: io::Error) -> SnapshotError {
         SnapshotError::Io { path: self.path.clone(), cause }
     }
+}
+
+/// The encoded head behind `fixed`, or what is wrong with it.
+fn sound_head(file: &File, fixed: &[u8; FIXED_BYTES], file_bytes: u64) -> io::Result<Result<Vec<u8>, &'static str>> {
+    let head_bytes = u32::from_le_bytes([fixed[10], fixed[11], fixed[12], fixed[13]]) as usize;
+    if head_bytes > HEAD_BYTES_MAX || (FIXED_BYTES + head_bytes + CRC_BYTES + SHA_BYTES) as u64 > file_bytes {
+        return Ok(Err("its head is longer than the file"));
+    }
+    let mut head = vec![0; head_bytes + CRC_BYTES];
+    file.read_exact_at(&mut head, FIXED_BYTES as u64)?;
+    let crc = head.split_off(head_bytes);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(fixed);
+    hasher.update(&head);
+    let sound = hasher.finalize().to_le_bytes()[..] == crc[..];
+    Ok(if sound { Ok(head) } else { Err("the checksum of its head is wrong") })
 }
 
 /// A stretch of a file as a reader, without moving the file's own cursor.
@@ -245,17 +270,14 @@ impl SnapshotStore {
     /// cannot be read are left and reported, and an older one is used if the log still begins inside it.
     pub(crate) fn open(dir: &Path, purged: Option<LogPos>) -> Result<Self, SnapshotError> {
         let failed = |cause| SnapshotError::Io { path: dir.to_owned(), cause };
-        let (mut kept, mut unreadable) = (Vec::new(), None);
+        let (mut kept, mut unfinished, mut damaged, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), None);
         for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("tmp") => fs::remove_file(&path).map_err(failed)?,
+                Some("tmp") => unfinished.push(path),
                 Some(EXTENSION) => match SnapshotFile::open(&path) {
                     Ok(file) => kept.push(file),
-                    Err(SnapshotError::Damaged { path, why }) => {
-                        tracing::error!(path = %path.display(), why, "moved a damaged snapshot aside");
-                        fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
-                    }
+                    Err(SnapshotError::Damaged { path, why }) => damaged.push((path, why)),
                     Err(error @ SnapshotError::Io { .. }) => {
                         tracing::error!(%error, "left a snapshot that cannot be read");
                         unreadable = Some(error);
@@ -264,6 +286,14 @@ impl SnapshotStore {
                 },
                 _ => {}
             }
+        }
+        // Only now: a folder with a file of a newer format is left as it was found.
+        for path in unfinished {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+        for (path, why) in damaged {
+            tracing::error!(path = %path.display(), why, "moved a damaged snapshot aside");
+            fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
         }
         kept.sort_by_key(|file| file.head.last);
         let newest = kept.last().and_then(SnapshotFile::last);

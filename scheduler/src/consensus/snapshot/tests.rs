@@ -70,6 +70,32 @@ fn a_newest_that_cannot_be_read_is_left_and_the_older_used_if_the_log_reaches_ba
 }
 
 #[test]
+fn a_snapshot_of_a_newer_format_ends_the_start_and_keeps_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(dir.path(), None).unwrap();
+    store.write(&meta(10), b"older").unwrap();
+    let newest = store.write(&meta(20), b"newer").unwrap();
+    let mut bytes = fs::read(&newest.path).unwrap();
+    bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
+    // By damage alone it is no newer format: the checksum is still that of ours.
+    fs::write(&newest.path, &bytes).unwrap();
+    assert!(matches!(SnapshotFile::open(&newest.path), Err(SnapshotError::Damaged { .. })));
+    let head_end = newest.body_at as usize - CRC_BYTES;
+    let crc = crc32fast::hash(&bytes[..head_end]).to_le_bytes();
+    bytes[head_end..head_end + CRC_BYTES].copy_from_slice(&crc);
+    let sha_at = bytes.len() - SHA_BYTES;
+    let sha = Sha256::digest(&bytes[..sha_at]);
+    bytes[sha_at..].copy_from_slice(&sha);
+    fs::write(&newest.path, &bytes).unwrap();
+    fs::write(dir.path().join("new.tmp"), b"half a snapshot").unwrap();
+    let before = files(dir.path());
+    let refused = SnapshotStore::open(dir.path(), None).err().unwrap();
+    assert!(matches!(refused, SnapshotError::Newer { version: 2, .. }), "{refused}");
+    assert!(refused.to_string().contains("nothing was changed"), "{refused}");
+    assert_eq!((files(dir.path()), fs::read(&newest.path).unwrap()), (before, bytes));
+}
+
+#[test]
 fn every_flipped_byte_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let store = SnapshotStore::open(dir.path(), None).unwrap();

@@ -23,6 +23,16 @@ pub enum OpenError {
         /// Which file, and what is wrong with it.
         what: String,
     },
+    /// A later build of muster wrote it in a format that this one does not know.
+    #[error(
+        "the log in {} is of a newer format: {what}; run the version of muster that wrote it; nothing was changed", dir.display()
+    )]
+    Newer {
+        /// The folder of the log.
+        dir: PathBuf,
+        /// Which file, and what in it is newer.
+        what: String,
+    },
     /// The folder itself cannot be used.
     #[error("the log in {} cannot be opened: {cause}", dir.display())]
     Io {

@@ -85,12 +85,23 @@ impl Change {
     }
 }
 
+/// Why a batch cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    Malformed,
+    /// A change of a kind that only a later build knows.
+    Newer(u8),
+}
+
 /// Reads the changes of one batch; with each, where in the payload its body begins (0 unless it is an entry).
-pub(crate) fn read_all(payload: &Bytes) -> Result<Vec<(Change, usize)>, &'static str> {
+pub(crate) fn read_all(payload: &Bytes) -> Result<Vec<(Change, usize)>, Unread> {
     let mut changes = Vec::new();
     let mut at = 0;
     while at < payload.len() {
-        let (change, next) = read_one(payload, at).ok_or("a change in it cannot be read")?;
+        if payload[at] > COMMITTED {
+            return Err(Unread::Newer(payload[at]));
+        }
+        let (change, next) = read_one(payload, at).ok_or(Unread::Malformed)?;
         let body = if matches!(change, Change::Entry(_)) { at + ENTRY_HEAD_BYTES } else { 0 };
         changes.push((change, body));
         at = next;
@@ -188,7 +199,8 @@ mod tests {
         for cut in 0..payload.len() {
             assert_eq!(read_all(&payload.slice(..cut)).is_ok(), cut == 0 || ends.contains(&cut), "cut at {cut}");
         }
-        assert!(read_all(&Bytes::from_static(b"\x09")).is_err());
+        assert_eq!(read_all(&Bytes::from_static(b"\x09")), Err(Unread::Newer(9)));
+        assert_eq!(read_all(&Bytes::from_static(b"\x00")), Err(Unread::Malformed));
         let mut two_ways = vec![TRUNCATE];
         two_ways.extend([0; 16]);
         two_ways.push(1);

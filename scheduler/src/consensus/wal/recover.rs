@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use super::error::OpenError;
 use super::index::{Index, Place};
-use super::record::{Change, read_all};
+use super::record::{Change, Unread, read_all};
 use super::sector::{self, SECTOR_BYTES, Sector};
-use super::segment::{self, HEADER_BYTES, Segment};
+use super::segment::{self, HEADER_BYTES, Segment, Unusable};
 use super::spans::Spans;
 use crate::consensus::types::LogPos;
 
@@ -30,11 +30,10 @@ pub(crate) struct Recovered {
     pub last_is_empty: bool,
 }
 
-/// Damage, told without the folder.
-struct Damage(String);
-
+/// What is wrong, told without the folder.
 enum Fault {
-    Damage(Damage),
+    Damage(String),
+    Newer(String),
     Io(io::Error),
 }
 
@@ -44,15 +43,19 @@ impl From<io::Error> for Fault {
     }
 }
 
+fn told_of(path: &Path, what: impl std::fmt::Display) -> String {
+    format!("{}: {what}", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
 fn damage(path: &Path, why: impl std::fmt::Display) -> Fault {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Fault::Damage(Damage(format!("{name}: {why}")))
+    Fault::Damage(told_of(path, why))
 }
 
 /// Reads the log in `dir`. Changes nothing but what is known to be left over.
 pub(crate) fn recover(dir: &Path, cache_bytes: usize) -> Result<Recovered, OpenError> {
     read_chain(dir, cache_bytes).map_err(|fault| match fault {
-        Fault::Damage(Damage(what)) => OpenError::Damaged { dir: dir.to_owned(), what },
+        Fault::Damage(what) => OpenError::Damaged { dir: dir.to_owned(), what },
+        Fault::Newer(what) => OpenError::Newer { dir: dir.to_owned(), what },
         Fault::Io(cause) => OpenError::Io { dir: dir.to_owned(), cause },
     })
 }
@@ -87,8 +90,9 @@ fn chain(mut files: segment::Files) -> Result<(Vec<Segment>, Vec<PathBuf>), Faul
     let mut wanted = files.last().map_or(0, |(number, _)| *number);
     while let Some((number, path)) = files.pop_if(|(number, _)| *number == wanted) {
         let segment = segment::open(&path, number).map_err(|fault| match fault {
-            Ok(why) => damage(&path, why),
-            Err(error) => Fault::Io(error),
+            Unusable::Damaged(why) => damage(&path, why),
+            Unusable::Newer(version) => Fault::Newer(told_of(&path, format!("its format is {version}"))),
+            Unusable::Io(error) => Fault::Io(error),
         })?;
         wanted = segment.header.previous;
         segments.push(segment);
@@ -154,7 +158,14 @@ impl Replay {
     fn batch(&mut self, segment: &Segment, offset: u64, payload: Vec<u8>) -> Result<(), Fault> {
         let (number, batch) = (segment.header.number, self.next_batch);
         let bad = |why: &str| damage(&segment.path, format!("batch {batch}: {why}"));
-        for (change, body) in read_all(&Bytes::from(payload)).map_err(bad)? {
+        let changes = read_all(&Bytes::from(payload)).map_err(|unread| match unread {
+            Unread::Malformed => bad("a change in it cannot be read"),
+            Unread::Newer(kind) => {
+                let what = format!("batch {batch}: a change in it is of kind {kind}");
+                Fault::Newer(told_of(&segment.path, what))
+            }
+        })?;
+        for (change, body) in changes {
             let state = &self.index.state;
             match &change {
                 Change::Entry(record) if !record.pos.may_follow(state.last) => return Err(bad("an entry is missing")),

@@ -149,6 +149,28 @@ fn damage_is_refused_and_nothing_is_removed() {
 }
 
 #[test]
+fn a_log_of_a_newer_format_is_refused_as_such_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = open(dir.path());
+    append(&mut engine, vec![record(0)]);
+    drop(engine);
+    let unfinished = dir.path().join("next.tmp");
+    std::fs::write(&unfinished, b"half a header").unwrap();
+    let file = files(dir.path()).remove(0);
+    let version = std::fs::read(&file).unwrap()[8];
+    // By damage alone it is no newer format: the checksum is still that of ours.
+    overwrite(&file, 8, &[version + 1]);
+    assert!(refused(dir.path()).contains("checksum"));
+    segment::seal_again(&file);
+    let before = std::fs::read(&file).unwrap();
+    let refused = WalEngine::open(dir.path(), limits(), OnSync::ignored()).err().unwrap();
+    assert!(matches!(refused, OpenError::Newer { .. }), "{refused}");
+    assert!(refused.to_string().contains("nothing was changed"), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    assert!(unfinished.exists(), "a refused log was changed");
+}
+
+#[test]
 fn a_sealed_log_refuses_a_vanished_last_batch() {
     let dir = tempfile::tempdir().unwrap();
     let (on_sync, syncs) = counted();
