@@ -38,6 +38,7 @@ pub fn job_of(event: &Event) -> Option<JobId> {
         | Event::GangQueued { gang, .. }
         | Event::GangEnded { gang, .. }
         | Event::Reserved { gang, .. }
+        | Event::NodesRequested { gang, .. }
         | Event::Unreserved { gang } => Some(gang.job),
         Event::JobEnded { record, .. } => Some(record.id),
         _ => None,

@@ -88,6 +88,7 @@ fn gang_ordinal(event: &Event) -> Option<u32> {
         | Event::GangQueued { gang, .. }
         | Event::GangEnded { gang, .. }
         | Event::Reserved { gang, .. }
+        | Event::NodesRequested { gang, .. }
         | Event::Unreserved { gang } => Some(gang.ordinal),
         Event::JobCancelled { ordinal, .. } => *ordinal,
         _ => None,

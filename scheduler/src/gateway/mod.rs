@@ -86,7 +86,7 @@ struct Inner {
     waits: Open,
     turns: Turns,
     /// Threads that read and render at a time; the rest of the machine is for those who renew leases and commit.
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     estimates: why::Estimates,
     looks: why::Looks,
     /// Held by whoever plays states forward for a plan or for what would help: see [`Inner::playing`].
@@ -103,7 +103,7 @@ impl Gateway {
             streams: Open::new("streams", STREAMS_MAX),
             waits: Open::new("waits", WAITS_MAX),
             turns: Turns::new(TURNS_MAX, WAITING_MAX),
-            readers: Semaphore::new(READERS_MAX),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             estimates: why::Estimates::default(),
             looks: why::Looks::default(),
             planning: Arc::default(),
@@ -195,18 +195,24 @@ impl Inner {
         }
     }
 
-    /// Like [`Inner::blocking`], for what may take long and nobody's lease waits for.
+    /// Like [`Inner::blocking`], for what may take long and nobody's lease waits for. The permit goes with the work, which goes
+    /// on when the caller has left.
     async fn reading<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,
     ) -> Result<T, ErrorInfo> {
-        let _reader = self.readers.acquire().await.map_err(|_| errors::not_read(ReadError::ShuttingDown))?;
-        self.blocking(work).await
+        let reader =
+            self.readers.clone().acquire_owned().await.map_err(|_| errors::not_read(ReadError::ShuttingDown))?;
+        self.blocking(move |inner| {
+            let _reader = reader;
+            work(inner)
+        })
+        .await
     }
 
     /// Like [`Inner::reading`], for many plays of a state: a leader has better uses for the time, and one at a time is
     /// enough for people. The turn is waited for before a reader's permit is taken, or a few of these would keep every
-    /// list waiting. It goes with the work, which goes on when the caller has left.
+    /// list waiting. It goes with the work too.
     async fn playing<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Inner) -> Result<T, ErrorInfo> + Send + 'static,

@@ -3,7 +3,7 @@
 use super::spec::without_secrets;
 use super::words::{cause_text, exit_text, gang_name, node_name, plain};
 use crate::records::{Recorded, job_of};
-use muster_common::{AttemptNo, GangId, JobId, NodeId};
+use muster_common::{AttemptNo, GangId, NodeId};
 use muster_engine::command::NodeAction;
 use muster_engine::outcome::Evidence;
 use muster_engine::{Event, State};
@@ -89,11 +89,6 @@ pub fn nodes_of(event: &Event) -> Vec<NodeId> {
     }
 }
 
-/// The job an event is about, a gang's too where history does not list the event under it.
-pub fn job_told(event: &Event) -> Option<JobId> {
-    job_of(event).or_else(|| gang_of(event).0.map(|gang| gang.job))
-}
-
 fn gang_of(event: &Event) -> (Option<GangId>, Option<AttemptNo>) {
     match event {
         Event::GangPlaced { gang, attempt, .. }
@@ -126,7 +121,7 @@ pub fn render(state: &State, recorded: &Recorded, array: bool) -> pb::Event {
         ordinal: recorded.ordinal,
         at_ms: recorded.at.0,
         kind: kind(event).into(),
-        job: job_told(event).map(|job| job.0),
+        job: job_of(event).map(|job| job.0),
         gang: gang.map(|gang| gang.ordinal),
         attempt: attempt.map(|attempt| attempt.0),
         node,
