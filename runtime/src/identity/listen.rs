@@ -1,6 +1,5 @@
 //! The listening side: TLS handshakes beside each other, bounded in number and time, and the peer handed to handlers.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -13,13 +12,13 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use super::counts::{Counts, Place};
+use super::end::End;
 use super::{Credentials, Identity, IdentityError, Peer, Role, server_config};
 use crate::clock::{Clock, SystemClock};
 use crate::shutdown::Shutdown;
@@ -308,7 +307,7 @@ pub struct TlsIo {
     _connection: OwnedSemaphorePermit,
     _share: Share,
     /// When the certificate runs out, whatever streams are open; much sooner without one.
-    end: Pin<Box<Sleep>>,
+    end: End,
 }
 
 /// Its share of what its kind may have.
@@ -318,9 +317,6 @@ enum Share {
     Named { _place: Place<(Role, String)> },
 }
 
-/// The timer takes no more; whoever is cut then connects again.
-const LIFE_MS_MAX: u64 = 365 * 24 * 3_600_000;
-
 impl TlsIo {
     fn new(
         stream: TlsStream<TcpStream>,
@@ -329,13 +325,13 @@ impl TlsIo {
         bounds: &Bounds,
     ) -> Option<Self> {
         let limits = &bounds.limits;
-        let (share, life_ms) = match &info.peer {
+        let (share, end) = match &info.peer {
             None => {
                 let Ok(permit) = bounds.anonymous.clone().try_acquire_owned() else {
                     tracing::warn!(from = %info.peer_addr, "dropped: too many connections without a certificate");
                     return None;
                 };
-                (Share::Anonymous { _permit: permit }, limits.anonymous_life_ms)
+                (Share::Anonymous { _permit: permit }, End::after(limits.anonymous_life_ms))
             }
             Some(peer) => {
                 let key = (peer.role, peer.name.clone());
@@ -343,12 +339,21 @@ impl TlsIo {
                     tracing::warn!(from = %info.peer_addr, peer = %peer.as_name().uri(), "dropped: too many connections of one name");
                     return None;
                 };
-                (Share::Named { _place: place }, peer.not_after_ms.saturating_sub(SystemClock.wall_ms()))
+                (Share::Named { _place: place }, End::at(peer.not_after_ms, SystemClock.wall_ms()))
             }
         };
-        let end = Box::pin(tokio::time::sleep(Duration::from_millis(life_ms.min(LIFE_MS_MAX))));
         Some(Self { stream, info, _connection: connection, _share: share, end })
     }
+
+    /// Asked before each read and each write: whoever takes nothing in holds the writes up, and behind those HTTP/2
+    /// reads nothing either.
+    fn over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.end.has_come(cx, || SystemClock.wall_ms())
+    }
+}
+
+fn timed_out<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Connected for TlsIo {
@@ -361,8 +366,8 @@ impl Connected for TlsIo {
 
 impl AsyncRead for TlsIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if self.over(cx) {
+            return timed_out();
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -370,6 +375,9 @@ impl AsyncRead for TlsIo {
 
 impl AsyncWrite for TlsIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.over(cx) {
+            return timed_out();
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -378,6 +386,9 @@ impl AsyncWrite for TlsIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.over(cx) {
+            return timed_out();
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -386,10 +397,15 @@ impl AsyncWrite for TlsIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.over(cx) {
+            return timed_out();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        // The last words are tried after the end too, but nobody keeps a place by not taking them in.
+        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
+        if done.is_pending() && self.over(cx) { timed_out() } else { done }
     }
 }

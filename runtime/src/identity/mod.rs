@@ -6,6 +6,7 @@
 mod authority;
 mod counts;
 mod dial;
+mod end;
 mod error;
 mod folder;
 mod listen;

@@ -29,10 +29,14 @@ async fn bare(served: &Served) -> TcpStream {
 }
 
 async fn open(served: &Served, ca: &Authority, identity: Option<&Identity>) -> TlsStream<TcpStream> {
+    secured(bare(served).await, ca, identity).await
+}
+
+async fn secured(stream: TcpStream, ca: &Authority, identity: Option<&Identity>) -> TlsStream<TcpStream> {
     let trust = Trust::Ca(ca.ca_pem().to_owned());
     let config = client_config(identity, &trust, Expect::server(), &[b"h2"]).expect("settings");
     let to = ServerName::try_from(Role::Server.dns()).expect("a name");
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(to, bare(served).await).await.expect("a good server")
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(to, stream).await.expect("a good server")
 }
 
 /// Reads until the server ends it.
@@ -121,9 +125,37 @@ async fn a_connection_ends_when_its_certificate_does() {
     assert!(now_ms() >= not_after_ms, "cut before its time");
 }
 
+/// A write that takes longer on loopback waits for the other side to read.
+const STUCK: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_stranger_who_never_reads_does_not_stay() {
+    let limits = ListenLimits { max_anonymous: 1, anonymous_life_ms: 4_000, ..ListenLimits::default() };
+    let (ca, served) = served_with(limits).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("little room");
+    let stream = socket.connect(served.address.parse().expect("an address")).await.expect("accepted");
+    let mut deaf = secured(stream, &ca, None).await;
+    deaf.write_all(PREFACE).await.expect("greeted");
+    // Each is answered, until no answer can be written any more; then none is read either.
+    let pings = frame(PING, 0, 0, &[7; 8]).repeat(1_000);
+    while let Ok(written) = tokio::time::timeout(STUCK, deaf.write_all(&pings)).await {
+        written.expect("cut before anything was stuck");
+    }
+    let mut greeting = [0; 9];
+    let another = async {
+        while open(&served, &ca, None).await.read_exact(&mut greeting).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, another).await.expect("whoever does not read keeps the strangers' only place");
+    drop(deaf);
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
