@@ -1,11 +1,11 @@
 //! The listening side: TLS handshakes beside each other, bounded in number and time, and the peer handed to handlers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
@@ -19,6 +19,7 @@ use tonic::transport::server::Connected;
 
 use super::counts::{Counts, Place};
 use super::end::End;
+use super::handshakes::{Handshakes, Source};
 use super::{Credentials, Identity, IdentityError, Peer, Role, server_config};
 use crate::clock::{Clock, SystemClock};
 use crate::shutdown::Shutdown;
@@ -28,6 +29,8 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const READY_QUEUE: usize = 64;
 /// How long accepting rests after a fault such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two words in the log about connections that are dropped, so that whoever floods the port does not fill it.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long and how much is read from a refused client, so that it sees the reason and not a reset.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 64 << 10;
@@ -41,9 +44,10 @@ const LARGEST_HEADERS_BYTES: u32 = 32 << 10;
 pub struct ListenLimits {
     /// A handshake that is not done by then is dropped.
     pub handshake_timeout_ms: u64,
-    /// Handshakes at one time; further connections wait in the kernel's queue.
+    /// Handshakes at one time; for a further one the oldest of the address with the most is dropped.
     pub max_handshakes: usize,
-    /// Handshakes at one time from one address; further ones from it are dropped, so that it cannot keep others out.
+    /// Handshakes at one time from one address, of IPv6 from one /64; further ones from it are dropped, so that it
+    /// cannot keep others out.
     pub max_handshakes_per_address: usize,
     /// Open connections; at the limit no more are accepted until one closes.
     pub max_connections: usize,
@@ -60,7 +64,11 @@ impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             handshake_timeout_ms: 5_000,
-            max_handshakes: 256,
+            // An unfinished handshake holds some tens of KiB at the most, so all of them hold less than 100 MiB.
+            max_handshakes: 1_024,
+            // An eighth: no few addresses fill them all. A site whose thousand agents have one address between them
+            // gets in too, after a change of the leader: an honest handshake is done in milliseconds, and an agent
+            // that was dropped comes again after 100 ms, then after twice that, each at another moment.
             max_handshakes_per_address: 128,
             max_connections: 16_384,
             max_connections_per_name: 512,
@@ -166,10 +174,12 @@ struct Gate {
     identity: Arc<Identity>,
     config: Arc<ServerConfig>,
     limits: ListenLimits,
-    handshakes: Arc<Semaphore>,
+    handshakes: Handshakes,
     connections: Arc<Semaphore>,
     bounds: Bounds,
-    by_address: Counts<IpAddr>,
+    /// Connections dropped since that was told last.
+    dropped: u64,
+    told: Option<Instant>,
 }
 
 /// What finished handshakes are counted by.
@@ -188,55 +198,72 @@ impl Gate {
             credentials,
             identity,
             limits,
-            handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
+            handshakes: Handshakes::new(limits.max_handshakes, limits.max_handshakes_per_address),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             bounds: Bounds {
                 limits,
                 anonymous: Arc::new(Semaphore::new(limits.max_anonymous)),
                 by_name: Counts::default(),
             },
-            by_address: Counts::default(),
+            dropped: 0,
+            told: None,
         })
     }
 
     async fn accept(mut self, listener: &TcpListener, to: &mpsc::Sender<TlsIo>, stop: &Shutdown) {
         loop {
-            let connection = self.connections.clone().acquire_owned().await;
-            let handshake = self.handshakes.clone().acquire_owned().await;
-            let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
-                return;
-            };
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
+            let Ok(connection) = self.connections.clone().acquire_owned().await else { return };
+            // Accepted before there is a place for its handshake: in the kernel's queue nobody could be told apart.
+            match listener.accept().await {
+                Ok((stream, from)) => self.begin(stream, from, connection, to, stop),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            let Some(turn) = self.by_address.enter(from.ip(), self.limits.max_handshakes_per_address) else {
-                tracing::warn!(%from, "dropped: too many unfinished handshakes from this address");
-                continue;
-            };
-            tune(&stream);
-            self.refresh();
-            let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
-            let work = shake(stream, from, self.config.clone(), self.identity.clone());
-            let (bounds, to, stop) = (self.bounds.clone(), to.clone(), stop.clone());
-            tokio::spawn(async move {
-                let done = stop.unless(tokio::time::timeout(limit, work)).await;
-                drop((turn, handshake));
-                match done {
-                    // Nobody to hand it to: the listener is gone.
-                    Some(Ok(Some((stream, info)))) => {
-                        if let Some(io) = TlsIo::new(stream, info, connection, &bounds) {
-                            to.send(io).await.unwrap_or_default();
-                        }
+            }
+        }
+    }
+
+    /// One handshake beside the others, if the bounds allow it.
+    fn begin(
+        &mut self,
+        stream: TcpStream,
+        from: SocketAddr,
+        connection: OwnedSemaphorePermit,
+        to: &mpsc::Sender<TlsIo>,
+        stop: &Shutdown,
+    ) {
+        let cut = stop.child();
+        let Some(turn) = self.handshakes.enter(Source::of(from.ip()), cut.clone()) else {
+            return self.tell_dropped(from);
+        };
+        tune(&stream);
+        self.refresh();
+        let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
+        let work = shake(stream, from, self.config.clone(), self.identity.clone());
+        let (bounds, to) = (self.bounds.clone(), to.clone());
+        tokio::spawn(async move {
+            let done = cut.unless(tokio::time::timeout(limit, work)).await;
+            drop(turn);
+            match done {
+                // Nobody to hand it to: the listener is gone.
+                Some(Ok(Some((stream, info)))) => {
+                    if let Some(io) = TlsIo::new(stream, info, connection, &bounds) {
+                        to.send(io).await.unwrap_or_default();
                     }
-                    Some(Err(_elapsed)) => tracing::debug!(%from, "handshake timed out"),
-                    Some(Ok(None)) | None => {}
                 }
-            });
+                Some(Err(_elapsed)) => tracing::debug!(%from, "handshake timed out"),
+                Some(Ok(None)) => {}
+                None => tracing::debug!(%from, "handshake ended: the listener stops, or others had to get in"),
+            }
+        });
+    }
+
+    fn tell_dropped(&mut self, from: SocketAddr) {
+        self.dropped += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(%from, dropped = self.dropped, "dropped: too many unfinished handshakes from this address");
+            (self.dropped, self.told) = (0, Some(Instant::now()));
         }
     }
 

@@ -9,6 +9,7 @@ mod dial;
 mod end;
 mod error;
 mod folder;
+mod handshakes;
 mod listen;
 mod name;
 mod network;

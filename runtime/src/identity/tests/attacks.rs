@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use super::handshake::{Served, ask_as, serve};
@@ -14,6 +16,11 @@ use super::*;
 /// Half-open connections of one attacker; the kernel's queue for accepting is shorter.
 const FLOOD: usize = 2_000;
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const ATTACKERS: [Ipv4Addr; 2] = [ATTACKER, Ipv4Addr::new(127, 0, 0, 3)];
+/// Connections that each of two attackers keeps up; together fewer than the kernel's queue takes.
+const KEPT_UP: usize = 400;
+/// Before an attacker whose connection was dropped makes another; it must not take the processor from the test.
+const AGAIN: Duration = Duration::from_millis(50);
 
 async fn served_with(limits: ListenLimits) -> (Authority, Served) {
     let ca = authority();
@@ -23,9 +30,13 @@ async fn served_with(limits: ListenLimits) -> (Authority, Served) {
 
 /// A bare connection from an address of the attacker's own.
 async fn bare(served: &Served) -> TcpStream {
+    bare_from(ATTACKER, served.address.parse().expect("an address")).await
+}
+
+async fn bare_from(attacker: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(SocketAddr::from((ATTACKER, 0))).expect("loopback is a whole network");
-    socket.connect(served.address.parse().expect("an address")).await.expect("accepted")
+    socket.bind(SocketAddr::from((attacker, 0))).expect("loopback is a whole network");
+    socket.connect(to).await.expect("accepted")
 }
 
 async fn open(served: &Served, ca: &Authority, identity: Option<&Identity>) -> TlsStream<TcpStream> {
@@ -66,6 +77,46 @@ async fn a_flood_of_half_open_handshakes_keeps_no_member_out() {
         cut(&mut stream).await;
     }
     a_member_is_served(&served, &ca).await;
+}
+
+#[tokio::test]
+async fn two_addresses_that_keep_their_handshakes_open_keep_no_member_out() {
+    let (ca, served) = served_with(ListenLimits::default()).await;
+    let to: SocketAddr = served.address.parse().expect("an address");
+    let made = Arc::new(AtomicUsize::new(0));
+    let mut flood: JoinSet<()> = JoinSet::new();
+    for n in 0..2 * KEPT_UP {
+        let made = made.clone();
+        flood.spawn(async move {
+            loop {
+                let mut silent = bare_from(ATTACKERS[n % 2], to).await;
+                made.fetch_add(1, Ordering::Relaxed);
+                silent.read_to_end(&mut Vec::new()).await.ok();
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+    }
+    let flooded = async {
+        while made.load(Ordering::Relaxed) < 2 * KEPT_UP {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, flooded).await.expect("the flood comes in");
+    for _ in 0..3 {
+        // Less than a handshake of theirs lasts, and as long as an agent's may.
+        let asked = tokio::time::timeout(Duration::from_secs(4), a_member_is_served(&served, &ca));
+        asked.await.expect("a member does not wait for silent ones");
+    }
+    assert!(flood.try_join_next().is_none(), "the flood ebbed");
+}
+
+#[tokio::test]
+async fn a_newcomer_takes_the_place_of_the_oldest_unfinished_handshake() {
+    let (ca, served) = served_with(ListenLimits { max_handshakes: 2, ..ListenLimits::default() }).await;
+    let (mut oldest, _younger) = (bare(&served).await, bare(&served).await);
+    // The places would come free by themselves only after 5 s, which is longer than a member tries.
+    a_member_is_served(&served, &ca).await;
+    cut(&mut oldest).await;
 }
 
 #[tokio::test]

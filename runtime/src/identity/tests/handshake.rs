@@ -7,6 +7,7 @@ use axum::http::HeaderValue;
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tonic::codegen::Service;
 use tonic::transport::Channel;
 
@@ -172,6 +173,36 @@ async fn one_address_cannot_take_every_handshake() {
     let mut third = TcpStream::connect(&served.address).await.expect("the kernel takes it");
     let dropped = tokio::time::timeout(DEADLINE, third.read(&mut [0; 1])).await.expect("dropped at once");
     assert!(matches!(dropped, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn agents_behind_one_address_all_get_in_by_coming_again() {
+    let ca = authority();
+    let limits = ListenLimits { max_handshakes_per_address: 4, ..ListenLimits::default() };
+    let served = serve(issue(&ca, Role::Server, "s1"), limits).await;
+    let mut agents = JoinSet::new();
+    for n in 0..64 {
+        let own = Credentials::new(issue(&ca, Role::Agent, &format!("n{n}")));
+        let channel = connect(&served.address, &own, Expect::server()).expect("a good address");
+        agents.spawn(async move {
+            let mut tries = 1u32;
+            while ask(channel.clone()).await.is_err() {
+                tries += 1;
+                // As agents do, each a little later than the others.
+                tokio::time::sleep(Duration::from_millis(10 + n)).await;
+            }
+            tries
+        });
+    }
+    let all_in = async {
+        let mut most_tries = 0u32;
+        while let Some(tries) = agents.join_next().await {
+            most_tries = most_tries.max(tries.expect("no panic"));
+        }
+        most_tries
+    };
+    let most_tries = tokio::time::timeout(DEADLINE, all_in).await.expect("every one of them gets in");
+    assert!(most_tries > 1, "nobody was dropped, so it was no storm");
 }
 
 async fn open_anonymous(served: &Served, ca: &Authority) -> tokio_rustls::client::TlsStream<TcpStream> {
