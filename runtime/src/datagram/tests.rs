@@ -1,10 +1,11 @@
+use super::dial::dial_found;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{
     Authority, Credentials, DAY_MS, DialError, Expect, Identity, LEAF_VALID_MS, Name, Role, Sans, install_crypto,
 };
 use crate::shutdown::Shutdown;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -65,6 +66,28 @@ async fn datagrams_go_both_ways_and_both_know_the_other() {
     server.close("enough");
     let end = within("the end", agent.receive()).await.expect_err("over");
     assert!(end.to_string().contains("enough"), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_where_nobody_is_does_not_hide_the_next() {
+    let cluster = cluster("c1");
+    let mut listener = listen(&cluster, DatagramLimits::default());
+    let port = listener.local_addr().port();
+    let both = vec![SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let own = Credentials::new(issue(&cluster, Role::Agent, "n1"));
+    let called = dial_found(async { Ok(both) }, "two addresses".to_owned(), &own, Expect::server(), ALPN);
+    let agent = within("a dial", called).await.expect("the second answers");
+    let server = within("a connection", listener.accept()).await.expect("one");
+    agent.send(vec![1]).expect("sent");
+    assert_eq!(within("a datagram", server.receive()).await.expect("arrived"), [1][..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_without_an_address_is_told_as_one() {
+    let own = Credentials::new(issue(&cluster("c1"), Role::Agent, "n1"));
+    let called = dial_found(async { Ok(Vec::new()) }, "nowhere".to_owned(), &own, Expect::server(), ALPN);
+    let error = within("a dial", called).await.expect_err("nobody is there");
+    assert!(matches!(error, DialError::Unreachable { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
