@@ -68,10 +68,12 @@ fn not_joined(error: ProposeError) -> Status {
     status
 }
 
-/// The agent that calls, from its certificate.
-fn agent<T>(request: &Request<T>, now_ms: u64) -> Result<Peer, Status> {
-    let peer = request.extensions().get::<ConnectInfo>().and_then(|info| info.peer.clone());
-    match peer {
+/// The agent that a connection belongs to, by its certificate.
+///
+/// # Errors
+/// No certificate, one that has expired, or one of another role.
+pub fn caller(info: Option<&ConnectInfo>, now_ms: u64) -> Result<&Peer, Status> {
+    match info.and_then(|info| info.peer.as_ref()) {
         Some(peer) if peer.expired(now_ms) => {
             Err(Status::unauthenticated(format!("the certificate of {} {} has expired", peer.role, peer.name)))
         }
@@ -81,6 +83,10 @@ fn agent<T>(request: &Request<T>, now_ms: u64) -> Result<Peer, Status> {
         }
         None => Err(Status::unauthenticated("this call needs an agent's certificate; join with `muster agent join`")),
     }
+}
+
+fn agent<T>(request: &Request<T>, now_ms: u64) -> Result<Peer, Status> {
+    caller(request.extensions().get(), now_ms).cloned()
 }
 
 #[tonic::async_trait]

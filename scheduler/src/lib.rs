@@ -8,6 +8,7 @@ pub mod consensus;
 pub mod context;
 pub mod coordinator;
 pub mod decisions;
+pub mod door;
 pub mod elastic;
 mod farewell;
 mod framed;

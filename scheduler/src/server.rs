@@ -8,6 +8,7 @@ use crate::consensus::{
 use crate::context::{Context, MemberInfo, ServerName};
 use crate::coordinator::{Coordinator, WallClocks};
 use crate::decisions::DecisionLog;
+use crate::door::Door;
 use crate::elastic::Switcher;
 use crate::farewell;
 use crate::gateway::Gateway;
@@ -366,8 +367,9 @@ async fn serve(
         supervisor.spawn("metrics", scrapes);
     }
     let health_checks = InterceptedService::new(health_checks, any_certificate(&context));
+    let door = Door::new(gateway.clone(), only_servers(context.clock.clone()));
     let routes = routes(&context, gateway, metrics, authority, &shutdown).add_service(health_checks);
-    let router = identity::server_builder().accept_http1(true).add_routes(routes);
+    let router = identity::server_builder().accept_http1(true).add_routes(door.before(routes));
     supervisor.spawn("port", async move {
         router.serve_with_incoming_shutdown(incoming, async move { shutdown.triggered().await }).await
     });

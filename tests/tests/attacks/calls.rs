@@ -138,26 +138,80 @@ async fn no_malformed_or_oversized_message_is_taken_or_harms_anybody() {
     }
 }
 
+/// Far below the time in which a message must be whole.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// The head of a frame that promises 30 MiB.
+const LARGE: Bytes = Bytes::from_static(&[0, 0x01, 0xe0, 0, 0]);
+const JOIN: &str = "/muster.agent.v1.Agents/Join";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_not_call_is_refused_before_the_message_comes() {
+    let server = Server::start().await;
+    let callers = callers(&server);
+    for call_of in all_calls() {
+        let (path, allowed) = (call_of.path(), allowed(&call_of));
+        // Which people may call what, the gateway tells them once it has their message; a stranger is told before.
+        let by_role = call_of.service != "muster.client.v1.Muster";
+        for (role, channel) in &callers {
+            if allowed.contains(role) || (role.is_some() && !by_role) {
+                continue;
+            }
+            let who = role.map_or("nobody".to_owned(), |role| role.to_string());
+            let asked = call_slowly(channel, &path, vec![LARGE], Duration::ZERO);
+            let asked = tokio::time::timeout(AT_ONCE, asked).await;
+            let code = asked.unwrap_or_else(|_| panic!("{path} waits for what a {who} sends"));
+            assert!(REFUSED.contains(&code), "{path} by {who}: {code:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_may_send_one_small_join_at_a_time() {
+    let server = Server::start().await;
+    let code = call(&server.nobody(), JOIN, framed(&vec![0x0a; 65 << 10])).await;
+    assert_eq!(code, Code::OutOfRange, "a join of 65 KiB");
+    let stranger = server.nobody();
+    let held = tokio::spawn({
+        let stranger = stranger.clone();
+        async move { call_slowly(&stranger, JOIN, vec![LARGE], Duration::ZERO).await }
+    });
+    let second = async { while call(&stranger, JOIN, framed(b"")).await != Code::ResourceExhausted {} };
+    tokio::time::timeout(AT_ONCE, second).await.expect("a second join beside the first");
+    // Whoever comes on a connection of its own is not held up by it.
+    let other = tokio::time::timeout(AT_ONCE, call(&server.nobody(), JOIN, framed(b""))).await;
+    assert_eq!(other, Ok(Code::InvalidArgument), "a join without a name");
+    held.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_trickles_in_holds_up_nobody_and_does_not_stay() {
     let server = Server::start().await;
     let slow = server.channel(server.identity(Role::User, "eve"));
+    let agent = server.channel(server.identity(Role::Agent, "eve"));
+    let submit = |n: usize| ("/muster.client.v1.Muster/Submit".to_owned(), format!("a user, {n}"), slow.clone());
+    let mut calls: Vec<_> = (0..64).map(submit).collect();
+    // The messages of a stream may come as slowly as they like.
+    for call_of in all_calls().into_iter().filter(|call_of| !call_of.streaming) {
+        for (who, channel) in [("nobody", server.nobody()), ("a user", slow.clone()), ("an agent", agent.clone())] {
+            calls.push((call_of.path(), who.to_owned(), channel));
+        }
+    }
     let begun = Instant::now();
-    let trickles = (0..64).map(|_| {
+    let trickles = calls.into_iter().map(|(path, who, channel)| {
         let pieces = vec![Bytes::from_static(&[0]), Bytes::from_static(&[0, 0]), Bytes::from_static(&[1, 0, 9])];
-        let slow = slow.clone();
-        tokio::spawn(async move {
-            call_slowly(&slow, "/muster.client.v1.Muster/Submit", pieces, Duration::from_millis(500)).await
-        })
+        let what = format!("{path} by {who}");
+        let trickle =
+            tokio::spawn(async move { call_slowly(&channel, &path, pieces, Duration::from_millis(500)).await });
+        (what, trickle)
     });
     let trickles: Vec<_> = trickles.collect();
     while begun.elapsed() < Duration::from_secs(3) {
         server.serves("slow bodies").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for trickle in trickles {
+    for (what, trickle) in trickles {
         let ended = tokio::time::timeout(super::server::PATIENCE, trickle).await;
-        let code = ended.expect("half a message stays for ever").expect("no panic");
-        assert_ne!(code, Code::Ok);
+        let code = ended.unwrap_or_else(|_| panic!("half a message stays for ever: {what}")).expect("no panic");
+        assert_ne!(code, Code::Ok, "{what}");
     }
 }
