@@ -210,6 +210,12 @@ fn make_with_parents(
     settle(parent)
 }
 
+/// Renames `from` to `to` in one folder: afterwards `to` is wholly old or wholly new, and new for good once this returns.
+pub fn put_in_place(from: &Path, to: &Path) -> Result<(), DurableError> {
+    fs::rename(from, to).map_err(|cause| DurableError::from_io(from, "rename", cause))?;
+    sync_folder(folder_of(to))
+}
+
 /// Removes a file for good; one that is not there is no error.
 pub fn remove(path: &Path) -> Result<(), DurableError> {
     match fs::remove_file(path) {

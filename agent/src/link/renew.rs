@@ -2,9 +2,11 @@
 
 use muster_proto::agent::RenewRequest;
 use muster_proto::agent::agents_client::AgentsClient;
+use muster_runtime::aside;
 use muster_runtime::clock::Clock;
 use muster_runtime::identity::{Credentials, IdentityError, KeyRequest, LEAF_VALID_MS};
 use std::path::Path;
+use tokio::task::JoinError;
 use tonic::transport::Channel;
 
 /// Renewed once less than this is left.
@@ -16,6 +18,8 @@ pub enum RenewError {
     Identity(#[from] IdentityError),
     #[error("the server gave no new certificate: {0}")]
     Server(#[from] tonic::Status),
+    #[error("the new certificate was not written: {0}")]
+    Unwritten(#[from] JoinError),
 }
 
 /// Renews the certificate if it is time. The key is new as well, and never leaves this machine.
@@ -33,7 +37,8 @@ pub async fn renew_if_due(
     let reply = client.renew(RenewRequest { csr_pem: request.csr_pem().to_owned() }).await?.into_inner();
     let ca_pem = credentials.current().ca_pem().to_owned();
     let identity = request.finish(&reply.certificate_pem, &ca_pem, clock.wall_ms())?;
-    identity.save(folder)?;
+    let folder = folder.to_owned();
+    let identity = aside::run(move || identity.save(&folder).map(|()| identity)).await??;
     credentials.replace(identity)?;
     tracing::info!("the node's certificate was renewed");
     Ok(())

@@ -51,6 +51,8 @@ struct Session<'a> {
     reported: u64,
     streams: BTreeMap<u64, AbortHandle>,
     streaming: JoinSet<u64>,
+    /// The look at the certificate; it ends with the session.
+    renewing: JoinSet<()>,
 }
 
 impl Link {
@@ -98,6 +100,7 @@ impl Link {
             reported: 0,
             streams: BTreeMap::new(),
             streaming: JoinSet::new(),
+            renewing: JoinSet::new(),
         };
         session.run(incoming, welcome.renew_every_ms.max(1)).await
     }
@@ -158,7 +161,7 @@ impl Session<'_> {
             }
             if now_ms >= certificate_at_ms {
                 certificate_at_ms = now_ms + CERTIFICATE_LOOK_MS;
-                self.renew_certificate().await;
+                self.renew_certificate();
             }
             if !self.ways.renew(now_ms).await {
                 return Ok(Ended::Lost("it takes no messages".to_owned()));
@@ -276,15 +279,20 @@ impl Session<'_> {
         self.streams.insert(id, task);
     }
 
-    async fn renew_certificate(&self) {
+    fn renew_certificate(&mut self) {
         let Some(mut client) = self.link.server.borrow().clone() else { return };
-        let (credentials, folder) = (&self.link.credentials, &self.link.identity_dir);
-        let renewed = tokio::select! {
-            renewed = renew::renew_if_due(&mut client, credentials, folder, self.link.clock.as_ref()) => renewed,
-            () = self.link.clock.sleep_ms(ANSWER_WITHIN_MS) => return,
-        };
-        if let Err(error) = renewed {
-            tracing::warn!(%error, "the node's certificate could not be renewed; it will be tried again");
-        }
+        let (credentials, folder) = (self.link.credentials.clone(), self.link.identity_dir.clone());
+        let clock = self.link.clock.clone();
+        // Beside the session, whose renewals of leases wait neither for the answer nor for the disk.
+        self.renewing = JoinSet::new();
+        self.renewing.spawn(async move {
+            let renewed = tokio::select! {
+                renewed = renew::renew_if_due(&mut client, &credentials, &folder, clock.as_ref()) => renewed,
+                () = clock.sleep_ms(ANSWER_WITHIN_MS) => return,
+            };
+            if let Err(error) = renewed {
+                tracing::warn!(%error, "the node's certificate could not be renewed; it will be tried again");
+            }
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -15,12 +15,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::tls::{certificates, client_verifier};
 use super::{Fingerprint, IdentityError, Name, Peer};
-use crate::durable::{DurableError, create_folder, read_limited, write_atomic, write_private};
+use crate::durable::{DurableError, create_folder, put_in_place, read_limited, write_atomic, write_private};
 
 pub(super) const CA_CERT_FILE: &str = "ca.crt";
 const CERT_FILE: &str = "identity.crt";
 const KEY_FILE: &str = "identity.key";
+/// The key of a certificate that is being replaced.
+const NEXT_KEY_FILE: &str = "identity.key.next";
 const PEM_LIMIT_BYTES: u64 = 64 << 10;
+
+/// One save at a time: two beside each other could leave one's certificate with the other's key.
+static SAVING: Mutex<()> = Mutex::new(());
 
 /// A certificate, its private key and the CA that it belongs to.
 pub struct Identity {
@@ -107,20 +112,51 @@ impl Identity {
     /// # Errors
     /// A file that is missing or unreadable, a key that others can read, and what [`Identity::from_pem`] refuses.
     pub fn load(folder: &Path, now_ms: u64) -> Result<Self, IdentityError> {
-        let cert = read_pem(&folder.join(CERT_FILE), "certificate")?;
-        let key = read_key(&folder.join(KEY_FILE), "private key")?;
-        let ca = read_pem(&folder.join(CA_CERT_FILE), "CA certificate")?;
-        Self::from_pem(&cert, &key, &ca, now_ms)
+        let identity = Self::read(folder)?;
+        identity.check(now_ms)?;
+        Ok(identity)
     }
 
-    /// Writes the three files, each whole, the key with mode 0600 and the certificate last: a folder with a certificate
-    /// has the rest.
+    /// Like [`Identity::load`] without the checks against time and CA. A [`Identity::save`] that was cut off between the
+    /// certificate and its key is finished.
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable, a key that others can read, parts that do not belong together.
+    pub fn read(folder: &Path) -> Result<Self, IdentityError> {
+        Self::read_with(folder, KEY_FILE).or_else(|error| {
+            let identity = Self::read_with(folder, NEXT_KEY_FILE).map_err(|_| error)?;
+            // Who may only read goes on with what is there; the next to write finishes it.
+            take_next_key(folder).ok();
+            Ok(identity)
+        })
+    }
+
+    fn read_with(folder: &Path, key_file: &str) -> Result<Self, IdentityError> {
+        let cert = read_pem(&folder.join(CERT_FILE), "certificate")?;
+        let key = read_key(&folder.join(key_file), "private key")?;
+        let ca = read_pem(&folder.join(CA_CERT_FILE), "CA certificate")?;
+        Self::assemble(&cert, &key, &ca)
+    }
+
+    /// Writes the three files, each whole, the key with mode 0600. The key waits beside the old one until the certificate is
+    /// there: cut off anywhere, [`Identity::load`] finds the identity of before or this one, unless the CA changes too. Blocks.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
-        let rest = [(CA_CERT_FILE, self.ca_pem.as_str()), (CERT_FILE, self.cert_pem.as_str())];
-        write_pair(folder, (KEY_FILE, &self.key_pem), &rest)
+        let _alone = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+        create_folder(folder).map_err(unwritten)?;
+        // A key left beside by a save that was cut off may be the only one to the certificate that is there.
+        if Self::read_with(folder, NEXT_KEY_FILE).is_ok() {
+            take_next_key(folder).map_err(unwritten)?;
+        }
+        write_private(&folder.join(NEXT_KEY_FILE), self.key_pem.as_bytes()).map_err(unwritten)?;
+        let ca = folder.join(CA_CERT_FILE);
+        if !read_pem(&ca, "CA certificate").is_ok_and(|there| there == self.ca_pem) {
+            write_atomic(&ca, self.ca_pem.as_bytes()).map_err(unwritten)?;
+        }
+        write_atomic(&folder.join(CERT_FILE), self.cert_pem.as_bytes()).map_err(unwritten)?;
+        take_next_key(folder).map_err(unwritten)
     }
 
     /// Whose it is.
@@ -237,13 +273,25 @@ pub(super) fn read_key(path: &Path, what: &'static str) -> Result<String, Identi
     Ok(text)
 }
 
+/// Writes a key and then what goes with it, where none was before.
 pub(super) fn write_pair(folder: &Path, key: (&str, &str), rest: &[(&str, &str)]) -> Result<(), IdentityError> {
-    let failed =
-        |cause| IdentityError::File { what: "identity folder", cause, next: "check the folder's owner and free space" };
-    create_folder(folder).map_err(failed)?;
-    write_private(&folder.join(key.0), key.1.as_bytes()).map_err(failed)?;
+    create_folder(folder).map_err(unwritten)?;
+    write_private(&folder.join(key.0), key.1.as_bytes()).map_err(unwritten)?;
     for (file, text) in rest {
-        write_atomic(&folder.join(file), text.as_bytes()).map_err(failed)?;
+        write_atomic(&folder.join(file), text.as_bytes()).map_err(unwritten)?;
     }
     Ok(())
+}
+
+/// The key that waits beside takes its place.
+fn take_next_key(folder: &Path) -> Result<(), DurableError> {
+    match put_in_place(&folder.join(NEXT_KEY_FILE), &folder.join(KEY_FILE)) {
+        // Whoever loads the folder does the same, and came first.
+        Err(error) if error.is_missing() => Ok(()),
+        done => done,
+    }
+}
+
+fn unwritten(cause: DurableError) -> IdentityError {
+    IdentityError::File { what: "identity folder", cause, next: "check the folder's owner and free space" }
 }

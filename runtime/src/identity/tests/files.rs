@@ -1,9 +1,10 @@
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::durable::write_private;
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).expect("written").permissions().mode() & 0o777
@@ -54,6 +55,71 @@ fn each_fault_of_a_folder_has_its_own_words() {
     fs::write(at.join("ca.crt"), ca.ca_pem()).expect("written");
     fs::write(&key, issue(&ca, Role::Agent, "n1").key_pem()).expect("written");
     assert!(fault(now_ms()).contains("private key does not belong to the certificate of agent n1"));
+}
+
+#[test]
+fn a_renewal_that_fails_leaves_the_identity_that_was_there() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, ca) = (folder.path(), authority());
+    let (old, new) = (issue(&ca, Role::Agent, "n1"), issue(&ca, Role::Agent, "n1"));
+    old.save(at).expect("saved");
+    // The certificate cannot be written: what is written aside has its name taken by a folder with something in it.
+    fs::create_dir_all(at.join("identity.crt.new/taken")).expect("made");
+    let error = new.save(at).expect_err("the certificate cannot be written").to_string();
+    assert!(error.contains("identity.crt"), "{error}");
+    assert_eq!(Identity::load(at, now_ms()).expect("the old one").peer(), old.peer());
+
+    fs::remove_dir_all(at.join("identity.crt.new")).expect("removed");
+    new.save(at).expect("saved");
+    assert_eq!(Identity::load(at, now_ms()).expect("the new one").peer(), new.peer());
+    assert!(!at.join("identity.key.next").exists(), "the key has taken its place");
+}
+
+#[test]
+fn a_renewal_that_was_cut_off_before_its_key_took_its_place_is_finished_by_who_loads_it() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, ca) = (folder.path(), authority());
+    let (old, new) = (issue(&ca, Role::Agent, "n1"), issue(&ca, Role::Agent, "n1"));
+    old.save(at).expect("saved");
+    let (key, next) = (at.join("identity.key"), at.join("identity.key.next"));
+    write_private(&next, new.key_pem().as_bytes()).expect("written");
+    assert_eq!(Identity::load(at, now_ms()).expect("cut off before the certificate").peer(), old.peer());
+
+    fs::write(at.join("identity.crt"), new.cert_pem()).expect("written");
+    assert_eq!(Identity::load(at, now_ms()).expect("cut off after the certificate").peer(), new.peer());
+    assert_eq!((fs::read_to_string(&key).expect("read"), mode(&key)), (new.key_pem().to_owned(), 0o600));
+    assert!(!next.exists(), "the key has taken its place");
+
+    // The first identity of a folder, cut off at the same place.
+    fs::rename(&key, &next).expect("renamed");
+    assert_eq!(Identity::load(at, now_ms()).expect("without any key before it").peer(), new.peer());
+    assert!(key.exists() && !next.exists());
+}
+
+#[test]
+fn what_was_cut_off_is_finished_before_another_renewal_begins() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, ca) = (folder.path(), authority());
+    let [old, new, newest] = ["n1"; 3].map(|who| issue(&ca, Role::Agent, who));
+    old.save(at).expect("saved");
+    fs::write(at.join("identity.crt"), new.cert_pem()).expect("written");
+    write_private(&at.join("identity.key.next"), new.key_pem().as_bytes()).expect("written");
+    fs::create_dir_all(at.join("identity.crt.new/taken")).expect("made");
+    newest.save(at).expect_err("the certificate cannot be written");
+    assert_eq!(Identity::load(at, now_ms()).expect("its key was not lost").peer(), new.peer());
+}
+
+#[test]
+fn a_renewal_leaves_a_ca_that_is_the_same_alone() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, ca) = (folder.path(), authority());
+    let file = || fs::metadata(at.join("ca.crt")).expect("written").ino();
+    issue(&ca, Role::Agent, "n1").save(at).expect("saved");
+    let before = file();
+    issue(&ca, Role::Agent, "n1").save(at).expect("saved");
+    assert_eq!(file(), before);
+    issue(&authority(), Role::Agent, "n1").save(at).expect("saved");
+    assert_ne!(file(), before, "another CA is written");
 }
 
 #[test]
