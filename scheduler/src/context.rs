@@ -12,7 +12,7 @@ use crate::shadow::ShadowHandle;
 use crate::watch::WatchHandle;
 use muster_engine::State;
 use muster_runtime::clock::Clock;
-use muster_runtime::identity::{Credentials, Fingerprint, Network};
+use muster_runtime::identity::{Credentials, Network};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,7 +37,6 @@ pub struct Context {
     pub members: BTreeMap<u64, MemberInfo>,
     /// How machines are switched while this server leads; None = not at all.
     pub elastic: Option<ElasticConfig>,
-    pub ca_fingerprint: Fingerprint,
     pub version: &'static str,
 }
 

@@ -228,7 +228,6 @@ fn wire_up(
     };
     let members: BTreeMap<u64, MemberInfo> = config.members.iter().map(member).collect();
     let address = members.get(&config.id).map(|member| member.address.clone()).unwrap_or_default();
-    let ca_fingerprint = credentials.current().ca_fingerprint();
     Arc::new(Context {
         consensus,
         proposer,
@@ -244,7 +243,6 @@ fn wire_up(
         server: ServerName { id: config.id, name: config.name.clone(), address },
         members,
         elastic: config.elastic.clone(),
-        ca_fingerprint,
         version: env!("CARGO_PKG_VERSION"),
     })
 }

@@ -72,34 +72,24 @@ impl Authority {
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// Takes a CA that [`Authority::create`] made.
+    /// Takes a CA that [`Authority::create`] made. `cert_pem` may hold the certificates of several CAs while the CA is being
+    /// changed: the key tells which of them signs, and who is issued an identity believes all of them.
     ///
     /// # Errors
     /// Not PEM, not a Muster CA, or a key of another certificate.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         let ders = certificates(cert_pem, "the CA certificate")?;
-        let [der] = &ders[..] else {
-            return Err(IdentityError::BadPem("the CA certificate (exactly one)"));
-        };
         let key = KeyPair::from_pem(key_pem).map_err(|_| IdentityError::BadPem("the CA key"))?;
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| IdentityError::BadPem("the CA certificate"))?;
-        let cluster = match &uris(&parsed)?[..] {
-            [uri] => uri.strip_prefix("muster://").and_then(|rest| rest.strip_suffix("/ca")),
-            _ => None,
-        };
-        let cluster = cluster.filter(|_| parsed.is_ca()).ok_or(IdentityError::NotMuster("it is no Muster CA"))?;
-        check_word("cluster id", cluster)?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-            return Err(IdentityError::KeyMismatch { name: format!("the CA of cluster {cluster}") });
+        let mut cluster = String::new();
+        for der in ders {
+            let ca = CaCertificate::read(&der)?;
+            if ca.public_key == key.der_bytes() {
+                let CaCertificate { cluster, not_after_ms, .. } = ca;
+                return Ok(Self { cluster, key, pem: cert_pem.to_owned(), der, not_after_ms });
+            }
+            cluster = ca.cluster;
         }
-        let ends_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(Self {
-            cluster: cluster.to_owned(),
-            key,
-            pem: cert_pem.to_owned(),
-            der: der.clone(),
-            not_after_ms: ends_s.saturating_mul(1_000),
-        })
+        Err(IdentityError::KeyMismatch { name: format!("the CA of cluster {cluster}") })
     }
 
     /// Loads `ca.crt` and `ca.key` from a folder.
@@ -126,7 +116,7 @@ impl Authority {
         &self.cluster
     }
 
-    /// Its certificate.
+    /// Its certificate, among others while the CA is being changed.
     pub fn ca_pem(&self) -> &str {
         &self.pem
     }
@@ -215,6 +205,31 @@ impl Authority {
             return Err(IdentityError::Expired { name, not_after_ms: self.not_after_ms });
         }
         Ok(())
+    }
+}
+
+/// What is needed of a CA's certificate.
+struct CaCertificate {
+    cluster: String,
+    public_key: Vec<u8>,
+    not_after_ms: u64,
+}
+
+impl CaCertificate {
+    fn read(der: &[u8]) -> Result<Self, IdentityError> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| IdentityError::BadPem("the CA certificate"))?;
+        let cluster = match &uris(&parsed)?[..] {
+            [uri] => uri.strip_prefix("muster://").and_then(|rest| rest.strip_suffix("/ca")),
+            _ => None,
+        };
+        let cluster = cluster.filter(|_| parsed.is_ca()).ok_or(IdentityError::NotMuster("it is no Muster CA"))?;
+        check_word("cluster id", cluster)?;
+        let ends_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            public_key: parsed.public_key().subject_public_key.data.to_vec(),
+            not_after_ms: ends_s.saturating_mul(1_000),
+        })
     }
 }
 

@@ -189,15 +189,31 @@ impl Identity {
         self.peer.not_after_ms
     }
 
-    /// When the first CA's certificate ends, and with it every one it signed; 0 when that cannot be read.
+    /// When the certificate of the CA that signed it ends, and with it every one it signed; 0 when that cannot be read.
     pub fn ca_not_after_ms(&self) -> u64 {
-        let Ok((_, parsed)) = X509Certificate::from_der(&self.ca[0]) else { return 0 };
+        let Ok((_, parsed)) = X509Certificate::from_der(self.issuer()) else { return 0 };
         u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1_000)
     }
 
-    /// The first CA's fingerprint.
+    /// The fingerprint of the CA that signed it.
     pub fn ca_fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.ca[0])
+        Fingerprint::of(self.issuer())
+    }
+
+    /// Whether it believes who is signed by the CA with this fingerprint.
+    pub fn believes(&self, ca: Fingerprint) -> bool {
+        self.ca.iter().any(|der| Fingerprint::of(der) == ca)
+    }
+
+    /// The CA that signed it; the first one when none did.
+    fn issuer(&self) -> &CertificateDer<'static> {
+        // In its last moment it is valid, whenever this is asked.
+        let last = UnixTime::since_unix_epoch(Duration::from_millis(self.peer.not_after_ms));
+        let signed = |ca: &&CertificateDer<'static>| {
+            let known = client_verifier(std::slice::from_ref(*ca));
+            known.is_ok_and(|known| known.verify_client_cert(&self.leaf, &[], last).is_ok())
+        };
+        self.ca.iter().find(signed).unwrap_or(&self.ca[0])
     }
 
     pub(super) fn ca_ders(&self) -> &[CertificateDer<'static>] {

@@ -22,7 +22,8 @@ pub(super) async fn issue(
     let (node, ttl_ms) = wish(&request)?;
     let state = inner.fresh().await?;
     let ctx = &inner.ctx;
-    let secret = secret(ctx.credentials.current().key_pem(), caller, &request);
+    let identity = ctx.credentials.current();
+    let secret = secret(identity.key_pem(), caller, &request);
     // The same request again is answered with the same token: `apply` knows its hash.
     let known = state.tokens().get(&hash(&secret)).map(|token| token.expires_at);
     let expires_at = known.unwrap_or_else(|| inner.now(&state).plus_ms(ttl_ms));
@@ -31,15 +32,15 @@ pub(super) async fn issue(
     Ok(pb::NodeTokenReply {
         secret,
         expires_at_ms: expires_at.0,
-        ca_fingerprint: ctx.ca_fingerprint.to_string(),
+        ca_fingerprint: identity.ca_fingerprint().to_string(),
         servers: ctx.members.values().map(|member| member.address.clone()).collect(),
         cluster_id: state.cluster().id.clone(),
     })
 }
 
 /// From this server's own key and the request, so that a repeated request makes no second token, and
-/// nobody without the key can make one at all. After a change of leader a repeat does make another; the
-/// first was shown to nobody, and runs out.
+/// nobody without the key can make one at all. After a change of leader, or of its key, a repeat does make
+/// another; the first was shown to nobody, and runs out.
 fn secret(key: &str, caller: &Caller, request: &pb::NodeTokenRequest) -> String {
     let of = |parts: &[&str]| {
         let mut hash = Sha256::new();

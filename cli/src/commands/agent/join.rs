@@ -153,11 +153,8 @@ async fn trade(token: &JoinToken, name: &str, now_ms: u64) -> Result<(Identity, 
         tokio::time::sleep(PAUSE).await;
     };
     let identity = key.finish(&reply.certificate_pem, &reply.ca_pem, now_ms)?;
-    if identity.ca_fingerprint() != fingerprint {
-        return Err(CliError::new(
-            ErrorCode::ServerNotTrusted,
-            "the server signed with another CA than the token names",
-        ));
+    if !identity.believes(fingerprint) {
+        return Err(CliError::new(ErrorCode::ServerNotTrusted, "the server gave other CAs than the token names"));
     }
     let servers = if reply.servers.is_empty() { token.servers.clone() } else { reply.servers };
     Ok((identity, servers))

@@ -133,6 +133,27 @@ fn a_bundle_of_two_cas_accepts_certificates_of_both() {
 }
 
 #[test]
+fn of_a_bundle_the_ca_signs_whose_key_is_beside_it() {
+    let folder = tempfile::tempdir().expect("a temp folder");
+    let (at, old, new) = (folder.path(), authority(), authority());
+    for bundle in [[&old, &new], [&new, &old]].map(|[one, other]| format!("{}{}", one.ca_pem(), other.ca_pem())) {
+        for ca in [&old, &new] {
+            ca.save(at).expect("saved");
+            fs::write(at.join("ca.crt"), &bundle).expect("written");
+            let loaded = Authority::load(at, now_ms()).expect("its key");
+            assert_eq!((loaded.fingerprint(), loaded.ca_pem()), (ca.fingerprint(), bundle.as_str()));
+            let issued = issue(&loaded, Role::Server, "s1");
+            issued.check(now_ms()).expect("signed by one of them");
+            assert_eq!(issued.ca_fingerprint(), ca.fingerprint());
+            assert!([&old, &new].iter().all(|ca| issued.believes(ca.fingerprint())));
+        }
+    }
+    fs::write(at.join("ca.crt"), old.ca_pem()).expect("written");
+    let error = Authority::load(at, now_ms()).expect_err("the key is the new one's").to_string();
+    assert!(error.contains("does not belong to the certificate of the CA of cluster c1"), "{error}");
+}
+
+#[test]
 fn the_signer_chooses_every_name_and_the_request_none() {
     let ca = authority();
     let request = KeyRequest::new().expect("a key");

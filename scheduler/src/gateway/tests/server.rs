@@ -153,7 +153,6 @@ impl Server {
             clock,
             network: Arc::new(TlsNetwork),
             elastic,
-            ca_fingerprint: authority.fingerprint(),
             credentials: Credentials::new(identity),
             server: ServerName { id: 1, name: "s1".into(), address: address.clone() },
             members,
