@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod backup;
 pub mod booked;
+mod certificate;
 pub mod config;
 pub mod consensus;
 pub mod context;

@@ -1,6 +1,7 @@
 //! A scheduler server: wires the actors, serves one port, stops when one of them cannot go on.
 
 use crate::agents::AgentsService;
+use crate::certificate::{self, OwnCertificate};
 use crate::config::{ServerConfig, ServerConfigError};
 use crate::consensus::{
     CallerCheck, Consensus, ConsensusConfig, ConsensusHandle, Lane, Member, MembershipError, PeerConnector, StartError,
@@ -125,6 +126,13 @@ pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> R
     // Of the parts: they go on while this server, asked to stop, hands over.
     let serving = Shutdown::new();
     let supervisor = Supervisor::new(serving.clone(), clock.clone());
+    let own = OwnCertificate {
+        credentials: credentials.clone(),
+        authority: authority.clone(),
+        folder: config.identity.clone(),
+        clock: clock.clone(),
+    };
+    supervisor.spawn("identity", own.run(serving.clone()));
     let outside = Outside { clock, network, credentials };
     let context = wire_up(&config, &supervisor, consensus, outside, Kept { history, decisions }, watch);
     serve(&config, &supervisor, context.clone(), authority).await?;
@@ -138,16 +146,17 @@ pub async fn run_on(config: ServerConfig, seams: Seams, shutdown: Shutdown) -> R
 }
 
 fn identities(config: &ServerConfig, now_ms: u64) -> Result<(Credentials, Arc<Authority>), ServerError> {
-    let identity = Identity::load(&config.identity, now_ms)?;
-    let peer = identity.peer();
+    let found = Identity::read(&config.identity)?;
+    let peer = found.peer();
     if peer.cluster != config.cluster_id || !peer.is_named(Role::Server, &config.name) {
         return Err(ServerError::WrongIdentity {
             folder: config.identity.display().to_string(),
-            found: identity.name().uri(),
+            found: found.name().uri(),
             wanted: format!("server `{}` of cluster `{}`", config.name, config.cluster_id),
         });
     }
     let authority = Authority::load(&config.identity, now_ms)?;
+    let identity = certificate::at_start(found, &authority, &config.identity, now_ms)?;
     Ok((Credentials::new(identity), Arc::new(authority)))
 }
 

@@ -44,6 +44,7 @@ pub struct Authority {
     key: KeyPair,
     pem: String,
     der: CertificateDer<'static>,
+    not_before_ms: u64,
     not_after_ms: u64,
 }
 
@@ -84,8 +85,8 @@ impl Authority {
         for der in ders {
             let ca = CaCertificate::read(&der)?;
             if ca.public_key == key.der_bytes() {
-                let CaCertificate { cluster, not_after_ms, .. } = ca;
-                return Ok(Self { cluster, key, pem: cert_pem.to_owned(), der, not_after_ms });
+                let CaCertificate { cluster, not_before_ms, not_after_ms, .. } = ca;
+                return Ok(Self { cluster, key, pem: cert_pem.to_owned(), der, not_before_ms, not_after_ms });
             }
             cluster = ca.cluster;
         }
@@ -119,6 +120,16 @@ impl Authority {
     /// Its certificate, among others while the CA is being changed.
     pub fn ca_pem(&self) -> &str {
         &self.pem
+    }
+
+    /// When it begins.
+    pub fn not_before_ms(&self) -> u64 {
+        self.not_before_ms
+    }
+
+    /// When it ends, and with it every certificate that it signed.
+    pub fn not_after_ms(&self) -> u64 {
+        self.not_after_ms
     }
 
     /// Its private key: keep it off logs and wires.
@@ -212,6 +223,7 @@ impl Authority {
 struct CaCertificate {
     cluster: String,
     public_key: Vec<u8>,
+    not_before_ms: u64,
     not_after_ms: u64,
 }
 
@@ -224,11 +236,12 @@ impl CaCertificate {
         };
         let cluster = cluster.filter(|_| parsed.is_ca()).ok_or(IdentityError::NotMuster("it is no Muster CA"))?;
         check_word("cluster id", cluster)?;
-        let ends_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000);
         Ok(Self {
             cluster: cluster.to_owned(),
             public_key: parsed.public_key().subject_public_key.data.to_vec(),
-            not_after_ms: ends_s.saturating_mul(1_000),
+            not_before_ms: ms(parsed.validity().not_before.timestamp()),
+            not_after_ms: ms(parsed.validity().not_after.timestamp()),
         })
     }
 }

@@ -13,8 +13,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::peer::sans;
 use super::tls::{certificates, client_verifier};
-use super::{Fingerprint, IdentityError, Name, Peer};
+use super::{Fingerprint, IdentityError, Name, Peer, Sans};
 use crate::durable::{DurableError, create_folder, put_in_place, read_limited, write_atomic, write_private};
 
 pub(super) const CA_CERT_FILE: &str = "ca.crt";
@@ -184,9 +185,20 @@ impl Identity {
         &self.ca_pem
     }
 
+    /// When the certificate begins; 0 when that cannot be read.
+    pub fn not_before_ms(&self) -> u64 {
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.leaf) else { return 0 };
+        u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0).saturating_mul(1_000)
+    }
+
     /// When the certificate ends.
     pub fn not_after_ms(&self) -> u64 {
         self.peer.not_after_ms
+    }
+
+    /// Further names in the certificate, for who issues its holder another.
+    pub fn sans(&self) -> Sans {
+        X509Certificate::from_der(&self.leaf).map(|(_, parsed)| sans(&parsed, self.name.role)).unwrap_or_default()
     }
 
     /// When the certificate of the CA that signed it ends, and with it every one it signed; 0 when that cannot be read.
@@ -256,14 +268,6 @@ impl Credentials {
         }
         self.0.send_replace(Arc::new(identity));
         Ok(())
-    }
-
-    /// Loads the folder again and uses what is there; on an error the old identity stays.
-    ///
-    /// # Errors
-    /// What [`Identity::load`] and [`Credentials::replace`] refuse.
-    pub fn reload(&self, folder: &Path, now_ms: u64) -> Result<(), IdentityError> {
-        self.replace(Identity::load(folder, now_ms)?)
     }
 }
 

@@ -1,13 +1,14 @@
 //! What a verified certificate says about the other side.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{IdentityError, Name, Role};
+use super::{IdentityError, Name, Role, Sans};
 
 const PREFIX: &str = "sha256:";
 
@@ -124,6 +125,25 @@ pub(super) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a s
         _ => None,
     });
     Ok(uris.collect())
+}
+
+/// What a certificate carries beside its Muster name and its role's host name.
+pub(super) fn sans(certificate: &X509Certificate<'_>, role: Role) -> Sans {
+    let mut sans = Sans::default();
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return sans };
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::DNSName(dns) if *dns != role.dns() => sans.dns.push((*dns).to_owned()),
+            GeneralName::IPAddress(bytes) => sans.ip.extend(ip_of(bytes)),
+            _ => {}
+        }
+    }
+    sans
+}
+
+fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use std::fs::{self, Permissions};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rcgen::{CertificateParams, KeyPair};
@@ -175,6 +176,21 @@ fn the_signer_chooses_every_name_and_the_request_none() {
     assert!(peer.is_named(Role::Agent, "n2") && !peer.is(Role::Admin));
     let raw = String::from_utf8_lossy(&der).into_owned();
     assert!(!raw.contains("eve") && !raw.contains("server.muster"), "nothing of the request's names");
+}
+
+#[test]
+fn a_certificate_tells_the_names_with_which_another_is_issued() {
+    let ca = authority();
+    let ip = ["10.0.0.1", "fd00::7"].map(|ip| ip.parse::<IpAddr>().expect("an address")).to_vec();
+    let sans = Sans { dns: vec!["a.example".to_owned(), "b.example".to_owned()], ip };
+    let mut issued = issue(&ca, Role::Server, "s1");
+    assert_eq!(issued.sans(), Sans::default(), "the role's own name is no further one");
+    for _ in 0..2 {
+        issued = ca.issue(issued.name(), &sans, now_ms(), DAY_MS).expect("issued");
+        assert_eq!(issued.sans(), sans);
+    }
+    let begins = (now_ms() - issued.not_before_ms(), issued.not_after_ms() - issued.not_before_ms());
+    assert!(begins.0 >= 5 * 60_000 && begins.1 >= DAY_MS && begins.1 <= DAY_MS + 6 * 60_000, "{begins:?}");
 }
 
 #[test]
