@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use muster_proto::client::muster_client::MusterClient;
 use muster_proto::convert::error::{ErrorCode, ErrorInfo, decode};
 use muster_runtime::clock::{Clock, SystemClock};
-use muster_runtime::identity::{Credentials, DialError, Expect, Identity, connect, explain_transport};
+use muster_runtime::identity::{Credentials, DialError, Expect, Identity, IdentityError, connect, explain_transport};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -86,7 +86,12 @@ impl Client {
                 .hint("set `identity` in the settings file (or MUSTER_IDENTITY) to the folder with your certificate"));
         };
         let now_ms = SystemClock.wall_ms();
-        let identity = Identity::load(folder, now_ms)?;
+        let identity = Identity::load(folder, now_ms).map_err(|error| match error {
+            IdentityError::Expired { .. } => CliError::from(error).hint(
+                "whoever keeps the cluster's folder `ca` issues another: muster cluster issue ROLE/NAME DIR --ca CA",
+            ),
+            other => other.into(),
+        })?;
         identity.check(now_ms)?;
         Self::with(settings.servers.clone(), Credentials::new(identity), settings.timeout_ms)
     }

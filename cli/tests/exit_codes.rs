@@ -80,6 +80,7 @@ const OTHERS: &[&str] = &[
     "sim report",
     "policy promote",
     "cluster init",
+    "cluster issue",
     "cluster members prepare",
     "cluster restore",
     "completion",

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod configure;
 pub mod doctor;
 pub mod init;
+pub mod issue;
 pub mod members;
 pub mod restore;
 pub mod status;
@@ -24,6 +25,8 @@ pub enum ClusterCommand {
     Set(configure::SetArgs),
     /// List the servers, add, remove or replace one
     Members(members::MembersArgs),
+    /// Issue or renew the identity of a person, a server or a node; needs no server
+    Issue(issue::IssueArgs),
     /// Let the cluster do what all its servers can since they were upgraded: raise its feature level
     Upgrade(upgrade::UpgradeArgs),
     /// Hand leadership to another server
@@ -43,6 +46,7 @@ pub async fn run(context: &Context, command: ClusterCommand) -> Result<u8, CliEr
         ClusterCommand::Set(args) => configure::run(context, args).await,
         ClusterCommand::Upgrade(args) => upgrade::run(context, args).await,
         ClusterCommand::Members(args) => members::run(context, args).await,
+        ClusterCommand::Issue(args) => issue::run(context, &args),
         ClusterCommand::Doctor(args) => doctor::run(context, args).await,
         ClusterCommand::Backup(args) => backup::run(context, args).await,
         ClusterCommand::Restore(args) => restore::run(context, &args),

@@ -54,6 +54,20 @@ fn a_server_that_is_prepared_is_told_what_to_run() {
 }
 
 #[test]
+fn an_identity_that_was_issued_is_told_with_its_end_and_its_use() {
+    use cluster::issue::{Issued, document, render};
+    use muster_runtime::identity::{Name, Role};
+    let issued = |role, name: &str, renewed| Issued {
+        name: Name::new("c1", role, name).expect("a name"),
+        dir: format!("/srv/{name}").into(),
+        expires_at_ms: NOW + 90 * 24 * HOUR,
+        renewed,
+    };
+    let (user, server) = (issued(Role::User, "bob", false), issued(Role::Server, "s1", true));
+    check("cluster_issue", render(&user) + &render(&server), document(&user));
+}
+
+#[test]
 fn transfer() {
     use cluster::transfer::{document, render};
     let reply = TransferLeaderReply {

@@ -8,6 +8,8 @@ const DAY_MS: u64 = 86_400_000;
 /// A certificate that ends within this is to be renewed.
 const CERTIFICATE_MS: u64 = 14 * DAY_MS;
 const CA_MS: u64 = 60 * DAY_MS;
+/// Whose certificate a server's own is.
+const OWN: &str = "its certificate";
 /// Clocks apart by more than this are not kept by anything.
 const CLOCK_MS: u64 = 500;
 const CLOCK_BAD_MS: u64 = 5_000;
@@ -81,7 +83,7 @@ fn of_answer(look: &Look, seen: &Seen, answer: &Answer) -> Vec<Finding> {
     }
     if let Some(condition) = &status.condition {
         let expires = condition.certificate_expires_at_ms;
-        all.push(certificate(&name, "its certificate", expires, CERTIFICATE_MS, look.now_ms));
+        all.push(certificate(&name, OWN, expires, CERTIFICATE_MS, look.now_ms));
         all.push(clock(&name, answer, condition));
         all.push(disk(&name, condition));
         all.extend(syncs(&name, condition));
@@ -100,10 +102,18 @@ fn of_answer(look: &Look, seen: &Seen, answer: &Answer) -> Vec<Finding> {
 fn certificate(place: &str, whose: &str, expires_at_ms: u64, soon_ms: u64, now_ms: u64) -> Finding {
     let at = human::moment_and_distance(expires_at_ms, now_ms);
     let why = "nobody it speaks to will believe it any more";
-    let next = if whose == "the CA" {
-        "make a new cluster CA in time; every certificate ends with it"
-    } else {
-        "issue a new one from the folder `ca`, put it into the identity folder, and restart what uses it"
+    let by_hand = |who: &str| {
+        format!(
+            "muster cluster issue {who} DIR --ca CA --renew, where DIR is its identity folder and CA the folder `ca`"
+        )
+    };
+    let next = match whose {
+        "the CA" => "make a new cluster CA in time; every certificate ends with it".to_owned(),
+        OWN => format!(
+            "its log says why it did not renew it a month before; by hand, and then start it again: {}",
+            by_hand(&format!("server/{place}"))
+        ),
+        _ => format!("issue a new one: {}", by_hand("ROLE/NAME")),
     };
     if expires_at_ms <= now_ms {
         return Finding::bad("certificate", place, format!("{whose} ended at {at}")).because(why, next);
@@ -160,4 +170,21 @@ fn syncs(name: &str, condition: &ServerCondition) -> Option<Finding> {
         "every submit waits for a majority's syncs, and a leader that syncs too long is replaced",
         "give the data folder a disk of its own with power-loss protection, or longer times in [timing]",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_ends_is_told_with_the_command_that_issues_another() {
+        for (whose, command) in
+            [(OWN, "muster cluster issue server/s1 "), ("user bob", "muster cluster issue ROLE/NAME ")]
+        {
+            for expires_at_ms in [20 * DAY_MS, 30 * DAY_MS] {
+                let finding = certificate("s1", whose, expires_at_ms, CERTIFICATE_MS, 25 * DAY_MS);
+                assert!(finding.next.contains(command), "{finding:?}");
+            }
+        }
+    }
 }
