@@ -184,7 +184,7 @@ impl Search<'_> {
 
     fn walk(&mut self, round: &mut Round) {
         if let Some((gang, item)) = sticky_head(round)
-            && self.look(round, gang, &item) != Then::Go
+            && self.look(round, gang, &item) == Then::Stop
         {
             return;
         }

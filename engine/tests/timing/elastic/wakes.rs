@@ -2,7 +2,7 @@
 
 use super::*;
 
-use crate::plan_support::within;
+use crate::plan_support::{device_lost, within};
 use muster_common::topology::TopologyMode::Required;
 use muster_engine::command::{NodeAction, Principal};
 use muster_engine::forecast::forecast;
@@ -161,6 +161,22 @@ fn in_a_strict_order_nodes_are_woken_for_the_first_alone() {
     assert_eq!(cluster.waking(), 1);
     cluster.pass(WAKE_S);
     assert!(cluster.runs(head) && cluster.waking() == 0);
+}
+
+#[test]
+fn a_head_that_can_never_run_any_more_keeps_nobody_from_having_a_node_woken() {
+    let mut policy = policy(ElasticPool { wake_after_ms: 120_000, ..pool() });
+    policy.admission = Admission::HeadOfLine { sticky: true };
+    let (mut cluster, all) = asleep(policy, 1, 2);
+    let head = cluster.submit(taking_s(nodes(2, 8), 60));
+    assert!(cluster.kept(head, ReservationKind::Head).is_some());
+    cluster.commit(device_lost(all[0][0], 1));
+    let waits = cluster.submit(taking_s(nodes(1, 8), 60));
+    assert_eq!(cluster.reasons(head)[..1], [Reason::NeverFits]);
+    cluster.pass(120);
+    assert_eq!(cluster.waking(), 1);
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(waits) && !cluster.runs(head));
 }
 
 #[test]
