@@ -7,6 +7,7 @@ use crate::plan::place::{Request, place};
 use crate::plan::round::Round;
 use crate::plan::waiting::{Asked, Item};
 use crate::state::State;
+use crate::state::reservation::Reservation;
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Name, NodeId};
 use std::collections::BTreeSet;
@@ -17,17 +18,17 @@ const TRIES_MAX: usize = 8;
 /// Requests for which no room was found beside others' cells, in one cycle: account, whether it stays, and what.
 pub type BeyondCells = BTreeSet<(Name, bool, Asked)>;
 
-/// The parts found, if they leave everybody's cells, or others that do. For work that stays.
+/// The parts found, if they leave everybody's cells, or others that do. For work that stays, and lets go of `kept` for them.
 pub fn beside(
     state: &State,
     ledger: &mut Ledger,
-    scheduling: &Scheduling,
+    (scheduling, kept): (&Scheduling, &[Take]),
     request: Request,
     found: Vec<PlacedPart>,
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     let takes = ledger.owed.takes(state, scheduling, &found);
-    if ledger.owed.admits(&takes) {
+    if ledger.owed.admits_for(kept, &takes) {
         *steps += ledger.owed.worked();
         return Some(found);
     }
@@ -38,7 +39,7 @@ pub fn beside(
     }
     let mark = ledger.mark();
     close(ledger, barred, steps);
-    let parts = tried(state, ledger, scheduling, request, steps);
+    let parts = tried(state, ledger, (scheduling, kept), request, steps);
     ledger.rollback(mark);
     *steps += ledger.owed.worked();
     parts
@@ -63,14 +64,17 @@ fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<No
 fn tried(
     state: &State,
     ledger: &mut Ledger,
-    scheduling: &Scheduling,
+    (scheduling, kept): (&Scheduling, &[Take]),
     request: Request,
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     for _ in 0..TRIES_MAX {
         let parts = place(ledger, state.fabric(), state.policy(), request, steps)?;
         let takes = ledger.owed.takes(state, scheduling, &parts);
-        let Some(at) = ledger.owed.first_refused(&takes) else { return Some(parts) };
+        if ledger.owed.admits_for(kept, &takes) {
+            return Some(parts);
+        }
+        let at = ledger.owed.first_refused(kept, &takes)?;
         let nodes = ledger.owed.beside(takes[at]);
         close(ledger, nodes, steps);
     }
@@ -92,7 +96,26 @@ impl Round<'_> {
             return Some(found);
         }
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
-        beside(self.state, self.ledger, &item.scheduling, request, found, &mut self.spent)
+        let asked = (&*item.scheduling, &self.taking.let_go[..]);
+        beside(self.state, self.ledger, asked, request, found, &mut self.spent)
+    }
+
+    /// Where cells are owned, room on what is kept for a gang, once all of it is free: all else may be closed to it, and be
+    /// found first.
+    pub fn found_on_kept(&mut self, known: &Reservation, item: &Item) -> Option<Vec<PlacedPart>> {
+        let owed = &self.ledger.owed;
+        if !owed.is_on() || !owed.is_firm(&item.scheduling) || !known.witness.iter().all(|device| self.is_free(*device))
+        {
+            return None;
+        }
+        let kept: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
+        let with_any = self.ledger.with_free().iter().chain(self.ledger.partial());
+        let others: BTreeSet<NodeId> = with_any.filter(|node| !kept.contains(node)).copied().collect();
+        let mark = self.ledger.mark();
+        close(self.ledger, others, &mut self.spent);
+        let found = self.search(known.gang, item);
+        self.ledger.rollback(mark);
+        found
     }
 
     /// Nodes that a gang keeps off because of others' cells.

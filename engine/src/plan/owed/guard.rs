@@ -71,17 +71,28 @@ impl Owed {
         })
     }
 
-    /// The first of them that somebody would lack a cell for.
-    pub fn first_refused(&mut self, takes: &[Take]) -> Option<usize> {
-        if self.admits(takes) {
-            return None;
+    /// The same of a gang that has let go of what was kept for it: others may have their cells only because it was to go
+    /// there, so it must leave them what they had then.
+    pub fn admits_for(&mut self, kept: &[Take], takes: &[Take]) -> bool {
+        if kept.is_empty() {
+            return self.admits(takes);
         }
+        kept.iter().for_each(|take| self.hold(*take, 1));
+        let gone = kept.iter().map(|take| Take { devices: -take.devices, ..*take });
+        let all: Vec<Take> = gone.chain(takes.iter().copied()).collect();
+        let good = self.admits(&all);
+        kept.iter().for_each(|take| self.hold(*take, -1));
+        good
+    }
+
+    /// Of takes that are not admitted, the first that somebody would lack a cell for; `None` = what is let go is enough for that.
+    pub fn first_refused(&mut self, kept: &[Take], takes: &[Take]) -> Option<usize> {
         let (mut good, mut bad) = (0, takes.len());
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
-            if self.admits(&takes[..middle]) { good = middle } else { bad = middle }
+            if self.admits_for(kept, &takes[..middle]) { good = middle } else { bad = middle }
         }
-        Some(bad - 1)
+        bad.checked_sub(1)
     }
 
     /// Nodes of which a gang may take nothing for good.

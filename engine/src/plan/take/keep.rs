@@ -79,7 +79,7 @@ impl Round<'_> {
         self.taking.coming.insert(gang, coming);
     }
 
-    fn is_free(&self, device: DeviceId) -> bool {
+    pub fn is_free(&self, device: DeviceId) -> bool {
         let node = self.state.node(device.node);
         node.and_then(|node| node.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
     }
@@ -167,11 +167,13 @@ impl Round<'_> {
         // What is put aside for others stays so, even where it is kept for this one.
         self.set_aside_for(item);
         self.shut(item.longest(), 0);
+        self.taking.let_go = self.taking.cells.get(&known.gang).cloned().unwrap_or_default();
         let parts = match known.kind {
             ReservationKind::Wounded => self.mended(known, item),
             _ => None,
         };
-        let parts = parts.or_else(|| self.search(known.gang, item));
+        let parts = parts.or_else(|| self.search(known.gang, item)).or_else(|| self.found_on_kept(known, item));
+        self.taking.let_go.clear();
         self.put_back();
         self.ledger.rollback(mark);
         parts
