@@ -2,7 +2,7 @@
 
 use super::Take;
 use crate::command::PlacedPart;
-use crate::plan::ledger::Ledger;
+use crate::plan::ledger::{Ledger, NodeView};
 use crate::plan::place::{Request, place};
 use crate::plan::round::Round;
 use crate::plan::waiting::{Asked, Item};
@@ -45,15 +45,23 @@ pub fn beside(
     parts
 }
 
+/// Thousandths of devices that it asks for.
+fn milli_of(scheduling: &Scheduling) -> u64 {
+    scheduling.groups.iter().map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum()
+}
+
+fn free_milli(view: &NodeView) -> u64 {
+    view.free.iter().map(|milli| u64::from(*milli)).sum()
+}
+
 /// Is as much free as it asks for, on nodes that are not closed to it?
 fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<NodeId>, steps: &mut u64) -> bool {
-    let groups = scheduling.groups.iter();
-    let asked: u64 = groups.map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum();
+    let asked = milli_of(scheduling);
     let with_any: BTreeSet<NodeId> = ledger.with_free().iter().chain(ledger.partial()).copied().collect();
     let mut left = 0;
     for view in with_any.iter().filter(|id| !barred.contains(id)).filter_map(|id| ledger.node(*id)) {
         *steps += 1;
-        left += view.free.iter().map(|milli| u64::from(*milli)).sum::<u64>();
+        left += free_milli(view);
         if left >= asked {
             return true;
         }
@@ -109,6 +117,10 @@ impl Round<'_> {
             return None;
         }
         let kept: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
+        let free = kept.iter().filter_map(|node| self.ledger.node(*node)).map(free_milli).sum::<u64>();
+        if free < milli_of(&item.scheduling) {
+            return None;
+        }
         let with_any = self.ledger.with_free().iter().chain(self.ledger.partial());
         let others: BTreeSet<NodeId> = with_any.filter(|node| !kept.contains(node)).copied().collect();
         let mark = self.ledger.mark();

@@ -23,6 +23,13 @@ pub struct Take {
     whose: Option<Whose>,
 }
 
+impl Take {
+    /// Letting go of it again.
+    pub fn undone(self) -> Self {
+        Self { devices: -self.devices, ..self }
+    }
+}
+
 impl Owed {
     /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
     /// taken as it can be, unless that one leaves, or shares it: then it changes hands.
@@ -78,7 +85,7 @@ impl Owed {
             return self.admits(takes);
         }
         kept.iter().for_each(|take| self.hold(*take, 1));
-        let gone = kept.iter().map(|take| Take { devices: -take.devices, ..*take });
+        let gone = kept.iter().copied().map(Take::undone);
         let all: Vec<Take> = gone.chain(takes.iter().copied()).collect();
         let good = self.admits(&all);
         kept.iter().for_each(|take| self.hold(*take, -1));

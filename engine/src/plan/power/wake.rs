@@ -307,10 +307,12 @@ impl Search<'_> {
             self.waited_for.extend(full);
             return Woken::Crowded;
         }
-        // Whole devices can be kept; a share beside another's cannot.
+        // Whole devices can be kept; a share beside another's cannot, also of who starts in this cycle.
         let is_free = |device: &DeviceId| {
+            let slot = usize::from(device.slot);
             let node = round.state.node(device.node);
-            node.and_then(|record| record.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
+            let was_free = node.and_then(|record| record.devices.get(slot)).is_some_and(DeviceState::is_free);
+            was_free && round.ledger.node(device.node).is_some_and(|view| view.free.get(slot) == Some(&1000))
         };
         let witness: Vec<DeviceId> = parts.iter().flat_map(PlacedPart::device_ids).filter(is_free).collect();
         match nodes.is_empty() && witness.is_empty() {

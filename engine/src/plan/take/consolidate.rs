@@ -61,7 +61,7 @@ impl Round<'_> {
         let strict = matches!(self.state.policy().admission, Admission::HeadOfLine { .. });
         let mut search = Search { rules, strict, looked: 0, tried: 0, own: None };
         if let Some((gang, item)) = sticky_head(self)
-            && search.look(self, gang, &item) != Then::Go
+            && search.look(self, gang, &item) == Then::Stop
         {
             return;
         }

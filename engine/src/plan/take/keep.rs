@@ -6,6 +6,7 @@ use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::cycle::foresees;
 use crate::plan::feasible::{amount_on, part_amount};
 use crate::plan::ledger::Ledger;
+use crate::plan::owed::Take as CellTake;
 use crate::plan::round::Round;
 use crate::plan::shape::check_placement_shape;
 use crate::plan::waiting::Item;
@@ -218,9 +219,13 @@ impl Round<'_> {
             own.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
             // What it keeps is its own: the rest is to leave everybody's cells beside it.
             let keeps: Vec<PlacedPart> = parts.iter().flatten().cloned().collect();
-            self.hold_cells(gang, &keeps, 1);
+            let held = self.hold_cells(gang, &keeps, 1);
+            // Of what was kept it lets go of the rest alone.
+            let known = self.taking.let_go.len();
+            self.taking.let_go.extend(held.into_iter().map(CellTake::undone));
             self.charge(gang, &keeps, 1);
             let found = self.search(gang, &rest);
+            self.taking.let_go.truncate(known);
             self.ledger.rollback(mark);
             new = found?;
         }

@@ -317,6 +317,24 @@ fn a_share_beside_anothers_keeps_nobody_from_waking_the_rest() {
 }
 
 #[test]
+fn a_share_beside_one_that_starts_in_the_same_cycle_keeps_nobody_from_waking_the_rest() {
+    let (mut cluster, _) = asleep(policy(ElasticPool { keep_awake: 1, ..pool() }), 1, 2);
+    let shares = |count, milli| {
+        let mut wish = taking_s(count, 100_000);
+        wish.groups[0].share = muster_common::resources::Share(milli);
+        wish
+    };
+    let half = cluster.only_submit(shares(nodes(1, 1), 500));
+    let whole = cluster.only_submit(taking_s(nodes(1, 7), 100_000));
+    let wide = cluster.only_submit(shares(nodes(2, 1), 500));
+    cluster.decide();
+    assert!(cluster.runs(half) && cluster.runs(whole));
+    assert_eq!(cluster.waking(), 1);
+    cluster.pass(WAKE_S);
+    assert!(cluster.runs(wide));
+}
+
+#[test]
 fn the_pool_is_named_that_wakes_what_is_missing() {
     let label = |word: &str| [(name("pool"), word.to_owned())].into();
     let own = ElasticPool { labels: label("own"), wake_after_ms: 3_600_000, ..pool() };
