@@ -79,6 +79,10 @@ fn is_due(identity: &Identity, authority: &Authority, now_ms: u64) -> bool {
 /// Issues another one with the same names, and keeps it. Blocks.
 fn renew(present: &Identity, authority: &Authority, folder: &Path, now_ms: u64) -> Result<Identity, IdentityError> {
     let identity = authority.issue(present.name(), &present.sans(), now_ms, LEAF_VALID_MS)?;
+    if Authority::load(folder, now_ms).is_ok_and(|there| there.ca_pem() != authority.ca_pem()) {
+        tracing::info!("this server's certificate was renewed in memory: `ca.crt` is another than at its start");
+        return Ok(identity);
+    }
     match identity.save(folder) {
         Ok(()) => tracing::info!("this server's certificate was renewed"),
         // It serves as well from memory: the next start issues another.
@@ -154,6 +158,9 @@ mod tests {
             clock: Arc::new(time.clock()),
         };
         let running = tokio::spawn(own.run(shutdown.clone()));
+        // Its first look, at which nothing is due.
+        tokio::task::yield_now().await;
+        assert_eq!(credentials.current().not_after_ms(), ends_ms);
         time.advance(80 * DAY_MS);
         let renewed = async {
             loop {

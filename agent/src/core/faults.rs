@@ -23,7 +23,11 @@ impl Core {
     pub(super) fn take_unregistered(&mut self, uuids: Vec<String>) {
         let devices = &self.parts.devices;
         self.unregistered = uuids.into_iter().filter(|uuid| devices.slot_of(uuid).is_some()).collect();
-        if self.parts.store.sort_faults(&self.unregistered) {
+        // A device that is not here now is in no hello: whether servers will have it shows once it is back.
+        let mut waits = self.unregistered.clone();
+        let missing = self.parts.store.waiting_faults().filter(|uuid| devices.slot_of(uuid).is_none());
+        waits.extend(missing.cloned());
+        if self.parts.store.sort_faults(&waits) {
             self.must_save();
         }
     }

@@ -35,7 +35,11 @@ pub async fn renew_if_due(
     }
     let request = KeyRequest::new()?;
     let reply = client.renew(RenewRequest { csr_pem: request.csr_pem().to_owned() }).await?.into_inner();
-    let ca_pem = credentials.current().ca_pem().to_owned();
+    // Whoever is believed may name another CA to believe beside its own: so a cluster changes its CA.
+    let ca_pem = match reply.ca_pem.is_empty() {
+        true => credentials.current().ca_pem().to_owned(),
+        false => reply.ca_pem,
+    };
     let identity = request.finish(&reply.certificate_pem, &ca_pem, clock.wall_ms())?;
     let folder = folder.to_owned();
     let identity = aside::run(move || identity.save(&folder).map(|()| identity)).await??;

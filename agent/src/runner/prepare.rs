@@ -63,9 +63,22 @@ impl<W: Witness> Runner<W> {
     /// Starts a shim that will stop at the barrier. `Err(None)` = told to stop first.
     pub(super) async fn prepare(&mut self, deadline_ms: u64) -> Result<(), Option<Failure>> {
         let launch = self.launch_part(deadline_ms).await?;
-        let spec = self.workplace.spec(self.key, &self.run, &launch, deadline_ms);
         let infra = |why: String| Some(Failure { infra: true, why });
-        make_output(self.workplace.paths.output(&self.key)).await.map_err(infra)?;
+        let output = self.workplace.paths.output(&self.key);
+        let made = tokio::select! {
+            made = make_output(output) => made,
+            told = async { self.orders.wait_for(|orders| orders.stop.is_some()).await.is_ok() } => {
+                if told {
+                    return Err(None);
+                }
+                // The agent is ending; ranks are not.
+                return std::future::pending().await;
+            }
+        };
+        made.map_err(infra)?;
+        // It may have been extended meanwhile.
+        let deadline_ms = deadline_ms.max(self.orders.borrow().deadline_ms);
+        let spec = self.workplace.spec(self.key, &self.run, &launch, deadline_ms);
         let started = self.launcher.start(&self.dir(), &spec).await;
         started.map_err(|error| infra(error.to_string()))
     }

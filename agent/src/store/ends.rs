@@ -41,6 +41,10 @@ impl Ends {
         let empty = || Self { store_id: store_id.to_owned(), ..Self::default() };
         let decoded: Option<Self> = match durable::read_sealed(path, BYTES_MAX) {
             Ok(sealed) if sealed.version == VERSION => postcard::from_bytes(&sealed.bytes).ok(),
+            Ok(sealed) if sealed.version > VERSION => {
+                let cause = std::io::Error::other("a later agent wrote it in a newer format; run that one");
+                return Err(DurableError::Io { path: path.to_owned(), doing: "read", cause });
+            }
             Err(DurableError::Missing { .. }) => return Ok(empty()),
             Ok(_) | Err(DurableError::Torn { .. } | DurableError::Damaged { .. }) => None,
             Err(error) => return Err(error),

@@ -357,6 +357,11 @@ impl Store {
         put_off.entry(device).or_insert(fault);
     }
 
+    /// Devices of which a fault waits without a number.
+    pub fn waiting_faults(&self) -> impl Iterator<Item = &String> + '_ {
+        self.image.put_off.keys()
+    }
+
     /// Gives what was put off its number, but for devices that are still `unregistered`; what waits with a number and is of
     /// one of those loses it. True when anything changed.
     pub fn sort_faults(&mut self, unregistered: &BTreeSet<String>) -> bool {

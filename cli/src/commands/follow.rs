@@ -33,18 +33,22 @@ pub enum Streams {
 /// # Errors
 /// Those of the call; none is made for an id.
 pub async fn pinned(client: &Client, job: &JobRef) -> Result<JobRef, CliError> {
+    pinned_within(client, job, None).await
+}
+
+async fn pinned_within(client: &Client, job: &JobRef, limit: Option<Duration>) -> Result<JobRef, CliError> {
     if job.id > 0 {
         return Ok(job.clone());
     }
     let named = JobRef { attempt: None, ..job.clone() };
-    let found = poll_once(client, &named, Duration::ZERO, None, "", 0).await?.job.unwrap_or_default();
+    let found = poll_once(client, &named, Duration::ZERO, limit, "", 0).await?.job.unwrap_or_default();
     Ok(JobRef { id: found.id, name: String::new(), ..job.clone() })
 }
 
 /// The job once it has ended. `limit`: for how long at most; then [`ErrorCode::TimedOut`].
 pub async fn to_end(client: &Client, job: &JobRef, limit: Option<Duration>) -> Result<Job, CliError> {
     let started = Instant::now();
-    let id = pinned(client, job).await?;
+    let id = pinned_within(client, job, limit).await?;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
         let poll = left.map_or(POLL, |left| POLL.min(left));

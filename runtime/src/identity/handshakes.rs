@@ -25,7 +25,7 @@ impl Source {
 pub(super) struct Handshakes {
     open: Arc<Mutex<Open>>,
     most: usize,
-    most_of_source: usize,
+    most_of_address: usize,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Open {
     begun: u64,
     all: usize,
     /// Those of each source with what cuts them, the oldest first; a source without any is not kept.
-    by_source: BTreeMap<Source, BTreeMap<u64, Shutdown>>,
+    by_source: BTreeMap<Source, BTreeMap<u64, (IpAddr, Shutdown)>>,
 }
 
 /// The place of one handshake; given back when it is dropped.
@@ -45,15 +45,18 @@ pub(super) struct Turn {
 }
 
 impl Handshakes {
-    pub(super) fn new(most: usize, most_of_source: usize) -> Self {
-        Self { open: Arc::default(), most, most_of_source }
+    pub(super) fn new(most: usize, most_of_address: usize) -> Self {
+        Self { open: Arc::default(), most, most_of_address }
     }
 
-    /// A place, unless the source has its most already. When all are taken another handshake is ended for it, the
-    /// oldest of whoever has the most: a newcomer never waits for those who keep their places without a word.
-    pub(super) fn enter(&self, source: Source, cut: Shutdown) -> Option<Turn> {
+    /// A place, unless the address has its most already. When all are taken another handshake is ended for it, the
+    /// oldest of whatever source has the most: a newcomer never waits for those who keep their places without a word. The
+    /// bound is each address's own, or one host would keep out all that share its network.
+    pub(super) fn enter(&self, from: IpAddr, cut: Shutdown) -> Option<Turn> {
+        let (source, address) = (Source::of(from), from.to_canonical());
         let mut open = self.lock();
-        if open.by_source.get(&source).map_or(0, BTreeMap::len) >= self.most_of_source {
+        let own = open.by_source.get(&source).into_iter().flat_map(BTreeMap::values);
+        if own.filter(|(whose, _)| *whose == address).count() >= self.most_of_address {
             return None;
         }
         let ended = if open.all >= self.most { open.take_from_the_largest() } else { None };
@@ -63,7 +66,7 @@ impl Handshakes {
         let number = open.begun;
         open.begun += 1;
         open.all += 1;
-        open.by_source.entry(source).or_default().insert(number, cut);
+        open.by_source.entry(source).or_default().insert(number, (address, cut));
         drop(open);
         if let Some(ended) = ended {
             ended.trigger();
@@ -79,7 +82,7 @@ impl Handshakes {
 impl Open {
     /// Of sources with as many, it is the turn of the one with the oldest.
     fn take_from_the_largest(&mut self) -> Option<Shutdown> {
-        let oldest = |own: &BTreeMap<u64, Shutdown>| own.keys().next().copied();
+        let oldest = |own: &BTreeMap<u64, (IpAddr, Shutdown)>| own.keys().next().copied();
         let largest = self.by_source.iter().max_by_key(|(_, own)| (own.len(), Reverse(oldest(own))));
         let (source, number) = largest.and_then(|(source, own)| Some((*source, oldest(own)?)))?;
         self.take(source, number)
@@ -87,7 +90,7 @@ impl Open {
 
     fn take(&mut self, source: Source, number: u64) -> Option<Shutdown> {
         let own = self.by_source.get_mut(&source)?;
-        let cut = own.remove(&number)?;
+        let (_, cut) = own.remove(&number)?;
         if own.is_empty() {
             self.by_source.remove(&source);
         }
@@ -107,8 +110,12 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn source(address: &str) -> Source {
-        Source::of(address.parse().expect("an address"))
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn source(text: &str) -> Source {
+        Source::of(address(text))
     }
 
     #[test]
@@ -116,7 +123,7 @@ mod tests {
         let handshakes = Handshakes::new(4, 3);
         let enter = |from: &str| {
             let cut = Shutdown::new();
-            handshakes.enter(source(from), cut.clone()).map(|turn| (turn, cut))
+            handshakes.enter(address(from), cut.clone()).map(|turn| (turn, cut))
         };
         let crowd: Vec<_> = (0..3).map(|_| enter("10.0.0.1").expect("room")).collect();
         assert!(enter("10.0.0.1").is_none(), "beyond its own bound");
@@ -135,9 +142,22 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_has_its_most_keeps_none_of_its_network_out() {
+        let handshakes = Handshakes::new(4, 3);
+        let enter = |from: &str| handshakes.enter(address(from), Shutdown::new());
+        let silent: Vec<_> = (0..3).map(|_| enter("2001:db8::1").expect("room")).collect();
+        assert!(enter("2001:db8::1").is_none());
+        let neighbour = enter("2001:db8::2").expect("room");
+        let another = enter("2001:db8::3").expect("room is made");
+        assert_eq!(handshakes.lock().all, 4);
+        drop((silent, neighbour, another));
+        assert_eq!(handshakes.lock().all, 0);
+    }
+
+    #[test]
     fn without_any_place_nobody_enters() {
-        assert!(Handshakes::new(0, 1).enter(source("10.0.0.1"), Shutdown::new()).is_none());
-        assert!(Handshakes::new(1, 0).enter(source("10.0.0.1"), Shutdown::new()).is_none());
+        assert!(Handshakes::new(0, 1).enter(address("10.0.0.1"), Shutdown::new()).is_none());
+        assert!(Handshakes::new(1, 0).enter(address("10.0.0.1"), Shutdown::new()).is_none());
     }
 
     #[test]

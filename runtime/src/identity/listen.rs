@@ -19,7 +19,7 @@ use tonic::transport::server::Connected;
 
 use super::counts::{Counts, Place};
 use super::end::End;
-use super::handshakes::{Handshakes, Source};
+use super::handshakes::Handshakes;
 use super::{Credentials, Identity, IdentityError, Peer, Role, server_config};
 use crate::clock::{Clock, SystemClock};
 use crate::shutdown::Shutdown;
@@ -44,10 +44,9 @@ const LARGEST_HEADERS_BYTES: u32 = 32 << 10;
 pub struct ListenLimits {
     /// A handshake that is not done by then is dropped.
     pub handshake_timeout_ms: u64,
-    /// Handshakes at one time; for a further one the oldest of the address with the most is dropped.
+    /// Handshakes at one time; for a further one the oldest of the address with the most, of IPv6 of the /64, is dropped.
     pub max_handshakes: usize,
-    /// Handshakes at one time from one address, of IPv6 from one /64; further ones from it are dropped, so that it
-    /// cannot keep others out.
+    /// Handshakes at one time from one address; further ones from it are dropped, so that it cannot keep others out.
     pub max_handshakes_per_address: usize,
     /// Open connections; at the limit no more are accepted until one closes.
     pub max_connections: usize,
@@ -234,7 +233,7 @@ impl Gate {
         stop: &Shutdown,
     ) {
         let cut = stop.child();
-        let Some(turn) = self.handshakes.enter(Source::of(from.ip()), cut.clone()) else {
+        let Some(turn) = self.handshakes.enter(from.ip(), cut.clone()) else {
             return self.tell_dropped(from);
         };
         tune(&stream);

@@ -59,8 +59,8 @@ pub enum IdentityError {
     File(#[from] DurableError),
     /// A later build of muster wrote the file in a format that this one does not know.
     #[error(
-        "{} has format {version}, and this muster knows formats up to {}; run the version of muster that wrote it; nothing \
-         was changed", path.display(), VERSION
+        "{} has format {version}, and this muster knows formats up to {}; run the version of muster that wrote it; the \
+         file was not changed", path.display(), VERSION
     )]
     Newer {
         /// The identity file.

@@ -53,7 +53,7 @@ pub enum SnapshotError {
     /// A later build of muster wrote it in a format that this one does not know.
     #[error(
         "snapshot {} has format {version}, and this muster knows formats up to {}; run the version of muster that wrote it; \
-         nothing was changed", path.display(), VERSION
+         the file was not changed", path.display(), VERSION
     )]
     Newer {
         /// The file.

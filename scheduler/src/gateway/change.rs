@@ -65,7 +65,7 @@ async fn after(inner: &Arc<Inner>, id: JobId) -> Result<Subject, ErrorInfo> {
 async fn after_whole(inner: &Arc<Inner>, id: JobId) -> Result<Subject, ErrorInfo> {
     let state = inner.ctx.view();
     let now = inner.now(&state);
-    inner.blocking(move |inner| Subject::load(&state, &inner.ctx.history, id, now)).await
+    inner.reading(move |inner| Subject::load(&state, &inner.ctx.history, id, now)).await
 }
 
 pub(super) async fn dry_run(

@@ -63,8 +63,15 @@ pub struct GangPast {
 impl Past {
     /// From everything that history tells of the job.
     pub fn of(history: &HistoryStore, job: JobId) -> io::Result<Self> {
-        let mut past = Self { whole: true, ..Self::default() };
-        records::visit_job(history, job, |recorded| past.take(recorded))?;
+        // Before anything is read: what is lacking may come in between.
+        let gaps = history.gaps()?;
+        let (mut past, mut last) = (Self::default(), 0);
+        records::visit_job(history, job, |recorded| {
+            last = recorded.index;
+            past.take(recorded);
+        })?;
+        let to = if past.ended.is_some() { last } else { u64::MAX };
+        past.whole = !gaps.iter().any(|gap| gap.to >= job.0 && gap.from <= to);
         Ok(past)
     }
 

@@ -61,6 +61,10 @@ pub fn issue(args: &IssueArgs, now_ms: u64) -> Result<Issued, CliError> {
         other => other.into(),
     })?;
     identity.save(&dir)?;
+    if role == Role::Server && !dir.join("ca.key").exists() {
+        // Servers sign for nodes.
+        authority.save(&dir)?;
+    }
     Ok(Issued { name, dir, expires_at_ms: identity.not_after_ms(), renewed: replaced.is_some() })
 }
 
@@ -173,6 +177,8 @@ mod tests {
             let issued = bench.issue(&format!("{role}/x"), dir, false).expect("issued");
             assert_eq!((bench.load(dir).name(), issued.renewed), (&issued.name, false));
             assert_eq!(issued.name.uri(), format!("muster://c1/{role}/x"));
+            let signs = Authority::load(&bench.dir(dir), bench.now_ms).is_ok();
+            assert_eq!(signs, role == Role::Server, "{role}");
         }
         let hosts = vec!["s1.example".to_owned(), "10.0.0.1".to_owned()];
         issue(&IssueArgs { hosts, ..bench.args("server/s1", "s1", false) }, bench.now_ms).expect("issued");

@@ -181,7 +181,7 @@ const STUCK: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn a_stranger_who_never_reads_does_not_stay() {
-    let limits = ListenLimits { max_anonymous: 1, anonymous_life_ms: 4_000, ..ListenLimits::default() };
+    let limits = ListenLimits { max_anonymous: 1, anonymous_life_ms: 10_000, ..ListenLimits::default() };
     let (ca, served) = served_with(limits).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4_096).expect("little room");

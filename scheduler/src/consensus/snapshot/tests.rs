@@ -91,7 +91,7 @@ fn a_snapshot_of_a_newer_format_ends_the_start_and_keeps_its_name() {
     let before = files(dir.path());
     let refused = SnapshotStore::open(dir.path(), None).err().unwrap();
     assert!(matches!(refused, SnapshotError::Newer { version: 2, .. }), "{refused}");
-    assert!(refused.to_string().contains("nothing was changed"), "{refused}");
+    assert!(refused.to_string().contains("the file was not changed"), "{refused}");
     assert_eq!((files(dir.path()), fs::read(&newest.path).unwrap()), (before, bytes));
 }
 

@@ -5,6 +5,7 @@ use super::server::{Server, within};
 use crate::gateway::past::Past;
 use crate::gateway::render::job;
 use crate::gateway::subject::Subject;
+use crate::history::HistoryStore;
 use muster_common::{GangId, JobId};
 use muster_engine::Command;
 use muster_engine::command::{Cancel, Exit, ReportBody};
@@ -92,6 +93,16 @@ fn a_list_says_that_it_lacks_what_ended_elements_used() {
     assert!(listed.partial && !shown.partial);
     // The second element was placed beside the first, and still is.
     assert_eq!((listed.device_ms, shown.device_ms), (10_000, 20_000));
+}
+
+#[test]
+fn what_history_lacks_of_a_job_is_told_as_lacking() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = HistoryStore::open(&dir.path().join("history")).unwrap();
+    let is_whole = |job| Past::of(&history, JobId(job)).unwrap().whole;
+    assert!(is_whole(5));
+    history.note_restore(20).unwrap();
+    assert_eq!((is_whole(5), is_whole(21)), (false, true), "the second came after what is lacking");
 }
 
 #[test]
