@@ -205,7 +205,7 @@ impl<'a> Blockers<'a> {
         let ledger = self.trial.get_or_insert_with(|| self.ledger.clone());
         let request = Request::of(scheduling, excluded).for_gang(gang);
         let found = place(ledger, state.fabric(), state.policy(), request, &mut 0)?;
-        if owed::beside(state, ledger, (scheduling, &[]), request, found.clone(), &mut 0).is_some() {
+        if owed::beside(state, ledger, scheduling, request, found.clone(), &mut 0).is_some() {
             return None;
         }
         let who = owed::told(&mut ledger.owed, state, scheduling, &found);

@@ -400,23 +400,6 @@ fn where_others_small_jobs_lie_keeps_no_owner_waiting() {
     assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
 }
 
-/// A rack is kept for a gang once small jobs of long graces have left it, and one of them has begun anew elsewhere since. Where
-/// the gang could start now, there would be no cell for the other owner until the rest has left.
-#[test]
-fn who_has_let_others_have_a_cell_by_what_is_kept_for_it_starts_there() {
-    let given = [
-        (0, 162, 90, 93, 336),
-        (100, 235, 50, 0, 75),
-        (48, 0, 8, 0, 36),
-        (56, 115, 146, 0, 252),
-        (36, 77, 66, 89, 272),
-        (114, 32, 99, 0, 194),
-        (279, 110, 72, 0, 1),
-        (114, 12, 98, 42, 195),
-    ];
-    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
-}
-
 proptest! {
     #![proptest_config(cases(200))]
 

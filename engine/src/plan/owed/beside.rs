@@ -2,12 +2,11 @@
 
 use super::Take;
 use crate::command::PlacedPart;
-use crate::plan::ledger::{Ledger, NodeView};
+use crate::plan::ledger::Ledger;
 use crate::plan::place::{Request, place};
 use crate::plan::round::Round;
 use crate::plan::waiting::{Asked, Item};
 use crate::state::State;
-use crate::state::reservation::Reservation;
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Name, NodeId};
 use std::collections::BTreeSet;
@@ -18,17 +17,17 @@ const TRIES_MAX: usize = 8;
 /// Requests for which no room was found beside others' cells, in one cycle: account, whether it stays, and what.
 pub type BeyondCells = BTreeSet<(Name, bool, Asked)>;
 
-/// The parts found, if they leave everybody's cells, or others that do. For work that stays, and lets go of `kept` for them.
+/// The parts found, if they leave everybody's cells, or others that do. For work that stays.
 pub fn beside(
     state: &State,
     ledger: &mut Ledger,
-    (scheduling, kept): (&Scheduling, &[Take]),
+    scheduling: &Scheduling,
     request: Request,
     found: Vec<PlacedPart>,
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     let takes = ledger.owed.takes(state, scheduling, &found);
-    if ledger.owed.admits_for(kept, &takes) {
+    if ledger.owed.admits(&takes) {
         *steps += ledger.owed.worked();
         return Some(found);
     }
@@ -39,29 +38,21 @@ pub fn beside(
     }
     let mark = ledger.mark();
     close(ledger, barred, steps);
-    let parts = tried(state, ledger, (scheduling, kept), request, steps);
+    let parts = tried(state, ledger, scheduling, request, steps);
     ledger.rollback(mark);
     *steps += ledger.owed.worked();
     parts
 }
 
-/// Thousandths of devices that it asks for.
-fn milli_of(scheduling: &Scheduling) -> u64 {
-    scheduling.groups.iter().map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum()
-}
-
-fn free_milli(view: &NodeView) -> u64 {
-    view.free.iter().map(|milli| u64::from(*milli)).sum()
-}
-
 /// Is as much free as it asks for, on nodes that are not closed to it?
 fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<NodeId>, steps: &mut u64) -> bool {
-    let asked = milli_of(scheduling);
+    let groups = scheduling.groups.iter();
+    let asked: u64 = groups.map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum();
     let with_any: BTreeSet<NodeId> = ledger.with_free().iter().chain(ledger.partial()).copied().collect();
     let mut left = 0;
     for view in with_any.iter().filter(|id| !barred.contains(id)).filter_map(|id| ledger.node(*id)) {
         *steps += 1;
-        left += free_milli(view);
+        left += view.free.iter().map(|milli| u64::from(*milli)).sum::<u64>();
         if left >= asked {
             return true;
         }
@@ -72,17 +63,14 @@ fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<No
 fn tried(
     state: &State,
     ledger: &mut Ledger,
-    (scheduling, kept): (&Scheduling, &[Take]),
+    scheduling: &Scheduling,
     request: Request,
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     for _ in 0..TRIES_MAX {
         let parts = place(ledger, state.fabric(), state.policy(), request, steps)?;
         let takes = ledger.owed.takes(state, scheduling, &parts);
-        if ledger.owed.admits_for(kept, &takes) {
-            return Some(parts);
-        }
-        let at = ledger.owed.first_refused(kept, &takes)?;
+        let Some(at) = ledger.owed.first_refused(&takes) else { return Some(parts) };
         let nodes = ledger.owed.beside(takes[at]);
         close(ledger, nodes, steps);
     }
@@ -104,30 +92,7 @@ impl Round<'_> {
             return Some(found);
         }
         let request = Request::of(&item.scheduling, self.excluded(gang)).for_gang(gang);
-        let asked = (&*item.scheduling, &self.taking.let_go[..]);
-        beside(self.state, self.ledger, asked, request, found, &mut self.spent)
-    }
-
-    /// Where cells are owned, room on what is kept for a gang, once all of it is free: all else may be closed to it, and be
-    /// found first.
-    pub fn found_on_kept(&mut self, known: &Reservation, item: &Item) -> Option<Vec<PlacedPart>> {
-        let owed = &self.ledger.owed;
-        if !owed.is_on() || !owed.is_firm(&item.scheduling) || !known.witness.iter().all(|device| self.is_free(*device))
-        {
-            return None;
-        }
-        let kept: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
-        let free = kept.iter().filter_map(|node| self.ledger.node(*node)).map(free_milli).sum::<u64>();
-        if free < milli_of(&item.scheduling) {
-            return None;
-        }
-        let with_any = self.ledger.with_free().iter().chain(self.ledger.partial());
-        let others: BTreeSet<NodeId> = with_any.filter(|node| !kept.contains(node)).copied().collect();
-        let mark = self.ledger.mark();
-        close(self.ledger, others, &mut self.spent);
-        let found = self.search(known.gang, item);
-        self.ledger.rollback(mark);
-        found
+        beside(self.state, self.ledger, &item.scheduling, request, found, &mut self.spent)
     }
 
     /// Nodes that a gang keeps off because of others' cells.

@@ -23,13 +23,6 @@ pub struct Take {
     whose: Option<Whose>,
 }
 
-impl Take {
-    /// Letting go of it again.
-    pub fn undone(self) -> Self {
-        Self { devices: -self.devices, ..self }
-    }
-}
-
 impl Owed {
     /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
     /// taken as it can be, unless that one leaves, or shares it: then it changes hands.
@@ -78,28 +71,17 @@ impl Owed {
         })
     }
 
-    /// The same of a gang that has let go of what was kept for it: others may have their cells only because it was to go
-    /// there, so it must leave them what they had then.
-    pub fn admits_for(&mut self, kept: &[Take], takes: &[Take]) -> bool {
-        if kept.is_empty() {
-            return self.admits(takes);
+    /// The first of them that somebody would lack a cell for.
+    pub fn first_refused(&mut self, takes: &[Take]) -> Option<usize> {
+        if self.admits(takes) {
+            return None;
         }
-        kept.iter().for_each(|take| self.hold(*take, 1));
-        let gone = kept.iter().copied().map(Take::undone);
-        let all: Vec<Take> = gone.chain(takes.iter().copied()).collect();
-        let good = self.admits(&all);
-        kept.iter().for_each(|take| self.hold(*take, -1));
-        good
-    }
-
-    /// Of takes that are not admitted, the first that somebody would lack a cell for; `None` = what is let go is enough for that.
-    pub fn first_refused(&mut self, kept: &[Take], takes: &[Take]) -> Option<usize> {
         let (mut good, mut bad) = (0, takes.len());
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
-            if self.admits_for(kept, &takes[..middle]) { good = middle } else { bad = middle }
+            if self.admits(&takes[..middle]) { good = middle } else { bad = middle }
         }
-        bad.checked_sub(1)
+        Some(bad - 1)
     }
 
     /// Nodes of which a gang may take nothing for good.

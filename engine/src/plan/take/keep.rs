@@ -6,7 +6,6 @@ use crate::command::{PlacedPart, Placement, PlanStep};
 use crate::cycle::foresees;
 use crate::plan::feasible::{amount_on, part_amount};
 use crate::plan::ledger::Ledger;
-use crate::plan::owed::Take as CellTake;
 use crate::plan::round::Round;
 use crate::plan::shape::check_placement_shape;
 use crate::plan::waiting::Item;
@@ -80,7 +79,7 @@ impl Round<'_> {
         self.taking.coming.insert(gang, coming);
     }
 
-    pub fn is_free(&self, device: DeviceId) -> bool {
+    fn is_free(&self, device: DeviceId) -> bool {
         let node = self.state.node(device.node);
         node.and_then(|node| node.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
     }
@@ -168,13 +167,11 @@ impl Round<'_> {
         // What is put aside for others stays so, even where it is kept for this one.
         self.set_aside_for(item);
         self.shut(item.longest(), 0);
-        self.taking.let_go = self.taking.cells.get(&known.gang).cloned().unwrap_or_default();
         let parts = match known.kind {
             ReservationKind::Wounded => self.mended(known, item),
             _ => None,
         };
-        let parts = parts.or_else(|| self.search(known.gang, item)).or_else(|| self.found_on_kept(known, item));
-        self.taking.let_go.clear();
+        let parts = parts.or_else(|| self.search(known.gang, item));
         self.put_back();
         self.ledger.rollback(mark);
         parts
@@ -219,13 +216,9 @@ impl Round<'_> {
             own.iter().for_each(|node| self.ledger.change(*node, |view| view.free.fill(0)));
             // What it keeps is its own: the rest is to leave everybody's cells beside it.
             let keeps: Vec<PlacedPart> = parts.iter().flatten().cloned().collect();
-            let held = self.hold_cells(gang, &keeps, 1);
-            // Of what was kept it lets go of the rest alone.
-            let known = self.taking.let_go.len();
-            self.taking.let_go.extend(held.into_iter().map(CellTake::undone));
+            self.hold_cells(gang, &keeps, 1);
             self.charge(gang, &keeps, 1);
             let found = self.search(gang, &rest);
-            self.taking.let_go.truncate(known);
             self.ledger.rollback(mark);
             new = found?;
         }

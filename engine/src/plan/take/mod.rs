@@ -104,8 +104,6 @@ pub struct TakingBack {
     coming: BTreeMap<GangId, Vec<PlacedPart>>,
     /// What of what is kept will be its own for good.
     cells: BTreeMap<GangId, Vec<CellTake>>,
-    /// The same of the gang that is offered what is kept for it.
-    pub let_go: Vec<CellTake>,
     masked_slots: BTreeSet<DeviceId>,
     /// What is kept for those that wait for it still, on the timelines.
     pub ahead: BTreeMap<NodeId, Vec<KeptAhead>>,
