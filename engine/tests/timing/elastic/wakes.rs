@@ -3,6 +3,7 @@
 use super::*;
 
 use crate::plan_support::{device_lost, within};
+use muster_common::resources::Share;
 use muster_common::topology::TopologyMode::Required;
 use muster_engine::command::{NodeAction, Principal};
 use muster_engine::forecast::forecast;
@@ -298,14 +299,15 @@ fn the_waiting_budget_begins_when_a_gang_could_start() {
     assert_eq!(cluster.awake() + cluster.waking(), 2);
 }
 
+fn shares(count: Count, milli: u16) -> Scheduling {
+    let mut wish = taking_s(count, 100_000);
+    wish.groups[0].share = Share(milli);
+    wish
+}
+
 #[test]
 fn a_share_beside_anothers_keeps_nobody_from_waking_the_rest() {
     let (mut cluster, _) = asleep(policy(ElasticPool { keep_awake: 1, ..pool() }), 1, 2);
-    let shares = |count, milli| {
-        let mut wish = taking_s(count, 100_000);
-        wish.groups[0].share = muster_common::resources::Share(milli);
-        wish
-    };
     // One device of the node that is awake is half used, the others are taken whole.
     let half = cluster.submit(shares(nodes(1, 1), 500));
     let whole = cluster.submit(taking_s(nodes(1, 7), 100_000));
@@ -319,11 +321,6 @@ fn a_share_beside_anothers_keeps_nobody_from_waking_the_rest() {
 #[test]
 fn a_share_beside_one_that_starts_in_the_same_cycle_keeps_nobody_from_waking_the_rest() {
     let (mut cluster, _) = asleep(policy(ElasticPool { keep_awake: 1, ..pool() }), 1, 2);
-    let shares = |count, milli| {
-        let mut wish = taking_s(count, 100_000);
-        wish.groups[0].share = muster_common::resources::Share(milli);
-        wish
-    };
     let half = cluster.only_submit(shares(nodes(1, 1), 500));
     let whole = cluster.only_submit(taking_s(nodes(1, 7), 100_000));
     let wide = cluster.only_submit(shares(nodes(2, 1), 500));
