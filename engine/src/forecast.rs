@@ -310,10 +310,15 @@ impl Player {
     /// Plays the next event or instant, with its cycles. False when nothing is left to happen.
     pub fn step(&mut self, hooks: &mut dyn Hooks) -> Result<bool, PlayError> {
         let Some(at) = self.next_at() else { return Ok(false) };
+        let before = self.stats.entries;
         let mut happened = self.happen(at, hooks)?;
-        let quiet = !happened;
-        while happened && self.world.cycle_every == CycleEvery::Instant {
+        // What changes nothing, as the end of an attempt that is over already, is nothing to decide on.
+        while happened && (self.world.cycle_every == CycleEvery::Instant || before == self.stats.entries) {
             happened = self.happen(at, hooks)?;
+        }
+        let quiet = before == self.stats.entries;
+        if quiet && self.wake.is_none_or(|wake| wake > at) {
+            return Ok(true);
         }
         if self.rests(at) {
             return Ok(true);
