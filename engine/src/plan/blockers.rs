@@ -18,7 +18,7 @@ use crate::command::{Command, Placement, PlanStep, RequestNodes, StopFor};
 use crate::cycle::{Cycle, Known};
 use crate::policy::{Admission, Replan};
 use crate::state::State;
-use crate::state::gang::{Cause, GangState};
+use crate::state::gang::{Cause, GangRecord, GangState};
 use crate::state::job::JobRecord;
 use crate::state::reservation::{Reservation, ReservationKind};
 use crate::state::timer::Timer;
@@ -33,7 +33,9 @@ pub(super) struct Blockers<'a> {
     placed: BTreeSet<GangId>,
     /// What this very cycle reserves.
     reserved: BTreeMap<GangId, Reservation>,
-    /// What this very cycle moves.
+    /// Whom this very cycle tells to stop.
+    told: BTreeSet<GangId>,
+    /// What it moves.
     moving: BTreeSet<GangId>,
     /// For whom it has nodes woken, and all that they are to have.
     requested: BTreeMap<GangId, Vec<DeviceId>>,
@@ -72,6 +74,7 @@ impl<'a> Blockers<'a> {
             others: Others::new((state, now), (waiting, ledger), booked, kept, started),
             placed,
             reserved: reserved(decided).map(|known| (known.gang, known.clone())).collect(),
+            told: told_to_stop(decided).collect(),
             moving: moving(decided).collect(),
             requested: requested(decided).map(|asked| (asked.gang, asked.witness.clone())).collect(),
             expiring: expiring(decided),
@@ -227,6 +230,9 @@ impl<'a> Blockers<'a> {
         let until = Some(known.end).filter(|end| *end < Time::NEVER);
         let leaves = !holders.is_empty();
         let kept = match known.kind {
+            ReservationKind::Victims if holders.iter().any(|holder| !self.is_told(*holder)) => {
+                Blocker { until, ..self.will_leave(known, &holders) }
+            }
             ReservationKind::Victims => {
                 let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(state, *gang)).collect();
                 let moved = |gang: &&GangId| self.moving.contains(gang) || moved_for(state, **gang).is_some();
@@ -253,6 +259,23 @@ impl<'a> Blockers<'a> {
             _ => return None,
         };
         Some((kept, leaves))
+    }
+
+    fn is_told(&self, gang: GangId) -> bool {
+        let stops = |record: &GangRecord| matches!(record.state, GangState::Stopping(..));
+        self.told.contains(&gang) || self.moving.contains(&gang) || self.state.gang(gang).is_some_and(stops)
+    }
+
+    /// Some of them have not run for as long as policy leaves everybody alone.
+    fn will_leave(&self, known: &Reservation, holders: &BTreeSet<GangId>) -> Blocker {
+        let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(self.state, *gang)).collect();
+        let by = known.start.since_ms(self.now).div_ceil(1000);
+        let detail = format!(
+            "{} will be stopped for it after `taking.reclaim.min_run_ms`, and be gone in {by} s with grace; {} are kept",
+            names.join(", "),
+            devices(known)
+        );
+        blocker(Reason::Victims, detail).by(holders.clone())
     }
 
     /// What is not awake of the nodes it is to have.
@@ -435,6 +458,13 @@ pub(super) fn moved(state: &State, known: &Reservation) -> Blocker {
     Blocker { until: Some(known.end), ..blocker(Reason::Moved, detail).on(nodes).by(by) }
 }
 
+fn told_to_stop(decided: &Cycle) -> impl Iterator<Item = GangId> {
+    steps(decided).filter_map(|step| match step {
+        PlanStep::Stop { gang, .. } => Some(*gang),
+        _ => None,
+    })
+}
+
 fn requested(decided: &Cycle) -> impl Iterator<Item = &RequestNodes> {
     decided.commands.iter().filter_map(|command| match command {
         Command::RequestNodes(asked) => Some(&**asked),
@@ -442,7 +472,7 @@ fn requested(decided: &Cycle) -> impl Iterator<Item = &RequestNodes> {
     })
 }
 
-fn holders<'s>(state: &'s State, device: &DeviceId) -> impl Iterator<Item = GangId> + 's {
+pub(super) fn holders<'s>(state: &'s State, device: &DeviceId) -> impl Iterator<Item = GangId> + 's {
     let known = state.node(device.node).and_then(|node| node.devices.get(usize::from(device.slot)));
     known.into_iter().flat_map(|device| device.holders().iter().map(|holder| holder.gang))
 }

@@ -29,7 +29,7 @@ pub enum Reason {
     Quota,
     /// There is room, but not beside the cells that others own.
     OwedCells,
-    /// Others have been stopped for it, and leave.
+    /// Others have been stopped for it, or will be, and leave.
     Victims,
     /// It was moved to make room for another; its new place is kept for it.
     Moved,

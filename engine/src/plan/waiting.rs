@@ -35,6 +35,14 @@ pub struct Item {
     pub ripe_at: Time,
 }
 
+/// Since when a gang waits that could have started: not while it was held, nor before it asked to begin.
+pub fn waits_since(state: &State, gang: GangId, scheduling: &Scheduling) -> Option<Time> {
+    let job = state.job(gang.job)?;
+    let queued_at = state.gang(gang).map_or(job.submitted_at, |record| record.queued_at);
+    let begins_at = scheduling.begin_at_ms.map_or(Time::ZERO, Time);
+    Some(queued_at.max(begins_at).max(job.released_at))
+}
+
 /// On whose account, as far as that decides what may start.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Payer {

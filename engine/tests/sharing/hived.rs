@@ -433,3 +433,55 @@ fn a_change_that_would_break_a_guarantee_in_force_is_refused() {
     let why = refusal(&mut cluster, ConfigChange::Policy(policy));
     assert!(why.contains("could not have 2 of them"), "{why}");
 }
+
+/// What borrows has run for less than a minute when the owner comes. Nobody else begins on what is chosen meanwhile, not
+/// even where it ends early, and it goes once the minute is over.
+#[test]
+fn what_is_chosen_of_those_who_have_just_begun_is_held_until_they_may_be_stopped() {
+    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
+    let mut cluster = Cluster::new(Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() });
+    let racks = cluster.racks(1, 2, 8);
+    cluster.organise(vec![owner("vision", 8, vec![cells("node", 1, 1)]), owner("rest", 8, Vec::new())]);
+    let other = cluster.submit(firm(charge(nodes(1, 8), "rest")));
+    cluster.pass(5);
+    let half = cluster.submit(charge(nodes(1, 4), "rest"));
+    let early = cluster.submit(charged(exact(nodes(1, 4), 20), "rest"));
+    let chosen = cluster.nodes_of(half);
+    assert!(cluster.runs(other) && chosen == cluster.nodes_of(early) && chosen != cluster.nodes_of(other), "{racks:?}");
+    cluster.pass(10);
+    let owners = cluster.submit(firm(charge(nodes(1, 8), "vision")));
+    let kept = cluster.kept(owners, ReservationKind::Victims).expect("the choice is held").clone();
+    assert_eq!(
+        (kept.start, cluster.stopped()),
+        (Time(95_000), vec![]),
+        "a minute from 5 s on and half a minute of grace"
+    );
+    let why = cluster.why(owners).blockers.remove(0);
+    assert!(why.reason == Reason::Victims && why.detail.contains("will be stopped for it"), "{why:?}");
+    cluster.pass(20);
+    let small = cluster.submit(charge(nodes(1, 1), "rest"));
+    let runs = [half, early, small].map(|gang| cluster.runs(gang));
+    assert_eq!((runs, cluster.stopped()), ([true, false, false], vec![]), "what has come free is kept");
+    cluster.pass(30);
+    assert_eq!((cluster.stopped(), cluster.runs(owners)), (vec![half], true));
+    assert_eq!(cluster.nodes_of(owners), chosen);
+}
+
+/// The gang that the choice was made for is gone, or its account has used up its cells otherwise.
+#[test]
+fn what_is_held_for_a_gang_that_is_no_longer_within_its_shape_is_given_up() {
+    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
+    let mut cluster = Cluster::new(Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() });
+    cluster.racks(1, 2, 8);
+    cluster.organise(vec![owner("vision", 8, vec![cells("node", 1, 1)]), owner("rest", 8, Vec::new())]);
+    let borrows = cluster.submit(charge(nodes(2, 8), "rest"));
+    cluster.pass(10);
+    let owners = cluster.submit(firm(charge(nodes(1, 8), "vision")));
+    assert!(cluster.kept(owners, ReservationKind::Victims).is_some());
+    // It owns none any more.
+    cluster.organise(vec![owner("vision", 8, Vec::new()), owner("rest", 8, Vec::new())]);
+    cluster.pass(5);
+    assert!(cluster.kept(owners, ReservationKind::Victims).is_none());
+    cluster.pass(60);
+    assert_eq!((cluster.stopped(), cluster.runs(owners)), (vec![borrows], true), "its number is its own still");
+}

@@ -400,6 +400,23 @@ fn where_others_small_jobs_lie_keeps_no_owner_waiting() {
     assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
 }
 
+/// A rack is kept for a gang that starts on another one before all have left it: what else is placed meanwhile leaves
+/// everybody's cells without it too.
+#[test]
+fn what_is_kept_and_not_free_yet_lets_nobody_else_have_a_cell() {
+    let given = [
+        (0, 162, 90, 93, 336),
+        (100, 235, 50, 0, 75),
+        (48, 0, 8, 0, 36),
+        (56, 115, 146, 0, 252),
+        (36, 77, 66, 89, 272),
+        (114, 32, 99, 0, 194),
+        (279, 110, 72, 0, 1),
+        (114, 12, 98, 42, 195),
+    ];
+    assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 

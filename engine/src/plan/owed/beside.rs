@@ -27,11 +27,11 @@ pub fn beside(
     steps: &mut u64,
 ) -> Option<Vec<PlacedPart>> {
     let takes = ledger.owed.takes(state, scheduling, &found);
-    if ledger.owed.admits(&takes) {
+    if ledger.owed.admits(request.gang, &takes) {
         *steps += ledger.owed.worked();
         return Some(found);
     }
-    let barred = ledger.owed.barred(scheduling, state.fabric());
+    let barred = ledger.owed.barred(request.gang, scheduling, state.fabric());
     if !is_enough_left(ledger, scheduling, &barred, steps) {
         *steps += ledger.owed.worked();
         return None;
@@ -70,7 +70,7 @@ fn tried(
     for _ in 0..TRIES_MAX {
         let parts = place(ledger, state.fabric(), state.policy(), request, steps)?;
         let takes = ledger.owed.takes(state, scheduling, &parts);
-        let Some(at) = ledger.owed.first_refused(&takes) else { return Some(parts) };
+        let Some(at) = ledger.owed.first_refused(request.gang, &takes) else { return Some(parts) };
         let nodes = ledger.owed.beside(takes[at]);
         close(ledger, nodes, steps);
     }
@@ -99,7 +99,7 @@ impl Round<'_> {
     pub fn barred_for(&mut self, item: &Item) -> BTreeSet<NodeId> {
         let owed = &mut self.ledger.owed;
         match owed.is_on() && owed.is_firm(&item.scheduling) {
-            true => owed.barred(&item.scheduling, self.state.fabric()),
+            true => owed.barred(item.key.gang, &item.scheduling, self.state.fabric()),
             false => BTreeSet::new(),
         }
     }
@@ -117,6 +117,13 @@ impl Round<'_> {
     /// Is that known of the item's request?
     pub fn is_beyond_cells(&self, item: &Item) -> bool {
         !self.beyond_cells.is_empty() && self.beyond_cells.contains(&self.beyond(item))
+    }
+
+    /// The same of what is kept for it: others may have to do without that again.
+    pub fn keep_cells(&mut self, gang: GangId, parts: &[PlacedPart]) -> Vec<Take> {
+        let takes = self.hold_cells(gang, parts, 1);
+        self.ledger.owed.note_kept(gang, &takes);
+        takes
     }
 
     /// What a gang holds for good, or will, counts for its account from now on (`sign` 1), or no longer (-1),

@@ -4,9 +4,9 @@ use super::assign::{Kind, Owner, Whose, assign, missing, strictly_lost};
 use super::{Held, NODES, OfModel, Owed, Standing, Which, devices_of, shared};
 use crate::command::PlacedPart;
 use crate::state::State;
-use muster_common::NodeId;
 use muster_common::job::Scheduling;
 use muster_common::topology::FabricSpec;
+use muster_common::{GangId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const ASKED_MAX: usize = 1024;
 pub struct Take {
     model: usize,
     pub node: NodeId,
-    devices: i32,
+    pub(super) devices: i32,
     /// For whose work; `None` = of somebody who owns no cells of the model.
     whose: Option<Whose>,
 }
@@ -63,8 +63,13 @@ impl Owed {
         }
     }
 
-    /// Does everybody still have the cells that can be had now?
-    pub fn admits(&mut self, takes: &[Take]) -> bool {
+    /// Does everybody still have the cells that can be had now, if a gang takes these? Also if others start elsewhere than
+    /// on what is kept for them.
+    pub fn admits(&mut self, gang: GangId, takes: &[Take]) -> bool {
+        self.each_way(gang, |owed| owed.admits_so(takes))
+    }
+
+    fn admits_so(&mut self, takes: &[Take]) -> bool {
         (0..self.models.len()).all(|at| {
             let of_model: Vec<Take> = takes.iter().filter(|take| take.model == at).copied().collect();
             of_model.is_empty() || self.models[at].admits(&of_model)
@@ -72,27 +77,33 @@ impl Owed {
     }
 
     /// The first of them that somebody would lack a cell for.
-    pub fn first_refused(&mut self, takes: &[Take]) -> Option<usize> {
-        if self.admits(takes) {
+    pub fn first_refused(&mut self, gang: GangId, takes: &[Take]) -> Option<usize> {
+        if self.admits(gang, takes) {
             return None;
         }
         let (mut good, mut bad) = (0, takes.len());
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
-            if self.admits(&takes[..middle]) { good = middle } else { bad = middle }
+            if self.admits(gang, &takes[..middle]) { good = middle } else { bad = middle }
         }
         Some(bad - 1)
     }
 
     /// Nodes of which a gang may take nothing for good.
-    pub fn barred(&mut self, scheduling: &Scheduling, fabric: &FabricSpec) -> BTreeSet<NodeId> {
-        let barred = |model: &mut OfModel| model.barred(model.whose(scheduling, fabric));
-        self.models.iter_mut().flat_map(|model| barred(model).iter().copied().collect::<Vec<_>>()).collect()
+    pub fn barred(&mut self, gang: GangId, scheduling: &Scheduling, fabric: &FabricSpec) -> BTreeSet<NodeId> {
+        let mut all = BTreeSet::new();
+        self.each_way(gang, |owed| {
+            let barred = |model: &mut OfModel| model.barred(model.whose(scheduling, fabric));
+            owed.models.iter_mut().for_each(|model| all.extend(barred(model).iter().copied()));
+            true
+        });
+        all
     }
 
     /// Forgets what was found out for its own sake: what a cycle spends is the same whatever was asked before.
     pub fn begin_cycle(&mut self) {
-        self.models.iter_mut().for_each(|model| (model.barred, model.work) = Default::default());
+        self.kept.clear();
+        self.models.iter_mut().for_each(|model| (model.known.barred, model.work) = Default::default());
     }
 
     /// Domains that were looked at since this was last asked.
@@ -110,7 +121,7 @@ impl Owed {
 
     /// Cells that cannot be had because of others' work or of the hardware, over all.
     pub fn lost(&mut self) -> u64 {
-        self.models.iter_mut().map(|model| model.known().lost_of_others()).sum()
+        self.models.iter_mut().map(|model| model.outlook_now().lost_of_others()).sum()
     }
 }
 
@@ -121,8 +132,8 @@ impl OfModel {
         let owners: BTreeSet<Owner> =
             takes.iter().filter(|take| take.devices > 0).filter_map(|take| Some(take.whose?.0)).collect();
         let strict_before: Vec<Arc<Vec<u32>>> = owners.iter().map(|owner| self.known_strictly(*owner)).collect();
-        let (before, barred) = (self.known(), std::mem::take(&mut self.barred));
-        let strict = std::mem::take(&mut self.strict);
+        let before = self.outlook_now();
+        let known = std::mem::take(&mut self.known);
         let mut changed = false;
         for take in takes {
             changed |= self.hold(take.node, take.whose, take.devices);
@@ -139,21 +150,21 @@ impl OfModel {
         };
         self.work += self.kinds.iter().map(|kind| kind.domains.len() as u64).sum::<u64>() * u64::from(changed);
         takes.iter().for_each(|take| _ = self.hold(take.node, take.whose, -take.devices));
-        (self.known, self.barred, self.strict) = (Some(before), barred, strict);
+        self.known = known;
         good
     }
 
     fn known_strictly(&mut self, owner: Owner) -> Arc<Vec<u32>> {
-        let known = self.strict.get(&owner).cloned();
+        let known = self.known.strict.get(&owner).cloned();
         let lost = known.unwrap_or_else(|| Arc::new(strictly_lost(&self.kinds, &self.bottoms, owner)));
-        self.strict.insert(owner, lost.clone());
+        self.known.strict.insert(owner, lost.clone());
         lost
     }
 
     fn barred(&mut self, whose: Option<Whose>) -> Arc<Vec<NodeId>> {
-        let known = self.barred.get(&whose).cloned();
+        let known = self.known.barred.get(&whose).cloned();
         let found = known.unwrap_or_else(|| Arc::new(self.find_barred(whose)));
-        self.barred.insert(whose, found.clone());
+        self.known.barred.insert(whose, found.clone());
         found
     }
 

@@ -6,6 +6,7 @@ mod guard;
 mod search;
 mod shape;
 mod tell;
+mod views;
 
 pub use beside::{BeyondCells, beside};
 pub use guard::Take;
@@ -24,6 +25,7 @@ use muster_common::{GangId, Name, NodeId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use views::Known;
 
 /// Depth of single nodes.
 const NODES: usize = 0;
@@ -35,6 +37,8 @@ pub struct Owed {
     in_time: InTime,
     /// Gangs that are to be stopped, beside those that end already.
     gone: BTreeSet<GangId>,
+    /// What is kept for gangs on devices that others hold still, and will only slowly leave.
+    kept: BTreeMap<GangId, Vec<Take>>,
 }
 
 /// What can be stopped soon enough for those who are promised their own within a time.
@@ -80,12 +84,7 @@ struct OfModel {
     /// By path, of the narrowest level that is named; without one, and for nodes that have no place, the first.
     paths: BTreeMap<Vec<Name>, usize>,
     nodes: BTreeMap<NodeId, OnNode>,
-    /// What can be had as it is, while that is known.
-    known: Option<Arc<Outlook>>,
-    /// What is lost while an owner's work uses the smallest of its cells, while that is known.
-    strict: BTreeMap<Owner, Arc<Vec<u32>>>,
-    /// Nodes that are closed to somebody's work as it is, while that is known.
-    barred: BTreeMap<Option<Whose>, Arc<Vec<NodeId>>>,
+    known: Known,
     /// Domains that were looked at, since somebody asked.
     work: u64,
 }
@@ -176,7 +175,7 @@ impl Owed {
         let names: BTreeSet<&Name> =
             document.accounts.iter().flat_map(|account| &account.cells).map(|cells| &cells.model).collect();
         let models = names.into_iter().map(|name| OfModel::new(name, state, document, fabric)).collect();
-        Self { models, in_time, gone: BTreeSet::new() }
+        Self { models, in_time, gone: BTreeSet::new(), kept: BTreeMap::new() }
     }
 
     pub fn is_on(&self) -> bool {
@@ -209,7 +208,7 @@ impl Owed {
 
     /// Finds out now what can be had, for those who ask often.
     pub fn settle(&mut self) {
-        self.models.iter_mut().for_each(|model| _ = model.known());
+        self.models.iter_mut().for_each(|model| _ = model.outlook_now());
     }
 
     /// Takes over what State says of a node now.
@@ -334,9 +333,7 @@ impl OfModel {
             at_last: Vec::new(),
             paths: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            known: None,
-            strict: BTreeMap::new(),
-            barred: BTreeMap::new(),
+            known: Known::default(),
             work: 0,
         };
         model.lay_out(state, fabric);
@@ -396,16 +393,14 @@ impl OfModel {
             Standing::Anybodys => bottom.free = bottom.free.saturating_add_signed(more),
             Standing::Only(whose) => bottom.change_own(whose, more),
         }
-        self.known = None;
-        self.strict.clear();
-        self.barred.clear();
+        self.known = Known::default();
     }
 
     /// Devices of a node that are taken by work that stays, or given back. True when that makes a difference to
     /// whole nodes.
     fn hold(&mut self, id: NodeId, whose: Option<Whose>, devices: i32) -> bool {
         let Some(on) = self.nodes.get_mut(&id) else { return false };
-        self.barred.clear();
+        self.known.barred.clear();
         let before = on.counts(self.gpus);
         on.change(whose, devices);
         let (bottom, after) = (on.bottom, on.counts(self.gpus));
@@ -428,9 +423,9 @@ impl OfModel {
     }
 
     /// The same, found only once while nothing changes.
-    fn known(&mut self) -> Arc<Outlook> {
-        let known = self.known.take().unwrap_or_else(|| Arc::new(self.outlook()));
-        self.known = Some(known.clone());
+    fn outlook_now(&mut self) -> Arc<Outlook> {
+        let known = self.known.outlook.take().unwrap_or_else(|| Arc::new(self.outlook()));
+        self.known.outlook = Some(known.clone());
         known
     }
 }

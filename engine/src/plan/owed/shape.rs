@@ -126,7 +126,7 @@ impl Room {
         let mut shape = Left { gpus: model.gpus.unsigned_abs(), ..Left::default() };
         let mut place = shape.clone();
         let mut shaped = 0;
-        let outlook = model.known.clone().unwrap_or_else(|| Arc::new(model.outlook()));
+        let outlook = model.known.outlook.clone().unwrap_or_else(|| Arc::new(model.outlook()));
         for (at, kind) in model.kinds.iter().enumerate() {
             let Some(line) = kind.owned.iter().position(|(other, _)| *other == owner) else { continue };
             let (owned, had) = (kind.owned[line].1, outlook.had(at, line));

@@ -8,7 +8,7 @@ use crate::cycle::sticky_head;
 use crate::plan::explain::Reason;
 use crate::plan::lanes::Sought;
 use crate::plan::round::Round;
-use crate::plan::waiting::{Asked, Item};
+use crate::plan::waiting::{Asked, Item, waits_since};
 use crate::policy::Admission;
 use crate::state::node::{DeviceState, Power};
 use crate::state::reservation::ReservationKind;
@@ -138,13 +138,9 @@ impl Powers {
         self.pools.iter().flat_map(|pool| &pool.asleep).filter_map(rests).min()
     }
 
-    /// How many pools the gang has waited long enough for, by which they come, and when it has for one more. It has
-    /// waited since it could have started: not while it was held, nor before it asked to begin.
+    /// How many pools the gang has waited long enough for, by which they come, and when it has for one more.
     fn ripe(&self, round: &Round, gang: GangId, item: &Item) -> (usize, Option<Time>) {
-        let Some(job) = round.state.job(gang.job) else { return (0, None) };
-        let queued_at = round.state.gang(gang).map_or(job.submitted_at, |record| record.queued_at);
-        let begins_at = item.scheduling.begin_at_ms.map_or(Time::ZERO, Time);
-        let since = queued_at.max(begins_at).max(job.released_at);
+        let Some(since) = waits_since(round.state, gang, &item.scheduling) else { return (0, None) };
         let at = |pool: &super::Pool| since.plus_ms(pool.rules.wake_after_ms);
         let ripe = self.pools.iter().take_while(|pool| at(pool) <= round.now).count();
         (ripe, self.pools.get(ripe).map(at))

@@ -90,7 +90,7 @@ impl Round<'_> {
 
     fn look_again(&mut self, at: Time) {
         if at > self.now && at < Time::NEVER {
-            self.taking.retry_at = self.taking.retry_at.into_iter().chain([at]).min();
+            self.taking.look_again_at(at);
         }
     }
 

@@ -1,15 +1,30 @@
 //! Cells that are guaranteed: whatever may be stopped in time goes for a gang within its account's shape, whatever
 //! budgets say and whoever is within their own by number. See ADR 7.
 
+use super::keep::{Kept, what_became_of};
 use super::{Offers, OwnWork, Price, RUNS, Taken};
 use crate::command::StopFor;
+use crate::plan::blockers::holders;
 use crate::plan::owed;
 use crate::plan::round::Round;
-use crate::plan::waiting::Item;
+use crate::plan::waiting::{Item, waits_since};
+use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Name, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// From this rank on it matters how soon somebody can go, and no longer who it is: to wait for borrowers that have just
+/// begun, again and again, could take longer than an owner is promised.
+const SOONEST: i64 = 1 << 40;
+
+/// What is held for a gang within its shape while others hold it.
+#[derive(Debug)]
+pub(super) struct Choice {
+    victims: Vec<GangId>,
+    /// Before then some of them are left alone, and nobody is stopped.
+    ripe_at: Option<Time>,
+}
 
 impl Round<'_> {
     /// Could others be stopped because somebody owns cells?
@@ -33,7 +48,7 @@ impl Round<'_> {
             let mut asked = (*item.scheduling).clone();
             asked.groups.iter_mut().for_each(|group| group.models = vec![model.clone()]);
             let asked = item.asking(asked);
-            let (offers, ripe_at) = self.guarantee_offers(model, &asked);
+            let (offers, ripe_at) = self.guarantee_offers(gang, model, &asked);
             if offers.prices.is_empty() {
                 continue;
             }
@@ -127,12 +142,67 @@ impl Round<'_> {
         owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
     }
 
+    /// Whom what was chosen for a gang within its shape is still to be taken from; `None` = it may not be any more.
+    pub(super) fn still_takes(&mut self, known: &Reservation, item: &Item) -> Option<Choice> {
+        if known.kind != ReservationKind::Victims || !self.may_guarantee() {
+            return None;
+        }
+        let (offers, ripe_at) = self.offers_without_kept(known, item)?;
+        let may_go = |gang: GangId| offers.prices.contains_key(&gang) || offers.leaving.contains(&gang);
+        if what_became_of(self.state, known, may_go) == Kept::Lost {
+            return None;
+        }
+        let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(self.state, device)).collect();
+        let victims: Vec<GangId> = holders.into_iter().filter(|gang| !offers.leaving.contains(gang)).collect();
+        let ripe_at = victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
+        Some(Choice { victims, ripe_at })
+    }
+
+    /// Tells them to stop once all of them may be.
+    pub(super) fn take_when_ripe(&mut self, known: &Reservation, Choice { victims, ripe_at }: Choice) {
+        if let Some(ripe_at) = ripe_at {
+            self.taking.look_again_at(ripe_at);
+        } else if !victims.is_empty() {
+            self.tell_to_stop(known.gang, &victims, StopFor::Guarantee);
+            let start = self.grace_ends(&victims, self.now);
+            self.hold_until_gone(Reservation { start, ..known.clone() });
+        }
+    }
+
+    /// Who may be stopped for a gang within its shape that something is kept for, as if that were not.
+    fn offers_without_kept(&mut self, known: &Reservation, item: &Item) -> Option<(Offers, BTreeMap<GangId, Time>)> {
+        let gang = known.gang;
+        let mark = self.ledger.mark();
+        self.unmask(gang);
+        let coming = self.taking.coming.remove(&gang);
+        self.charge_as_when_all_left();
+        let first = known.witness.first().and_then(|device| {
+            let node = self.state.node(device.node)?;
+            Some(&node.inventory.devices.get(usize::from(device.slot))?.model)
+        });
+        let entitled = self.find_entitled(item);
+        let model = entitled.into_iter().find(|model| Some(model) == first);
+        let offers = model.map(|model| self.guarantee_offers(gang, &model, item));
+        self.taking.coming.extend(coming.map(|parts| (gang, parts)));
+        self.ledger.rollback(mark);
+        offers
+    }
+
+    /// When a gang is to have what its account owns, if it has been within that for as long as it has waited.
+    fn due(&self, gang: GangId, model: &Name, item: &Item) -> Option<Time> {
+        let owner = self.ledger.owed.owner_of(model, &item.scheduling.account)?;
+        let within_ms = self.state.accounts().document().accounts[usize::from(owner)].reclaim_within_ms?;
+        Some(waits_since(self.state, gang, &item.scheduling)?.plus_ms(within_ms))
+    }
+
     /// Who may be stopped, and when those may be that have not run for long enough yet.
-    fn guarantee_offers(&mut self, model: &Name, item: &Item) -> (Offers, BTreeMap<GangId, Time>) {
+    fn guarantee_offers(&mut self, gang: GangId, model: &Name, item: &Item) -> (Offers, BTreeMap<GangId, Time>) {
         let within = self.within(model);
+        let due = self.due(gang, model, item);
         let (taking, fabric) = (&self.state.policy().taking, self.state.fabric());
         let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
         let hard = owed.hard(model, &item.scheduling, fabric);
+        let kill_bound_ms = self.state.settings().kill_bound_ms;
         let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
         let mut ripe_at = BTreeMap::new();
         for (other, runs) in self.waiting.running.iter() {
@@ -154,13 +224,15 @@ impl Round<'_> {
             let owns = owed.owner_of(model, theirs).is_some();
             let mut rank = if left < 0 { -1 } else { i64::from(owns) };
             let until = runs.started_at.map_or(self.now, |at| at.plus_ms(taking.reclaim.min_run_ms));
-            if until > self.now {
+            let wait_ms = i64::try_from(until.since_ms(self.now)).map_or(SOONEST - 2, |ms| ms.min(SOONEST - 2));
+            if wait_ms > 0 {
                 ripe_at.insert(other, until);
                 // Those that can go soonest.
-                rank = i64::try_from(until.since_ms(self.now)).unwrap_or(i64::MAX - 1).saturating_add(1);
+                rank = wait_ms + 1;
             }
-            if is_within {
-                rank = i64::MAX;
+            let gone_by = until.plus_ms(runs.scheduling.checkpoint.grace_ms).plus_ms(kill_bound_ms);
+            if is_within || wait_ms > 0 && due.is_some_and(|due| gone_by > due) {
+                rank = SOONEST + wait_ms;
             }
             offers.prices.insert(other, Price { rank, loss: runs.loss(taking, self.now) });
         }

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What has come of devices that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
+pub(super) enum Kept {
     /// All are free, or will be.
     Coming,
     /// Some cannot be had any more.
@@ -54,7 +54,7 @@ impl Round<'_> {
         let parts: Vec<PlacedPart> = by_node.iter().map(part).collect();
         self.charge_kept(known.gang, &parts);
         // What will be its own for good counts for it before it is free.
-        let takes = self.hold_cells(known.gang, &parts, 1);
+        let takes = self.keep_cells(known.gang, &parts);
         if !takes.is_empty() {
             self.taking.cells.insert(known.gang, takes);
         }
@@ -84,7 +84,7 @@ impl Round<'_> {
         node.and_then(|node| node.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
     }
 
-    fn unmask(&mut self, gang: GangId) {
+    pub(super) fn unmask(&mut self, gang: GangId) {
         if let Some(parts) = self.taking.charged.get(&gang).cloned() {
             self.charge(gang, &parts, -1);
         }
@@ -113,11 +113,17 @@ impl Round<'_> {
             }
             return;
         };
-        let state = what_became_of(self.state, known);
-        if state == Kept::Lost {
-            self.steps.push(PlanStep::Unreserve { gang });
-            return;
-        }
+        let choice = match what_became_of(self.state, known, |_| false) {
+            Kept::Coming => None,
+            Kept::Lost => {
+                let choice = self.still_takes(known, &item);
+                if choice.is_none() {
+                    self.steps.push(PlanStep::Unreserve { gang });
+                    return;
+                }
+                choice
+            }
+        };
         self.taking.waiting.insert(gang);
         self.note_own_work(gang, false);
         if self.not_eligible(gang, &item).is_some() {
@@ -131,8 +137,11 @@ impl Round<'_> {
             }
             let kept = self.taking.cells.remove(&gang).unwrap_or_default();
             kept.into_iter().for_each(|take| self.ledger.hold_cells(take, -1));
+            self.ledger.owed.forget_kept(gang);
             self.take(&parts);
             self.place(gang, &item, parts);
+        } else if let Some(choice) = choice {
+            self.take_when_ripe(known, choice);
         } else if self.came_in_vain(known, &item) {
             self.steps.push(PlanStep::Unreserve { gang });
         }
@@ -316,15 +325,15 @@ pub(super) fn comes_with(state: &State, node: NodeId, slots: &[u16]) -> Amount {
     comes
 }
 
-/// Victims leave, or have left; what a wounded gang keeps is of use while any of it can be had.
-fn what_became_of(state: &State, known: &Reservation) -> Kept {
+/// Victims leave, or have left, or may still be told to; what a wounded gang keeps is of use while any of it can be had.
+pub(super) fn what_became_of(state: &State, known: &Reservation, may_go: impl Fn(GangId) -> bool) -> Kept {
     let comes = |device: &DeviceId| {
         let comes = |node: &&NodeRecord| node.is_open() || is_woken(known, node);
         let Some(node) = state.node(device.node).filter(comes) else { return false };
         let Some(DeviceState::Ok(holders)) = node.devices.get(usize::from(device.slot)) else { return false };
         let leaves =
             |gang: GangId| state.gang(gang).is_some_and(|record| matches!(record.state, GangState::Stopping(..)));
-        holders.iter().all(|holder| leaves(holder.gang))
+        holders.iter().all(|holder| leaves(holder.gang) || may_go(holder.gang))
     };
     let all_come = match known.kind {
         ReservationKind::Wounded => known.witness.iter().any(comes),

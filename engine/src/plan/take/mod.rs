@@ -125,6 +125,13 @@ pub struct TakingBack {
     pub retry_at: Option<Time>,
 }
 
+impl TakingBack {
+    /// Somebody may be stopped then who is protected until then.
+    fn look_again_at(&mut self, at: Time) {
+        self.retry_at = self.retry_at.into_iter().chain([at]).min();
+    }
+}
+
 /// The first of the kinds of [`OwnWork`].
 const RUNS: u8 = 0;
 
@@ -179,7 +186,8 @@ impl Round<'_> {
             None => self.stop_for(gang, &taken, why),
             // Nobody else begins there meanwhile, or some node of them would always be too fresh.
             Some(ripe_at) => {
-                self.taking.retry_at = self.taking.retry_at.into_iter().chain([ripe_at]).min();
+                self.taking.look_again_at(ripe_at);
+                self.hold_choice(gang, &taken, self.grace_ends(&taken.victims, ripe_at));
                 self.set_apart(gang, &taken);
             }
         }
@@ -284,27 +292,39 @@ impl Round<'_> {
         (item.shape, why, item.left_ms.filter(|_| self.booked.any_fixed()))
     }
 
-    fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
-        let mut grace_ms = 0;
-        for victim in &taken.victims {
+    /// When the longest grace of those ends that are told to stop at a moment.
+    fn grace_ends(&self, victims: &[GangId], at: Time) -> Time {
+        let graces = victims.iter().filter_map(|gang| Some(self.running(*gang)?.scheduling.checkpoint.grace_ms));
+        at.plus_ms(graces.max().unwrap_or(0))
+    }
+
+    fn tell_to_stop(&mut self, gang: GangId, victims: &[GangId], why: StopFor) {
+        for victim in victims {
             let Some(record) = self.state.gang(*victim) else { continue };
-            grace_ms = grace_ms.max(self.running(*victim).map_or(0, |runs| runs.scheduling.checkpoint.grace_ms));
             self.steps.push(PlanStep::Stop { gang: *victim, attempt: record.attempt, by: Some(gang), why });
             self.taking.victims.insert(*victim);
             self.taking.preempted += usize::from(why == StopFor::Priority);
             self.ledger.set_gone(*victim, true);
         }
-        let gone_by = self.now.plus_ms(grace_ms);
-        let settings = self.state.settings();
-        let end = gone_by.plus_ms(settings.kill_bound_ms).plus_ms(self.state.policy().taking.release_ms);
-        self.steps.push(PlanStep::Reserve(Reservation {
-            gang,
-            kind: ReservationKind::Victims,
-            start: gone_by,
-            end,
-            domain: super::backfill::common_domain(self.state, &taken.parts),
-            witness: taken.devices().collect(),
-        }));
+    }
+
+    /// It is the gang's until those have left who are in its way.
+    fn hold_choice(&mut self, gang: GangId, taken: &Taken, gone_by: Time) {
+        let kind = ReservationKind::Victims;
+        let domain = super::backfill::common_domain(self.state, &taken.parts);
+        let witness = taken.devices().collect();
+        self.hold_until_gone(Reservation { gang, kind, start: gone_by, end: gone_by, domain, witness });
+    }
+
+    fn hold_until_gone(&mut self, known: Reservation) {
+        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
+        self.steps.push(PlanStep::Reserve(Reservation { end: known.start.plus_ms(late_ms), ..known }));
+    }
+
+    fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
+        self.tell_to_stop(gang, &taken.victims, why);
+        let gone_by = self.grace_ends(&taken.victims, self.now);
+        self.hold_choice(gang, taken, gone_by);
         let free = self.free_of(&taken.parts);
         self.set_apart(gang, taken);
         if foresees(self.state) {
@@ -320,7 +340,7 @@ impl Round<'_> {
         self.take(&taken.parts);
         self.keep_whole(&taken.parts);
         self.charge_kept(gang, &taken.parts);
-        self.hold_cells(gang, &taken.parts, 1);
+        self.keep_cells(gang, &taken.parts);
     }
 
     /// What is kept is kept as whole devices: of one that is kept for a share nobody else gets the rest.

@@ -90,7 +90,7 @@ impl Round<'_> {
         self.take(parts);
         self.keep_whole(parts);
         self.charge_kept(gang, parts);
-        self.hold_cells(gang, parts, 1);
+        self.keep_cells(gang, parts);
     }
 
     /// Would a running gang find a place on what is free, if only it had to move? Looked into once for each request, and

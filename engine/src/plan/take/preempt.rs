@@ -58,7 +58,7 @@ impl Round<'_> {
 
     fn retry(&mut self, at: Time) {
         if at < Time::NEVER {
-            self.taking.retry_at = self.taking.retry_at.into_iter().chain([at]).min();
+            self.taking.look_again_at(at);
         }
     }
 }

@@ -49,7 +49,7 @@ impl Round<'_> {
                 let Some(&top) = tops.get(&theirs) else { continue };
                 let until = runs.started_at.map_or(self.now, |at| at.plus_ms(taking.reclaim.min_run_ms));
                 if until > self.now {
-                    self.taking.retry_at = self.taking.retry_at.into_iter().chain([until]).min();
+                    self.taking.look_again_at(until);
                     continue;
                 }
                 let loss = runs.loss(taking, self.now);
