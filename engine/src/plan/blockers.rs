@@ -228,11 +228,10 @@ impl<'a> Blockers<'a> {
         let state = self.state;
         let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(state, device)).collect();
         let until = Some(known.end).filter(|end| *end < Time::NEVER);
+        let told = holders.iter().all(|holder| self.is_told(*holder));
         let leaves = !holders.is_empty();
         let kept = match known.kind {
-            ReservationKind::Victims if holders.iter().any(|holder| !self.is_told(*holder)) => {
-                Blocker { until, ..self.will_leave(known, &holders) }
-            }
+            ReservationKind::Victims if !told => Blocker { until, ..self.will_leave(known, &holders) },
             ReservationKind::Victims => {
                 let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(state, *gang)).collect();
                 let moved = |gang: &&GangId| self.moving.contains(gang) || moved_for(state, **gang).is_some();
@@ -268,7 +267,8 @@ impl<'a> Blockers<'a> {
 
     /// Some of them have not run for as long as policy leaves everybody alone.
     fn will_leave(&self, known: &Reservation, holders: &BTreeSet<GangId>) -> Blocker {
-        let names: Vec<String> = holders.iter().take(NAMED_MAX).map(|gang| name(self.state, *gang)).collect();
+        let stay = holders.iter().filter(|gang| !self.is_told(**gang)).take(NAMED_MAX);
+        let names: Vec<String> = stay.map(|gang| name(self.state, *gang)).collect();
         let by = known.start.since_ms(self.now).div_ceil(1000);
         let detail = format!(
             "{} will be stopped for it after `taking.reclaim.min_run_ms`, and be gone in {by} s with grace; {} are kept",
@@ -409,13 +409,15 @@ fn kept(state: &State, decided: &Cycle, placed: &BTreeSet<GangId>) -> Vec<(bool,
         PlanStep::Unreserve { gang } => Some(*gang),
         _ => None,
     });
-    let given_up: BTreeSet<GangId> = given_up.collect();
-    let before = state.reservations().values().filter(|known| !given_up.contains(&known.gang));
-    let anew = steps(decided).filter_map(|step| match step {
-        PlanStep::Reserve(known) => Some(known),
-        _ => None,
-    });
-    let all = before.map(|known| (false, known)).chain(anew.map(|known| (true, known)));
+    let anew = || {
+        steps(decided).filter_map(|step| match step {
+            PlanStep::Reserve(known) => Some(known),
+            _ => None,
+        })
+    };
+    let gone: BTreeSet<GangId> = given_up.chain(anew().map(|known| known.gang)).collect();
+    let before = state.reservations().values().filter(|known| !gone.contains(&known.gang));
+    let all = before.map(|known| (false, known)).chain(anew().map(|known| (true, known)));
     let kept = all.filter(|(_, known)| known.kind.keeps_devices() && !placed.contains(&known.gang));
     kept.map(|(anew, known)| (anew, known.clone())).collect()
 }

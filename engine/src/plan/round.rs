@@ -195,6 +195,7 @@ impl<'a> Round<'a> {
         self.booked.take_out();
         self.times.booked = self.booked;
         self.ledger.rollback(0);
+        self.ledger.owed.forget_all_kept();
     }
 
     /// The order ends before this item, for this cycle.

@@ -185,8 +185,7 @@ fn a_gang_within_its_shape_starts_within_the_time_promised() {
 
 #[test]
 fn short_runs_that_come_and_go_where_policy_lets_them_run_on_do_not_keep_a_guarantee_waiting() {
-    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
-    let mut cluster = Cluster::new(Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() });
+    let mut cluster = Cluster::new(a_minute_alone());
     cluster.racks(2, 3, 8);
     cluster.organise(vec![owner("vision", 24, vec![cells("rack", 3, 1)]), owner("rest", 24, Vec::new())]);
     // One node of six is given back every twelve seconds, and each time somebody else begins there.
@@ -438,8 +437,7 @@ fn a_change_that_would_break_a_guarantee_in_force_is_refused() {
 /// even where it ends early, and it goes once the minute is over.
 #[test]
 fn what_is_chosen_of_those_who_have_just_begun_is_held_until_they_may_be_stopped() {
-    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
-    let mut cluster = Cluster::new(Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() });
+    let mut cluster = Cluster::new(a_minute_alone());
     let racks = cluster.racks(1, 2, 8);
     cluster.organise(vec![owner("vision", 8, vec![cells("node", 1, 1)]), owner("rest", 8, Vec::new())]);
     let other = cluster.submit(firm(charge(nodes(1, 8), "rest")));
@@ -467,11 +465,9 @@ fn what_is_chosen_of_those_who_have_just_begun_is_held_until_they_may_be_stopped
     assert_eq!(cluster.nodes_of(owners), chosen);
 }
 
-/// The gang that the choice was made for is gone, or its account has used up its cells otherwise.
 #[test]
 fn what_is_held_for_a_gang_that_is_no_longer_within_its_shape_is_given_up() {
-    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
-    let mut cluster = Cluster::new(Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() });
+    let mut cluster = Cluster::new(a_minute_alone());
     cluster.racks(1, 2, 8);
     cluster.organise(vec![owner("vision", 8, vec![cells("node", 1, 1)]), owner("rest", 8, Vec::new())]);
     let borrows = cluster.submit(charge(nodes(2, 8), "rest"));
@@ -479,9 +475,78 @@ fn what_is_held_for_a_gang_that_is_no_longer_within_its_shape_is_given_up() {
     let owners = cluster.submit(firm(charge(nodes(1, 8), "vision")));
     assert!(cluster.kept(owners, ReservationKind::Victims).is_some());
     // It owns none any more.
-    cluster.organise(vec![owner("vision", 8, Vec::new()), owner("rest", 8, Vec::new())]);
+    cluster.organise(vec![owner("vision", 8, Vec::new()), owner("rest", 8, vec![cells("node", 1, 1)])]);
     cluster.pass(5);
     assert!(cluster.kept(owners, ReservationKind::Victims).is_none());
     cluster.pass(60);
     assert_eq!((cluster.stopped(), cluster.runs(owners)), (vec![borrows], true), "its number is its own still");
+}
+
+fn a_minute_alone() -> Policy {
+    let reclaim = Reclaim { min_run_ms: 60_000, ..Reclaim::default() };
+    Policy { taking: Taking { reclaim, ..Taking::default() }, ..Policy::default() }
+}
+
+/// It asks for all of the CPU of a node, of which a job without devices has a core: whoever has to go holds none of what is
+/// chosen.
+#[test]
+fn what_is_chosen_of_who_holds_no_device_settles() {
+    let mut cluster = Cluster::new(a_minute_alone());
+    cluster.racks(0, 0, 8);
+    for (node, rack) in [("a", "r0"), ("b", "r1"), ("c", "r1")] {
+        cluster.node(node, plan_support::inventory("H100", 8, &[rack]));
+    }
+    cluster.organise(vec![owner("rest", 16, vec![cells("rack", 2, 1)]), owner("vision", 8, vec![cells("node", 1, 1)])]);
+    let mut core = charge(nodes(1, 0), "rest");
+    core.groups[0].cpu_milli_per_node = Some(1000);
+    core.groups[0].exclude = vec![name("b"), name("c")];
+    let core = cluster.submit(core);
+    cluster.pass(10);
+    let owners = cluster.submit(firm(charge(nodes(1, 8), "vision")));
+    assert!(cluster.runs(core) && !cluster.runs(owners));
+    cluster.pass(60);
+    assert_eq!((cluster.stopped(), cluster.runs(owners)), (vec![core], true));
+}
+
+/// Two nodes of eight, one with work that stays; `vision` owns the other, on which work of `rest` has just begun, and asks.
+fn chosen() -> (Cluster, GangId, GangId) {
+    let mut cluster = Cluster::new(a_minute_alone());
+    cluster.racks(1, 2, 8);
+    cluster.organise(vec![owner("vision", 8, vec![cells("node", 1, 1)]), owner("rest", 8, Vec::new())]);
+    cluster.submit(firm(charge(nodes(1, 8), "rest")));
+    let borrows = cluster.submit(charge(nodes(1, 8), "rest"));
+    cluster.pass(10);
+    let owners = cluster.submit(firm(charge(nodes(1, 8), "vision")));
+    assert!(cluster.runs(borrows) && cluster.kept(owners, ReservationKind::Victims).is_some());
+    (cluster, borrows, owners)
+}
+
+#[test]
+fn nobody_is_stopped_for_a_choice_that_a_window_has_been_put_over() {
+    let (mut cluster, borrows, owners) = chosen();
+    let nodes = cluster.nodes_of(borrows).into_iter().map(|node| cluster.player.state.node(node).unwrap().name.clone());
+    let window = MakeWindow {
+        name: name("window"),
+        start: Time(200_000),
+        end: Time(400_000),
+        nodes: Which::Nodes(nodes.collect()),
+        holders: Holders::Nobody,
+        reason: "test".into(),
+        by: Principal("op".into()),
+        managed: false,
+    };
+    cluster.commit(Command::MakeWindow(Box::new(window)));
+    cluster.pass(100);
+    assert_eq!((cluster.stopped(), cluster.kept(owners, ReservationKind::Victims)), (vec![], None));
+}
+
+#[test]
+fn what_is_chosen_for_a_job_that_is_held_is_anothers_to_choose() {
+    let (mut cluster, borrows, owners) = chosen();
+    let by = Principal("op".into());
+    cluster.commit(Command::Hold { job: owners.job, hold: true, by });
+    let other = cluster.submit(firm(charge(nodes(1, 8), "vision")));
+    assert!(cluster.kept(owners, ReservationKind::Victims).is_none());
+    cluster.pass(60);
+    assert_eq!((cluster.stopped(), cluster.runs(other)), (vec![borrows], true));
 }

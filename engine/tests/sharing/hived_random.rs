@@ -417,6 +417,30 @@ fn what_is_kept_and_not_free_yet_lets_nobody_else_have_a_cell() {
     assert_eq!(play(&given, &[], false, 0).map(|watch| watch.lost), Ok(0));
 }
 
+/// An owner's job is to be stopped for its number, leaves slowly, and keeps another of the same account over quota meanwhile.
+#[test]
+fn who_waits_for_its_own_account_s_work_to_leave_has_nobody_stopped_in_turn() {
+    let given = [
+        (294, 126, 54, 0, 1),
+        (12, 0, 26, 0, 158),
+        (196, 57, 225, 0, 137),
+        (294, 6, 78, 0, 1),
+        (343, 115, 56, 0, 186),
+        (428, 236, 2, 0, 101),
+        (2, 12, 92, 81, 342),
+        (399, 200, 26, 0, 1),
+        (60, 12, 114, 45, 310),
+        (24, 246, 165, 78, 404),
+        (170, 180, 129, 21, 732),
+        (412, 233, 219, 29, 145),
+        (293, 206, 8, 50, 120),
+        (369, 185, 204, 72, 868),
+        (195, 49, 114, 23, 851),
+        (345, 183, 224, 22, 320),
+    ];
+    assert_eq!(play(&given, &[], true, 0).map(|watch| watch.lost), Ok(0));
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 

@@ -5,7 +5,7 @@ use crate::taking_support;
 
 use muster_common::GangId;
 use muster_common::topology::TopologyMode::Required;
-use muster_engine::command::StopFor;
+use muster_engine::command::{Cancel, Command, Principal, StopFor};
 use muster_engine::plan::explain::Reason;
 use muster_engine::policy::{Policy, Preempt, Reclaim, Taking};
 use muster_engine::state::reservation::ReservationKind;
@@ -238,4 +238,29 @@ fn many_for_whom_nobody_can_be_stopped_do_not_keep_an_owner_from_its_own() {
     (0..12).for_each(|at| _ = cluster.submit(picky(at)));
     let easy = cluster.submit(one("blue"));
     assert!(cluster.runs(easy));
+}
+
+/// Its account's cancelled job takes ten minutes to leave, and until then it is beyond what it may have: those who could go
+/// at once would leave what it cannot use, begin there again, and be stopped again.
+#[test]
+fn nobody_is_stopped_for_who_has_to_wait_for_its_own_account_s_work_to_leave() {
+    let mut cluster = Cluster::new(Policy::default());
+    cluster.racks(4, 1, 8);
+    let accounts = [("red", 16, Some(0)), ("blue", 8, None), ("other", 8, None)];
+    cluster.organise(accounts.map(|(name, nominal, borrow)| account(name, None, (nominal, borrow, None))).into());
+    let leaves = cluster.submit(one("red"));
+    let blue: Vec<GangId> = (0..3).map(|_| cluster.submit(one("blue"))).collect();
+    assert!(blue.iter().all(|gang| cluster.runs(*gang)), "two of them on what is lent");
+    cluster.watch.release_ms = 600_000;
+    let by = Principal("test".into());
+    cluster.commit(Command::Cancel(Cancel { job: leaves.job, ordinal: None, reason: "test".into(), by }));
+    cluster.watch.release_ms = 0;
+    let (first, second) = (cluster.submit(one("red")), cluster.submit(one("red")));
+    assert_eq!((cluster.stopped().len(), cluster.runs(first), cluster.runs(second)), (1, true, false));
+    let why: Vec<Reason> = cluster.why(second).blockers.iter().map(|known| known.reason).collect();
+    assert_eq!(why[0], Reason::Quota);
+    cluster.pass(590);
+    assert_eq!(cluster.stopped().len(), 1);
+    cluster.pass(11);
+    assert_eq!((cluster.stopped().len(), cluster.runs(first), cluster.runs(second)), (1, true, true));
 }

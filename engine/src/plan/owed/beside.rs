@@ -2,11 +2,12 @@
 
 use super::Take;
 use crate::command::PlacedPart;
-use crate::plan::ledger::Ledger;
+use crate::plan::ledger::{Ledger, NodeView};
 use crate::plan::place::{Request, place};
 use crate::plan::round::Round;
 use crate::plan::waiting::{Asked, Item};
 use crate::state::State;
+use crate::state::reservation::Reservation;
 use muster_common::job::Scheduling;
 use muster_common::{GangId, Name, NodeId};
 use std::collections::BTreeSet;
@@ -46,18 +47,25 @@ pub fn beside(
 
 /// Is as much free as it asks for, on nodes that are not closed to it?
 fn is_enough_left(ledger: &Ledger, scheduling: &Scheduling, barred: &BTreeSet<NodeId>, steps: &mut u64) -> bool {
-    let groups = scheduling.groups.iter();
-    let asked: u64 = groups.map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum();
+    let asked = milli_of(scheduling);
     let with_any: BTreeSet<NodeId> = ledger.with_free().iter().chain(ledger.partial()).copied().collect();
     let mut left = 0;
     for view in with_any.iter().filter(|id| !barred.contains(id)).filter_map(|id| ledger.node(*id)) {
         *steps += 1;
-        left += view.free.iter().map(|milli| u64::from(*milli)).sum::<u64>();
+        left += free_milli(view);
         if left >= asked {
             return true;
         }
     }
     left >= asked
+}
+
+fn milli_of(scheduling: &Scheduling) -> u64 {
+    scheduling.groups.iter().map(|group| group.devices() * u64::from(group.share.0.min(1000))).sum()
+}
+
+fn free_milli(view: &NodeView) -> u64 {
+    view.free.iter().map(|milli| u64::from(*milli)).sum()
 }
 
 fn tried(
@@ -95,11 +103,33 @@ impl Round<'_> {
         beside(self.state, self.ledger, &item.scheduling, request, found, &mut self.spent)
     }
 
+    /// Where cells are owned, room on what is kept for a gang, once all of it is free: all else may be closed to it, and be
+    /// found first.
+    pub fn found_on_kept(&mut self, known: &Reservation, item: &Item) -> Option<Vec<PlacedPart>> {
+        let owed = &self.ledger.owed;
+        if !owed.is_on() || !owed.is_firm(&item.scheduling) || !known.witness.iter().all(|device| self.is_free(*device))
+        {
+            return None;
+        }
+        let kept: BTreeSet<NodeId> = known.witness.iter().map(|device| device.node).collect();
+        let free = kept.iter().filter_map(|node| self.ledger.node(*node)).map(free_milli).sum::<u64>();
+        if free < milli_of(&item.scheduling) {
+            return None;
+        }
+        let with_any = self.ledger.with_free().iter().chain(self.ledger.partial());
+        let others: BTreeSet<NodeId> = with_any.filter(|node| !kept.contains(node)).copied().collect();
+        let mark = self.ledger.mark();
+        close(self.ledger, others, &mut self.spent);
+        let found = self.search(known.gang, item);
+        self.ledger.rollback(mark);
+        found
+    }
+
     /// Nodes that a gang keeps off because of others' cells.
-    pub fn barred_for(&mut self, item: &Item) -> BTreeSet<NodeId> {
+    pub fn barred_for(&mut self, gang: GangId, item: &Item) -> BTreeSet<NodeId> {
         let owed = &mut self.ledger.owed;
         match owed.is_on() && owed.is_firm(&item.scheduling) {
-            true => owed.barred(item.key.gang, &item.scheduling, self.state.fabric()),
+            true => owed.barred(gang, &item.scheduling, self.state.fabric()),
             false => BTreeSet::new(),
         }
     }

@@ -27,8 +27,7 @@ impl Owed {
     /// What parts of a gang take of models of which cells are owned. A device that somebody has for good is as
     /// taken as it can be, unless that one leaves, or shares it: then it changes hands.
     pub fn takes(&self, state: &State, scheduling: &Scheduling, parts: &[PlacedPart]) -> Vec<Take> {
-        let whose: Vec<Option<Whose>> =
-            self.models.iter().map(|model| model.whose(scheduling, state.fabric())).collect();
+        let whose = self.whose_all(scheduling, state.fabric());
         let mut takes = Vec::new();
         for part in parts {
             let Some(node) = state.node(part.node) else { continue };
@@ -58,6 +57,11 @@ impl Owed {
 
     /// Work that stays takes these (`sign` 1), or lets go of them again (-1).
     pub fn hold(&mut self, take: Take, sign: i32) {
+        self.barred_each_way.clear();
+        self.try_hold(take, sign);
+    }
+
+    pub(super) fn try_hold(&mut self, take: Take, sign: i32) {
         if let Some(model) = self.models.get_mut(take.model) {
             model.hold(take.node, take.whose, sign * take.devices);
         }
@@ -91,18 +95,28 @@ impl Owed {
 
     /// Nodes of which a gang may take nothing for good.
     pub fn barred(&mut self, gang: GangId, scheduling: &Scheduling, fabric: &FabricSpec) -> BTreeSet<NodeId> {
+        let key = (self.kept.contains_key(&gang).then_some(gang), self.whose_all(scheduling, fabric));
+        if let Some(known) = self.barred_each_way.get(&key) {
+            return known.clone();
+        }
         let mut all = BTreeSet::new();
         self.each_way(gang, |owed| {
             let barred = |model: &mut OfModel| model.barred(model.whose(scheduling, fabric));
             owed.models.iter_mut().for_each(|model| all.extend(barred(model).iter().copied()));
             true
         });
+        if !self.kept.is_empty() {
+            self.barred_each_way.insert(key, all.clone());
+        }
         all
+    }
+
+    fn whose_all(&self, scheduling: &Scheduling, fabric: &FabricSpec) -> Vec<Option<Whose>> {
+        self.models.iter().map(|model| model.whose(scheduling, fabric)).collect()
     }
 
     /// Forgets what was found out for its own sake: what a cycle spends is the same whatever was asked before.
     pub fn begin_cycle(&mut self) {
-        self.kept.clear();
         self.models.iter_mut().for_each(|model| (model.known.barred, model.work) = Default::default());
     }
 

@@ -39,7 +39,12 @@ pub struct Owed {
     gone: BTreeSet<GangId>,
     /// What is kept for gangs on devices that others hold still, and will only slowly leave.
     kept: BTreeMap<GangId, Vec<Take>>,
+    /// Nodes closed to somebody's work in any of these ways, while anything is kept and that is known.
+    barred_each_way: BTreeMap<Asker, BTreeSet<NodeId>>,
 }
+
+/// The gang, if something is kept for it, and whose work it is of each model.
+type Asker = (Option<GangId>, Vec<Option<Whose>>);
 
 /// What can be stopped soon enough for those who are promised their own within a time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -175,7 +180,7 @@ impl Owed {
         let names: BTreeSet<&Name> =
             document.accounts.iter().flat_map(|account| &account.cells).map(|cells| &cells.model).collect();
         let models = names.into_iter().map(|name| OfModel::new(name, state, document, fabric)).collect();
-        Self { models, in_time, gone: BTreeSet::new(), kept: BTreeMap::new() }
+        Self { models, in_time, gone: BTreeSet::new(), kept: BTreeMap::new(), barred_each_way: BTreeMap::new() }
     }
 
     pub fn is_on(&self) -> bool {

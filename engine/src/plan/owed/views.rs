@@ -27,12 +27,19 @@ impl Owed {
     pub fn note_kept(&mut self, gang: GangId, takes: &[Take]) {
         if takes.iter().any(|take| take.devices < 0) {
             self.kept.insert(gang, takes.to_vec());
+            self.barred_each_way.clear();
         }
     }
 
     /// The gang has started, or what was kept for it counts no longer.
     pub fn forget_kept(&mut self, gang: GangId) {
         self.kept.remove(&gang);
+        self.barred_each_way.clear();
+    }
+
+    pub fn forget_all_kept(&mut self) {
+        self.kept.clear();
+        self.barred_each_way.clear();
     }
 
     /// Ways in which what is kept for others than `gang` may be given up.
@@ -54,9 +61,9 @@ impl Owed {
         }
         self.given_up(gang).into_iter().all(|takes| {
             let known: Vec<Known> = self.models.iter().map(|model| model.known.clone()).collect();
-            takes.iter().for_each(|take| self.hold(*take, -1));
+            takes.iter().for_each(|take| self.try_hold(*take, -1));
             let good = ask(self);
-            takes.iter().for_each(|take| self.hold(*take, 1));
+            takes.iter().for_each(|take| self.try_hold(*take, 1));
             self.models.iter_mut().zip(known).for_each(|(model, known)| model.known = known);
             good
         })

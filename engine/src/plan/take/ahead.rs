@@ -1,7 +1,7 @@
 //! Devices that are kept, in the time to come: a start is booked on them only behind the run of whom they are kept for,
 //! or whatever was booked on what victims leave would move later when the gang that they leave it to takes it.
 
-use super::keep::comes_with;
+use super::keep::{Kept, comes_with, what_became_of};
 use super::{Masked, Taken};
 use crate::command::PlacedPart;
 use crate::plan::backfill::expected_end;
@@ -67,7 +67,7 @@ impl Round<'_> {
     /// that is free.
     pub(super) fn keep_chosen(&mut self, gang: GangId, gone_by: Time, taken: &Taken, free: Vec<PlacedPart>) {
         let left = |gang: GangId| self.waiting.item_of(self.state, gang).and_then(|item| item.left_ms);
-        let leaves = |holder: &GangId| !self.taking.victims.contains(holder);
+        let leaves = |holder: &GangId| !self.taking.victims.contains(holder) && !taken.victims.contains(holder);
         let released = |device: DeviceId| {
             let holders = self.state.node(device.node)?.devices.get(usize::from(device.slot))?.holders();
             let any = holders.iter().any(|holder| leaves(&holder.gang));
@@ -116,6 +116,10 @@ impl Round<'_> {
         }
         if known.kind != ReservationKind::Victims {
             return known.end;
+        }
+        if what_became_of(self.state, known, |_| false) == Kept::Lost {
+            // They have not been told to leave yet.
+            return known.start;
         }
         let released = |device: &DeviceId| self.times.line(device.node)?.released_at(device.slot);
         known.witness.iter().filter_map(released).max().unwrap_or(known.end)

@@ -52,7 +52,7 @@ impl Round<'_> {
             if offers.prices.is_empty() {
                 continue;
             }
-            let mut avoid = self.barred_for(&asked);
+            let mut avoid = self.barred_for(gang, &asked);
             avoid.extend(self.put_aside(&asked, self.gone_by(&offers)));
             if let Some(taken) = self.choose(gang, &asked, &offers, &avoid) {
                 let ripe_at = taken.victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
@@ -154,8 +154,11 @@ impl Round<'_> {
         }
         let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(self.state, device)).collect();
         let victims: Vec<GangId> = holders.into_iter().filter(|gang| !offers.leaving.contains(gang)).collect();
-        let ripe_at = victims.iter().filter_map(|victim| ripe_at.get(victim)).max().copied();
-        Some(Choice { victims, ripe_at })
+        // Who had not started yet when it was chosen is no later for that.
+        let grace_ms = self.grace_ends(&victims, Time::ZERO).since_ms(Time::ZERO);
+        let latest = Time(known.start.since_ms(Time(grace_ms)));
+        let ripe_at = victims.iter().filter_map(|victim| ripe_at.get(victim)).max();
+        Some(Choice { victims, ripe_at: ripe_at.map(|at| latest.min(*at)).filter(|at| *at > self.now) })
     }
 
     /// Tells them to stop once all of them may be.
@@ -183,6 +186,12 @@ impl Round<'_> {
         let entitled = self.find_entitled(item);
         let model = entitled.into_iter().find(|model| Some(model) == first);
         let offers = model.map(|model| self.guarantee_offers(gang, &model, item));
+        let offers = offers.filter(|(offers, _)| {
+            let gone_by = self.gone_by(offers);
+            let mut avoid = self.barred_for(gang, item);
+            avoid.extend(self.put_aside(item, gone_by));
+            !known.witness.iter().any(|device| avoid.contains(&device.node))
+        });
         self.taking.coming.extend(coming.map(|parts| (gang, parts)));
         self.ledger.rollback(mark);
         offers

@@ -79,7 +79,7 @@ impl Round<'_> {
         self.taking.coming.insert(gang, coming);
     }
 
-    fn is_free(&self, device: DeviceId) -> bool {
+    pub fn is_free(&self, device: DeviceId) -> bool {
         let node = self.state.node(device.node);
         node.and_then(|node| node.devices.get(usize::from(device.slot))).is_some_and(DeviceState::is_free)
     }
@@ -104,6 +104,21 @@ impl Round<'_> {
         }
     }
 
+    /// It is anybody's again, its own too.
+    fn give_up(&mut self, known: &Reservation) {
+        let gang = known.gang;
+        self.steps.push(PlanStep::Unreserve { gang });
+        self.unmask(gang);
+        self.ledger.owed.forget_kept(gang);
+        let taking = &mut self.taking;
+        taking.masked.remove(&gang);
+        taking.charged.remove(&gang);
+        taking.coming.remove(&gang);
+        taking.cells.remove(&gang);
+        let kept = self.state.reservations().values().filter(|other| taking.masked.contains_key(&other.gang));
+        taking.masked_slots = kept.flat_map(|other| other.witness.iter().copied()).collect();
+    }
+
     fn serve(&mut self, known: &Reservation) {
         let gang = known.gang;
         let Some(item) = self.waiting.item_of(self.state, gang).cloned() else {
@@ -111,14 +126,19 @@ impl Round<'_> {
             if known.kind == ReservationKind::Moved && self.running(gang).is_some() {
                 self.count_against_limits(gang);
             }
+            // Who may not start has nobody told to leave for it.
+            if known.kind == ReservationKind::Victims && what_became_of(self.state, known, |_| false) == Kept::Lost {
+                self.give_up(known);
+            }
             return;
         };
         let choice = match what_became_of(self.state, known, |_| false) {
             Kept::Coming => None,
             Kept::Lost => {
-                let choice = self.still_takes(known, &item);
+                let waits = self.not_eligible(gang, &item).is_none();
+                let choice = if waits { self.still_takes(known, &item) } else { None };
                 if choice.is_none() {
-                    self.steps.push(PlanStep::Unreserve { gang });
+                    self.give_up(known);
                     return;
                 }
                 choice
@@ -143,7 +163,7 @@ impl Round<'_> {
         } else if let Some(choice) = choice {
             self.take_when_ripe(known, choice);
         } else if self.came_in_vain(known, &item) {
-            self.steps.push(PlanStep::Unreserve { gang });
+            self.give_up(known);
         }
     }
 
@@ -180,7 +200,7 @@ impl Round<'_> {
             ReservationKind::Wounded => self.mended(known, item),
             _ => None,
         };
-        let parts = parts.or_else(|| self.search(known.gang, item));
+        let parts = parts.or_else(|| self.search(known.gang, item)).or_else(|| self.found_on_kept(known, item));
         self.put_back();
         self.ledger.rollback(mark);
         parts

@@ -15,6 +15,7 @@ mod trim;
 pub use ahead::KeptAhead;
 pub use keep::hide;
 
+use super::blockers::holders;
 use super::bookings::Booking;
 use super::owed::Take as CellTake;
 use super::quota::{AccountAt, Milli, ModelAt};
@@ -180,15 +181,23 @@ impl Round<'_> {
         let mark = self.ledger.mark();
         self.charge_as_when_all_left();
         let found = self.find_victims(gang, item);
+        let found = found.filter(|(taken, _)| !self.waits_for_own_to_leave(item, &taken.victims));
         self.ledger.rollback(mark);
         let Some((taken, why)) = found else { return false };
         match taken.ripe_at {
-            None => self.stop_for(gang, &taken, why),
+            None => {
+                self.tell_to_stop(gang, &taken.victims, why);
+                self.hold_choice(gang, &taken, self.now);
+            }
             // Nobody else begins there meanwhile, or some node of them would always be too fresh.
             Some(ripe_at) => {
                 self.taking.look_again_at(ripe_at);
-                self.hold_choice(gang, &taken, self.grace_ends(&taken.victims, ripe_at));
-                self.set_apart(gang, &taken);
+                // What a later cycle would give up again is not written down.
+                let known = self.choice(gang, &taken, ripe_at);
+                match self.have_just_the_witness(&taken) && self.still_takes(&known, item).is_some() {
+                    true => self.hold_choice(gang, &taken, ripe_at),
+                    false => self.set_apart(gang, &taken),
+                }
             }
         }
         true
@@ -229,6 +238,22 @@ impl Round<'_> {
         leaving.into_iter().for_each(|gang| self.uncharge(gang, -1));
         let coming: Vec<_> = self.taking.coming.iter().map(|(gang, parts)| (*gang, parts.clone())).collect();
         coming.into_iter().for_each(|(gang, parts)| self.charge(gang, &parts, 1));
+    }
+
+    /// Once these have left too, will there be enough quota only when those of its own account have that leave already? They
+    /// may take longer, and what the others leave could not be used: it would be given up, and they begin there again.
+    fn waits_for_own_to_leave(&mut self, item: &Item, victims: &[GangId]) -> bool {
+        let account = &item.scheduling.account;
+        let ending = self.taking.ending.iter().flat_map(|ending| ending.iter()).copied();
+        let is_own = |gang: &GangId| self.running(*gang).is_some_and(|runs| runs.scheduling.account == *account);
+        let own: Vec<GangId> = ending.filter(is_own).collect();
+        if own.is_empty() {
+            return false;
+        }
+        victims.iter().for_each(|gang| self.uncharge(*gang, -1));
+        let is_over = self.is_over_quota(item);
+        own.iter().for_each(|gang| self.uncharge(*gang, 1));
+        !is_over && self.is_over_quota(item)
     }
 
     /// Has it been told to stop, or does it end already?
@@ -308,28 +333,36 @@ impl Round<'_> {
         }
     }
 
-    /// It is the gang's until those have left who are in its way.
-    fn hold_choice(&mut self, gang: GangId, taken: &Taken, gone_by: Time) {
-        let kind = ReservationKind::Victims;
-        let domain = super::backfill::common_domain(self.state, &taken.parts);
-        let witness = taken.devices().collect();
-        self.hold_until_gone(Reservation { gang, kind, start: gone_by, end: gone_by, domain, witness });
-    }
-
-    fn hold_until_gone(&mut self, known: Reservation) {
-        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
-        self.steps.push(PlanStep::Reserve(Reservation { end: known.start.plus_ms(late_ms), ..known }));
-    }
-
-    fn stop_for(&mut self, gang: GangId, taken: &Taken, why: StopFor) {
-        self.tell_to_stop(gang, &taken.victims, why);
-        let gone_by = self.grace_ends(&taken.victims, self.now);
-        self.hold_choice(gang, taken, gone_by);
+    /// It is the gang's until those have left who are told to at that moment.
+    fn hold_choice(&mut self, gang: GangId, taken: &Taken, told_at: Time) {
+        let known = self.choice(gang, taken, told_at);
+        let gone_by = known.start;
+        self.hold_until_gone(known);
         let free = self.free_of(&taken.parts);
         self.set_apart(gang, taken);
         if foresees(self.state) {
             self.keep_chosen(gang, gone_by, taken, free);
         }
+    }
+
+    /// Are those who hold the devices chosen, and do not leave yet, all who have to go, and no others? Of whom else is to
+    /// go, or shares a device, a later cycle could not tell.
+    fn have_just_the_witness(&self, taken: &Taken) -> bool {
+        let holders = taken.devices().flat_map(|device| holders(self.state, &device).collect::<Vec<_>>());
+        let staying: BTreeSet<GangId> = holders.filter(|gang| !self.leaves(*gang)).collect();
+        staying == taken.victims.iter().copied().collect()
+    }
+
+    fn choice(&self, gang: GangId, taken: &Taken, told_at: Time) -> Reservation {
+        let kind = ReservationKind::Victims;
+        let domain = super::backfill::common_domain(self.state, &taken.parts);
+        let gone_by = self.grace_ends(&taken.victims, told_at);
+        Reservation { gang, kind, start: gone_by, end: gone_by, domain, witness: taken.devices().collect() }
+    }
+
+    fn hold_until_gone(&mut self, known: Reservation) {
+        let late_ms = self.state.settings().kill_bound_ms.saturating_add(self.state.policy().taking.release_ms);
+        self.steps.push(PlanStep::Reserve(Reservation { end: known.start.plus_ms(late_ms), ..known }));
     }
 
     /// Nobody else gets any of it in this cycle.
