@@ -521,23 +521,38 @@ fn chosen() -> (Cluster, GangId, GangId) {
     (cluster, borrows, owners)
 }
 
-#[test]
-fn nobody_is_stopped_for_a_choice_that_a_window_has_been_put_over() {
-    let (mut cluster, borrows, owners) = chosen();
-    let nodes = cluster.nodes_of(borrows).into_iter().map(|node| cluster.player.state.node(node).unwrap().name.clone());
+/// Puts nodes aside from 200 s on.
+fn window(cluster: &mut Cluster, gang: GangId, holders: Holders) {
+    let nodes = cluster.nodes_of(gang).into_iter().map(|node| cluster.player.state.node(node).unwrap().name.clone());
     let window = MakeWindow {
         name: name("window"),
         start: Time(200_000),
         end: Time(400_000),
         nodes: Which::Nodes(nodes.collect()),
-        holders: Holders::Nobody,
+        holders,
         reason: "test".into(),
         by: Principal("op".into()),
         managed: false,
     };
     cluster.commit(Command::MakeWindow(Box::new(window)));
+}
+
+#[test]
+fn nobody_is_stopped_for_a_choice_that_a_window_has_been_put_over() {
+    let (mut cluster, borrows, owners) = chosen();
+    window(&mut cluster, borrows, Holders::Nobody);
     cluster.pass(100);
     assert_eq!((cluster.stopped(), cluster.kept(owners, ReservationKind::Victims)), (vec![], None));
+}
+
+#[test]
+fn a_window_of_the_own_account_is_no_reason_to_give_up_a_choice() {
+    let (mut cluster, borrows, owners) = chosen();
+    window(&mut cluster, borrows, Holders::Account(name("vision")));
+    cluster.pass(10);
+    assert!(cluster.kept(owners, ReservationKind::Victims).is_some() && cluster.stopped().is_empty());
+    cluster.pass(50);
+    assert_eq!((cluster.stopped(), cluster.runs(owners)), (vec![borrows], true));
 }
 
 #[test]

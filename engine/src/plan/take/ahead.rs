@@ -36,7 +36,8 @@ impl Round<'_> {
         for known in all {
             let has_not_gone = known.kind.outlasts_attempt() && self.running(known.gang).is_some();
             let waits = self.waits_for_kept(known.gang) && !self.placed.contains(&known.gang);
-            if has_not_gone || waits {
+            // What was given up in this cycle is masked no longer.
+            if (has_not_gone || waits) && self.taking.masked.contains_key(&known.gang) {
                 self.keep_ahead_of(known);
             }
         }

@@ -10,7 +10,7 @@ use crate::plan::round::Round;
 use crate::plan::waiting::{Item, waits_since};
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::job::Scheduling;
-use muster_common::{GangId, Name, Time};
+use muster_common::{DeviceId, GangId, Name, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -150,6 +150,14 @@ impl Round<'_> {
         let (offers, ripe_at) = self.offers_without_kept(known, item)?;
         let may_go = |gang: GangId| offers.prices.contains_key(&gang) || offers.leaving.contains(&gang);
         if what_became_of(self.state, known, may_go) == Kept::Lost {
+            return None;
+        }
+        // Of two who share a device, one may have been told because the other need not go.
+        let is_shared = |device: &DeviceId| {
+            let leaves = |gang: GangId| offers.leaving.contains(&gang);
+            holders(self.state, device).any(leaves) && !holders(self.state, device).all(leaves)
+        };
+        if known.witness.iter().any(is_shared) {
             return None;
         }
         let holders: BTreeSet<GangId> = known.witness.iter().flat_map(|device| holders(self.state, device)).collect();

@@ -136,7 +136,10 @@ impl Round<'_> {
             Kept::Coming => None,
             Kept::Lost => {
                 let waits = self.not_eligible(gang, &item).is_none();
-                let choice = if waits { self.still_takes(known, &item) } else { None };
+                let choice = match waits {
+                    true => self.within_own(gang, |round| round.still_takes(known, &item)),
+                    false => None,
+                };
                 if choice.is_none() {
                     self.give_up(known);
                     return;
