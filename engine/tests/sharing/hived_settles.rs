@@ -106,6 +106,38 @@ fn play(given: &[Given], spread: bool, min_run_ms: u64) -> Result<usize, String>
     watch.exact.wrong.take().map_or(Ok(watch.stops), Err)
 }
 
+/// A job within its cells begins beside another that its account borrows for: who is owed the number has the other one
+/// stopped, and not what would have it stopped in turn.
+#[test]
+fn what_is_within_its_cells_is_not_stopped_for_somebodys_number() {
+    let given = [
+        (1265, 80, 152, 24, 647),
+        (1257, 39, 60, 58, 680),
+        (121, 202, 37, 88, 679),
+        (301, 48, 30, 75, 145),
+        (631, 188, 144, 75, 303),
+        (994, 106, 221, 70, 643),
+        (444, 128, 66, 91, 366),
+        (869, 112, 187, 77, 42),
+        (72, 71, 216, 85, 886),
+        (1329, 232, 164, 27, 809),
+        (153, 215, 30, 72, 831),
+        (584, 170, 177, 52, 476),
+        (1103, 180, 131, 64, 203),
+        (1413, 214, 208, 12, 308),
+        (274, 32, 21, 28, 831),
+        (13, 229, 251, 37, 776),
+        (953, 239, 127, 85, 219),
+        (365, 132, 43, 61, 731),
+        (1339, 59, 144, 72, 597),
+        (148, 147, 130, 76, 688),
+        (1315, 213, 53, 16, 858),
+        (1062, 1, 166, 96, 895),
+        (1201, 25, 184, 22, 310),
+    ];
+    assert!(play(&given, true, 0).is_ok());
+}
+
 proptest! {
     #![proptest_config(cases(100))]
 

@@ -187,6 +187,11 @@ impl Owed {
         !self.models.is_empty()
     }
 
+    /// Models of which cells are owned.
+    pub fn model_names(&self) -> Vec<Name> {
+        self.models.iter().map(|model| model.name.clone()).collect()
+    }
+
     /// May what runs so not be stopped, or not soon enough for those who are promised their own?
     pub fn is_firm(&self, scheduling: &Scheduling) -> bool {
         self.in_time.is_firm(scheduling)

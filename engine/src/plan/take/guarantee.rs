@@ -6,6 +6,7 @@ use super::{Offers, OwnWork, Price, RUNS, Taken};
 use crate::command::StopFor;
 use crate::plan::blockers::holders;
 use crate::plan::owed;
+use crate::plan::quota::Milli;
 use crate::plan::round::Round;
 use crate::plan::waiting::{Item, waits_since};
 use crate::state::reservation::{Reservation, ReservationKind};
@@ -86,7 +87,7 @@ impl Round<'_> {
         let state = self.state;
         self.own_work();
         self.ledger.owed.settle();
-        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let owed = &self.ledger.owed;
         let theirs = |account: &&Name| owed.have_one_owner(account, &item.scheduling.account);
         let known = self.taking.own_work.iter().flatten();
         let mut own: Vec<_> = known.filter(|(account, _)| theirs(account)).flat_map(|(_, works)| works).collect();
@@ -95,10 +96,8 @@ impl Round<'_> {
         let document = state.accounts().document();
         let mut models = owed::entitled(owed, document, state.fabric(), &item.scheduling, own.iter().copied());
         models.retain(|model| {
-            let owner = owed.owner_of(model, &item.scheduling.account);
-            let at = owner.map(|owner| quotas.place(&document.accounts[usize::from(owner)].name));
-            at.zip(quotas.model(model))
-                .is_some_and(|(at, number)| quotas.left(at, number) >= quotas.wanted(&item.scheduling, model))
+            let left = self.owned_left(model, &item.scheduling.account);
+            left.is_some_and(|left| left >= self.ledger.quotas.wanted(&item.scheduling, model))
         });
         models
     }
@@ -140,6 +139,39 @@ impl Round<'_> {
         runs.sort_unstable_by_key(|work| work.since);
         let runs = runs.into_iter().map(|work| (work.since.2, &*work.scheduling));
         owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
+    }
+
+    /// Gangs that run within what their accounts own, by shape and, the first placed before the others, by number. Stopped
+    /// for somebody's number, they would have others stopped for their cells in turn.
+    pub(super) fn guaranteed(&mut self) -> BTreeSet<GangId> {
+        let mut found = BTreeSet::new();
+        for model in self.ledger.owed.model_names() {
+            let within = self.within(&model);
+            let running = self.waiting.running.iter();
+            let stoppable = running.filter(|(gang, runs)| runs.may_be_stopped() && !self.leaves(*gang));
+            let (mut stoppable, mut order) = (stoppable.collect::<Vec<_>>(), Vec::new());
+            stoppable.sort_by_key(|(gang, runs)| (runs.placed_at, *gang));
+            order.extend(stoppable.iter().filter(|(gang, _)| within.contains(gang)).copied());
+            let mark = self.ledger.mark();
+            stoppable.iter().for_each(|(gang, _)| self.uncharge(*gang, -1));
+            for (gang, runs) in order {
+                self.uncharge(gang, 1);
+                match self.owned_left(&model, &runs.scheduling.account) {
+                    Some(left) if left >= 0 => _ = found.insert(gang),
+                    _ => self.uncharge(gang, -1),
+                }
+            }
+            self.ledger.rollback(mark);
+        }
+        found
+    }
+
+    /// How much the owner of the cells that an account's work uses has left of a model by number.
+    fn owned_left(&self, model: &Name, account: &Name) -> Option<Milli> {
+        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let owner = owed.owner_of(model, account)?;
+        let at = quotas.place(&self.state.accounts().document().accounts[usize::from(owner)].name);
+        Some(quotas.left(at, quotas.model(model)?))
     }
 
     /// Whom what was chosen for a gang within its shape is still to be taken from; `None` = it may not be any more.
