@@ -20,6 +20,7 @@ mod hived;
 mod hived_obtainable;
 mod hived_random;
 mod hived_settles;
+mod hived_turns;
 mod instances_quota;
 mod kept_ahead;
 mod kueue_borrow;

@@ -10,7 +10,7 @@ mod views;
 
 pub use beside::{BeyondCells, beside};
 pub use guard::Take;
-pub use shape::{Hard, entitled, within};
+pub use shape::{Hard, entitled, entitled_again, within};
 pub use tell::{CellsOf, cells_of, told};
 
 use crate::organisation::{CellQuota, Organisation};
@@ -185,11 +185,6 @@ impl Owed {
 
     pub fn is_on(&self) -> bool {
         !self.models.is_empty()
-    }
-
-    /// Models of which cells are owned.
-    pub fn model_names(&self) -> Vec<Name> {
-        self.models.iter().map(|model| model.name.clone()).collect()
     }
 
     /// May what runs so not be stopped, or not soon enough for those who are promised their own?

@@ -153,9 +153,9 @@ impl Room {
         self.place.take(wish, true);
     }
 
-    /// Is there a cell for it?
-    fn holds(&self, wish: Wish) -> bool {
-        self.shape.clone().take(wish, false) && self.place.clone().take(wish, false)
+    /// Is there a cell for it? For what stays and runs already only its shape is asked: it is in its place.
+    fn holds(&self, wish: Wish, has_its_place: bool) -> bool {
+        self.shape.clone().take(wish, false) && (has_its_place || self.place.clone().take(wish, false))
     }
 }
 
@@ -217,6 +217,26 @@ pub fn entitled<'a>(
     asked: &Scheduling,
     running: impl Iterator<Item = (GangId, &'a Scheduling)> + Clone,
 ) -> Vec<Name> {
+    beside(owed, (document, fabric), (asked, false), running)
+}
+
+/// The same of a gang that runs, once it has been stopped, beside the others.
+pub fn entitled_again<'a>(
+    owed: &Owed,
+    document: &Organisation,
+    fabric: &FabricSpec,
+    asked: &Scheduling,
+    others: impl Iterator<Item = (GangId, &'a Scheduling)> + Clone,
+) -> Vec<Name> {
+    beside(owed, (document, fabric), (asked, owed.is_firm(asked)), others)
+}
+
+fn beside<'a>(
+    owed: &Owed,
+    (document, fabric): (&Organisation, &FabricSpec),
+    (asked, has_its_place): (&Scheduling, bool),
+    running: impl Iterator<Item = (GangId, &'a Scheduling)> + Clone,
+) -> Vec<Name> {
     let mut models = Vec::new();
     for model in &owed.models {
         let Some(&owner) = model.owners.get(&asked.account) else { continue };
@@ -225,7 +245,7 @@ pub fn entitled<'a>(
         let firm = own.clone().filter(|own| owed.is_firm(own));
         let mut room = Room::beside(model, owner, document, fabric, firm);
         own.filter(|own| !owed.is_firm(own)).for_each(|own| room.take(use_of(own, model, fabric)));
-        if room.holds(wanted) {
+        if room.holds(wanted, has_its_place) {
             models.push(model.name.clone());
         }
     }
@@ -251,7 +271,7 @@ pub fn within<'a>(
             let of_owner = of_owner.filter(|own| model.owners.get(&own.account) == Some(&owner) && owed.is_firm(own));
             Room::beside(model, owner, document, fabric, of_owner)
         });
-        if wish(own, model, fabric).is_some_and(|wish| room.holds(wish)) {
+        if wish(own, model, fabric).is_some_and(|wish| room.holds(wish, false)) {
             found.insert(gang);
         }
         room.take(use_of(own, model, fabric));

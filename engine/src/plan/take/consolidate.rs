@@ -152,10 +152,7 @@ impl Round<'_> {
             self.look_again(start.plus_ms(MINUTE_MS));
             return Found::Soon;
         }
-        let mark = self.ledger.mark();
-        self.charge_as_when_all_left();
-        let found = self.choose_moves(gang, item, rules, &mut offers);
-        self.ledger.rollback(mark);
+        let found = self.as_when_all_left(|round| round.choose_moves(gang, item, rules, &mut offers));
         found.map_or(Found::Nothing, |(taken, places)| Found::Room(taken, places))
     }
 

@@ -6,7 +6,6 @@ use super::{Offers, OwnWork, Price, RUNS, Taken};
 use crate::command::StopFor;
 use crate::plan::blockers::holders;
 use crate::plan::owed;
-use crate::plan::quota::Milli;
 use crate::plan::round::Round;
 use crate::plan::waiting::{Item, waits_since};
 use crate::state::reservation::{Reservation, ReservationKind};
@@ -84,22 +83,73 @@ impl Round<'_> {
     }
 
     fn find_entitled(&mut self, item: &Item) -> Vec<Name> {
-        let state = self.state;
+        let all = self.own_work_beside(&item.scheduling.account, &[]);
+        let own = all.iter().map(|work| (work.since.2, &*work.scheduling));
+        let (document, fabric) = (self.state.accounts().document(), self.state.fabric());
+        let models = owed::entitled(&self.ledger.owed, document, fabric, &item.scheduling, own);
+        self.within_number(models, &item.scheduling)
+    }
+
+    /// Those of the models of which the owner of the cells that it would use owns as many devices more.
+    fn within_number(&mut self, mut models: Vec<Name>, asked: &Scheduling) -> Vec<Name> {
+        let document = self.state.accounts().document();
+        let is_within = |round: &Self, model: &Name| {
+            let quotas = &round.ledger.quotas;
+            let owner = round.ledger.owed.owner_of(model, &asked.account)?;
+            let at = quotas.place(&document.accounts[usize::from(owner)].name);
+            Some(quotas.left(at, quotas.model(model)?) >= quotas.wanted(asked, model))
+        };
+        if !models.is_empty() {
+            self.as_when_all_left(|round| models.retain(|model| is_within(round, model).unwrap_or(false)));
+        }
+        models
+    }
+
+    /// Those of the chosen who would be within their shape and number once all of them are gone and the gang runs. They
+    /// would have it stopped in turn, for ever. Within an account its classes decide.
+    pub(super) fn would_come_back(&mut self, gang: GangId, item: &Item, taken: &Taken, why: StopFor) -> Vec<GangId> {
+        if !self.may_guarantee() {
+            return Vec::new();
+        }
+        let waiting = self.waiting;
+        let runs = |victim: &GangId| Some((*victim, waiting.running.get(*victim)?.scheduling.clone()));
+        let classes_decide = |other: &Scheduling| why == StopFor::Priority && other.account == item.scheduling.account;
+        let mark = self.ledger.mark();
+        taken.victims.iter().for_each(|victim| self.uncharge(*victim, -1));
+        self.charge(gang, &taken.parts, 1);
+        let mut back = Vec::new();
+        for (victim, asked) in taken.victims.iter().filter_map(runs).filter(|(_, asked)| !classes_decide(asked)) {
+            if self.ledger.owed.knows(&asked.account) && self.would_be_entitled(&asked, &taken.victims, (gang, item)) {
+                back.push(victim);
+            }
+        }
+        self.spent += taken.victims.len() as u64;
+        self.ledger.rollback(mark);
+        back
+    }
+
+    /// Would what runs be, once it and others are gone and the gang runs?
+    fn would_be_entitled(&mut self, asked: &Scheduling, gone: &[GangId], (gang, item): (GangId, &Item)) -> bool {
+        let all = self.own_work_beside(&asked.account, gone);
+        let owed = &self.ledger.owed;
+        let (document, fabric) = (self.state.accounts().document(), self.state.fabric());
+        let own = all.iter().map(|work| (work.since.2, &*work.scheduling));
+        let new = owed.have_one_owner(&item.scheduling.account, &asked.account);
+        let others = own.chain(new.then_some((gang, &*item.scheduling)));
+        let models = owed::entitled_again(owed, document, fabric, asked, others);
+        !self.within_number(models, asked).is_empty()
+    }
+
+    /// What accounts have that use cells of the same owner, but for some that are to go, in the order of their turn.
+    fn own_work_beside(&mut self, account: &Name, gone: &[GangId]) -> Vec<OwnWork> {
         self.own_work();
         self.ledger.owed.settle();
-        let owed = &self.ledger.owed;
-        let theirs = |account: &&Name| owed.have_one_owner(account, &item.scheduling.account);
+        let theirs = |other: &&Name| self.ledger.owed.have_one_owner(other, account);
         let known = self.taking.own_work.iter().flatten();
-        let mut own: Vec<_> = known.filter(|(account, _)| theirs(account)).flat_map(|(_, works)| works).collect();
+        let own = known.filter(|(account, _)| theirs(account)).flat_map(|(_, works)| works);
+        let mut own: Vec<OwnWork> = own.filter(|work| !gone.contains(&work.since.2)).cloned().collect();
         own.sort_unstable_by_key(|work| work.since);
-        let own: Vec<(GangId, &Scheduling)> = own.into_iter().map(|work| (work.since.2, &*work.scheduling)).collect();
-        let document = state.accounts().document();
-        let mut models = owed::entitled(owed, document, state.fabric(), &item.scheduling, own.iter().copied());
-        models.retain(|model| {
-            let left = self.owned_left(model, &item.scheduling.account);
-            left.is_some_and(|left| left >= self.ledger.quotas.wanted(&item.scheduling, model))
-        });
-        models
+        own
     }
 
     /// What each account that owns cells has: what runs, and what was placed or waits for what is kept.
@@ -139,39 +189,6 @@ impl Round<'_> {
         runs.sort_unstable_by_key(|work| work.since);
         let runs = runs.into_iter().map(|work| (work.since.2, &*work.scheduling));
         owed::within(&self.ledger.owed, model, self.state.accounts().document(), self.state.fabric(), runs)
-    }
-
-    /// Gangs that run within what their accounts own, by shape and, the first placed before the others, by number. Stopped
-    /// for somebody's number, they would have others stopped for their cells in turn.
-    pub(super) fn guaranteed(&mut self) -> BTreeSet<GangId> {
-        let mut found = BTreeSet::new();
-        for model in self.ledger.owed.model_names() {
-            let within = self.within(&model);
-            let running = self.waiting.running.iter();
-            let stoppable = running.filter(|(gang, runs)| runs.may_be_stopped() && !self.leaves(*gang));
-            let (mut stoppable, mut order) = (stoppable.collect::<Vec<_>>(), Vec::new());
-            stoppable.sort_by_key(|(gang, runs)| (runs.placed_at, *gang));
-            order.extend(stoppable.iter().filter(|(gang, _)| within.contains(gang)).copied());
-            let mark = self.ledger.mark();
-            stoppable.iter().for_each(|(gang, _)| self.uncharge(*gang, -1));
-            for (gang, runs) in order {
-                self.uncharge(gang, 1);
-                match self.owned_left(&model, &runs.scheduling.account) {
-                    Some(left) if left >= 0 => _ = found.insert(gang),
-                    _ => self.uncharge(gang, -1),
-                }
-            }
-            self.ledger.rollback(mark);
-        }
-        found
-    }
-
-    /// How much the owner of the cells that an account's work uses has left of a model by number.
-    fn owned_left(&self, model: &Name, account: &Name) -> Option<Milli> {
-        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
-        let owner = owed.owner_of(model, account)?;
-        let at = quotas.place(&self.state.accounts().document().accounts[usize::from(owner)].name);
-        Some(quotas.left(at, quotas.model(model)?))
     }
 
     /// Whom what was chosen for a gang within its shape is still to be taken from; `None` = it may not be any more.
@@ -218,7 +235,14 @@ impl Round<'_> {
         let mark = self.ledger.mark();
         self.unmask(gang);
         let coming = self.taking.coming.remove(&gang);
-        self.charge_as_when_all_left();
+        let offers = self.as_when_all_left(|round| round.offers_for_kept(known, item));
+        self.taking.coming.extend(coming.map(|parts| (gang, parts)));
+        self.ledger.rollback(mark);
+        offers
+    }
+
+    fn offers_for_kept(&mut self, known: &Reservation, item: &Item) -> Option<(Offers, BTreeMap<GangId, Time>)> {
+        let gang = known.gang;
         let first = known.witness.first().and_then(|device| {
             let node = self.state.node(device.node)?;
             Some(&node.inventory.devices.get(usize::from(device.slot))?.model)
@@ -226,15 +250,12 @@ impl Round<'_> {
         let entitled = self.find_entitled(item);
         let model = entitled.into_iter().find(|model| Some(model) == first);
         let offers = model.map(|model| self.guarantee_offers(gang, &model, item));
-        let offers = offers.filter(|(offers, _)| {
+        offers.filter(|(offers, _)| {
             let gone_by = self.gone_by(offers);
             let mut avoid = self.barred_for(gang, item);
             avoid.extend(self.put_aside(item, gone_by));
             !known.witness.iter().any(|device| avoid.contains(&device.node))
-        });
-        self.taking.coming.extend(coming.map(|parts| (gang, parts)));
-        self.ledger.rollback(mark);
-        offers
+        })
     }
 
     /// When a gang is to have what its account owns, if it has been within that for as long as it has waited.

@@ -87,6 +87,9 @@ impl Taken {
 /// Steps of failed searches in one cycle; each may look at every node.
 const VAIN_STEPS_MAX: u64 = 300_000;
 
+/// Choices that are looked at for one gang, each without those that would come back of the ones before.
+const CHOICES_MAX: usize = 4;
+
 /// One cycle's part in taking back.
 #[derive(Debug, Default)]
 pub struct TakingBack {
@@ -96,6 +99,8 @@ pub struct TakingBack {
     counted: BTreeSet<GangId>,
     /// Told to stop in this cycle.
     victims: BTreeSet<GangId>,
+    /// Quota is being looked at as it will be when all of that has come to pass.
+    all_left: bool,
     /// How many of them for a higher class; what guarantees take counts against no budget.
     preempted: usize,
     /// What was set aside on the ledger, by whose it is.
@@ -137,7 +142,7 @@ impl TakingBack {
 const RUNS: u8 = 0;
 
 /// A gang of an account that owns cells.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OwnWork {
     /// What runs comes first, by when it was placed, then what waits for what is kept, then what this cycle places.
     since: (u8, Time, GangId),
@@ -178,11 +183,10 @@ impl Round<'_> {
             return false;
         }
         self.put_back();
-        let mark = self.ledger.mark();
-        self.charge_as_when_all_left();
-        let found = self.find_victims(gang, item);
-        let found = found.filter(|(taken, _)| !self.waits_for_own_to_leave(item, &taken.victims));
-        self.ledger.rollback(mark);
+        let found = self.as_when_all_left(|round| {
+            let found = round.find_victims(gang, item);
+            found.filter(|(taken, _)| !round.waits_for_own_to_leave(item, &taken.victims))
+        });
         let Some((taken, why)) = found else { return false };
         match taken.ripe_at {
             None => {
@@ -212,7 +216,7 @@ impl Round<'_> {
         }
         if self.is_worth_a_search(item, StopFor::Reclaim)
             && let Some(offers) = self.reclaim_offers(item)
-            && let Some(taken) = self.take_from(gang, item, &offers, StopFor::Reclaim)
+            && let Some(taken) = self.take_from(gang, item, offers, StopFor::Reclaim)
         {
             return Some((taken, StopFor::Reclaim));
         }
@@ -220,11 +224,24 @@ impl Round<'_> {
             return None;
         }
         let offers = self.priority_offers(gang, item)?;
-        self.take_from(gang, item, &offers, StopFor::Priority).map(|taken| (taken, StopFor::Priority))
+        self.take_from(gang, item, offers, StopFor::Priority).map(|taken| (taken, StopFor::Priority))
     }
 
-    /// Quota as it will be when whoever leaves has left and what is kept is in use. Without it two gangs of one
-    /// account would each take back what only one of them may have, and an account be brought below its own.
+    /// Asks something of quota as it will be when whoever leaves has left and what is kept is in use. Without it two gangs
+    /// of one account would each take back what only one of them may have, and an account be brought below its own.
+    fn as_when_all_left<T>(&mut self, ask: impl FnOnce(&mut Self) -> T) -> T {
+        if self.taking.all_left {
+            return ask(self);
+        }
+        let mark = self.ledger.mark();
+        self.charge_as_when_all_left();
+        self.taking.all_left = true;
+        let answer = ask(self);
+        self.taking.all_left = false;
+        self.ledger.rollback(mark);
+        answer
+    }
+
     fn charge_as_when_all_left(&mut self) {
         if !self.ledger.quotas.is_on() {
             return;
@@ -284,10 +301,19 @@ impl Round<'_> {
         self.now.plus_ms(graces.max().unwrap_or(0)).plus_ms(late_ms)
     }
 
-    fn take_from(&mut self, gang: GangId, item: &Item, offers: &Offers, why: StopFor) -> Option<Taken> {
-        let avoid = self.booked_too_soon(item, offers);
+    fn take_from(&mut self, gang: GangId, item: &Item, mut offers: Offers, why: StopFor) -> Option<Taken> {
+        let avoid = self.booked_too_soon(item, &offers);
         let before = self.spent;
-        let taken = self.choose(gang, item, offers, &avoid);
+        let mut taken = None;
+        for _ in 0..CHOICES_MAX {
+            let Some(found) = self.choose(gang, item, &offers, &avoid) else { break };
+            let back = self.would_come_back(gang, item, &found, why);
+            if back.is_empty() {
+                taken = Some(found);
+                break;
+            }
+            back.iter().for_each(|victim| _ = offers.prices.remove(victim));
+        }
         if taken.is_none() {
             self.taking.vain_steps += self.spent - before;
             if self.state.gang(gang).is_none_or(|record| record.excluded.is_empty()) {

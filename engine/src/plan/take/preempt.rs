@@ -28,7 +28,6 @@ impl Round<'_> {
         let left = left.saturating_sub(self.taking.preempted);
         // More may be stopped then than now, and no entry will say so.
         opens_at.into_iter().for_each(|at| self.retry(at));
-        let guaranteed = self.guaranteed();
         let mut offers = Offers::default();
         let mut protected = None;
         for (other, runs) in self.waiting.running.iter() {
@@ -37,7 +36,7 @@ impl Round<'_> {
             } else if left > 0
                 && i64::from(runs.class) <= below
                 && runs.may_be_stopped()
-                && self.is_fair_game(item, other, &guaranteed, &mut offers)
+                && self.is_fair_game(item, other, &mut offers)
             {
                 match stoppable_at(preempt, runs, self.now) {
                     Some(at) if at <= self.now => {

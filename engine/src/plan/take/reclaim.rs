@@ -6,7 +6,7 @@ use crate::plan::quota::{AccountAt, Milli, ModelAt, Quotas};
 use crate::plan::round::Round;
 use crate::plan::waiting::Item;
 use muster_common::GangId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A gang that may go, and what it holds.
 struct Borrower {
@@ -19,11 +19,10 @@ impl Round<'_> {
     /// Gangs on borrowed quota that somebody within their own may have stopped.
     pub(super) fn reclaim_offers(&mut self, item: &Item) -> Option<Offers> {
         let taking = &self.state.policy().taking;
-        if !taking.reclaim.on || !self.ledger.quotas.is_on() {
+        let quotas = &self.ledger.quotas;
+        if !taking.reclaim.on || !quotas.is_on() {
             return None;
         }
-        let guaranteed = self.guaranteed();
-        let quotas = &self.ledger.quotas;
         let ours = quotas.place(&item.scheduling.account);
         let mut offers = Offers { victims_max: usize::MAX, ..Offers::default() };
         for (model, number) in quotas.models() {
@@ -43,7 +42,7 @@ impl Round<'_> {
                     offers.leaving.insert(gang);
                     continue;
                 }
-                if !runs.may_be_stopped() || guaranteed.contains(&gang) {
+                if !runs.may_be_stopped() {
                     continue;
                 }
                 let Some((theirs, milli)) = charged(quotas, gang, number) else { continue };
@@ -66,14 +65,8 @@ impl Round<'_> {
     }
 
     /// May a gang be stopped for a higher class? Of its own account always; of another only while that
-    /// holds more than it owns, and nothing that it has for sure.
-    pub(super) fn is_fair_game(
-        &self,
-        item: &Item,
-        other: GangId,
-        guaranteed: &BTreeSet<GangId>,
-        offers: &mut Offers,
-    ) -> bool {
+    /// holds more than it owns.
+    pub(super) fn is_fair_game(&self, item: &Item, other: GangId, offers: &mut Offers) -> bool {
         let quotas = &self.ledger.quotas;
         if !quotas.is_on() {
             return true;
@@ -82,9 +75,6 @@ impl Round<'_> {
         let Some(charge) = quotas.held_by(other) else { return true };
         if charge.at == ours || charge.held.is_empty() {
             return true;
-        }
-        if guaranteed.contains(&other) {
-            return false;
         }
         let ways = charge.held.iter().map(|(model, milli)| (*model, *milli, way(quotas, ours, charge.at)));
         let ways: Option<Vec<_>> = ways.map(|(model, milli, way)| Some((model, milli, way?))).collect();
