@@ -6,7 +6,8 @@ use crate::taking_support;
 use muster_common::GangId;
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
-use muster_engine::organisation::{Account, CellQuota};
+use muster_engine::command::{Cancel, Command, NodeAction, Principal};
+use muster_engine::organisation::{Account, CellQuota, Quota};
 use muster_engine::policy::{Policy, Score};
 use plan_support::{name, nodes, within};
 use taking_support::*;
@@ -68,6 +69,23 @@ fn who_is_beyond_its_number_with_what_is_kept_has_nobody_stopped_for_its_cell() 
     assert_eq!(stopped(&cluster), guests);
 }
 
+/// Of six pairs on six nodes each has a small one that would have a place in the cells; no choice of pairs is refused for
+/// good, for the dearest job alone makes room too.
+#[test]
+fn who_would_come_back_keeps_nobody_from_what_others_leave() {
+    let mut cluster = cluster(1, 7, vec![owner("vision", 40, "node", 1), counts("rest", 16)]);
+    let alone = cluster.submit(one_node(8, "vision"));
+    cluster.pass(600);
+    let wide: Vec<GangId> = (0..5).map(|_| cluster.submit(one_node(6, "vision"))).collect();
+    let small: Vec<GangId> = (0..5).map(|_| cluster.submit(one_node(2, "vision"))).collect();
+    cluster.submit(one_node(6, "rest"));
+    let asks = cluster.submit(one_node(8, "rest"));
+    assert!(cluster.runs(asks), "{:?} {:?} {:?}", alone, wide, small);
+    let before = cluster.stopped().len();
+    cluster.pass(600);
+    assert_eq!(cluster.stopped().len(), before);
+}
+
 /// The work in the cell could be stopped, though not in time, and is charged to an account that owns nothing itself.
 #[test]
 fn what_is_in_its_cell_and_leaves_slowly_is_not_stopped_for_a_number_below_the_same_owner() {
@@ -82,4 +100,29 @@ fn what_is_in_its_cell_and_leaves_slowly_is_not_stopped_for_a_number_below_the_s
     assert!(halves.iter().all(|gang| cluster.runs(*gang)));
     let small = cluster.submit(one_node(6, "small"));
     assert!(cluster.runs(slow) && !cluster.runs(small) && cluster.stopped().is_empty());
+}
+
+/// Of two accounts that use one owner's cells and number, the one's job leaves slowly while the other's waits.
+#[test]
+fn nobody_is_stopped_in_turn_for_a_cell_while_a_siblings_work_that_holds_the_number_leaves() {
+    let below = |text| account(text, Some("vision"), (0, None, None));
+    let mut vision = owner("vision", 16, "node", 1);
+    vision.quota = [(name("H100"), Quota { nominal: 16, borrow_limit: Some(0), lend_limit: None })].into();
+    let mut cluster = cluster(1, 4, vec![vision, below("one"), below("two"), counts("rest", 16)]);
+    let wide = cluster.submit(charged(forever(nodes(2, 8)), "two"));
+    let others: Vec<GangId> = (0..2).map(|_| cluster.submit(one_node(8, "rest"))).collect();
+    for node in cluster.nodes_of(wide) {
+        let action = NodeAction::Cordon { reason: "old".into() };
+        cluster.commit(Command::NodeAdmin { node, action, by: Principal("op".into()) });
+    }
+    cluster.watch.release_ms = 30_000;
+    let by = Principal("op".into());
+    cluster.commit(Command::Cancel(Cancel { job: wide.job, ordinal: None, reason: String::new(), by }));
+    cluster.watch.release_ms = 0;
+    let small = cluster.submit(one_node(8, "one"));
+    cluster.pass(20);
+    assert!(others.iter().all(|gang| cluster.runs(*gang)) && cluster.stopped().is_empty());
+    cluster.pass(20);
+    assert!(cluster.runs(small));
+    assert_eq!(cluster.stopped().len(), 1);
 }

@@ -9,7 +9,7 @@ use crate::plan::owed;
 use crate::plan::round::Round;
 use crate::plan::waiting::{Item, waits_since};
 use crate::state::reservation::{Reservation, ReservationKind};
-use muster_common::job::Scheduling;
+use muster_common::job::{Hash, Scheduling};
 use muster_common::{DeviceId, GangId, Name, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,6 +35,20 @@ impl Round<'_> {
     /// Is the gang within its account's shape?
     pub fn is_within_shape(&mut self, item: &Item) -> bool {
         self.may_guarantee() && !self.entitled(item).is_empty()
+    }
+
+    /// Is it offered the cluster before what is owned by number?
+    pub fn has_first_turn(&mut self, item: &Item) -> bool {
+        let has = self.is_within_shape(item);
+        if !has && self.ledger.owed.knows(&item.scheduling.account) {
+            self.taking.later.insert(item.shape);
+        }
+        has
+    }
+
+    /// Was it? Who comes to be within its shape for what has been decided since has its other turn.
+    pub fn had_first_turn(&mut self, item: &Item) -> bool {
+        !self.taking.later.contains(&item.shape) && self.is_within_shape(item)
     }
 
     /// Who goes for a gang within its shape.
@@ -83,7 +97,7 @@ impl Round<'_> {
     }
 
     fn find_entitled(&mut self, item: &Item) -> Vec<Name> {
-        let all = self.own_work_beside(&item.scheduling.account, &[]);
+        let all = self.own_work_beside(&item.scheduling.account, &BTreeSet::new());
         let own = all.iter().map(|work| (work.since.2, &*work.scheduling));
         let (document, fabric) = (self.state.accounts().document(), self.state.fabric());
         let models = owed::entitled(&self.ledger.owed, document, fabric, &item.scheduling, own);
@@ -108,40 +122,57 @@ impl Round<'_> {
     /// Those of the chosen who would be within their shape and number once all of them are gone and the gang runs. They
     /// would have it stopped in turn, for ever. Within an account its classes decide.
     pub(super) fn would_come_back(&mut self, gang: GangId, item: &Item, taken: &Taken, why: StopFor) -> Vec<GangId> {
-        if !self.may_guarantee() {
+        let is_safe = !item.scheduling.preemptible || self.ledger.owed.is_firm(&item.scheduling);
+        if !self.may_guarantee() || is_safe {
             return Vec::new();
         }
-        let waiting = self.waiting;
-        let runs = |victim: &GangId| Some((*victim, waiting.running.get(*victim)?.scheduling.clone()));
-        let classes_decide = |other: &Scheduling| why == StopFor::Priority && other.account == item.scheduling.account;
+        let leaving = self.waiting.running.iter().map(|(gang, _)| gang).filter(|gang| self.leaves(*gang));
+        let gone: BTreeSet<GangId> = leaving.chain(taken.victims.iter().copied()).collect();
+        self.spent += self.waiting.active.len() as u64;
         let mark = self.ledger.mark();
         taken.victims.iter().for_each(|victim| self.uncharge(*victim, -1));
         self.charge(gang, &taken.parts, 1);
+        let mut known: BTreeMap<Hash, bool> = BTreeMap::new();
         let mut back = Vec::new();
-        for (victim, asked) in taken.victims.iter().filter_map(runs).filter(|(_, asked)| !classes_decide(asked)) {
-            if self.ledger.owed.knows(&asked.account) && self.would_be_entitled(&asked, &taken.victims, (gang, item)) {
-                back.push(victim);
+        for victim in &taken.victims {
+            let Some(again) = self.item_again(*victim) else { continue };
+            let account = &again.scheduling.account;
+            if why == StopFor::Priority && *account == item.scheduling.account || !self.ledger.owed.knows(account) {
+                continue;
             }
+            let is_known = known.get(&again.shape).copied();
+            let is_back = is_known.unwrap_or_else(|| self.would_be_entitled(&again.scheduling, &gone, (gang, item)));
+            known.insert(again.shape, is_back);
+            back.extend(is_back.then_some(*victim));
         }
-        self.spent += taken.victims.len() as u64;
         self.ledger.rollback(mark);
         back
     }
 
-    /// Would what runs be, once it and others are gone and the gang runs?
-    fn would_be_entitled(&mut self, asked: &Scheduling, gone: &[GangId], (gang, item): (GangId, &Item)) -> bool {
+    /// Would what asks for this be, once these are gone and the gang runs, which it may have stopped then?
+    fn would_be_entitled(
+        &mut self,
+        asked: &Scheduling,
+        gone: &BTreeSet<GangId>,
+        (gang, item): (GangId, &Item),
+    ) -> bool {
         let all = self.own_work_beside(&asked.account, gone);
+        self.spent += all.len() as u64;
         let owed = &self.ledger.owed;
         let (document, fabric) = (self.state.accounts().document(), self.state.fabric());
         let own = all.iter().map(|work| (work.since.2, &*work.scheduling));
         let new = owed.have_one_owner(&item.scheduling.account, &asked.account);
         let others = own.chain(new.then_some((gang, &*item.scheduling)));
-        let models = owed::entitled_again(owed, document, fabric, asked, others);
+        let mut models = owed::entitled_again(owed, document, fabric, asked, others);
+        models.retain(|model| {
+            let is_own = owed.are_of_one_owner(model, &item.scheduling.account, &asked.account);
+            !is_own || owed.hard(model, &item.scheduling, fabric) < owed.hard(model, asked, fabric)
+        });
         !self.within_number(models, asked).is_empty()
     }
 
     /// What accounts have that use cells of the same owner, but for some that are to go, in the order of their turn.
-    fn own_work_beside(&mut self, account: &Name, gone: &[GangId]) -> Vec<OwnWork> {
+    fn own_work_beside(&mut self, account: &Name, gone: &BTreeSet<GangId>) -> Vec<OwnWork> {
         self.own_work();
         self.ledger.owed.settle();
         let theirs = |other: &&Name| self.ledger.owed.have_one_owner(other, account);

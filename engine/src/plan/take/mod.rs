@@ -87,9 +87,6 @@ impl Taken {
 /// Steps of failed searches in one cycle; each may look at every node.
 const VAIN_STEPS_MAX: u64 = 300_000;
 
-/// Choices that are looked at for one gang, each without those that would come back of the ones before.
-const CHOICES_MAX: usize = 4;
-
 /// One cycle's part in taking back.
 #[derive(Debug, Default)]
 pub struct TakingBack {
@@ -122,6 +119,8 @@ pub struct TakingBack {
     own_work: Option<BTreeMap<Name, Vec<OwnWork>>>,
     /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
     entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
+    /// Requests that were not within their account's shape when that had its turn.
+    later: BTreeSet<Hash>,
     /// Would what runs and asks for that, off those nodes, find another place?
     somewhere: BTreeMap<(Hash, Vec<NodeId>), bool>,
     /// Of the last choice of gangs to move: their new places, or one that found none.
@@ -257,12 +256,19 @@ impl Round<'_> {
         coming.into_iter().for_each(|(gang, parts)| self.charge(gang, &parts, 1));
     }
 
-    /// Once these have left too, will there be enough quota only when those of its own account have that leave already? They
-    /// may take longer, and what the others leave could not be used: it would be given up, and they begin there again.
+    /// Once these have left too, will there be enough quota only when those have that are charged to an account with it and
+    /// leave already? They may take longer, and what the others leave could not be used: it would be given up, and they
+    /// begin there again.
     fn waits_for_own_to_leave(&mut self, item: &Item, victims: &[GangId]) -> bool {
-        let account = &item.scheduling.account;
+        let quotas = &self.ledger.quotas;
+        if !quotas.is_on() {
+            return false;
+        }
+        let ours: BTreeSet<AccountAt> = quotas.upward(quotas.place(&item.scheduling.account)).collect();
+        let is_own = |gang: &GangId| {
+            quotas.held_by(*gang).is_some_and(|charge| quotas.upward(charge.at).any(|at| ours.contains(&at)))
+        };
         let ending = self.taking.ending.iter().flat_map(|ending| ending.iter()).copied();
-        let is_own = |gang: &GangId| self.running(*gang).is_some_and(|runs| runs.scheduling.account == *account);
         let own: Vec<GangId> = ending.filter(is_own).collect();
         if own.is_empty() {
             return false;
@@ -304,15 +310,15 @@ impl Round<'_> {
     fn take_from(&mut self, gang: GangId, item: &Item, mut offers: Offers, why: StopFor) -> Option<Taken> {
         let avoid = self.booked_too_soon(item, &offers);
         let before = self.spent;
-        let mut taken = None;
-        for _ in 0..CHOICES_MAX {
-            let Some(found) = self.choose(gang, item, &offers, &avoid) else { break };
-            let back = self.would_come_back(gang, item, &found, why);
+        let mut taken = self.choose(gang, item, &offers, &avoid);
+        while let Some(found) = &taken {
+            let back = self.would_come_back(gang, item, found, why);
             if back.is_empty() {
-                taken = Some(found);
                 break;
             }
             back.iter().for_each(|victim| _ = offers.prices.remove(victim));
+            let may_go_on = self.spent - before < VAIN_STEPS_MAX;
+            taken = if may_go_on { self.choose(gang, item, &offers, &avoid) } else { None };
         }
         if taken.is_none() {
             self.taking.vain_steps += self.spent - before;
