@@ -305,9 +305,9 @@ impl Turn {
     fn takes(self, round: &mut Round, item: &Item) -> bool {
         match self {
             Turn::All => true,
-            Turn::Shaped => round.has_first_turn(item),
-            Turn::Own => round.is_within_own(item) && !round.had_first_turn(item),
-            Turn::Borrowed => !round.is_within_own(item) && !round.had_first_turn(item),
+            Turn::Shaped => round.is_within_shape(item),
+            Turn::Own => round.is_within_own(item) && !round.is_within_shape(item),
+            Turn::Borrowed => !round.is_within_own(item) && !round.is_within_shape(item),
         }
     }
 }

@@ -37,20 +37,6 @@ impl Round<'_> {
         self.may_guarantee() && !self.entitled(item).is_empty()
     }
 
-    /// Is it offered the cluster before what is owned by number?
-    pub fn has_first_turn(&mut self, item: &Item) -> bool {
-        let has = self.is_within_shape(item);
-        if !has && self.ledger.owed.knows(&item.scheduling.account) {
-            self.taking.later.insert(item.shape);
-        }
-        has
-    }
-
-    /// Was it? Who comes to be within its shape for what has been decided since has its other turn.
-    pub fn had_first_turn(&mut self, item: &Item) -> bool {
-        !self.taking.later.contains(&item.shape) && self.is_within_shape(item)
-    }
-
     /// Who goes for a gang within its shape.
     pub(super) fn find_guaranteed(&mut self, gang: GangId, item: &Item) -> Option<Taken> {
         if !self.is_worth_a_search(item, StopFor::Guarantee) {
@@ -104,19 +90,22 @@ impl Round<'_> {
         self.within_number(models, &item.scheduling)
     }
 
-    /// Those of the models of which the owner of the cells that it would use owns as many devices more.
+    /// Those of the models of which the owner of the cells that it would use owns as many devices more: now, while others
+    /// leave, and once all have left and what is kept is in use.
     fn within_number(&mut self, mut models: Vec<Name>, asked: &Scheduling) -> Vec<Name> {
-        let document = self.state.accounts().document();
-        let is_within = |round: &Self, model: &Name| {
-            let quotas = &round.ledger.quotas;
-            let owner = round.ledger.owed.owner_of(model, &asked.account)?;
-            let at = quotas.place(&document.accounts[usize::from(owner)].name);
-            Some(quotas.left(at, quotas.model(model)?) >= quotas.wanted(asked, model))
-        };
+        models.retain(|model| self.owns_as_many(model, asked));
         if !models.is_empty() {
-            self.as_when_all_left(|round| models.retain(|model| is_within(round, model).unwrap_or(false)));
+            self.as_when_all_left(|round| models.retain(|model| round.owns_as_many(model, asked)));
         }
         models
+    }
+
+    fn owns_as_many(&self, model: &Name, asked: &Scheduling) -> bool {
+        let (owed, quotas) = (&self.ledger.owed, &self.ledger.quotas);
+        let owner = owed.owner_of(model, &asked.account);
+        let document = self.state.accounts().document();
+        let at = owner.map(|owner| quotas.place(&document.accounts[usize::from(owner)].name));
+        at.zip(quotas.model(model)).is_some_and(|(at, number)| quotas.left(at, number) >= quotas.wanted(asked, model))
     }
 
     /// Those of the chosen who would be within their shape and number once all of them are gone and the gang runs. They

@@ -119,8 +119,6 @@ pub struct TakingBack {
     own_work: Option<BTreeMap<Name, Vec<OwnWork>>>,
     /// Models of which a request is within its account's shape, and how much had been decided when that was asked.
     entitled: BTreeMap<Hash, ([usize; 3], Arc<Vec<Name>>)>,
-    /// Requests that were not within their account's shape when that had its turn.
-    later: BTreeSet<Hash>,
     /// Would what runs and asks for that, off those nodes, find another place?
     somewhere: BTreeMap<(Hash, Vec<NodeId>), bool>,
     /// Of the last choice of gangs to move: their new places, or one that found none.
@@ -256,19 +254,12 @@ impl Round<'_> {
         coming.into_iter().for_each(|(gang, parts)| self.charge(gang, &parts, 1));
     }
 
-    /// Once these have left too, will there be enough quota only when those have that are charged to an account with it and
-    /// leave already? They may take longer, and what the others leave could not be used: it would be given up, and they
-    /// begin there again.
+    /// Once these have left too, will there be enough quota only when those of its own account have that leave already? They
+    /// may take longer, and what the others leave could not be used: it would be given up, and they begin there again.
     fn waits_for_own_to_leave(&mut self, item: &Item, victims: &[GangId]) -> bool {
-        let quotas = &self.ledger.quotas;
-        if !quotas.is_on() {
-            return false;
-        }
-        let ours: BTreeSet<AccountAt> = quotas.upward(quotas.place(&item.scheduling.account)).collect();
-        let is_own = |gang: &GangId| {
-            quotas.held_by(*gang).is_some_and(|charge| quotas.upward(charge.at).any(|at| ours.contains(&at)))
-        };
+        let account = &item.scheduling.account;
         let ending = self.taking.ending.iter().flat_map(|ending| ending.iter()).copied();
+        let is_own = |gang: &GangId| self.running(*gang).is_some_and(|runs| runs.scheduling.account == *account);
         let own: Vec<GangId> = ending.filter(is_own).collect();
         if own.is_empty() {
             return false;
