@@ -94,6 +94,9 @@ pub struct TakingBack {
     pub waiting: BTreeSet<GangId>,
     /// Those of them that count against limits already.
     counted: BTreeSet<GangId>,
+    /// Something has been set apart in this cycle and not written down: of what is chosen beside it a later cycle could
+    /// not tell.
+    unwritten: bool,
     /// Told to stop in this cycle.
     victims: BTreeSet<GangId>,
     /// Quota is being looked at as it will be when all of that has come to pass.
@@ -195,9 +198,12 @@ impl Round<'_> {
                 self.taking.look_again_at(ripe_at);
                 // What a later cycle would give up again is not written down.
                 let known = self.choice(gang, &taken, ripe_at);
-                match self.have_just_the_witness(&taken) && self.still_takes(&known, item).is_some() {
-                    true => self.hold_choice(gang, &taken, ripe_at),
-                    false => self.set_apart(gang, &taken),
+                let may_be_known = !self.taking.unwritten && self.have_just_the_witness(&taken);
+                if may_be_known && self.still_takes(&known, item).is_some() {
+                    self.hold_choice(gang, &taken, ripe_at);
+                } else {
+                    self.taking.unwritten = true;
+                    self.set_apart(gang, &taken);
                 }
             }
         }
