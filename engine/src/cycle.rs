@@ -18,7 +18,7 @@ use crate::plan::walk::Walk;
 use crate::policy::{Admission, FillerOrder, Replan};
 use crate::state::State;
 use crate::state::change::Key;
-use crate::state::reservation::{Reservation, ReservationKind};
+use crate::state::reservation::ReservationKind;
 use crate::state::timer::Timer;
 use muster_common::{GangId, JobId, NodeId, Time};
 use std::collections::BTreeSet;
@@ -516,8 +516,7 @@ fn nothing_to_fill(round: &Round, gang: GangId, depth: usize) -> bool {
     let known = round.state.reservations();
     let ours = |kind| matches!(kind, ReservationKind::Head | ReservationKind::Booked);
     let all = || depth == 1 || known.values().filter(|known| ours(known.kind)).count() >= depth;
-    let stands = |known: &Reservation| !round.is_kept_beyond(known.start, &known.witness);
-    full && round.waiting.cpu_only == 0 && known.get(&gang).is_some_and(stands) && all()
+    full && round.waiting.cpu_only == 0 && known.get(&gang).is_some_and(|known| round.stands(known)) && all()
 }
 
 fn fill_by_submit(round: &mut Round) {

@@ -27,4 +27,4 @@ pub use outcome::{Event, Outcome, Response};
 pub use state::State;
 
 /// Changes whenever `cycle` may decide differently on an equal state and policy.
-pub const ENGINE_VERSION: u32 = 14;
+pub const ENGINE_VERSION: u32 = 15;

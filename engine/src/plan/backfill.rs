@@ -8,6 +8,7 @@ use super::foreseen::{Foreseen, Ground};
 use super::ledger::{Ledger, NodeView};
 use super::round::{Round, Tried};
 use super::runtime::run_ms;
+use super::scope;
 use super::waiting::Item;
 use crate::command::{PlacedPart, PlanStep};
 use crate::policy::Edge;
@@ -17,7 +18,6 @@ use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::resources::Amount;
 use muster_common::time::{MINUTE_MS, SECOND_MS};
-use muster_common::topology::FabricSpec;
 use muster_common::{GangId, Name, NodeId, Time};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -276,7 +276,7 @@ impl Round<'_> {
         let on = parts.iter().zip(views).map(share).collect();
         let witness = parts.iter().flat_map(PlacedPart::device_ids).collect();
         let wants_place = item.scheduling.wants_place();
-        let domain = wants_place.then(|| common_domain(self.state, &parts)).flatten();
+        let domain = wants_place.then(|| common_domain(self.state, gang, &parts)).flatten();
         Booking { gang, start: at, end: at.plus_ms(item.left()), witness, domain, on, fixed: false }
     }
 
@@ -494,10 +494,11 @@ pub fn held_parts(gang: &GangRecord) -> impl Iterator<Item = PlacedPart> + '_ {
     })
 }
 
-/// The narrowest domain of the first tree that holds all parts.
-pub(super) fn common_domain(state: &State, parts: &[PlacedPart]) -> Option<(u16, Vec<Name>)> {
-    let fabric: &FabricSpec = state.fabric();
-    let tree = fabric.trees.first()?;
+/// The narrowest domain that holds all parts, of the tree that the gang's topology wish is about.
+pub(super) fn common_domain(state: &State, gang: GangId, parts: &[PlacedPart]) -> Option<(u16, Vec<Name>)> {
+    let scheduling = state.scheduling(state.job(gang.job)?);
+    let at = scope::tree_wished(scheduling, state.fabric());
+    let tree = state.fabric().trees.get(usize::from(at))?;
     let mut common: Option<Vec<Name>> = None;
     for part in parts {
         let path = state.node(part.node)?.inventory.place.get(&tree.name)?;
@@ -506,7 +507,7 @@ pub(super) fn common_domain(state: &State, parts: &[PlacedPart]) -> Option<(u16,
             Some(known) => known.iter().zip(path).take_while(|(a, b)| a == b).map(|(name, _)| name.clone()).collect(),
         });
     }
-    common.map(|path| (0, path))
+    common.map(|path| (at, path))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::feasible::amount_on;
 use super::foreseen::Held;
 use super::round::{Round, Tried};
 use super::waiting::Item;
+use crate::state::node::DeviceState;
 use crate::state::reservation::{Reservation, ReservationKind};
 use muster_common::{DeviceId, GangId, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,17 @@ impl Round<'_> {
                 self.unseen.insert(gang);
             }
         }
+    }
+
+    /// Are the devices that a booking counts on in order, on nodes that take work, and kept for nobody else beyond its start?
+    pub fn stands(&self, known: &Reservation) -> bool {
+        let in_order = |device: &DeviceId| {
+            let record = self.state.node(device.node);
+            let known = record.and_then(|record| record.devices.get(usize::from(device.slot)));
+            let is_open = self.ledger.node(device.node).is_some_and(|view| view.open);
+            is_open && matches!(known, Some(DeviceState::Ok(_)))
+        };
+        known.witness.iter().all(in_order) && !self.is_kept_beyond(known.start, &known.witness)
     }
 
     fn taken_over(&mut self, known: &Reservation, item: &Arc<Item>) -> Option<Arc<Booking>> {

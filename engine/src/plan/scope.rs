@@ -1,7 +1,7 @@
 //! Which parts of the fabric a gang may be in, and in which order they are tried.
 
 use super::ledger::{DomainId, Ledger, NodeView, ROOT};
-use muster_common::job::GroupRequest;
+use muster_common::job::{GroupRequest, Scheduling};
 use muster_common::topology::{FabricSpec, TopologyMode, TopologyRequest};
 use std::collections::BTreeMap;
 
@@ -87,6 +87,19 @@ pub fn homes(requests: &[TopologyRequest], fabric: &FabricSpec) -> Vec<(usize, u
         }
     }
     homes.into_iter().collect()
+}
+
+/// The tree that a gang's topology wish is about: of what it requires, else of what it prefers, else of its segments; the
+/// first where it wishes nothing.
+pub fn tree_wished(scheduling: &Scheduling, fabric: &FabricSpec) -> u16 {
+    let groups = || scheduling.groups.iter();
+    let requests = || scheduling.together.iter().chain(groups().flat_map(|group| &group.topology));
+    let of = |mode| requests().filter(move |request| request.mode == mode).map(|request| &request.level);
+    let segments = groups().filter_map(|group| group.segment.as_ref()).map(|segment| &segment.level);
+    let levels = of(TopologyMode::Required).chain(of(TopologyMode::Preferred)).chain(segments);
+    let mut trees =
+        levels.filter(|level| level.as_str() != "node").filter_map(|level| fabric.find_level(level.as_str()));
+    trees.next().and_then(|(tree, _)| u16::try_from(tree).ok()).unwrap_or(0)
 }
 
 impl Wish {

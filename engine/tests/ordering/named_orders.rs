@@ -226,6 +226,30 @@ fn las_gives_a_gang_that_has_waited_long_enough_another_turn() {
     assert_eq!((end_of_first(None), end_of_first(Some(3))), (200, 101));
 }
 
+/// One node of eight; the second job asks for all of it. When it comes, the first has attained so many device-seconds, and
+/// goes on if its index is better than that of one that has attained nothing.
+#[test]
+fn gittins_ranks_by_what_a_gang_has_attained_on_all_its_devices() {
+    let starts = |services: &[u64], devices, at_s| {
+        let gittins = Gittins { quantum: 80, services: services.to_vec() };
+        let mut cluster = Cluster::new(preemptive(Order::Gittins(gittins)));
+        cluster.nodes(1, 8);
+        cluster.submit_at(0, exact(total(devices), 100));
+        cluster.submit_at(at_s, exact(total(8), 5));
+        cluster.run();
+        let of = |all: &Vec<Time>| all.iter().map(|at| at.0 / 1000).collect::<Vec<_>>();
+        cluster.seen.starts.values().map(of).collect::<Vec<_>>()
+    };
+    // New: one of two ends within 80, (1/2) / 80. 160 attained: the other needs 800, 0.
+    assert_eq!(starts(&[80, 800], 8, 20), [vec![0, 25], vec![20]]);
+    // 60 attained on four devices: one of two ends after 20, (1/2) / ((20 + 80) / 2).
+    assert_eq!(starts(&[80, 800], 4, 15), [vec![0], vec![100]]);
+    // 120 on eight: 0.
+    assert_eq!(starts(&[80, 800], 8, 15), [vec![0, 20], vec![15]]);
+    // All need 240. New: nobody ends within 80. 160 attained: it ends after 80.
+    assert_eq!(starts(&[240], 8, 20), [vec![0], vec![100]]);
+}
+
 #[test]
 fn every_order_says_how_it_moves() {
     use Stability::{ByLane, Static, Timed};

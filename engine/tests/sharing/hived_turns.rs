@@ -69,8 +69,8 @@ fn who_is_beyond_its_number_with_what_is_kept_has_nobody_stopped_for_its_cell() 
     assert_eq!(stopped(&cluster), guests);
 }
 
-/// Of six pairs on six nodes each has a small one that would have a place in the cells; no choice of pairs is refused for
-/// good, for the dearest job alone makes room too.
+/// One job has a node to itself and five pairs share five. Of each pair the small one would come back to the cells, so no
+/// pair is chosen; the job alone, though it has run for longest, makes room.
 #[test]
 fn who_would_come_back_keeps_nobody_from_what_others_leave() {
     let mut cluster = cluster(1, 7, vec![owner("vision", 40, "node", 1), counts("rest", 16)]);

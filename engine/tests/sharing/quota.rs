@@ -91,6 +91,28 @@ fn who_is_furthest_beyond_its_own_gives_first_and_nobody_goes_below_it() {
     assert!(blue.contains(&stopped[0]) && blue.contains(&stopped[1]), "{stopped:?}");
 }
 
+/// Blue is two nodes beyond its own and red one. Of three times the weight, blue is less far beyond it than red.
+#[test]
+fn how_far_an_account_is_beyond_its_own_is_against_its_weight() {
+    for (weight, gives_first) in [(1, "blue"), (3, "red")] {
+        let mut cluster = Cluster::new(Policy::default());
+        cluster.racks(1, 7, 8);
+        let mut blue = account("blue", None, (16, None, None));
+        blue.weight = weight;
+        let owners =
+            ["red", "green"].map(|owner| account(owner, None, (if owner == "red" { 16 } else { 24 }, None, None)));
+        cluster.organise(owners.into_iter().chain([blue]).collect());
+        let of: Vec<(&str, GangId)> = ["blue", "blue", "blue", "blue", "red", "red", "red"]
+            .map(|owner| (owner, cluster.submit(one(owner))))
+            .into();
+        assert!(of.iter().all(|(_, gang)| cluster.runs(*gang)));
+        let green = cluster.submit(one("green"));
+        assert!(cluster.runs(green));
+        let gave: Vec<&str> = of.iter().filter(|(_, gang)| !cluster.runs(*gang)).map(|(owner, _)| *owner).collect();
+        assert_eq!(gave, [gives_first], "weight {weight}");
+    }
+}
+
 #[test]
 fn quota_is_given_back_inside_one_domain_if_that_is_what_its_owner_needs() {
     let mut cluster = two(Policy::default());

@@ -7,6 +7,7 @@ mod property;
 #[path = "../taking_support/mod.rs"]
 mod taking_support;
 
+mod bookings_kept;
 mod coarse;
 mod complaints_explain;
 mod elastic;

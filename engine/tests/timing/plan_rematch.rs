@@ -5,7 +5,9 @@ use crate::plan_support;
 
 use muster_common::job::Scheduling;
 use muster_common::topology::TopologyMode::Required;
+use muster_common::topology::{FabricSpec, TreeSpec};
 use muster_common::{GangId, NodeId};
+use muster_engine::command::ConfigChange;
 use muster_engine::policy::{Backfill, Order, Policy};
 use muster_engine::state::reservation::Reservation;
 use plan_support::*;
@@ -115,6 +117,42 @@ fn a_booked_gang_stays_in_its_domain() {
         cluster.decide();
         assert_eq!(cluster.start_s(filler).is_some(), rematch_in_leaf);
         let expected = if rematch_in_leaf { [0, 1, 3] } else { [0, 1, 2] };
+        assert_eq!(booked(&cluster)[&gang], (100, set(&all, &expected)));
+        cluster.run();
+        assert_eq!(cluster.start_s(gang), Some(100));
+    }
+}
+
+/// As in the test before, but the domains are racks of NVLink, a tree of their own across the leaves of the network.
+#[test]
+fn a_booked_gang_stays_in_its_domain_of_another_tree() {
+    for racks in [["x", "x", "x", "x", "y", "y"], ["x", "x", "x", "y", "y", "y"]] {
+        let mut cluster = Cluster::new(booking(4, true));
+        let level = |tree: &str, level: &str| TreeSpec { name: name(tree), levels: vec![name(level)] };
+        let trees = vec![level("network", "leaf"), level("links", "nvl")];
+        cluster.commit(configure(ConfigChange::Fabric(FabricSpec { trees })));
+        let node = |at: usize| {
+            let mut machine = inventory("H100", 4, &[&format!("leaf{}", at % 2)]);
+            machine.place.insert(name("links"), vec![name(racks[at])]);
+            machine
+        };
+        let all: Vec<NodeId> = (0..6).map(|at| cluster.node(&format!("n{at}"), node(at))).collect();
+        // Both racks are short of nodes until then; the second one for no longer than the first where it is large enough.
+        let is_large = racks[3] == "x";
+        let other = if is_large { (4, 300) } else { (3, 100) };
+        for (at, run_s) in [(0, 100), (1, 100), other] {
+            cluster.submit(only_on(exact(nodes(1, 4), run_s), 6, &[at]));
+        }
+        cluster.decide();
+        let gang = cluster.submit(within(exact(nodes(3, 4), 100), "nvl", Required, 1));
+        cluster.decide();
+        assert_eq!(booked(&cluster)[&gang], (100, set(&all, &[0, 1, 2])));
+        let known = cluster.player.state.reservations()[&gang].domain.clone();
+        assert_eq!(known, Some((1, vec![name("x")])));
+        let filler = cluster.submit(only_on(exact(nodes(1, 4), 500), 6, &[2]));
+        cluster.decide();
+        assert_eq!(cluster.start_s(filler).is_some(), is_large);
+        let expected = if is_large { [0, 1, 3] } else { [0, 1, 2] };
         assert_eq!(booked(&cluster)[&gang], (100, set(&all, &expected)));
         cluster.run();
         assert_eq!(cluster.start_s(gang), Some(100));

@@ -195,7 +195,7 @@ impl Round<'_> {
         let end = start.plus_ms(state.settings().kill_bound_ms).plus_ms(state.policy().taking.release_ms);
         let kept = |gang: GangId, kind: ReservationKind, parts: &[PlacedPart]| {
             let witness = parts.iter().flat_map(PlacedPart::device_ids).collect();
-            Reservation { gang, kind, start, end, domain: common_domain(state, parts), witness }
+            Reservation { gang, kind, start, end, domain: common_domain(state, gang, parts), witness }
         };
         let mut moves = Vec::new();
         for NewPlace { gang, parts } in &places {

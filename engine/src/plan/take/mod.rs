@@ -384,7 +384,7 @@ impl Round<'_> {
 
     fn choice(&self, gang: GangId, taken: &Taken, told_at: Time) -> Reservation {
         let kind = ReservationKind::Victims;
-        let domain = super::backfill::common_domain(self.state, &taken.parts);
+        let domain = super::backfill::common_domain(self.state, gang, &taken.parts);
         let gone_by = self.grace_ends(&taken.victims, told_at);
         Reservation { gang, kind, start: gone_by, end: gone_by, domain, witness: taken.devices().collect() }
     }
