@@ -115,7 +115,7 @@ pub(super) async fn why(
         let ahead = queued(&subject, ordinal).map(|gang| inner.estimates.get_for(gang, state, now, clock));
         let (forecast, again_in_ms) = ahead.map(|ahead| (ahead.forecast, ahead.again_in_ms)).unzip();
         let again_in_ms = again_in_ms.unwrap_or_default();
-        Ok((why::answer_until(&subject, ordinal, forecast.as_deref(), again_in_ms), subject))
+        Ok((why::answer_until(&inner.looks, &subject, ordinal, forecast.as_deref(), again_in_ms), subject))
     };
     let (mut reply, subject) = inner.reading(answer).await?;
     let Some(gang) = why::waiting_gang(&subject, ordinal) else { return Ok(reply) };
@@ -131,7 +131,7 @@ pub(super) async fn why(
 fn explained(inner: &Inner, subject: &Subject, ordinal: Option<u32>) -> pb::WhyReply {
     let played = |_| inner.estimates.get(&subject.state, subject.now, &*inner.ctx.clock);
     let forecast = queued(subject, ordinal).map(played);
-    why::answer(subject, ordinal, forecast.as_deref())
+    why::answer_until(&inner.looks, subject, ordinal, forecast.as_deref(), 0)
 }
 
 /// The gang that the question is about, if it waits for its placement.

@@ -93,13 +93,15 @@ fn knows(forecast: &Forecast, state: &State, gang: GangId) -> bool {
     }
 }
 
-/// The latest look at everything that waits, shared by all lists.
+/// The latest look at everything that waits, shared by all lists, and what it derived from State, by all answers.
 #[derive(Default)]
 pub struct Looks(Mutex<Look>);
 
 #[derive(Default)]
 struct Look {
     memo: Memo,
+    /// Of what the memo was derived last.
+    derived: (u64, Time),
     index: u64,
     fresh_until_ms: u64,
     briefs: Option<Arc<Briefs>>,
@@ -115,11 +117,24 @@ impl Looks {
             return known.clone();
         }
         let briefs = Arc::new(briefs(state, &mut look.memo, now));
+        look.derived = (state.applied_index(), now);
         let ended_ms = clock.boottime_ms();
         look.index = state.applied_index();
         look.fresh_until_ms = ended_ms + REUSE * ended_ms.saturating_sub(begun_ms);
         look.briefs = Some(briefs.clone());
         briefs
+    }
+
+    /// Why one gang waits. To derive everything from State anew costs a hundred times as much as the answer, so what the
+    /// last look derived is brought up to date, unless somebody else is at it or it is of a later state.
+    pub fn explain(&self, state: &State, gang: GangId, now: Time) -> Option<Explanation> {
+        match self.0.try_lock() {
+            Ok(mut look) if look.derived.0 <= state.applied_index() && look.derived.1 <= now => {
+                look.derived = (state.applied_index(), now);
+                explain(state, &mut look.memo, gang, now)
+            }
+            _ => explain(state, &mut Memo::default(), gang, now),
+        }
     }
 }
 
@@ -174,13 +189,14 @@ pub fn start(
     Some(Start { at: start.at.max(now), ..start })
 }
 
-/// The whole answer about one job.
+/// The whole answer about one job, of a state that nobody else looks at.
 pub fn answer(subject: &Subject, ordinal: Option<u32>, forecast: Option<&Forecast>) -> pb::WhyReply {
-    answer_until(subject, ordinal, forecast, 0)
+    answer_until(&Looks::default(), subject, ordinal, forecast, 0)
 }
 
-/// The same; the next look ahead is made in `again_in_ms`.
+/// The same of the cluster's state; the next look ahead is made in `again_in_ms`.
 pub fn answer_until(
+    looks: &Looks,
     subject: &Subject,
     ordinal: Option<u32>,
     forecast: Option<&Forecast>,
@@ -195,7 +211,7 @@ pub fn answer_until(
         ..pb::WhyReply::default()
     };
     let gang = waiting_gang(subject, ordinal);
-    let explained = gang.and_then(|gang| explain(state, &mut Memo::default(), gang, subject.now));
+    let explained = gang.and_then(|gang| looks.explain(state, gang, subject.now));
     let Some(explanation) = explained else { return reply };
     let waits = state.gang(explanation.gang).is_none_or(|gang| gang.current().is_none());
     if waits {

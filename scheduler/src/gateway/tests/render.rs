@@ -181,6 +181,28 @@ fn why_names_what_is_in_the_way_and_when_it_ends() {
 }
 
 #[test]
+fn why_is_the_same_whatever_was_looked_at_before() {
+    let mut cluster = Cluster::new(2, 2);
+    let looks = why::Looks::default();
+    let jobs: Vec<_> = (0..4).map(|_| cluster.submit("alice", TWO_NODES)).collect();
+    let mut subjects = vec![cluster.subject(jobs[3])];
+    cluster.start(gang0(jobs[0]));
+    subjects.push(cluster.subject(jobs[3]));
+    cluster.pass(60_000);
+    cluster.apply(Command::Hold { job: jobs[1], hold: true, by: principal("alice") });
+    subjects.push(cluster.subject(jobs[3]));
+    // An older one last: it must not see what came later.
+    let mut positions = Vec::new();
+    for at in [0, 1, 2, 2, 0] {
+        let subject = &subjects[at];
+        let known = why::answer_until(&looks, subject, None, None, 0);
+        assert_eq!(known, why::answer(subject, None, None), "state {at}");
+        positions.extend(known.position);
+    }
+    assert_eq!((positions[0], positions[1], positions[4]), (4, 3, 4));
+}
+
+#[test]
 fn a_start_too_far_ahead_to_play_is_told_as_coarse() {
     let mut cluster = Cluster::new(2, 2);
     let jobs: Vec<_> = (0..40).map(|_| cluster.submit("alice", TWO_NODES)).collect();
@@ -280,7 +302,7 @@ fn a_play_is_used_for_a_while_however_many_new_jobs_are_asked_about() {
             plays += 1;
         }
         last = ahead.forecast;
-        let answer = why::answer_until(&subject, None, Some(&last), ahead.again_in_ms);
+        let answer = why::answer_until(&why::Looks::default(), &subject, None, Some(&last), ahead.again_in_ms);
         assert_eq!(answer.estimate_text, "it came after the look ahead was made; ask again in 1s");
     }
     assert_eq!(plays, 1, "no time has passed");
