@@ -8,7 +8,10 @@ pub const CODES: &[(u8, &str)] = &[
     (4, "not logged in, or not allowed"),
     (5, "conflict: the state is not what the call was made for"),
     (6, "refused: it can never run here"),
-    (7, "nobody answers or nobody leads; the same command may be repeated, unless it says that it may be done"),
+    (
+        7,
+        "nobody answers or nobody leads; the same command may be repeated, unless it says that it may have taken effect",
+    ),
     (8, "the job that was waited for did not succeed"),
     (9, "`plan --exit-code`: something would wait; `apply --dry-run`: something would change"),
     (124, "timed out"),

@@ -354,7 +354,7 @@ async fn whoever_may_have_submitted_is_told_the_key_and_nobody_else_is() {
     let unsure = said(&lost, None).await;
     assert!(unsure.contains(&format!("--key {}", keys(&script)[0])), "{unsure}");
     for sure in [said(&lost, Some("k")).await, said(&idle, None).await, said(&nobody(), None).await] {
-        assert!(!sure.contains("may be done"), "{sure}");
+        assert!(!sure.contains("may have taken effect"), "{sure}");
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn run(context: &Context, args: RetryArgs) -> Result<u8, CliError> {
         let sent = client.call(async |mut api| taken.watch(api.retry(request.clone())).await).await;
         sent.map_err(|error| match taken.get() && error.code().is_retryable() {
             // Typed again, the command would have another request id.
-            true => error.hint("it may be done: look with `muster ps` before you repeat it"),
+            true => error.hint("it may have taken effect: look with `muster ps` before you repeat it"),
             false => error,
         })
     });

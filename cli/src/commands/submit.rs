@@ -98,7 +98,7 @@ pub async fn send(
 
 /// Typed again, the command would make another key, and with it another job. `muster run` takes none.
 fn unsure(error: CliError, key: Option<&str>) -> CliError {
-    let look = "it may be done: look with `muster ps` before you repeat it";
+    let look = "it may have taken effect: look with `muster ps` before you repeat it";
     error.hint(match key {
         Some(key) => format!("{look}, or have one job of both: muster submit FILE --key {key}"),
         None => look.to_owned(),

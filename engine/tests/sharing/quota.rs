@@ -6,10 +6,11 @@ use crate::taking_support;
 use muster_common::GangId;
 use muster_common::topology::TopologyMode::Required;
 use muster_engine::command::{Cancel, Command, Principal, StopFor};
+use muster_engine::organisation::CellQuota;
 use muster_engine::plan::explain::Reason;
 use muster_engine::policy::{Policy, Preempt, Reclaim, Taking};
 use muster_engine::state::reservation::ReservationKind;
-use plan_support::{inventory, nodes, total, within};
+use plan_support::{inventory, name, nodes, total, within};
 use taking_support::*;
 
 /// Two accounts of 16 H100 each on four nodes of 8.
@@ -110,6 +111,36 @@ fn how_far_an_account_is_beyond_its_own_is_against_its_weight() {
         assert!(cluster.runs(green));
         let gave: Vec<&str> = of.iter().filter(|(_, gang)| !cluster.runs(*gang)).map(|(owner, _)| *owner).collect();
         assert_eq!(gave, [gives_first], "weight {weight}");
+    }
+}
+
+/// One job has been stopped for a higher class, which is all that may be in an hour, and in that job's life.
+#[test]
+fn what_priority_has_used_up_limits_neither_quota_nor_cells() {
+    for (shaped, why) in [(false, StopFor::Reclaim), (true, StopFor::Guarantee)] {
+        let mut cluster =
+            Cluster::new(with(Preempt { per_hour: 1, per_victim: 1, settle_ms: 0, ..Preempt::default() }));
+        cluster.racks(1, 3, 8);
+        let mut red = account("red", None, (24, None, None));
+        if shaped {
+            red.reclaim_within_ms = Some(120_000);
+            red.cells = vec![CellQuota { model: name("H100"), level: name("node"), nodes: 1, gpus: 8, number: 3 }];
+        }
+        cluster.organise(vec![red, account("blue", None, (0, None, None))]);
+        let blue: Vec<GangId> = (0..3).map(|_| cluster.submit(class(one("blue"), "low"))).collect();
+        let [high, other] = [0, 1].map(|_| cluster.submit(class(one("blue"), "high")));
+        assert!(cluster.runs(high) && !cluster.runs(other), "one in an hour");
+        for gang in [high, other] {
+            let by = Principal("op".into());
+            cluster.commit(Command::Cancel(Cancel { job: gang.job, ordinal: None, reason: String::new(), by }));
+        }
+        cluster.pass(10);
+        assert!(blue.iter().all(|gang| cluster.runs(*gang)), "all three again");
+        let red: Vec<GangId> = (0..3).map(|_| cluster.submit(one("red"))).collect();
+        assert!(red.iter().all(|gang| cluster.runs(*gang)), "{why:?}");
+        let whys: Vec<StopFor> = cluster.watch.stops.iter().map(|stop| stop.2).collect();
+        assert_eq!(whys, [StopFor::Priority, why, why, why]);
+        assert!(cluster.stopped()[1..].contains(&cluster.stopped()[0]), "the same once more");
     }
 }
 

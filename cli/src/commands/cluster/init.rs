@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: InitArgs) -> Result<u8, CliError> {
     let made = make(&args, context.now_ms())?;
     context.printer.answer(|| document(&made), || render(&made))?;
     context.printer.say(&format!(
-        "keep {} off the network: whoever has its key can be anybody in this cluster",
+        "keep {} off the network: whoever has its key can pose as anybody in this cluster",
         made.dir.join("ca").display()
     ));
     Ok(0)
