@@ -24,8 +24,11 @@ fn consensus(sheet: &mut Sheet, context: &Context, status: &Status) {
     sheet.gauge("raft_term", "The term this server is in", status.term);
     sheet.gauge("raft_members", "Servers of the cluster", status.members.len() as u64);
     sheet.gauge("raft_last_log_index", "The last entry of this server's log", index(status.last_log));
-    sheet.gauge("raft_committed_index", "The last entry this server knows to be committed", index(status.committed));
-    sheet.gauge("raft_applied_index", "The last entry this server has applied", context.consensus.applied_index());
+    // Read after the status, so it may be further than what that knew; what is applied is committed.
+    let applied = context.consensus.applied_index();
+    let committed = index(status.committed).max(applied);
+    sheet.gauge("raft_committed_index", "The last entry this server knows to be committed", committed);
+    sheet.gauge("raft_applied_index", "The last entry this server has applied", applied);
     let snapshot = status.snapshot.map_or(0, |at| at.index);
     sheet.gauge("raft_snapshot_index", "The last entry in this server's newest snapshot", snapshot);
     sheet.gauge("raft_purged_index", "The last entry removed from this server's log", index(status.purged));
