@@ -433,7 +433,8 @@ impl Round<'_> {
         let anew = self.state.policy().backfill.reserve_depth <= 1;
         let same = self.state.reservations().get(&booking.gang).is_some_and(|known| {
             let as_told = if anew { known.domain == booking.domain } else { known.witness == booking.witness };
-            known.kind == kind && as_told && near(known)
+            // Else one on a lost node would be worked out again by every cycle.
+            known.kind == kind && as_told && near(known) && (!anew || self.stands(known))
         });
         if !same {
             self.steps.push(PlanStep::Reserve(Reservation {

@@ -89,14 +89,19 @@ pub fn homes(requests: &[TopologyRequest], fabric: &FabricSpec) -> Vec<(usize, u
     homes.into_iter().collect()
 }
 
-/// The tree that a gang's topology wish is about: of what it requires, else of what it prefers, else of its segments; the
-/// first where it wishes nothing.
+/// The tree that a gang's topology wish is about: of what it requires in one domain, else in a few, else of what it prefers,
+/// else of its segments; the first where it wishes nothing.
 pub fn tree_wished(scheduling: &Scheduling, fabric: &FabricSpec) -> u16 {
     let groups = || scheduling.groups.iter();
     let requests = || scheduling.together.iter().chain(groups().flat_map(|group| &group.topology));
-    let of = |mode| requests().filter(move |request| request.mode == mode).map(|request| &request.level);
+    let of = |mode, one: bool| {
+        let asked = move |request: &&TopologyRequest| request.mode == mode && (request.at_most <= 1) == one;
+        requests().filter(asked).map(|request| &request.level)
+    };
     let segments = groups().filter_map(|group| group.segment.as_ref()).map(|segment| &segment.level);
-    let levels = of(TopologyMode::Required).chain(of(TopologyMode::Preferred)).chain(segments);
+    let required = of(TopologyMode::Required, true).chain(of(TopologyMode::Required, false));
+    let preferred = of(TopologyMode::Preferred, true).chain(of(TopologyMode::Preferred, false));
+    let levels = required.chain(preferred).chain(segments);
     let mut trees =
         levels.filter(|level| level.as_str() != "node").filter_map(|level| fabric.find_level(level.as_str()));
     trees.next().and_then(|(tree, _)| u16::try_from(tree).ok()).unwrap_or(0)

@@ -110,6 +110,27 @@ fn nothing_is_booked_on_devices_of_which_nobody_knows() {
     }
 }
 
+/// The other node is free less than a minute later, so the start alone would not be written anew.
+#[test]
+fn a_booking_leaves_a_node_that_is_closed_and_is_worked_out_once() {
+    let (mut cluster, all) = cluster(booking(1, Order::Fifo), 2);
+    cluster.submit(on(lasting(job(nodes(1, 8)), 100), 2, 0));
+    cluster.submit(on(lasting(job(nodes(1, 8)), 130), 2, 1));
+    cluster.decide();
+    let gang = cluster.submit(lasting(job(nodes(1, 8)), 50));
+    cluster.decide();
+    assert_eq!(booked(&cluster)[&gang], (100, all[0]));
+    let action = NodeAction::Cordon { reason: "broken".into() };
+    cluster.commit(Command::NodeAdmin { node: all[0], action, by: Principal("test".into()) });
+    cluster.decide();
+    assert_eq!(booked(&cluster)[&gang], (130, all[1]));
+    let entries = cluster.player.stats().entries;
+    cluster.decide();
+    assert_eq!(cluster.player.stats().entries, entries, "nothing changed, nothing is written");
+    cluster.run();
+    assert_eq!((cluster.start_s(gang), cluster.held(gang)), (Some(130), Vec::new()));
+}
+
 fn owns(account: &str, gpus: u32) -> Account {
     let quota = [(name("H100"), Quota { nominal: gpus, borrow_limit: Some(0), lend_limit: None })].into();
     Account {

@@ -144,7 +144,9 @@ fn a_booked_gang_stays_in_its_domain_of_another_tree() {
             cluster.submit(only_on(exact(nodes(1, 4), run_s), 6, &[at]));
         }
         cluster.decide();
-        let gang = cluster.submit(within(exact(nodes(3, 4), 100), "nvl", Required, 1));
+        // In whatever leaves: that it must be in one rack says which tree counts.
+        let wish = within(exact(nodes(3, 4), 100), "leaf", Required, 2);
+        let gang = cluster.submit(within(wish, "nvl", Required, 1));
         cluster.decide();
         assert_eq!(booked(&cluster)[&gang], (100, set(&all, &[0, 1, 2])));
         let known = cluster.player.state.reservations()[&gang].domain.clone();
