@@ -1,11 +1,12 @@
 //! What a booking rests on, for whom one is made, and what moves it.
 
 use crate::plan_support;
+use crate::taking_support::account;
 
 use muster_common::job::Scheduling;
 use muster_common::{DeviceId, GangId, NodeId};
 use muster_engine::command::{Command, ConfigChange, NodeAction, Principal};
-use muster_engine::organisation::{Account, Organisation, Quota};
+use muster_engine::organisation::Organisation;
 use muster_engine::policy::{Backfill, Order, Policy, RuntimeSource};
 use plan_support::*;
 use std::collections::BTreeMap;
@@ -131,30 +132,14 @@ fn a_booking_leaves_a_node_that_is_closed_and_is_worked_out_once() {
     assert_eq!((cluster.start_s(gang), cluster.held(gang)), (Some(130), Vec::new()));
 }
 
-fn owns(account: &str, gpus: u32) -> Account {
-    let quota = [(name("H100"), Quota { nominal: gpus, borrow_limit: Some(0), lend_limit: None })].into();
-    Account {
-        name: name(account),
-        parent: None,
-        weight: 1,
-        priority: 0,
-        quota,
-        limits: Default::default(),
-        user_limits: Default::default(),
-        users: BTreeMap::new(),
-        cells: Vec::new(),
-        budget: None,
-        reclaim_within_ms: None,
-    }
-}
-
 /// One node is taken for 100 s and the other closed. Whoever waits for more than a place is told no start, and keeps none that
 /// it was told.
 #[test]
 fn who_may_not_start_whatever_is_free_is_told_no_start() {
     for depth in [1, 4] {
         let (mut cluster, all) = cluster(booking(depth, Order::Fifo), 2);
-        let accounts = vec![owns("me", 16), owns("poor", 0)];
+        let accounts =
+            [("me", 16), ("poor", 0)].map(|(owner, gpus)| account(owner, None, (gpus, Some(0), None))).into();
         let document = Organisation { accounts, ..Organisation::default() };
         cluster.commit(configure(ConfigChange::Organisation(Arc::new(document))));
         let by = || Principal("test".into());
